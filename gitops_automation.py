@@ -1,0 +1,2346 @@
+# /// script
+# requires-python = ">=3.8"
+# dependencies = ["numpy>=1.21", "pandas>=1.3", "matplotlib>=3.4", "seaborn>=0.11"]
+# ///
+"""Simulate a GitOps delivery pipeline and measure it with the DORA metrics.
+
+Commits flow through dev, staging and production the way Argo CD syncs them, failed syncs are
+rolled back, and what happened is measured, reported and drawn. Three uses that count equally::
+
+    python gitops_automation.py                  # the report, and output/gitops_dashboard.png
+    (paste this whole file into a notebook cell)
+    from gitops_automation import GitOpsAutomation
+
+The data is the architecture: three tables, `git_commits`, `deployments` and `rollbacks` (their
+columns: `COLUMNS`). Each section produces one of them, simulated or read from real history, and
+what comes after cannot tell which. Top-down, as the data flows:
+
+    Vocabulary            the words and tables every layer shares
+    Scenario              every knob, in one place
+    Git layer             -> commits
+    Deployment engine     commits -> deployments
+    Rollback manager      deployments -> rollbacks
+    DORA calculator       history -> metrics
+    Reporting engine      metrics -> console
+    Reporting engine      metrics -> dashboard
+    GitOpsAutomation      the whole pipeline behind six methods
+    Command line
+
+Times are UTC, whole seconds (as git and Argo CD keep them). A run is a function of its seed, its
+window and its scenario. What is undefined is NaN in Python, `n/a` in print and `null` in JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import datetime as dt
+import hashlib
+import http.client
+import io
+import json
+import math
+import numbers
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import dates as mdates
+from matplotlib import patches
+from matplotlib import style as mpl_style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+from PIL import Image  # matplotlib itself requires and uses Pillow to write PNG files
+
+__version__ = "1.0.0"
+__all__ = [
+    "GitOpsAutomation",
+    "GitOpsError",
+    "Scenario",
+    "Team",
+    "Environment",
+    "RollbackPolicy",
+    "History",
+    "Window",
+    "calculate_dora_metrics",
+    "calculate_maturity",
+    "check_history",
+]
+
+# ---- Vocabulary: the words and tables every layer shares ------------------------------------------
+
+SYNCED, FAILED = "Synced", "Failed"  # Argo CD's outcome of a sync operation
+HEALTHY, DEGRADED = "Healthy", "Degraded"  # Argo CD's health of the application after it
+PROMOTIONS = ("each", "newest", "soak")
+
+COLUMNS: Dict[str, Dict[str, str]] = {
+    "git_commits": {
+        "sha": "text",
+        "timestamp": "time",
+        "author": "word",
+        "type": "word",
+        "application": "word",
+        "branch": "word",
+        "message": "text",
+        "files_changed": "count",
+    },
+    "deployments": {
+        "timestamp": "time",
+        "application": "word",
+        "environment": "word",
+        "commit_sha": "word",
+        "status": "word",
+        "health": "word",
+        "duration_sec": "count",
+        "failure_reason": "word",
+    },
+    "rollbacks": {
+        "timestamp": "time",
+        "application": "word",
+        "environment": "word",
+        "from_commit": "text",
+        "to_commit": "text",
+        "reason": "word",
+        "duration_min": "number",
+        "success": "flag",
+    },
+}
+"""The public contract: for each table its columns, in order, and what each holds. A `word` column is
+categorical: it has few distinct values, or is a key that joins."""
+
+_DAY = 86_400
+_FIRST_DAY, _LAST_DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
+_MOST_COMMITS = 100_000_000
+
+
+class GitOpsError(ValueError):
+    """Unusable input. The message is one line: what is wrong, the value, and what to do."""
+
+
+class Window(NamedTuple):
+    """The whole UTC days that are measured: from `start` to just before `end`."""
+
+    start: pd.Timestamp
+    end: pd.Timestamp
+
+    @property
+    def days(self) -> int:
+        return (self.end - self.start).days
+
+    @classmethod
+    def before(cls, end: pd.Timestamp, days: int) -> Window:
+        """The `days` whole days before `end`; GitOpsError if `days` is no positive whole number."""
+        if not isinstance(days, numbers.Integral) or isinstance(days, bool) or days < 1:
+            raise GitOpsError(f"days must be a positive whole number, not {days!r}; try 30")
+        if days > (end - _FIRST_DAY).days:
+            raise GitOpsError(f"days reaches back before 1970: {days}; choose fewer days or a later end")
+        return cls(end - pd.Timedelta(days=int(days)), end)
+
+
+class History(NamedTuple):
+    """What happened: the three tables, the window they cover and the environments in promotion order."""
+
+    git_commits: pd.DataFrame
+    deployments: pd.DataFrame
+    rollbacks: pd.DataFrame
+    window: Window
+    environments: Tuple[str, ...]
+
+    @property
+    def production(self) -> str:
+        return self.environments[-1]
+
+    @classmethod
+    def of(
+        cls,
+        git_commits: pd.DataFrame,
+        deployments: pd.DataFrame,
+        rollbacks: pd.DataFrame,
+        window: Window,
+        environments: Sequence[str],
+    ) -> History:
+        """Tables from anywhere (an export read back, say), normalised."""
+        return cls(
+            as_table("git_commits", git_commits),
+            as_table("deployments", deployments),
+            as_table("rollbacks", rollbacks),
+            window,
+            tuple(environments),
+        )
+
+
+def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.DataFrame:
+    """The one door through which every table comes: columns of `COLUMNS[name]`, in order, each of its
+    kind, times UTC in nanoseconds. Raises GitOpsError for a missing column or a value of another kind."""
+    missing = [column for column in COLUMNS[name] if column not in columns]
+    if missing:
+        raise GitOpsError(f"table {name} has no column {missing[0]!r}; it needs {', '.join(COLUMNS[name])}")
+    data = {column: _of_kind(kind, columns[column], f"{name}.{column}") for column, kind in COLUMNS[name].items()}
+    return pd.DataFrame(data)
+
+
+def _of_kind(kind: str, values: Any, where: str) -> Any:
+    try:
+        if kind == "time":
+            return _as_times(values)
+        if kind == "word":
+            return values if isinstance(values, pd.Categorical) else pd.Series(values, dtype="category").array
+        dtype = {"text": object, "count": "int64", "number": "float64", "flag": "bool"}[kind]
+        return pd.Series(np.asarray(values), dtype=dtype)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise GitOpsError(f"table column {where} does not hold {kind} values: {_one_line(error)}") from None
+
+
+def _as_times(values: Any) -> Any:
+    if isinstance(values, np.ndarray) and values.dtype == np.int64:
+        return _utc(values)
+    return pd.Series(pd.to_datetime(np.asarray(values), utc=True)).astype("datetime64[ns, UTC]").array
+
+
+def _utc(seconds: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex((seconds * 1_000_000_000).view("M8[ns]")).tz_localize("UTC")
+
+
+def _seconds(times: Union[pd.Series, pd.DatetimeIndex]) -> np.ndarray:
+    """Whole seconds since 1970: what the layers calculate with, exact where floats are not."""
+    return times.to_numpy("M8[ns]").view("int64") // 1_000_000_000
+
+
+def _words(codes: np.ndarray, words: Sequence[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(words), dtype=object))
+
+
+def _codes(column: pd.Series, words: Sequence[str]) -> np.ndarray:
+    """Each value as its position in `words`; -1 where it is none of them."""
+    categories = column.cat.categories
+    where = np.append(pd.Index(words, dtype=object).get_indexer(pd.Index(categories, dtype=object)), -1)
+    return where[column.cat.codes.to_numpy()]
+
+
+def _is(column: pd.Series, word: str) -> np.ndarray:
+    return _codes(column, [word]) == 0
+
+
+def _one_line(text: object, width: int = 200) -> str:
+    """Untrusted text for one terminal line: no control character, no line end, not endless."""
+    return textwrap.shorten(_printable(str(text)), width, placeholder=" ...") or "(nothing)"
+
+
+_UNPRINTABLE = {
+    code: " "
+    for code in (
+        *range(32),
+        *range(127, 160),
+        *range(0x202A, 0x202F),
+        *range(0x2066, 0x206A),
+        0x2028,
+        0x2029,
+        0x200E,
+        0x200F,
+        0xFEFF,
+    )
+}
+
+
+def _printable(text: str) -> str:
+    return text.translate(_UNPRINTABLE)
+
+
+def check_history(history: History) -> None:
+    """Assert every invariant of the tables; AssertionError names the first that does not hold."""
+    for name, columns in COLUMNS.items():
+        table = getattr(history, name)
+        assert list(table.columns) == list(columns), f"{name}: columns"
+        assert str(table["timestamp"].dtype) == "datetime64[ns, UTC]", f"{name}: times are not UTC nanoseconds"
+        assert table["timestamp"].is_monotonic_increasing, f"{name}: not sorted by timestamp"
+    _check_commits(history.git_commits)
+    _check_deployments(history.deployments, history)
+    _check_rollbacks(history.rollbacks, history)
+
+
+def _check_commits(commits: pd.DataFrame) -> None:
+    assert commits["sha"].is_unique, "git_commits: a sha twice"
+    assert commits["sha"].map(re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?").fullmatch).notna().all(), (
+        "git_commits: a bad sha"
+    )
+    assert (commits["files_changed"] >= 0).all(), "git_commits: negative files_changed"
+    assert commits[["author", "type", "application", "branch"]].notna().all(axis=None), "git_commits: a gap"
+
+
+def _check_deployments(deployments: pd.DataFrame, history: History) -> None:
+    failed = deployments["health"] == DEGRADED
+    start, end = history.window
+    assert deployments["environment"].isin(history.environments).all(), "deployments: unknown environment"
+    assert deployments["status"].isin([SYNCED, FAILED]).all(), "deployments: unknown status"
+    assert deployments["health"].isin([HEALTHY, DEGRADED]).all(), "deployments: unknown health"
+    assert failed[deployments["status"] == FAILED].all(), "deployments: a failed sync is Healthy"
+    assert (deployments["failure_reason"].notna() == failed).all(), "deployments: reasons are not those of the failures"
+    assert (deployments["duration_sec"] >= 0).all(), "deployments: negative duration"
+    assert deployments["timestamp"].between(start, end).all(), "deployments: outside the window"
+    assert (deployments["timestamp"] < end).all(), "deployments: a sync that starts at the end or later"
+
+
+def _check_rollbacks(rollbacks: pd.DataFrame, history: History) -> None:
+    assert rollbacks["environment"].isin(history.environments).all(), "rollbacks: unknown environment"
+    assert (rollbacks["duration_min"] >= 0).all(), "rollbacks: negative duration"
+    assert (rollbacks["from_commit"] != rollbacks["to_commit"]).all(), "rollbacks: to the release that failed"
+    assert len(rollbacks) <= (history.deployments["health"] == DEGRADED).sum(), "rollbacks: more than failures"
+
+
+# ---- Scenario: every knob, in one place -----------------------------------------------------------
+
+Range = Tuple[float, ...]
+"""A distribution given by evenly spaced quantiles: (low, high) is uniform between the two; more
+values follow the observations they were taken from."""
+
+
+def _number(name: str, value: Any, low: float = 0.0, high: float = 1e6) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+        raise GitOpsError(f"{name} must be a number from {low:g} to {high:g}, not {_one_line(repr(value))}")
+    return float(value) if not isinstance(value, numbers.Integral) else int(value)
+
+
+def _whole(name: str, value: Any, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+        raise GitOpsError(f"{name} must be a whole number from {low} to {high}, not {_one_line(repr(value))}")
+    return int(value)
+
+
+def _list(name: str, values: Any) -> List[Any]:
+    if isinstance(values, (str, Mapping)) or not hasattr(values, "__iter__"):
+        raise GitOpsError(f"{name} must be a list such as [2, 6], not {_one_line(repr(values))}")
+    return list(values)
+
+
+def _range(name: str, values: Any, high: float = 1e6) -> Range:
+    numbers_ = tuple(_number(name, value, 0, high) for value in _list(name, values))
+    if len(numbers_) < 2 or list(numbers_) != sorted(numbers_):
+        raise GitOpsError(f"{name} must go from low to high, such as [2, 6], not {_one_line(list(numbers_))}")
+    return numbers_
+
+
+def _name(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or value != _one_line(value, 60):
+        raise GitOpsError(f"{name} must be a short printable name, not {_one_line(repr(value))}")
+    return value
+
+
+def _shares(name: str, weights: Any) -> Dict[str, float]:
+    if not isinstance(weights, Mapping):
+        raise GitOpsError(f'{name} must give a weight to each name, such as {{"a": 1}}, not {_one_line(repr(weights))}')
+    checked = {
+        _name(f"a name in {name}", key): _number(f"{name}[{_one_line(key)!r}]", weight)
+        for key, weight in weights.items()
+    }
+    if not sum(checked.values()) > 0:
+        raise GitOpsError(f"the weights of {name} must sum to more than zero, not {_one_line(checked)}")
+    return checked
+
+
+def _settle(knobs: Any, **values: Any) -> None:
+    """Store checked values in a frozen dataclass."""
+    for name, value in values.items():
+        object.__setattr__(knobs, name, value)
+
+
+@dataclass(frozen=True)
+class Team:
+    """Who commits what, and when. Weights need not sum to one.
+
+    `commits_per_day` is the mean of a day whose `weekday_factors` entry (Monday first) is 1. Counts
+    of a day have variance / mean = `dispersion` (a gamma-mixed Poisson; 1 is Poisson). The rate ramps
+    by `sprint_ramp` (0.3: from 15 % below the mean to 15 % above) through each sprint of
+    `sprint_days`; sprints begin on a Monday. `work_hours` are UTC hours of the day.
+    """
+
+    authors: Mapping[str, float] = field(default_factory=lambda: dict(alice=1, bob=1, charlie=1, diana=1))
+    types: Mapping[str, float] = field(
+        default_factory=lambda: dict(feat=0.40, fix=0.30, chore=0.15, refactor=0.10, perf=0.05)
+    )
+    applications: Mapping[str, float] = field(default_factory=lambda: dict(frontend=0.40, backend=0.35, database=0.25))
+    branch: str = "main"
+    commits_per_day: float = 8.0
+    weekday_factors: Sequence[float] = (1, 1, 1, 1, 1, 0.2, 0.2)
+    dispersion: float = 2.0
+    sprint_days: int = 14
+    sprint_ramp: float = 0.3
+    work_hours: Range = (9, 18)
+
+    def __post_init__(self) -> None:
+        factors = tuple(
+            _number("team.weekday_factors", value) for value in _list("team.weekday_factors", self.weekday_factors)
+        )
+        if len(factors) != 7:
+            raise GitOpsError(f"team.weekday_factors needs seven numbers, Monday first, not {len(factors)}")
+        _settle(
+            self,
+            authors=_shares("team.authors", self.authors),
+            types=_shares("team.types", self.types),
+            applications=_shares("team.applications", self.applications),
+            branch=_name("team.branch", self.branch),
+            commits_per_day=_number("team.commits_per_day", self.commits_per_day),
+            weekday_factors=factors,
+            dispersion=_number("team.dispersion", self.dispersion, 1, 1000),
+            sprint_days=_whole("team.sprint_days", self.sprint_days, 1, 365),
+            sprint_ramp=_number("team.sprint_ramp", self.sprint_ramp, 0, 2),
+            work_hours=_range("team.work_hours", self.work_hours, 24),
+        )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One stage of the pipeline.
+
+    A release that is healthy in the stage before (in the first stage: a commit) waits `wait_hours`,
+    passes the gate with probability `approval_rate`, syncs for `duration_sec`, and is healthy with
+    probability `success_rate`. `promotion`: `each` (every release goes up), `newest` (one that a newer
+    release of the same application has overtaken here is superseded: its change ships with the newer
+    one), `soak` (only one that stayed the newest upstream for its whole wait goes up).
+    """
+
+    name: str
+    success_rate: float = 0.95
+    wait_hours: Range = (0, 0)
+    duration_sec: Range = (30, 120)
+    promotion: str = "newest"
+    approval_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        name = _name("environment name", self.name)
+        if self.promotion not in PROMOTIONS:
+            raise GitOpsError(
+                f"{name}.promotion must be one of {', '.join(PROMOTIONS)}, not {_one_line(repr(self.promotion))}"
+            )
+        _settle(
+            self,
+            success_rate=_number(f"{name}.success_rate", self.success_rate, 0, 1),
+            wait_hours=_range(f"{name}.wait_hours", self.wait_hours),
+            duration_sec=_range(f"{name}.duration_sec", self.duration_sec),
+            approval_rate=_number(f"{name}.approval_rate", self.approval_rate, 0, 1),
+        )
+
+
+@dataclass(frozen=True)
+class RollbackPolicy:
+    """How a failed deployment is taken back: `duration_min` minutes, successful with `success_rate`."""
+
+    duration_min: Range = (5, 15)
+    success_rate: float = 0.95
+
+    def __post_init__(self) -> None:
+        _settle(
+            self,
+            duration_min=_range("rollback.duration_min", self.duration_min),
+            success_rate=_number("rollback.success_rate", self.success_rate, 0, 1),
+        )
+
+
+# fmt: off
+DEFAULT_ENVIRONMENTS = (
+    #           name          success  wait after the stage before (h)   sync takes (s)          promotion
+    Environment("dev",        0.90,    wait_hours=(0, 0),    duration_sec=(10, 60),   promotion="each"),
+    Environment("staging",    0.93,    wait_hours=(2, 6),    duration_sec=(15, 90),   promotion="newest"),
+    Environment("production", 0.95,    wait_hours=(24, 72),  duration_sec=(30, 120),  promotion="newest"),
+)
+# fmt: on
+
+DEFAULT_REASONS = {  # what Kubernetes and Argo CD say when a sync or the rollout after it fails
+    "CrashLoopBackOff": 0.25,
+    "Readiness probe failed": 0.20,
+    "ImagePullBackOff": 0.15,
+    "ProgressDeadlineExceeded": 0.15,
+    "OOMKilled": 0.10,
+    "SyncError: one or more objects failed to apply": 0.10,
+    "FailedScheduling: insufficient resources": 0.05,
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Every knob of the simulation. The last environment is production.
+
+    >>> Scenario().with_environment("production", wait_hours=(4, 12)).environments[-1].wait_hours
+    (4, 12)
+    """
+
+    team: Team = field(default_factory=Team)
+    environments: Tuple[Environment, ...] = DEFAULT_ENVIRONMENTS
+    rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
+    failure_reasons: Mapping[str, float] = field(default_factory=lambda: dict(DEFAULT_REASONS))
+
+    def __post_init__(self) -> None:
+        _settle(
+            self,
+            environments=tuple(self.environments),
+            failure_reasons=_shares("failure_reasons", self.failure_reasons),
+        )
+        names = [environment.name for environment in self.environments]
+        if not names or len(set(names)) < len(names) or len(names) > 50:
+            raise GitOpsError(f"environments must be 1 to 50 with a name of their own each, not {_one_line(names)}")
+
+    def with_team(self, **knobs: Any) -> Scenario:
+        """A copy with other knobs of the `Team`."""
+        return dataclasses.replace(self, team=_replace("team", self.team, knobs))
+
+    def with_environment(self, name: str, **knobs: Any) -> Scenario:
+        """A copy with other knobs of one `Environment`; GitOpsError if there is none of that name."""
+        known = {environment.name: environment for environment in self.environments}
+        if name not in known:
+            raise GitOpsError(f"unknown environment {_one_line(repr(name))}; the scenario has {', '.join(known)}")
+        known[name] = _replace(name, known[name], knobs)
+        return dataclasses.replace(self, environments=tuple(known.values()))
+
+    def with_rollback(self, **knobs: Any) -> Scenario:
+        """A copy with other knobs of the `RollbackPolicy`."""
+        return dataclasses.replace(self, rollback=_replace("rollback", self.rollback, knobs))
+
+    def to_json(self) -> str:
+        """The scenario as a JSON document that `from_json` reads back to an equal one."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Scenario:
+        """Read a JSON document. What it leaves out keeps its default; GitOpsError for what is unknown."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise GitOpsError(
+                f"the configuration is not JSON: {_one_line(error)}; --print-config shows one that is"
+            ) from None
+        knobs = _known_keys("the configuration", document, cls)
+        if "team" in knobs:
+            knobs["team"] = Team(**_known_keys("team", knobs["team"], Team))
+        if "environments" in knobs:
+            knobs["environments"] = tuple(_environment(item) for item in _list("environments", knobs["environments"]))
+        if "rollback" in knobs:
+            knobs["rollback"] = RollbackPolicy(**_known_keys("rollback", knobs["rollback"], RollbackPolicy))
+        return cls(**knobs)
+
+
+def _environment(document: Any) -> Environment:
+    knobs = _known_keys("an environment", document, Environment)
+    if "name" not in knobs:
+        raise GitOpsError(f'an environment has no name: {_one_line(document)}; add "name"')
+    return Environment(**knobs)
+
+
+def _known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
+    if not isinstance(document, Mapping):
+        raise GitOpsError(f"{what} must be a JSON object, not {_one_line(repr(document))}")
+    known = [knob.name for knob in dataclasses.fields(knobs)]
+    for key in document:
+        if key not in known:
+            raise GitOpsError(f"unknown key {_one_line(repr(key))} in {what}; known keys: {', '.join(known)}")
+    return dict(document)
+
+
+def _replace(what: str, knobs: Any, changes: Mapping[str, Any]) -> Any:
+    return dataclasses.replace(knobs, **_known_keys(what, changes, type(knobs)))
+
+
+# All noise is uniform on 0..1 and every layer is a deterministic, monotone function of it: a what-if
+# under the same seed differs by its knob alone, and no sampler of numpy's can change between versions.
+
+_LAYERS = ("commits", "deployments", "rollbacks")
+
+
+def _stream(seed: int, layer: str, part: int = 0) -> np.random.Generator:
+    """The random stream of one layer (and part of it): integer seeds, as numpy 1.21 has no spawn()."""
+    return np.random.Generator(np.random.PCG64([seed, _LAYERS.index(layer), part]))
+
+
+def _quantile(values: Range, noise: np.ndarray) -> np.ndarray:
+    if len(values) == 2:
+        return values[0] + noise * (values[1] - values[0])
+    return np.interp(noise, np.linspace(0, 1, len(values)), values)
+
+
+def _whole_seconds(values: Range, noise: np.ndarray, unit: float = 1.0) -> np.ndarray:
+    return np.rint(_quantile(values, noise) * unit).astype(np.int64)
+
+
+def _pick(shares: Mapping[str, float], noise: np.ndarray) -> np.ndarray:
+    """Positions in `shares`, each as often as its weight says."""
+    edges = np.cumsum(list(shares.values()))
+    return np.searchsorted(edges[:-1] / edges[-1], noise, side="right").astype(np.int16)
+
+
+# ---- Git layer: -> commits ------------------------------------------------------------------------
+
+COMMIT_TYPES = {  # Conventional Commits 1.0.0 and the types of its Angular convention
+    "feat": "features",
+    "fix": "bug fixes",
+    "chore": "maintenance",
+    "refactor": "code cleanup",
+    "perf": "performance",
+    "docs": "documentation",
+    "test": "tests",
+    "style": "formatting",
+    "build": "build system",
+    "ci": "pipelines",
+    "revert": "reverted changes",
+    "other": "no type",
+}
+
+_SUBJECTS = {
+    "feat": ("add search filters", "support bulk import", "show live status", "add audit trail"),
+    "fix": ("handle empty response", "close stale connections", "correct time zone", "retry on timeout"),
+    "chore": ("update dependencies", "bump base image", "rotate certificates", "tidy manifests"),
+    "refactor": ("extract client", "simplify validation", "split module", "remove dead code"),
+    "perf": ("cache hot queries", "batch requests", "add missing index", "avoid copies"),
+}
+_OTHER_SUBJECTS = ("update configuration", "revise defaults", "adjust limits", "clean up")
+
+
+def simulate_commits(team: Team, window: Window, seed: int) -> pd.DataFrame:
+    """A team's commits: the `git_commits` table. A row is a commit of the branch."""
+    noise = _stream(seed, "commits")
+    days = np.arange(window.days) + (window.start - _FIRST_DAY).days
+    counts = _commits_of_each_day(team, days, noise.random(len(days)))
+    hour, author, type_, application, subject, files = noise.random((6, counts.sum()))
+    time_of_day = np.minimum(_quantile(team.work_hours, hour) * 3600, _DAY - 1).astype(np.int64)
+    seconds = np.sort(np.repeat(days * _DAY, counts) + time_of_day)
+    kinds = _pick(team.types, type_), _pick(team.applications, application)
+    message = _messages(team)[kinds + ((subject * 4).astype(np.int8),)]
+    authors = _words(_pick(team.authors, author), list(team.authors))
+    return as_table(
+        "git_commits",
+        {
+            "sha": _hashes(seed, seconds, authors, message),
+            "timestamp": seconds,
+            "author": authors,
+            "type": _words(kinds[0], list(team.types)),
+            "application": _words(kinds[1], list(team.applications)),
+            "branch": _words(np.zeros(len(seconds), np.int8), [team.branch]),
+            "message": message,
+            # geometric with mean 4: most changes are small, a few are wide
+            "files_changed": np.ceil(np.log1p(-files) / np.log(0.75)).astype(np.int64).clip(1),
+        },
+    )
+
+
+def _commits_of_each_day(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """How many commits each day (days since 1970) has: the negative binomial quantiles of the noise."""
+    monday = 4  # 1970-01-05
+    cycle = np.arange(7 * team.sprint_days)
+    ramp = 1 + team.sprint_ramp * (np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days])
+    factors = np.take(team.weekday_factors, cycle % 7)
+    rates = team.commits_per_day * factors * ramp / (np.average(ramp, weights=factors) if factors.any() else 1)
+    if rates.mean() * len(days) > _MOST_COMMITS:
+        raise GitOpsError(
+            f"{len(days)} days of {team.commits_per_day:g} commits are more than {_MOST_COMMITS:,}; lower one"
+        )
+    counts = np.zeros(len(days), np.int64)
+    rate_of_day = rates[(days - monday) % len(cycle)]
+    for rate in np.unique(rate_of_day):
+        same = rate_of_day == rate
+        counts[same] = np.searchsorted(_count_distribution(rate, team.dispersion), noise[same], side="right")
+    return counts
+
+
+def _count_distribution(mean: float, dispersion: float) -> np.ndarray:
+    """Cumulative probabilities of 0, 1, 2 ... commits: Poisson with a gamma-distributed mean (negative
+    binomial) of variance = dispersion x mean; in logarithms, as p(0) underflows for a large mean."""
+    if mean == 0:
+        return np.empty(0)
+    excess = dispersion - 1
+    k = np.arange(1, int(mean + 12 * math.sqrt(dispersion * mean) + 12 * dispersion + 12))
+    none = -mean * (math.log(dispersion) / excess if excess else 1.0)
+    steps = np.log(((k - 1) * excess + mean) / (dispersion * k))
+    return np.cumsum(np.exp(none + np.append(0.0, np.cumsum(steps))))
+
+
+def _messages(team: Team) -> np.ndarray:
+    return np.array(
+        [
+            [
+                [f"{type_}({application}): {subject}" for subject in _SUBJECTS.get(type_, _OTHER_SUBJECTS)]
+                for application in team.applications
+            ]
+            for type_ in team.types
+        ],
+        dtype=object,
+    )
+
+
+def _hashes(seed: int, seconds: np.ndarray, authors: pd.Categorical, messages: np.ndarray) -> np.ndarray:
+    """A SHA-1 over what a commit is, as git's is; hashlib takes one at a time."""
+    lines = zip(range(len(seconds)), seconds.tolist(), authors, messages)
+    return np.array(
+        [
+            hashlib.sha1(f"{seed} {i} {time} {author} {message}".encode("utf-8", "surrogatepass")).hexdigest()
+            for i, time, author, message in lines
+        ],
+        dtype=object,
+    )
+
+
+# The repository is untrusted. Its configuration and attributes can name programs for git to run; the
+# options and variables below outrank it, and no subcommand that runs more than `log` does is called.
+
+_GIT = (
+    "git",
+    "--no-pager",
+    "--no-replace-objects",
+    "--no-optional-locks",
+    "--literal-pathspecs",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "core.hooksPath=" + os.devnull,
+    "-c",
+    "log.showSignature=false",
+    "-c",
+    "core.alternateRefsCommand=",
+    "-c",
+    "diff.orderFile=",
+    "-c",
+    "log.mailmap=false",
+    "-c",
+    "submodule.recurse=false",
+    "-c",
+    "diff.ignoreSubmodules=all",
+    "-c",
+    "protocol.allow=never",
+)
+_GIT_LOG = (
+    "log",
+    "-z",
+    "--no-merges",
+    "--no-color",
+    "--no-decorate",
+    "--no-show-signature",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--no-renames",
+    "--name-only",
+    "--no-notes",
+    "--encoding=UTF-8",
+    "--format=tformat:/%H%x00%ct%x00a%an%x00s%s",
+)
+
+
+def read_git_log(
+    repo: Union[str, os.PathLike], days: int, end: Optional[pd.Timestamp], applications: Sequence[str]
+) -> Tuple[pd.DataFrame, Window]:
+    """The real commits of a repository's current branch: (`git_commits` table, window).
+
+    Merges are left out. The window is the `days` whole UTC days before `end`, or those up to the day
+    of the newest commit. `type` is the Conventional Commits type (`other` if none), `application` the
+    scope if it is one of `applications`, else the repository's name. Raises GitOpsError if `repo` is
+    no repository, or has no commit in the window.
+    """
+    folder, branch = _git(repo, "rev-parse", "--absolute-git-dir", "--abbrev-ref", "HEAD").split("\n")[:2]
+    if end is None:
+        newest = int(_git(repo, "log", "-1", "--no-show-signature", "--format=%ct"))
+        end = pd.Timestamp(min(max(newest, 0) // _DAY + 1, (_LAST_DAY - _FIRST_DAY).days) * _DAY, unit="s", tz="UTC")
+    window = Window.before(end, days)
+    fields = _parse_git_log(_git_stream(repo, *_GIT_LOG, f"--since={window.start.isoformat()}"))
+    inside = (fields.seconds >= window.start.timestamp()) & (fields.seconds < window.end.timestamp())
+    if not inside.any():
+        raise GitOpsError(
+            f"no commit in {_one_line(repo)} from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}; "
+            "choose more --days or another --end"
+        )
+    order = np.flatnonzero(inside)[np.argsort(fields.seconds[inside], kind="stable")]
+    name = Path(folder).parent.name if Path(folder).name == ".git" else Path(folder).stem
+    return _commits_of_log(
+        GitLog(*(column[order] for column in fields)), _one_line(name, 60), _one_line(branch), applications
+    ), window
+
+
+class GitLog(NamedTuple):
+    """The columns of a log, oldest commit first, each an array with an entry for each commit."""
+
+    sha: np.ndarray
+    seconds: np.ndarray
+    author: np.ndarray
+    subject: np.ndarray
+    files: np.ndarray
+
+
+def _commits_of_log(log: GitLog, repository: str, branch: str, applications: Sequence[str]) -> pd.DataFrame:
+    subject = pd.Series(log.subject, dtype=object)
+    head = subject.str.extract(r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:", expand=True)
+    type_ = head["type"].astype(object).str.lower()
+    scope = head["scope"].astype(object)
+    return as_table(
+        "git_commits",
+        {
+            "sha": log.sha,
+            "timestamp": log.seconds,
+            "author": log.author,
+            "type": type_.where(type_.isin(list(COMMIT_TYPES)), "other"),
+            "application": scope.where(scope.isin(list(applications)), repository),
+            "branch": _words(np.zeros(len(subject), np.int8), [branch]),
+            "message": log.subject,
+            "files_changed": log.files,
+        },
+    )
+
+
+def _parse_git_log(chunks: Iterator[bytes]) -> GitLog:
+    parts = [_parse_git_chunk(chunk) for chunk in chunks]
+    if not parts:
+        return GitLog(*(np.empty(0, dtype) for dtype in (object, np.int64, object, object, np.int64)))
+    return GitLog(*(np.concatenate(columns)[::-1] for columns in zip(*parts)))
+
+
+def _parse_git_chunk(chunk: bytes) -> GitLog:
+    """Cut whole records apart. A record is `/sha`, time, `a`author, `s`subject, then its files, each
+    ended by NUL: no path begins with a slash, so only a record does (author and subject are marked)."""
+    marks = np.frombuffer(chunk, np.uint8)
+    ends = np.flatnonzero(marks == 0)
+    heads = np.flatnonzero(marks[np.append(0, ends[:-1] + 1)] == ord("/"))
+    tokens = np.array(chunk.split(b"\0")[:-1], dtype=object)
+    files = np.diff(np.append(heads, len(tokens))) - 4
+    sha, author, subject = (_decoded(tokens[heads + place]) for place in (0, 2, 3))
+    return GitLog(sha, tokens[heads + 1].astype(np.int64), author, subject, files)
+
+
+def _decoded(tokens: np.ndarray) -> np.ndarray:
+    """Marked tokens as text that a terminal can take; joined, so that each step is one call."""
+    text = b"\n".join(tokens).decode("utf-8", "replace").replace("\r", " ")
+    keep_lines = {code: to for code, to in _UNPRINTABLE.items() if code != 10}
+    return pd.Series(text.translate(keep_lines).split("\n"), dtype=object).str[1:].to_numpy(object)
+
+
+def _git_environment() -> Dict[str, str]:
+    """The caller's variables without git's own (GIT_DIR would win over the folder that was named)."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "", "LC_ALL": "C"}
+
+
+def _git(repo: Union[str, os.PathLike], *arguments: str) -> str:
+    return b"".join(_git_stream(repo, *arguments, separator=b"")).decode("utf-8", "replace").strip()
+
+
+def _git_stream(repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"\0/") -> Iterator[bytes]:
+    """What git prints, in chunks that end between records. The folder is git's working directory and
+    no argument, so that a name that begins with a dash stays a name."""
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                [*_GIT, *arguments],
+                cwd=repo,
+                env=_git_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        except FileNotFoundError as error:
+            missing = "git is not installed" if str(error.filename) == "git" else f"no such folder: {_one_line(repo)}"
+            raise GitOpsError(f"{missing}; --repo takes the folder of a git repository") from None
+        except (OSError, ValueError) as error:
+            raise GitOpsError(
+                f"cannot open {_one_line(repo)}: {_one_line(error)}; --repo takes the folder of a git repository"
+            ) from None
+        with process:
+            assert process.stdout is not None
+            yield from _records(process.stdout, separator)
+        if process.returncode:
+            errors.seek(0)
+            said = _one_line(errors.read(2000).decode("utf-8", "replace"))
+            raise GitOpsError(f"git cannot read {_one_line(repo)}: {said}; --repo takes a repository with commits")
+
+
+def _records(stream: IO[bytes], separator: bytes, size: int = 1 << 25) -> Iterator[bytes]:
+    rest = b""
+    for block in iter(lambda: stream.read(size), b""):
+        rest += block
+        cut = rest.rfind(separator) + 1
+        if separator and cut:
+            yield rest[:cut]
+            rest = rest[cut:]
+    if rest:
+        yield rest
+
+
+# ---- Deployment engine: commits -> deployments ----------------------------------------------------
+
+_NEVER = 1 << 40  # seconds: later than any time of a window, and small enough to stack lineages
+_OUTCOME, _WAIT, _DURATION, _APPROVAL = range(4)
+
+
+class Stage(NamedTuple):
+    """What one environment did: arrays with an entry for each commit, in lineage order."""
+
+    start: np.ndarray  # seconds since 1970 at which the sync starts, had it been let through
+    duration: np.ndarray  # seconds
+    outcome: np.ndarray  # noise: failed where not below the success rate
+    deployed: np.ndarray
+    good: np.ndarray
+    superseded: int
+    held: int
+    in_flight: int
+
+
+def simulate_deployments(
+    commits: pd.DataFrame, scenario: Scenario, window: Window, seed: int
+) -> Tuple[pd.DataFrame, pd.DataFrame]:
+    """Take every commit through the environments: (`deployments` table, flow).
+
+    A row of deployments is a sync that started before the window's end. A row of flow is an
+    environment (the index) and says what became of the releases that reached it: `deployed`,
+    `superseded` by a newer one, `held` by the approval gate, `in_flight` (they would start at or after the end).
+    """
+    application = commits["application"].cat.codes.to_numpy()
+    order = np.argsort(application, kind="stable")
+    stages = run_pipeline(_seconds(commits["timestamp"])[order], application[order], scenario, window, seed)
+    flow = pd.DataFrame(
+        [(stage.deployed.sum(), stage.superseded, stage.held, stage.in_flight) for stage in stages],
+        columns=["deployed", "superseded", "held", "in_flight"],
+        index=pd.Index([environment.name for environment in scenario.environments], name="environment"),
+    )
+    return _deployments_table(commits, order, stages, scenario), flow
+
+
+def run_pipeline(
+    committed: np.ndarray, lineage: np.ndarray, scenario: Scenario, window: Window, seed: int
+) -> List[Stage]:
+    """The model: commits, sorted by lineage (an application of a run) and time, through each stage."""
+    stages, arrival = [], committed
+    for number, environment in enumerate(scenario.environments):
+        noise = _stream(seed, "deployments", number).random((4, len(committed)))
+        stages.append(_run_stage(environment, arrival, lineage, noise, int(window.end.timestamp())))
+        arrival = np.where(stages[-1].good, stages[-1].start + stages[-1].duration, _NEVER)
+    return stages
+
+
+def _run_stage(
+    environment: Environment, arrival: np.ndarray, lineage: np.ndarray, noise: np.ndarray, end: int
+) -> Stage:
+    arrived = arrival < _NEVER
+    start = arrival + _whole_seconds(environment.wait_hours, noise[_WAIT], 3600)
+    approved = arrived & (noise[_APPROVAL] < environment.approval_rate)
+    wanted = approved & ~_overtaken(environment.promotion, arrival, start, approved, lineage)
+    deployed = wanted & (start < end)
+    return Stage(
+        start,
+        _whole_seconds(environment.duration_sec, noise[_DURATION]),
+        noise[_OUTCOME],
+        deployed,
+        deployed & (noise[_OUTCOME] < environment.success_rate),
+        superseded=_count(approved) - _count(wanted),
+        held=_count(arrived) - _count(approved),
+        in_flight=_count(wanted) - _count(deployed),
+    )
+
+
+def _count(mask: np.ndarray) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _overtaken(
+    promotion: str, arrival: np.ndarray, start: np.ndarray, approved: np.ndarray, lineage: np.ndarray
+) -> np.ndarray:
+    """Where a newer release of the lineage is here first (`newest`) or upstream too early (`soak`)."""
+    if promotion == "each":
+        return np.zeros(len(start), bool)
+    rival = arrival if promotion == "soak" else np.where(approved, start, _NEVER)
+    return start >= _earliest_of_newer(rival, lineage)
+
+
+def _earliest_of_newer(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
+    """For each entry the least of the later entries of its lineage, or a time beyond any: a running
+    minimum from the end, with each lineage lifted above the ones before it."""
+    lift = lineage.astype(np.int64) * (_NEVER + 1)
+    earliest = np.full(len(times), np.iinfo(np.int64).max)
+    earliest[:-1] = np.minimum.accumulate((np.minimum(times, _NEVER) + lift)[:0:-1])[::-1]
+    return earliest - lift
+
+
+def _deployments_table(
+    commits: pd.DataFrame, order: np.ndarray, stages: Sequence[Stage], scenario: Scenario
+) -> pd.DataFrame:
+    rows = [np.flatnonzero(stage.deployed) for stage in stages]
+    start = np.concatenate([stage.start[row] for stage, row in zip(stages, rows)])
+    by_time = np.argsort(start, kind="stable")
+
+    def column(pieces: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate(pieces)[by_time]
+
+    commit = column([order[row] for row in rows])
+    bad = column([~stage.good[row] for stage, row in zip(stages, rows)]).view(np.int8)
+    reason = column(
+        [
+            _reasons(environment, stage, row, scenario.failure_reasons)
+            for environment, stage, row in zip(scenario.environments, stages, rows)
+        ]
+    )
+    number = column([np.full(len(row), i, np.int8) for i, row in enumerate(rows)])
+    return as_table(
+        "deployments",
+        {
+            "timestamp": start[by_time],
+            "application": commits["application"].array[commit],
+            "environment": _words(number, [environment.name for environment in scenario.environments]),
+            "commit_sha": _words_of(commit, commits["sha"]),
+            "status": _words(bad, [SYNCED, FAILED]),
+            "health": _words(bad, [HEALTHY, DEGRADED]),
+            "duration_sec": column([stage.duration[row] for stage, row in zip(stages, rows)]),
+            "failure_reason": _words(reason, list(scenario.failure_reasons)),
+        },
+    )
+
+
+def _words_of(rows: np.ndarray, keys: pd.Series) -> pd.Categorical:
+    return pd.Categorical.from_codes(rows, categories=pd.Index(keys.to_numpy(), dtype=object))
+
+
+def _reasons(environment: Environment, stage: Stage, rows: np.ndarray, reasons: Mapping[str, float]) -> np.ndarray:
+    """Positions in `reasons`, -1 where the sync was good. Given a failure, what is left of the outcome's
+    noise above the success rate is uniform again, and picks the reason."""
+    codes = np.full(len(rows), -1, np.int16)
+    bad = ~stage.good[rows]
+    codes[bad] = _pick(reasons, (stage.outcome[rows[bad]] - environment.success_rate) / (1 - environment.success_rate))
+    return codes
+
+
+# ---- Rollback manager: deployments -> rollbacks ---------------------------------------------------
+
+
+def simulate_rollbacks(deployments: pd.DataFrame, policy: RollbackPolicy, seed: int) -> pd.DataFrame:
+    """Take each failed deployment back to the newest earlier `Synced` and `Healthy` release of its
+    application and environment: the `rollbacks` table. A failure with no such release has no row."""
+    failed, target = last_good_releases(deployments)
+    duration, outcome = _stream(seed, "rollbacks").random((2, len(failed)))
+    detected = (_seconds(deployments["timestamp"]) + deployments["duration_sec"].to_numpy())[failed]
+    keep = np.flatnonzero(target >= 0)
+    keep = keep[np.argsort(detected[keep], kind="stable")]
+    sha, bad = deployments["commit_sha"].array, failed[keep]
+    return as_table(
+        "rollbacks",
+        {
+            "timestamp": detected[keep],
+            "application": deployments["application"].array[bad],
+            "environment": deployments["environment"].array[bad],
+            "from_commit": np.asarray(sha[bad]),
+            "to_commit": np.asarray(sha[target[keep]]),
+            "reason": deployments["failure_reason"].array[bad],
+            "duration_min": _whole_seconds(policy.duration_min, duration[keep], 60) / 60,
+            "success": outcome[keep] < policy.success_rate,
+        },
+    )
+
+
+def last_good_releases(deployments: pd.DataFrame) -> Tuple[np.ndarray, np.ndarray]:
+    """Row numbers: (the failed deployments, for each the newest earlier good one of its application and
+    environment, -1 if there is none)."""
+    environments = deployments["environment"].cat
+    place = (
+        deployments["application"].cat.codes.to_numpy().astype(np.int32) * len(environments.categories)
+        + environments.codes
+    )
+    order = np.argsort(place.to_numpy(), kind="stable")
+    place = place.to_numpy()[order]
+    bad = _is(deployments["health"], DEGRADED)[order]
+    last_good = np.maximum.accumulate(np.where(bad, -1, np.arange(len(order)))) if len(order) else order
+    failed = np.flatnonzero(bad)
+    target = last_good[failed]
+    reachable = (target >= 0) & (place[target] == place[failed])
+    return order[failed], np.where(reachable, order[target], -1)
+
+
+def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
+    """What is told of one rollback: its columns as plain JSON values, with a `text` for people."""
+    outcome = "succeeded" if rollback["success"] else "FAILED"
+    text = (
+        f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} from {rollback['from_commit'][:7]} "
+        f"to {rollback['to_commit'][:7]} after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
+    )
+    return {"text": text, **rollback, "timestamp": rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+class WebhookAlerts:
+    """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
+
+    Callable, for `on_rollback`. Nothing is raised for an endpoint that is dead or refuses: `undelivered`
+    counts, `problem` says why (without the address: it is a secret). Redirects are not followed.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(_printable(url))
+        if parts.scheme not in ("http", "https") or not parts.hostname or url != _one_line(url, 2000):
+            raise GitOpsError(
+                f"the webhook must be an http:// or https:// address, not one of scheme {_one_line(repr(parts.scheme))}"
+            )
+        self._url, self.host, self.undelivered, self.problem = url, parts.hostname, 0, ""
+        self._open = urllib.request.build_opener(_NoRedirect).open
+
+    def __call__(self, alert: Mapping[str, Any]) -> None:
+        if not self.problem:
+            self._post(alert)
+        self.undelivered += bool(self.problem)
+
+    def _post(self, alert: Mapping[str, Any]) -> None:
+        request = urllib.request.Request(self._url, json.dumps(alert).encode(), {"Content-Type": "application/json"})
+        try:
+            self._open(request, timeout=5).close()
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            self.problem = _one_line(error)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A webhook that answers with another address is refused: the alert is not for that one."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+# ---- DORA calculator: history -> metrics ----------------------------------------------------------
+
+
+class Target(NamedTuple):
+    """What counts as elite: a value on the better side of the limit."""
+
+    better: str  # ">" or "<"
+    limit: float
+    unit: str
+
+
+class Metric(NamedTuple):
+    """What a key of `metrics` means."""
+
+    label: str
+    unit: str
+    definition: str
+    elite: Optional[Target] = None
+
+
+METRICS: Dict[str, Metric] = {
+    "deployment_frequency": Metric(
+        "Deployment Frequency",
+        "/day",
+        "Deployments to all environments, failed ones included, over the days of the window.",
+        Target(">", 1, "/day"),
+    ),
+    "mean_lead_time": Metric(
+        "Lead Time",
+        " hours",
+        "Mean time from a commit to the start of the production sync that applied it, over the "
+        "Synced production deployments.",
+        Target("<", 24, "h"),
+    ),
+    "mttr_minutes": Metric(
+        "MTTR",
+        " minutes",
+        "Mean duration of the rollbacks that succeeded, in all environments.",
+        Target("<", 60, "min"),
+    ),
+    "change_failure_rate": Metric(
+        "Change Failure Rate",
+        "%",
+        "Degraded deployments over all deployments, in all environments.",
+        Target("<", 15, "%"),
+    ),
+    "median_lead_time": Metric("Median Lead Time", " hours", "The median where mean_lead_time takes the mean."),
+    "lead_time_hours_by_environment": Metric(
+        "Where the Lead Time Goes",
+        " hours",
+        "For each environment the mean time from the sync of the stage before (in the "
+        "first: from the commit) to its own; the parts add up to mean_lead_time.",
+    ),
+    "success_rates": Metric(
+        "Success Rates", "%", "For each environment its Healthy deployments over all its deployments."
+    ),
+    "overall_success_rate": Metric("Overall Success Rate", "%", "Healthy deployments over all deployments."),
+    "production_deployment_frequency": Metric(
+        "Production Alone", "/day", "Deployments to production, failed ones included, over the days of the window."
+    ),
+    "total_deployments": Metric("Total Deployments", "", "Rows of the deployments table."),
+    "failed_deployments": Metric("Failed Deployments", "", "Deployments whose health is Degraded."),
+    "total_rollbacks": Metric("Total Rollbacks", "", "Rows of the rollbacks table."),
+    "successful_rollbacks": Metric("Successful Rollbacks", "", "Rollbacks with success."),
+    "failures_without_rollback": Metric(
+        "No Earlier Release",
+        "",
+        "Failed deployments without a rollback: there was no earlier good release to return to.",
+    ),
+    "failure_reasons": Metric(
+        "Main Failure Reasons", "", "How many deployments failed for each reason, most frequent first."
+    ),
+}
+"""Every key of the metrics dict: its label, unit and definition. The four with an elite target are the
+benchmarks of the report, the scorecard, the maturity level and the advice."""
+
+BENCHMARKS = {key: metric.elite for key, metric in METRICS.items() if metric.elite}
+
+
+class Level(NamedTuple):
+    """A maturity level: met by `score` of the four benchmarks (or, for the lowest, fewer)."""
+
+    score: int
+    icon: str
+    name: str
+    tier: str  # the share of teams that is commonly said to reach it: indicative
+    medal: str  # the colour of the drawn medal
+
+
+LEVELS = (
+    Level(4, "🏆", "ELITE PERFORMER", "Top 7% of DevOps teams globally (indicative, not measured)", "#e0a82e"),
+    Level(3, "🥈", "HIGH PERFORMER", "Top 25% of DevOps teams globally (indicative, not measured)", "#a3adb8"),
+    Level(2, "🥉", "MEDIUM PERFORMER", "Medium (no share of teams is published for it)", "#b87745"),
+    Level(0, "📈", "NEEDS IMPROVEMENT", "Developing (no share of teams is published for it)", "#5b7fa6"),
+)
+
+
+def calculate_dora_metrics(history: History) -> Dict[str, Any]:
+    """Measure a history: the keys of `METRICS`, unrounded, NaN where undefined.
+
+    `success_rates`, `lead_time_hours_by_environment` and `failure_reasons` are dicts by name.
+    """
+    deployments, rollbacks, days = history.deployments, history.rollbacks, history.window.days
+    environment = _codes(deployments["environment"], history.environments)
+    bad = _is(deployments["health"], DEGRADED)
+    total, failed = np.bincount(environment, minlength=len(history.environments)), _count(bad)
+    healthy = total - np.bincount(environment[bad], minlength=len(total))
+    parts = _lead_times(history, environment)
+    lead = parts.sum(axis=1)
+    duration = rollbacks["duration_min"].to_numpy()[rollbacks["success"].to_numpy(bool)]
+    return {
+        "deployment_frequency": len(deployments) / days,
+        "mean_lead_time": _mean(lead),
+        "median_lead_time": float(np.median(lead)) if len(lead) else math.nan,
+        "lead_time_hours_by_environment": dict(zip(history.environments, (_mean(part) for part in parts.T))),
+        "success_rates": {name: _percent(good, of) for name, good, of in zip(history.environments, healthy, total)},
+        "overall_success_rate": _percent(len(deployments) - failed, len(deployments)),
+        "change_failure_rate": _percent(failed, len(deployments)),
+        "mttr_minutes": _mean(duration),
+        "production_deployment_frequency": float(total[-1] / days),
+        "total_deployments": len(deployments),
+        "failed_deployments": failed,
+        "total_rollbacks": len(rollbacks),
+        "successful_rollbacks": len(duration),
+        "failures_without_rollback": failed - len(rollbacks),
+        "failure_reasons": _ranking(deployments["failure_reason"]),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _percent(part: int, whole: int) -> float:
+    return float(100 * part / whole) if whole else math.nan
+
+
+def _ranking(words: pd.Series) -> Dict[str, int]:
+    """How often each word occurs, the most frequent first, by name where equal; missing ones left out."""
+    codes = words.cat.codes.to_numpy()
+    counts = np.bincount(codes[codes >= 0], minlength=len(words.cat.categories))
+    return {
+        word: int(n) for n, word in sorted(zip(counts, words.cat.categories), key=lambda pair: (-pair[0], pair[1])) if n
+    }
+
+
+def _lead_times(history: History, environment: np.ndarray) -> np.ndarray:
+    """Hours from each environment's sync to the next: a row for each Synced production deployment of
+    a known commit, a column for each environment (the first counts from the commit)."""
+    deployments, production = history.deployments, len(history.environments) - 1
+    commit = _codes(deployments["commit_sha"], history.git_commits["sha"])
+    start = _seconds(deployments["timestamp"])
+    committed = _seconds(history.git_commits["timestamp"])
+    shipped = np.flatnonzero((environment == production) & (commit >= 0) & _is(deployments["status"], SYNCED))
+    marks = [committed[commit[shipped]]]
+    for stage in range(production):
+        rows = np.flatnonzero((environment == stage) & (commit >= 0))[::-1]
+        first = np.full(len(committed), -1, np.int64)
+        first[commit[rows]] = start[rows]  # reversed, so that the first of several deployments stays
+        passed = first[commit[shipped]]
+        marks.append(np.where(passed < 0, marks[-1], passed))
+    return np.diff(np.stack([*marks, start[shipped]], axis=1), axis=1) / 3600
+
+
+def is_elite(key: str, metrics: Mapping[str, Any]) -> bool:
+    """Whether a benchmark is met. Undefined is not, with one exception: where no deployment failed
+    there was nothing to recover from, and the recovery time counts as met."""
+    value, (better, limit, _) = metrics[key], BENCHMARKS[key]
+    if key == "mttr_minutes" and math.isnan(value):
+        return metrics["change_failure_rate"] == 0
+    return bool(value > limit if better == ">" else value < limit)
+
+
+def maturity_level(metrics: Mapping[str, Any]) -> Tuple[int, Level]:
+    """(How many benchmarks are met, the level this gives). Raises GitOpsError for a missing metric."""
+    missing = [key for key in BENCHMARKS if key not in metrics]
+    if missing:
+        raise GitOpsError(f"the metrics have no {missing[0]!r}; calculate_maturity needs {', '.join(BENCHMARKS)}")
+    score = sum(is_elite(key, metrics) for key in BENCHMARKS)
+    return score, next(level for level in LEVELS if score >= level.score)
+
+
+def calculate_maturity(metrics: Mapping[str, Any]) -> str:
+    """The maturity level of a metrics dict, with its icon.
+
+    >>> calculate_maturity({"deployment_frequency": 13.7, "mean_lead_time": 32.4,
+    ...                     "mttr_minutes": 12.3, "change_failure_rate": 6.1})
+    '🥈 HIGH PERFORMER'
+    """
+    level = maturity_level(metrics)[1]
+    return f"{level.icon} {level.name}"
+
+
+# ---- Reporting engine: metrics -> console ---------------------------------------------------------
+
+_LINE = "-" * 80
+_DOUBLE_LINE = "=" * 80
+
+
+def _show(value: float, unit: str = "", digits: int = 2) -> str:
+    if isinstance(value, float) and math.isnan(value):
+        return "n/a"
+    return f"{value}{unit}" if isinstance(value, int) else f"{value:.{digits}f}{unit}"
+
+
+def _row(label: str, value: str) -> str:
+    return f"{label:<31} {value}"
+
+
+def _metric_row(metrics: Mapping[str, Any], key: str, label: str = "") -> str:
+    return _row((label or METRICS[key].label) + ":", _show(metrics[key], METRICS[key].unit))
+
+
+def _share_rows(counts: Mapping[str, int]) -> List[str]:
+    whole = sum(counts.values())
+    return [
+        _row(f"  • {name}:", f"{count} ({_show(_percent(count, whole), '%', 1)})") for name, count in counts.items()
+    ]
+
+
+def _section(title: str, *rows: str) -> List[str]:
+    return [title, _LINE, *rows, ""]
+
+
+def _counts_by(table: pd.DataFrame, column: str, names: Sequence[str]) -> Dict[str, int]:
+    codes = _codes(table[column], names)
+    return dict(zip(names, np.bincount(codes[codes >= 0], minlength=len(names)).tolist()))
+
+
+def _capital(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def format_report(
+    history: History, metrics: Mapping[str, Any], flow: Optional[pd.DataFrame] = None, seed: Optional[int] = None
+) -> str:
+    """The console report. `flow` and `seed` are those of a simulation; without them their lines are left out."""
+    start, last = history.window.start, history.window.end - pd.Timedelta(days=1)
+    lines = [
+        _DOUBLE_LINE,
+        "🔄 GITOPS WORKFLOW AUTOMATION REPORT",
+        _DOUBLE_LINE,
+        _row("Window (UTC):", f"{start:%Y-%m-%d} to {last:%Y-%m-%d} ({history.window.days} days)"),
+    ]
+    if seed is not None:
+        lines.append(_row("Seed:", f"{seed} (the same seed, window and scenario give the same run)"))
+    lines += [
+        "",
+        *_git_section(history),
+        *_dora_section(history, metrics, flow),
+        *_success_section(history, metrics),
+        *_rollback_section(history, metrics),
+        *_maturity_section(history, metrics),
+        _DOUBLE_LINE,
+    ]
+    return "\n".join(lines)
+
+
+def _git_section(history: History) -> List[str]:
+    commits = history.git_commits
+    types = _ranking(commits["type"])
+    named = {f"{name} ({COMMIT_TYPES[name]})" if name in COMMIT_TYPES else name: count for name, count in types.items()}
+    return _section(
+        "📝 GIT ACTIVITY",
+        _row("Total Commits:", f"{len(commits)}"),
+        _row("Contributors:", f"{len(_ranking(commits['author']))}"),
+        _row("Applications:", f"{len(_ranking(commits['application']))}"),
+        "",
+        "Commit Type Breakdown:",
+        *_share_rows(named),
+    )
+
+
+def _dora_section(history: History, metrics: Mapping[str, Any], flow: Optional[pd.DataFrame]) -> List[str]:
+    counts = _counts_by(history.deployments, "environment", history.environments)
+    rows = [
+        _metric_row(metrics, "deployment_frequency"),
+        _metric_row(metrics, "production_deployment_frequency", "  of which Production"),
+        _metric_row(metrics, "total_deployments"),
+        _metric_row(metrics, "mean_lead_time", "Mean Lead Time"),
+        _metric_row(metrics, "median_lead_time"),
+        _metric_row(metrics, "change_failure_rate"),
+        _metric_row(metrics, "mttr_minutes"),
+        "",
+        "Deployment Distribution:",
+        *_share_rows({_capital(name): count for name, count in counts.items()}),
+    ]
+    if flow is not None:
+        rows += [
+            "",
+            "Releases Not Deployed:",
+            _row("  • Superseded by a newer one:", f"{flow['superseded'].sum()}"),
+            _row("  • In flight at the end:", f"{flow['in_flight'].sum()}"),
+        ]
+        rows += [_row("  • Held by an approval gate:", f"{flow['held'].sum()}")] if flow["held"].any() else []
+    if not math.isnan(metrics["mean_lead_time"]):
+        rows += ["", "Where the Lead Time Goes:", *_lead_time_rows(metrics)]
+    return _section("🚀 DEPLOYMENT METRICS (DORA)", *rows)
+
+
+def _lead_time_rows(metrics: Mapping[str, Any]) -> List[str]:
+    parts, whole = metrics["lead_time_hours_by_environment"], metrics["mean_lead_time"]
+    return [
+        _row(f"  • Into {name}:", f"{_show(hours, ' hours')} ({_show(_percent(hours, whole), '%', 1)})")
+        for name, hours in parts.items()
+    ]
+
+
+def rate_grade(percent: float) -> Tuple[str, str]:
+    """(The icon, the colour) of a success rate: good from 95 %, fair from 90 %."""
+    if math.isnan(percent):
+        return "⚪", "#9aa5b1"
+    return ("🟢", "#2e9e5b") if percent >= 95 else ("🟡", "#f2c230") if percent >= 90 else ("🔴", "#d64545")
+
+
+def _success_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
+    counts = _counts_by(history.deployments, "environment", history.environments)
+    healthy = _counts_by(
+        history.deployments[_is(history.deployments["health"], HEALTHY)], "environment", history.environments
+    )
+    width = max(16, *map(len, counts))
+    rows = [
+        f"{rate_grade(rate)[0]} {name:<{width}} {_show(rate, '%'):<7} ({healthy[name]}/{counts[name]} successful)"
+        for name, rate in metrics["success_rates"].items()
+    ]
+    overall = f"{_show(metrics['overall_success_rate'], '%')} ({sum(healthy.values())}/{sum(counts.values())})"
+    return _section("✅ SUCCESS RATES BY ENVIRONMENT", *rows, "", _row("Overall Success Rate:", overall))
+
+
+def _rollback_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
+    rollbacks = history.rollbacks
+    done = rollbacks["duration_min"].to_numpy()[rollbacks["success"].to_numpy(bool)]
+    total = len(rollbacks)
+    rows = [
+        _row("Total Rollbacks:", f"{total}"),
+        _row("Successful Rollbacks:", f"{len(done)}"),
+        _row("Failed Rollbacks:", f"{total - len(done)}"),
+        _row("Rollback Success Rate:", _show(_percent(len(done), total), "%", 1)),
+        _metric_row(metrics, "failures_without_rollback"),
+        "",
+        _row("Average Rollback Time:", _show(metrics["mttr_minutes"], " minutes")),
+        _row("Fastest Rollback:", _show(float(done.min()) if len(done) else math.nan, " minutes", 1)),
+        _row("Slowest Rollback:", _show(float(done.max()) if len(done) else math.nan, " minutes", 1)),
+    ]
+    if total:
+        counts = _counts_by(rollbacks, "environment", history.environments)
+        rows += [
+            "",
+            "Rollbacks by Environment:",
+            *_share_rows({_capital(name): count for name, count in counts.items()}),
+        ]
+    if metrics["failure_reasons"]:
+        rows += ["", "Main Failure Reasons:", *_reason_rows(metrics)]
+    return _section("🔄 ROLLBACK SUMMARY", *rows)
+
+
+def _reason_rows(metrics: Mapping[str, Any], most: int = 3) -> List[str]:
+    return [
+        f"  • {reason}: {count} ({_show(_percent(count, metrics['failed_deployments']), '%', 1)})"
+        for reason, count in list(metrics["failure_reasons"].items())[:most]
+    ]
+
+
+def _maturity_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
+    score, level = maturity_level(metrics)
+    width = max(len(METRICS[key].label) for key in BENCHMARKS) + 1
+    rows = [f"{METRICS[key].label + ':':<{width}} {_verdict(key, metrics)}" for key in BENCHMARKS]
+    return _section(
+        "🏆 DORA MATURITY ASSESSMENT",
+        *rows,
+        "",
+        f"Performance Score: {score}/{len(BENCHMARKS)} metrics meeting elite criteria",
+        "",
+        f"Maturity Level: {level.icon} {level.name}",
+        "",
+        "Recommendations:",
+        *(f"  • {advice}" for advice in recommendations(metrics)),
+    )
+
+
+def _verdict(key: str, metrics: Mapping[str, Any]) -> str:
+    better, limit, unit = BENCHMARKS[key]
+    target = f"{better}{limit:g}{unit}"
+    if math.isnan(metrics[key]):
+        return (
+            f"✅ Elite ({target}; n/a: no deployment failed)"
+            if is_elite(key, metrics)
+            else f"⚪ n/a ({target} target, nothing to measure)"
+        )
+    if is_elite(key, metrics):
+        return f"✅ Elite ({target} achieved: {_show(metrics[key], unit)})"
+    return f"❌ Needs Improvement ({target} target, actual: {_show(metrics[key], unit)})"
+
+
+def recommendations(metrics: Mapping[str, Any]) -> List[str]:
+    """For each benchmark that is missed: by how much, and what causes it. One line if none is."""
+    causes = {
+        "deployment_frequency": _frequency_cause,
+        "mean_lead_time": _lead_time_cause,
+        "mttr_minutes": _recovery_cause,
+        "change_failure_rate": _failure_cause,
+    }
+    missed = [key for key in BENCHMARKS if not is_elite(key, metrics)]
+    return [f"{_gap(key, metrics)}; {causes[key](metrics)}" for key in missed] or ["None: all four targets are met"]
+
+
+def _gap(key: str, metrics: Mapping[str, Any]) -> str:
+    value, (better, limit, unit), label = metrics[key], BENCHMARKS[key], METRICS[key].label
+    if math.isnan(value):
+        return f"{label} could not be measured"
+    side = "above" if better == "<" else "below"
+    return f"{label} {_show(float(value), unit)} is {_show(abs(100 * (value - limit) / limit), '%', 0)} {side} the {limit:g}{unit} target"
+
+
+def _frequency_cause(metrics: Mapping[str, Any]) -> str:
+    return f"{metrics['total_deployments']} deployments in the window: make changes smaller, and promote more often"
+
+
+def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
+    if math.isnan(metrics["mean_lead_time"]):
+        return "no change reached production in the window: measure more days"
+    name, hours = max(metrics["lead_time_hours_by_environment"].items(), key=lambda part: part[1])
+    share = _show(_percent(hours, metrics["mean_lead_time"]), "%", 0)
+    return f"the way into {name} takes {share} of it ({_show(hours, 'h', 1)}): shorten that wait first"
+
+
+def _failure_cause(metrics: Mapping[str, Any]) -> str:
+    rates = {name: rate for name, rate in metrics["success_rates"].items() if not math.isnan(rate)}
+    if not rates:
+        return "nothing was deployed in the window: measure more days"
+    worst = min(rates, key=lambda name: rates[name])
+    reason = next(iter(metrics["failure_reasons"]))
+    return f"{worst} fails most ({_show(100 - rates[worst], '%', 1)}), mainly with {reason}"
+
+
+def _recovery_cause(metrics: Mapping[str, Any]) -> str:
+    if not metrics["total_deployments"]:
+        return "nothing was deployed in the window: measure more days"
+    if not metrics["successful_rollbacks"]:
+        return f"none of {metrics['failed_deployments']} failures was rolled back: keep an earlier good release to return to"
+    return f"{metrics['successful_rollbacks']} rollbacks succeeded, at {_show(metrics['mttr_minutes'], 'min', 0)} each: automate them"
+
+
+def format_summary(history: History, metrics: Mapping[str, Any]) -> str:
+    """The executive summary and the tier."""
+    level = maturity_level(metrics)[1]
+    rows = {
+        "Total Git Commits": f"{len(history.git_commits)}",
+        "Total Deployments": f"{metrics['total_deployments']}",
+        "Automated Rollbacks": f"{metrics['total_rollbacks']}",
+        "Deployment Frequency": _show(metrics["deployment_frequency"], "/day"),
+        "Average Lead Time": _show(metrics["mean_lead_time"], " hours"),
+        "Change Failure Rate": _show(metrics["change_failure_rate"], "%"),
+        "MTTR": _show(metrics["mttr_minutes"], " minutes"),
+        "Overall Maturity": level.name,
+    }
+    return "\n".join(
+        [
+            "📊 EXECUTIVE SUMMARY:",
+            *(_row(f"  {label}:", value) for label, value in rows.items()),
+            "",
+            f"🏆 Performance Tier: {level.tier}",
+        ]
+    )
+
+
+def to_jsonable(value: Any) -> Any:
+    """Plain JSON values: NaN becomes null, numpy's numbers and times become Python's and ISO 8601."""
+    if isinstance(value, Mapping):
+        return {str(key): to_jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_jsonable(item) for item in value]
+    if isinstance(value, dt.datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, (np.generic, float)):
+        number = value.item() if isinstance(value, np.generic) else value
+        return None if isinstance(number, float) and not math.isfinite(number) else number
+    return value
+
+
+def summary_document(
+    history: History, metrics: Mapping[str, Any], seed: Optional[int], flow: Optional[pd.DataFrame]
+) -> Dict[str, Any]:
+    """What `--json` prints and `metrics.json` holds, as plain JSON values."""
+    score, level = maturity_level(metrics)
+    return to_jsonable(
+        {
+            "version": __version__,
+            "seed": seed,
+            "window": {"start": history.window.start, "end": history.window.end, "days": history.window.days},
+            "environments": history.environments,
+            "commits": len(history.git_commits),
+            "metrics": metrics,
+            "maturity": {
+                "level": level.name,
+                "score": score,
+                "of": len(BENCHMARKS),
+                "elite": {key: is_elite(key, metrics) for key in BENCHMARKS},
+            },
+            "flow": None if flow is None else flow.to_dict("index"),
+        }
+    )
+
+
+def export_files(history: History, document: Mapping[str, Any]) -> Dict[str, bytes]:
+    """The content of each file of an export: the tables as CSV with ISO 8601 UTC times, the numbers as JSON."""
+    names = {"commits.csv": "git_commits", "deployments.csv": "deployments", "rollbacks.csv": "rollbacks"}
+    files = {file: _csv(getattr(history, table)) for file, table in names.items()}
+    return {
+        **files,
+        "metrics.json": (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace"),
+    }
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    times = np.datetime_as_string(_seconds(table["timestamp"]).view("M8[s]"), unit="s")
+    text = table.assign(timestamp=pd.Series(np.char.add(times, "Z"), dtype=object)).to_csv(index=False)
+    return text.replace(os.linesep, "\n").encode("utf-8", "replace")
+
+
+# ---- Reporting engine: metrics -> dashboard -------------------------------------------------------
+
+_INK, _MUTED, _GRID = "#1f2933", "#52606d", "#d9e2ec"
+_GREEN, _RED = rate_grade(100)[1], rate_grade(0)[1]
+_ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
+_THEME = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "text.color": _INK,
+    "axes.titlesize": 14,
+    "axes.titleweight": "bold",
+    "axes.titlecolor": _INK,
+    "axes.titlepad": 14,
+    "axes.labelcolor": _MUTED,
+    "axes.labelsize": 11,
+    "axes.edgecolor": "#bcccdc",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "white",
+    "axes.axisbelow": True,
+    "grid.color": _GRID,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "legend.frameon": False,
+}
+
+
+@contextlib.contextmanager
+def _theme() -> Iterator[None]:
+    """seaborn's white style in our colours; the caller's rcParams come back as they were."""
+    with mpl_style.context(["default", {**sns.axes_style("whitegrid"), **_THEME}]):
+        yield
+
+
+def _environment_colours(environments: Sequence[str]) -> List[Any]:
+    """dev blue, staging orange, production green; other names take unused colours in turn."""
+    spare = iter(sns.color_palette("husl", len(environments)))
+    return [_ENVIRONMENT_COLOURS.get(name) or next(spare) for name in environments]
+
+
+def _label(text: str, width: int = 18) -> str:
+    """A name as matplotlib can draw it: no mathtext, no character its font lacks, not too long."""
+    known = _font_characters()
+    text = "".join(character if ord(character) in known else "?" for character in text)
+    return (text if len(text) <= width else text[: width - 1] + "…").replace("$", r"\$")
+
+
+def _font_characters() -> Mapping[int, int]:
+    if not _CHARACTERS:
+        _CHARACTERS.update(
+            FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))).get_charmap()
+        )
+    return _CHARACTERS
+
+
+_CHARACTERS: Dict[int, int] = {}  # read from the font once, when first needed
+
+
+def _nothing_to_draw(ax: Axes, title: str, message: str) -> Axes:
+    ax.set_title(title)
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, message, transform=ax.transAxes, ha="center", va="center", color=_MUTED, fontsize=12)
+    return ax
+
+
+def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
+    """A smooth line and the daily counts as dots for each environment; weekends shaded."""
+    title = "Deployments Over Time"
+    if not len(history.deployments):
+        return _nothing_to_draw(ax, title, "No deployment in this window")
+    days = np.arange(history.window.days)
+    dates = mdates.date2num(history.window.start.to_pydatetime()) + days
+    environment = _codes(history.deployments["environment"], history.environments)
+    day = (_seconds(history.deployments["timestamp"]) - int(history.window.start.timestamp())) // _DAY
+    for number, (name, colour) in enumerate(zip(history.environments, _environment_colours(history.environments))):
+        counts = np.bincount(day[environment == number], minlength=len(days))
+        ax.plot(dates, counts, ".", color=colour, alpha=0.35, markersize=max(2.0, 8 - len(days) / 40), label="_daily")
+        ax.plot(*_smooth(dates, counts), color=colour, linewidth=2.2, label=_label(name))
+    _shade_weekends(ax, history.window, dates)
+    ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))
+    ax.set_ylim(bottom=0)
+    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=7))
+    ax.xaxis.set_major_formatter(mdates.DateFormatter("%d %b" if len(days) <= 200 else "%b %Y"))
+    columns = min(4, len(history.environments))
+    ax.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.1),
+        ncol=columns,
+        fontsize=10.5 if len(history.environments) <= 8 else 7,
+    )
+    return ax
+
+
+def _smooth(dates: np.ndarray, counts: np.ndarray, points: int = 400) -> Tuple[np.ndarray, np.ndarray]:
+    """A Gaussian-weighted mean of the counts around each point. A mean with weights that sum to one
+    stays between the least and the greatest count, and the points between the first and last day."""
+    x = np.linspace(dates[0], dates[-1], points)
+    width = max(1.0, len(dates) / 60)
+    weights = np.exp(-0.5 * ((x[:, None] - dates) / width) ** 2)
+    return x, weights @ counts / weights.sum(axis=1)
+
+
+def _shade_weekends(ax: Axes, window: Window, dates: np.ndarray) -> None:
+    if len(dates) > 400:
+        return  # stripes too narrow to see
+    edges = np.repeat(dates, 2) + np.tile([-0.5, 0.5], len(dates))
+    weekend = (np.arange(len(dates)) + window.start.weekday()) % 7 >= 5
+    ax.fill_between(
+        edges,
+        0,
+        1,
+        where=np.repeat(weekend, 2),
+        transform=ax.get_xaxis_transform(),
+        color="#829ab1",
+        alpha=0.13,
+        linewidth=0,
+    )
+
+
+def plot_success_rates(metrics: Mapping[str, Any], ax: Axes) -> Axes:
+    """A bar for each environment, coloured by `rate_grade`, against the 95 % target."""
+    title, rates = "Success Rate by Environment", metrics["success_rates"]
+    if not metrics["total_deployments"]:
+        return _nothing_to_draw(ax, title, "No deployment in this window")
+    heights = [0.0 if math.isnan(rate) else rate for rate in rates.values()]
+    bars = ax.bar(range(len(rates)), heights, width=0.6, color=[rate_grade(rate)[1] for rate in rates.values()])
+    few = len(rates) <= 5
+    for bar, rate in zip(bars, rates.values()):
+        height = bar.get_height()
+        clear = height if height < 86 else max(height, 95)  # the label does not cross the target line
+        ax.annotate(
+            _show(rate, "%", 1),
+            (bar.get_x() + bar.get_width() / 2, clear),
+            xytext=(0, 5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontweight="bold",
+            fontsize=12 if few else 7,
+        )
+    ax.axhline(95, color=_GREEN, linestyle="--", linewidth=1.6, label="Target 95%")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1 if few else 1.1))
+    ax.set(title=title, ylabel="Healthy deployments (%)", ylim=(0, 110), yticks=range(0, 101, 20))
+    ax.set_xticks(range(len(rates)))
+    ax.set_xticklabels([_label(name, 14) for name in rates], rotation=0 if few else 60, ha="center" if few else "right")
+    ax.grid(False, axis="x")
+    return ax
+
+
+def plot_commit_types(commits: pd.DataFrame, ax: Axes) -> Axes:
+    """A pie of the commit types; those too thin for a label of their own are one slice."""
+    title, types = "Commit Types Distribution", _ranking(commits["type"])
+    if not types:
+        return _nothing_to_draw(ax, title, "No commit in this window")
+    types = _top(types, [count / len(commits) >= 0.03 for count in types.values()].count(True) or 1, "all others")
+    labels = [f"{_label(name, 12)} {_show(_percent(count, len(commits)), '%', 1)}" for name, count in types.items()]
+    # the thin slices come last: from 180 degrees clockwise they lie on the left, where labels stack best
+    ax.pie(
+        list(types.values()),
+        labels=labels,
+        startangle=180,
+        counterclock=False,
+        colors=sns.color_palette("Set2", 8) * 4,
+        wedgeprops=dict(edgecolor="white", linewidth=1.5),
+        textprops=dict(fontsize=11, color=_INK),
+    )
+    ax.set_title(title)
+    return ax
+
+
+def _top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
+    """The first `most` of a ranking, and the others as one entry."""
+    names = list(counts)
+    top = {name: counts[name] for name in names[:most]}
+    return {**top, rest: sum(counts[name] for name in names[most:])} if len(names) > most else top
+
+
+def plot_deployment_status(deployments: pd.DataFrame, ax: Axes) -> Axes:
+    """How many syncs ended Synced and Failed."""
+    title, counts = "Deployment Status", _counts_by(deployments, "status", [SYNCED, FAILED])
+    if not len(deployments):
+        return _nothing_to_draw(ax, title, "No deployment in this window")
+    bars = ax.bar(list(counts), list(counts.values()), width=0.5, color=[_GREEN, _RED])
+    for bar, count in zip(bars, counts.values()):
+        ax.annotate(
+            f"{count:,}",
+            (bar.get_x() + bar.get_width() / 2, count),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontweight="bold",
+            fontsize=12,
+        )
+    ax.set(title=title, ylabel="Deployments", xlim=(-0.7, 1.7))
+    ax.margins(y=0.12)
+    ax.grid(False, axis="x")
+    return ax
+
+
+def plot_deployments_by_application(deployments: pd.DataFrame, ax: Axes, most: int = 10) -> Axes:
+    """The applications by deployments, ascending (the greatest on top); beyond `most`, the others as one."""
+    title, counts = "Deployments by Application", _ranking(deployments["application"])
+    if not counts:
+        return _nothing_to_draw(ax, title, "No deployment in this window")
+    ascending = sorted(_top(counts, most, f"{len(counts) - most} others").items(), key=lambda pair: (pair[1], pair[0]))
+    bars = ax.barh(
+        range(len(ascending)), [count for _, count in ascending], height=0.6, color="#f093fb", edgecolor="black"
+    )
+    for bar in bars:
+        ax.annotate(
+            f"{bar.get_width():,.0f}",
+            (bar.get_width(), bar.get_y() + bar.get_height() / 2),
+            xytext=(5, 0),
+            textcoords="offset points",
+            ha="left",
+            va="center",
+            fontweight="bold",
+        )
+    ax.set_yticks(range(len(ascending)))
+    ax.set_yticklabels([_label(name, 14) for name, _ in ascending])
+    ax.set(title=title, xlabel="Deployments")
+    ax.margins(x=0.15)
+    ax.grid(False, axis="y")
+    return ax
+
+
+def plot_scorecard(metrics: Mapping[str, Any], ax: Axes) -> Axes:
+    """The four benchmarks with their targets, the level and its medal, in monospace."""
+    score, level = maturity_level(metrics)
+    ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
+    ax.set_axis_off()
+    mono = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
+    for y, key in zip((9.2, 7.9, 6.6, 5.3), BENCHMARKS):
+        better, limit, unit = BENCHMARKS[key]
+        ax.plot(
+            [0.25],
+            [y],
+            "o" if is_elite(key, metrics) else "X",
+            color=_GREEN if is_elite(key, metrics) else _RED,
+            markersize=9,
+            clip_on=False,
+        )
+        ax.text(0.7, y, METRICS[key].label, **mono)
+        ax.text(10, y, _show(float(metrics[key]), unit), ha="right", fontweight="bold", **mono)
+        ax.text(0.7, y - 0.55, f"elite {better} {limit:g}{unit}", color=_MUTED, **{**mono, "fontsize": 9.5})
+    ax.plot([0, 10], [4.05, 4.05], color=_GRID, linewidth=1.2)
+    _draw_medal(ax, level)
+    ax.text(3.4, 2.35, level.name, fontweight="bold", **{**mono, "fontsize": 15})
+    ax.text(3.4, 1.35, f"{score} of {len(BENCHMARKS)} elite criteria met", color=_MUTED, **{**mono, "fontsize": 11})
+    return ax
+
+
+def _draw_medal(ax: Axes, level: Level) -> None:
+    """A medal on its ribbon, or a rising arrow, in shapes: the fonts have no such glyph."""
+    if level is LEVELS[-1]:
+        for x, height in ((0.5, 0.8), (1.1, 1.5), (1.7, 2.3)):
+            ax.add_patch(patches.Rectangle((x, 0.6), 0.42, height, color=level.medal))
+        ax.annotate("", (2.6, 3.5), (0.4, 1.9), arrowprops=dict(arrowstyle="-|>", color=_INK, linewidth=2))
+        return
+    for side in (-1, 1):
+        ribbon = [(1.5, 1.9), (1.5 + side * 0.85, 3.6), (1.5 + side * 0.3, 3.6), (1.5, 2.6)]
+        ax.add_patch(patches.Polygon(ribbon, closed=True, color="#3a6ea5" if side < 0 else "#5b8fc7"))
+    ax.plot([1.5], [1.55], "o", markersize=44, markerfacecolor=level.medal, markeredgecolor="white", markeredgewidth=2)
+    ax.plot(
+        [1.5],
+        [1.55],
+        "o",
+        markersize=33,
+        markerfacecolor="none",
+        markeredgecolor="white",
+        markeredgewidth=1.5,
+        alpha=0.8,
+    )
+    ax.text(1.5, 1.5, f"{4 - level.score + 1}", ha="center", va="center", color="white", fontsize=17, fontweight="bold")
+
+
+def draw_dashboard(history: History, metrics: Mapping[str, Any]) -> Figure:
+    """The six panels, 18 x 10 in, each on a white card on a transparent page. The figure is not
+    registered with pyplot: nothing shows it but the one who asked for it."""
+    with _theme():
+        figure = Figure(figsize=(18, 10))
+        figure.patch.set_alpha(0)
+        panels = [figure.add_axes(_card(figure, number, framed=number not in (2, 5))) for number in range(6)]
+        plot_deployments_over_time(history, panels[0])
+        plot_success_rates(metrics, panels[1])
+        plot_commit_types(history.git_commits, panels[2])
+        plot_deployment_status(history.deployments, panels[3])
+        plot_deployments_by_application(history.deployments, panels[4])
+        plot_scorecard(metrics, panels[5])
+    return figure
+
+
+def _card(figure: Figure, number: int, framed: bool) -> Tuple[float, float, float, float]:
+    """Draw the card of one panel; the place of its axes in it, (left, bottom, width, height), with
+    room for the tick labels of a framed one."""
+    left, bottom, width, height = 0.006 + number % 3 * 0.33133, 0.01 + (1 - number // 3) * 0.495, 0.3253, 0.485
+    figure.patches.append(
+        patches.FancyBboxPatch(
+            (left, bottom),
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=0.008",
+            mutation_aspect=1.8,
+            transform=figure.transFigure,
+            facecolor="white",
+            edgecolor="#cbd2d9",
+            linewidth=1,
+            figure=figure,
+            zorder=-1,
+        )
+    )
+    pad_left, pad_bottom, pad_right = (0.052, 0.082, 0.023) if framed else (0.045, 0.045, 0.045)
+    return left + pad_left, bottom + pad_bottom, width - pad_left - pad_right, height - pad_bottom - 0.07
+
+
+def render_png(figure: Figure, dpi: int) -> bytes:
+    """The figure as a palette PNG: a third of the size of RGBA, and faster to write."""
+    with _theme():
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    pixels, palette = _to_palette(np.asarray(canvas.buffer_rgba()))
+    image = Image.fromarray(pixels)
+    image.putpalette(palette[:, :3].tobytes())
+    file = io.BytesIO()
+    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=(dpi, dpi), compress_level=6)
+    return file.getvalue()
+
+
+def _to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """(Palette index of each pixel, palette of at most 256 RGBA colours): the most frequent colours as
+    they are, and for the rare others (edges of letters) the nearest of those. Works on runs of equal
+    pixels: a chart has fifty times fewer of them."""
+    pixels = np.ascontiguousarray(rgba).view("<u4").ravel()
+    starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
+    lengths = np.diff(np.append(starts, len(pixels)))
+    colours, colour_of_run = np.unique(pixels[starts], return_inverse=True)
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:256]
+    channels = colours.view(np.uint8).reshape(-1, 4).astype(np.int32)
+    distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
+    index = distance.argmin(axis=1).astype(np.uint8)
+    return np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2]), channels[frequent].astype(np.uint8)
+
+
+# ---- GitOpsAutomation: the whole pipeline behind six methods --------------------------------------
+
+
+def _say(text: str = "") -> None:
+    """Print, whatever the console can show: what its encoding lacks becomes `?`."""
+    try:
+        print(text)  # noqa: T201
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
+
+
+def _window_end(end: Union[None, str, dt.date]) -> Optional[pd.Timestamp]:
+    """A date as the UTC midnight at which the window ends."""
+    if end is None:
+        return None
+    try:
+        if isinstance(end, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", end):
+            raise ValueError("not YYYY-MM-DD")
+        moment = pd.Timestamp(end)
+        moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
+    except (ValueError, TypeError, OverflowError):
+        raise GitOpsError(f"end must be a date such as 2026-01-31, not {_one_line(repr(end))}") from None
+    if moment != moment.normalize() or not _FIRST_DAY < moment <= _LAST_DAY:
+        raise GitOpsError(f"end must be a whole UTC day from 1970 to 2199, not {_one_line(end)}")
+    return moment
+
+
+class GitOpsAutomation:
+    """The whole pipeline: commits, deployments, rollbacks, metrics, report and dashboard, in this order.
+
+    Attributes (None until their step has run): `git_commits`, `deployments`, `rollbacks` (tables, see
+    `COLUMNS`), `metrics` (dict, see `METRICS`); and `environments`, `applications`, `seed`, `window`.
+
+    Parameters: `seed` repeats a run (one is chosen, and shown, if left out). `end`: the date (UTC) before
+    which the window lies, today by default. `on_rollback` is called with a dict for each rollback.
+
+    >>> gitops = GitOpsAutomation(seed=7, end="2026-01-31")
+    >>> commits = gitops.simulate_git_activity(days=30)
+    <BLANKLINE>
+    📝 Generating Git commit history...
+      ✓ Generated 176 commits
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario = Scenario(),
+        *,
+        seed: Optional[int] = None,
+        end: Union[None, str, dt.date] = None,
+        output_dir: Union[str, os.PathLike] = "output",
+        on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
+    ) -> None:
+        self.scenario = scenario
+        self.seed = _whole("seed", seed, 0, 2**63) if seed is not None else int.from_bytes(os.urandom(4), "big")
+        self.output_dir = Path(output_dir)
+        self.on_rollback = on_rollback
+        self.environments = [environment.name for environment in scenario.environments]
+        self._end = _window_end(end)
+        self._keep(git_commits=None, window=None)
+
+    git_commits: Any
+    deployments: Any
+    rollbacks: Any
+    metrics: Any
+    window: Any
+    flow: Optional[pd.DataFrame]  # what became of the releases that reached each environment (simulate_deployments)
+
+    _STEPS = {
+        "git_commits": "simulate_git_activity() or load_git_history()",
+        "deployments": "simulate_deployments()",
+        "rollbacks": "simulate_rollbacks()",
+        "metrics": "calculate_dora_metrics()",
+    }
+
+    def _keep(self, **results: Any) -> None:
+        """Store what a step made, and drop what later steps computed from the old one."""
+        steps = list(self._STEPS)
+        first = next(steps.index(name) for name in results if name in steps)
+        for name in steps[first:]:
+            setattr(self, name, None)
+        if first <= steps.index("deployments"):
+            self.flow = None
+        for name, value in results.items():
+            setattr(self, name, value)
+
+    def _need(self, step: str) -> Any:
+        """The result of an earlier step; GitOpsError that says which to call."""
+        if getattr(self, step) is None:
+            raise GitOpsError(f"there is no {step} yet: call {self._STEPS[step]} first")
+        return getattr(self, step)
+
+    @property
+    def applications(self) -> List[str]:
+        """The scenario's applications and, of a real repository, its own."""
+        found = [] if self.git_commits is None else list(_ranking(self.git_commits["application"]))
+        return list(dict.fromkeys([*self.scenario.team.applications, *found]))
+
+    @property
+    def history(self) -> History:
+        """The three tables with their window; GitOpsError until the rollbacks are there."""
+        tables = [self._need(step) for step in ("git_commits", "deployments", "rollbacks")]
+        return History(tables[0], tables[1], tables[2], self.window, tuple(self.environments))
+
+    def simulate_git_activity(self, days: int = 30) -> pd.DataFrame:
+        """Simulate the commits of `days` whole days: the `git_commits` table."""
+        _say("\n📝 Generating Git commit history...")
+        window = Window.before(self._end or _today(), days)
+        self._keep(git_commits=simulate_commits(self.scenario.team, window, self.seed), window=window)
+        _say(f"  ✓ Generated {len(self.git_commits)} commits")
+        return self.git_commits
+
+    def load_git_history(self, repo: Union[str, os.PathLike], days: int = 30) -> pd.DataFrame:
+        """Read the real commits of a repository in the place of `simulate_git_activity`: the
+        `git_commits` table. GitOpsError if it is no repository or has no commit in the window."""
+        _say("\n📝 Reading Git commit history...")
+        commits, window = read_git_log(repo, days, self._end, list(self.scenario.team.applications))
+        self._keep(git_commits=commits, window=window)
+        _say(f"  ✓ Read {len(commits)} commits")
+        return commits
+
+    def simulate_deployments(self) -> pd.DataFrame:
+        """Take the commits through the environments: the `deployments` table."""
+        commits = self._need("git_commits")
+        _say("\n🚀 Simulating deployments...")
+        deployments, flow = simulate_deployments(commits, self.scenario, self.window, self.seed)
+        self._keep(deployments=deployments)
+        self.flow = flow
+        _say(f"  ✓ Simulated {len(deployments)} deployments")
+        counts = _counts_by(deployments, "environment", self.environments)
+        bad = _counts_by(deployments[_is(deployments["health"], DEGRADED)], "environment", self.environments)
+        for name, count in counts.items():
+            _say(f"    • {name}: {count} deployments, {_show(_percent(count - bad[name], count), '%', 1)} success")
+        return deployments
+
+    def simulate_rollbacks(self) -> pd.DataFrame:
+        """Roll the failed deployments back, and tell `on_rollback` of each: the `rollbacks` table."""
+        deployments = self._need("deployments")
+        _say("\n🔄 Simulating automated rollbacks...")
+        self._keep(rollbacks=simulate_rollbacks(deployments, self.scenario.rollback, self.seed))
+        _say(f"  ✓ Executed {len(self.rollbacks)} rollbacks")
+        _say(f"    • Success rate: {self.rollbacks['success'].sum()}/{len(self.rollbacks)}")
+        if self.on_rollback is not None:
+            for rollback in self.rollbacks.to_dict("records"):
+                self.on_rollback(rollback_alert(rollback))
+        return self.rollbacks
+
+    def calculate_dora_metrics(self) -> Dict[str, Any]:
+        """Measure the history: the `metrics` dict."""
+        history = self.history
+        _say("\n📊 Calculating DORA metrics...")
+        self._keep(metrics=calculate_dora_metrics(history))
+        for label, key in (
+            ("Deployment Frequency", "deployment_frequency"),
+            ("Mean Lead Time", "mean_lead_time"),
+            ("Change Failure Rate", "change_failure_rate"),
+            ("MTTR", "mttr_minutes"),
+        ):
+            _say(f"  ✓ {label}: {_show(self.metrics[key], METRICS[key].unit)}")
+        return self.metrics
+
+    def generate_report(self) -> None:
+        """Print the report."""
+        metrics = self._need("metrics")
+        _say("\n" + format_report(self.history, metrics, self.flow, self.seed))
+
+    def visualize_metrics(self, dpi: int = 300) -> Path:
+        """Draw the dashboard into `gitops_dashboard.png` in the output folder; its path.
+
+        In a notebook the picture is shown as well, once, wherever in the cell the call stands.
+        """
+        metrics = self._need("metrics")
+        _say("\n📊 Creating visualizations...")
+        picture = render_png(draw_dashboard(self.history, metrics), _whole("dpi", dpi, 10, 1200))
+        path = write_files(self.output_dir, {"gitops_dashboard.png": picture})[0]
+        _say(f"✓ Visualization saved as '{_one_line(path)}'")
+        _display(picture)
+        return path
+
+    def export(self) -> List[Path]:
+        """Write `commits.csv`, `deployments.csv`, `rollbacks.csv` and `metrics.json` into the output folder."""
+        return write_files(self.output_dir, export_files(self.history, self.document()))
+
+    def document(self) -> Dict[str, Any]:
+        """The metrics, the maturity, the seed and the window as plain JSON values."""
+        return summary_document(self.history, self._need("metrics"), self.seed, self.flow)
+
+
+def _today() -> pd.Timestamp:
+    return pd.Timestamp(dt.datetime.now(dt.timezone.utc)).normalize()
+
+
+def _kernel() -> Any:
+    """The running notebook kernel's shell, or None."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell if hasattr(shell, "kernel") else None
+
+
+def _display(picture: bytes) -> None:
+    """Show a picture in the notebook that runs this, if one does."""
+    if _kernel() is not None:
+        from IPython.display import Image as NotebookImage
+        from IPython.display import display
+
+        display(NotebookImage(picture, width=1100))
+
+
+def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> List[Path]:
+    """Write files whole or not at all: each beside its place first, then all moved into place.
+    GitOpsError if the folder cannot be written; the files that were there are then as before."""
+    folder = Path(folder)
+    parts = {folder / f".{name}.{os.getpid()}.part": folder / name for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, content in zip(parts, files.values()):
+            part.write_bytes(content)
+        for part, path in parts.items():
+            os.replace(part, path)
+    except (OSError, ValueError) as error:
+        raise GitOpsError(
+            f"cannot write into {_one_line(folder)}: {_one_line(error)}; choose another output folder"
+        ) from None
+    finally:
+        for part in parts:
+            with contextlib.suppress(OSError, ValueError):
+                part.unlink()
+    return list(parts.values())
+
+
+# ---- Command line ---------------------------------------------------------------------------------
+
+_EXAMPLES = """\
+examples:
+  python gitops_automation.py                        simulate 30 days
+  python gitops_automation.py --days 90 --seed 7     a longer run that can be repeated
+  python gitops_automation.py --repo ../shop         the commits of a real repository
+  python gitops_automation.py --print-config > team.json
+  python gitops_automation.py --config team.json     your own rates, waits and team
+  python gitops_automation.py --json --no-dashboard  the numbers for another program
+
+The simulated days end yesterday (UTC) unless --end says otherwise. Exit status: 0 done,
+2 unusable input, 130 interrupted.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: error: {_one_line(message, 500)}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gitops_automation.py",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=_EXAMPLES,
+        description="Simulate a GitOps delivery pipeline, measure it with the DORA metrics, report and draw it.",
+    )
+    add = parser.add_argument_group("what is simulated").add_argument
+    add("--days", metavar="N", default="30", help="length of the window in whole UTC days (default: 30)")
+    add(
+        "--end",
+        metavar="DATE",
+        help="the day after the window, YYYY-MM-DD (default: today; with --repo: the day after its newest commit)",
+    )
+    add("--seed", metavar="N", help="repeat the run with this seed (default: a new one, printed in the report)")
+    add("--config", metavar="FILE", help="a scenario as JSON; what it leaves out keeps its default")
+    add("--print-config", action="store_true", help="print the scenario as JSON and stop")
+    add("--repo", metavar="DIR", help="take the real commits of this git repository")
+    add = parser.add_argument_group("what comes out").add_argument
+    add("--output", metavar="DIR", default="output", help="folder for the files (default: output)")
+    add("--dpi", metavar="N", default="300", help="resolution of the dashboard (default: 300, 5400 x 3000 pixels)")
+    add("--no-dashboard", action="store_true", help="draw no dashboard")
+    add("--export", action="store_true", help="write the tables as CSV and the metrics as JSON too")
+    add("--json", action="store_true", help="print one JSON object in the place of the report")
+    add("--quiet", action="store_true", help="print nothing but warnings and errors")
+    add("--alert-webhook", metavar="URL", help="POST each rollback to this Slack or Mattermost style webhook")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def _whole_number(name: str, text: Optional[str]) -> Optional[int]:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise GitOpsError(f"--{name} must be a whole number, not {_one_line(repr(text))}")
+    return int(text)
+
+
+def _read_scenario(path: Optional[str]) -> Scenario:
+    if path is None:
+        return Scenario()
+    try:
+        return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise GitOpsError(f"cannot read the configuration {_one_line(path)}: {_one_line(error)}") from None
+    except GitOpsError as error:
+        raise GitOpsError(f"{_one_line(path)}: {error}") from None
+
+
+def _run(options: argparse.Namespace) -> None:
+    """What the command line asks for, step by step."""
+    scenario = _read_scenario(options.config)
+    if options.print_config:
+        return _say(scenario.to_json())
+    alerts = WebhookAlerts(options.alert_webhook) if options.alert_webhook is not None else None
+    gitops = GitOpsAutomation(
+        scenario,
+        seed=_whole_number("seed", options.seed),
+        end=options.end,
+        output_dir=options.output,
+        on_rollback=alerts,
+    )
+    days, dpi = _whole_number("days", options.days), _whole("--dpi", _whole_number("dpi", options.dpi), 10, 1200)
+    _check_output(gitops.output_dir)
+    with contextlib.redirect_stdout(io.StringIO()) if options.quiet or options.json else contextlib.nullcontext():
+        _pipeline(gitops, options, days, dpi)
+    if alerts is not None and alerts.problem:
+        _warn(f"{alerts.undelivered} rollback alerts did not reach {alerts.host}: {alerts.problem}")
+    if options.json:
+        _say(json.dumps(gitops.document(), indent=2, ensure_ascii=False))
+
+
+def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> None:
+    _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
+    if options.repo is None:
+        gitops.simulate_git_activity(days)
+    else:
+        gitops.load_git_history(options.repo, days)
+    gitops.simulate_deployments()
+    gitops.simulate_rollbacks()
+    gitops.calculate_dora_metrics()
+    gitops.generate_report()
+    if not options.no_dashboard:
+        gitops.visualize_metrics(dpi)
+    if options.export:
+        _say(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
+    _say("\n✅ GitOps automation complete!\n")
+    _say(format_summary(gitops.history, gitops.metrics))
+
+
+def _check_output(folder: Path) -> None:
+    """Refuse an output folder that cannot be written before the work, not after it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise GitOpsError(f"cannot write into {_one_line(folder)}; --output takes a folder")
+
+
+def _warn(message: str) -> None:
+    print(f"gitops_automation.py: warning: {message}", file=sys.stderr)  # noqa: T201
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run the program; in a notebook without the kernel's own arguments. Leaves with SystemExit (in a
+    notebook: GitOpsError) only if something is wrong."""
+    notebook = _kernel() is not None
+    options = _parser().parse_args([] if notebook and argv is None else argv)
+    if notebook:
+        return _run(options)
+    try:
+        _run(options)
+        sys.stdout.flush()
+    except GitOpsError as error:
+        _parser().error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader has gone: keep the interpreter from flushing into the closed pipe once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()
