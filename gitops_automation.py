@@ -65,6 +65,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.ticker import MaxNLocator
 from PIL import Image  # matplotlib itself requires and uses Pillow to write PNG files
 
 __version__ = "1.0.0"
@@ -225,15 +226,18 @@ def _words(codes: np.ndarray, words: Sequence[str]) -> pd.Categorical:
     return pd.Categorical.from_codes(codes, categories=pd.Index(list(words), dtype=object))
 
 
-def _codes(column: pd.Series, words: Sequence[str]) -> np.ndarray:
+def _codes(column: pd.Series, words: Union[Sequence[str], pd.Series]) -> np.ndarray:
     """Each value as its position in `words`; -1 where it is none of them."""
-    categories = column.cat.categories
-    where = np.append(pd.Index(words, dtype=object).get_indexer(pd.Index(categories, dtype=object)), -1)
-    return where[column.cat.codes.to_numpy()]
+    codes, categories = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
+    words = np.asarray(words, dtype=object)
+    if np.array_equal(categories, words):  # spares a hash table of a million keys
+        return codes
+    return np.append(pd.Index(words).get_indexer(pd.Index(categories, dtype=object)), -1)[codes]
 
 
 def _is(column: pd.Series, word: str) -> np.ndarray:
-    return _codes(column, [word]) == 0
+    categories = list(column.cat.categories)
+    return column.cat.codes.to_numpy() == (categories.index(word) if word in categories else len(categories))
 
 
 def _one_line(text: object, width: int = 200) -> str:
@@ -310,13 +314,13 @@ values follow the observations they were taken from."""
 
 
 def _number(name: str, value: Any, low: float = 0.0, high: float = 1e6) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
         raise GitOpsError(f"{name} must be a number from {low:g} to {high:g}, not {_one_line(repr(value))}")
     return float(value) if not isinstance(value, numbers.Integral) else int(value)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise GitOpsError(f"{name} must be a whole number from {low} to {high}, not {_one_line(repr(value))}")
     return int(value)
 
@@ -1042,13 +1046,12 @@ def simulate_rollbacks(deployments: pd.DataFrame, policy: RollbackPolicy, seed: 
 def last_good_releases(deployments: pd.DataFrame) -> Tuple[np.ndarray, np.ndarray]:
     """Row numbers: (the failed deployments, for each the newest earlier good one of its application and
     environment, -1 if there is none)."""
-    environments = deployments["environment"].cat
-    place = (
-        deployments["application"].cat.codes.to_numpy().astype(np.int32) * len(environments.categories)
-        + environments.codes
-    )
-    order = np.argsort(place.to_numpy(), kind="stable")
-    place = place.to_numpy()[order]
+    environments, applications = deployments["environment"].cat, deployments["application"].cat
+    places = len(environments.categories) * len(applications.categories)
+    place = applications.codes.to_numpy().astype(np.min_scalar_type(-places - 1))  # small integers sort by radix
+    place = place * len(environments.categories) + environments.codes.to_numpy()
+    order = np.argsort(place, kind="stable")
+    place = place[order]
     bad = _is(deployments["health"], DEGRADED)[order]
     last_good = np.maximum.accumulate(np.where(bad, -1, np.arange(len(order)))) if len(order) else order
     failed = np.flatnonzero(bad)
@@ -1706,7 +1709,7 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     _shade_weekends(ax, history.window, dates)
     ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))
     ax.set_ylim(bottom=0)
-    ax.yaxis.get_major_locator().set_params(integer=True)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=7))
     ax.xaxis.set_major_formatter(mdates.DateFormatter("%d %b" if len(days) <= 200 else "%b %Y"))
     columns = min(4, len(history.environments))
@@ -1858,7 +1861,7 @@ def plot_scorecard(metrics: Mapping[str, Any], ax: Axes) -> Axes:
     score, level = maturity_level(metrics)
     ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
     ax.set_axis_off()
-    mono = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
+    mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
     for y, key in zip((9.2, 7.9, 6.6, 5.3), BENCHMARKS):
         better, limit, unit = BENCHMARKS[key]
         ax.plot(
