@@ -1063,9 +1063,10 @@ def last_good_releases(deployments: pd.DataFrame) -> Tuple[np.ndarray, np.ndarra
 def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
     """What is told of one rollback: its columns as plain JSON values, with a `text` for people."""
     outcome = "succeeded" if rollback["success"] else "FAILED"
+    releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
     text = (
-        f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} from {rollback['from_commit'][:7]} "
-        f"to {rollback['to_commit'][:7]} after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
+        f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} {releases} "
+        f"after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
     )
     return {"text": text, **rollback, "timestamp": rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")}
 
@@ -1517,7 +1518,8 @@ def _gap(key: str, metrics: Mapping[str, Any]) -> str:
     if math.isnan(value):
         return f"{label} could not be measured"
     side = "above" if better == "<" else "below"
-    return f"{label} {_show(float(value), unit)} is {_show(abs(100 * (value - limit) / limit), '%', 0)} {side} the {limit:g}{unit} target"
+    gap = _show(abs(100 * (value - limit) / limit), "%", 0)
+    return f"{label} {_show(float(value), unit)} is {gap} {side} the {limit:g}{unit} target"
 
 
 def _frequency_cause(metrics: Mapping[str, Any]) -> str:
@@ -1545,8 +1547,8 @@ def _recovery_cause(metrics: Mapping[str, Any]) -> str:
     if not metrics["total_deployments"]:
         return "nothing was deployed in the window: measure more days"
     if not metrics["successful_rollbacks"]:
-        return f"none of {metrics['failed_deployments']} failures was rolled back: keep an earlier good release to return to"
-    return f"{metrics['successful_rollbacks']} rollbacks succeeded, at {_show(metrics['mttr_minutes'], 'min', 0)} each: automate them"
+        return f"no rollback of {metrics['failed_deployments']} failures succeeded: keep an earlier good release ready"
+    return f"{metrics['successful_rollbacks']} rollbacks took that long on average: automate them"
 
 
 def format_summary(history: History, metrics: Mapping[str, Any]) -> str:

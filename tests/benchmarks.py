@@ -48,8 +48,9 @@ def default_run(folder):
     floor = [sys.executable, "-c", FLOOR.format(path=os.path.join(folder, "empty.png"))]
     for command in (program, floor):
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    ours, least, ratio = paired(*(lambda c=c: subprocess.run(c, check=True, stdout=subprocess.DEVNULL)
-                                  for c in (program, floor)), times=9)
+    ours, least, ratio = paired(
+        *(lambda c=c: subprocess.run(c, check=True, stdout=subprocess.DEVNULL) for c in (program, floor)), times=9
+    )
     row("default run, picture included", f"{ours:.2f} s")
     row("importing the four packages and saving an empty figure", f"{least:.2f} s")
     row("  ratio", f"{ratio:.2f}", "at most 1.25")
@@ -80,11 +81,15 @@ def engine_rows():
     ours, least, ratio = paired(lambda: engine(*million), lambda: noise.random(rows), times=5)
     row(f"engine, commits to metrics, {len(million[2]):,} commits, {rows:,} deployments", f"{ours:.2f} s")
     row("  over drawing one random number for each deployment", f"{ratio:.0f}", "at most 15")
-    row("  over drawing the random numbers that the model needs (4 for each",
-        f"{statistics.median(ours / seconds(lambda: noise.random(draws)) for _ in range(5)):.1f}")
+    row(
+        "  over drawing the random numbers that the model needs (4 for each",
+        f"{statistics.median(ours / seconds(lambda: noise.random(draws)) for _ in range(5)):.1f}",
+    )
     row("    commit and environment)", "")
-    row("  over sorting one timestamp for each deployment",
-        f"{ours / min(seconds(lambda: np.sort(noise.random(rows))) for _ in range(5)):.1f}")
+    row(
+        "  over sorting one timestamp for each deployment",
+        f"{ours / min(seconds(lambda: np.sort(noise.random(rows))) for _ in range(5)):.1f}",
+    )
     _, _, growth = paired(lambda: engine(*million), lambda: engine(*tenth), times=5)
     row("  over a tenth of the commits", f"{growth:.1f}", "at most 12")
     plain_seconds = seconds(lambda: plain_model(*busy(20_000)[1:], million[0]))
@@ -103,8 +108,16 @@ def plain_model(window, commits, scenario):
             if ready >= window.end.timestamp():
                 break
             good, duration = rng.random() < environment.success_rate, rng.uniform(*environment.duration_sec)
-            deployments.append({"start": ready, "application": commit["application"], "environment": environment.name,
-                                "sha": commit["sha"], "good": good, "committed": commit["timestamp"].timestamp()})
+            deployments.append(
+                {
+                    "start": ready,
+                    "application": commit["application"],
+                    "environment": environment.name,
+                    "sha": commit["sha"],
+                    "good": good,
+                    "committed": commit["timestamp"].timestamp(),
+                }
+            )
             ready += duration
             if not good:
                 break
@@ -120,8 +133,10 @@ def plain_model(window, commits, scenario):
 
 
 def memory_row():
-    code = ("import resource, sys; sys.path.insert(0, 'tests'); import benchmarks as b; b.engine(*b.busy(1_000_000));"
-            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)")
+    code = (
+        "import resource, sys; sys.path.insert(0, 'tests'); import benchmarks as b; b.engine(*b.busy(1_000_000));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)"
+    )
     peak = subprocess.run([sys.executable, "-c", code], cwd=str(ROOT), check=True, stdout=subprocess.PIPE)
     row("  peak memory of a process that does this", f"{float(peak.stdout):.2f} GiB", "at most 1.2 GB")
 
