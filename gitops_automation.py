@@ -712,7 +712,7 @@ _GIT = (
     "-c",
     "core.alternateRefsCommand=",
     "-c",
-    "diff.orderFile=",
+    "diff.orderFile=" + os.devnull,
     "-c",
     "log.mailmap=false",
     "-c",
