@@ -47,7 +47,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import textwrap
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
@@ -242,7 +241,8 @@ def _is(column: pd.Series, word: str) -> np.ndarray:
 
 def _one_line(text: object, width: int = 200) -> str:
     """Untrusted text for one terminal line: no control character, no line end, not endless."""
-    return textwrap.shorten(_printable(str(text)), width, placeholder=" ...") or "(nothing)"
+    line = " ".join(_printable(str(text)[: 10 * width]).split()) or "(nothing)"
+    return line if len(line) <= width else line[: width - 4] + " ..."
 
 
 _UNPRINTABLE = {
