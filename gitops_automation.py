@@ -44,6 +44,7 @@ import math
 import numbers
 import os
 import re
+import reprlib
 import subprocess
 import sys
 import tempfile
@@ -245,6 +246,14 @@ def _one_line(text: object, width: int = 200) -> str:
     return line if len(line) <= width else line[: width - 4] + " ..."
 
 
+def _quote(value: object) -> str:
+    """An untrusted value for a message, however long or deep it is."""
+    return _one_line(_SHORT.repr(value))
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
+
 _UNPRINTABLE = {
     code: " "
     for code in (
@@ -314,45 +323,45 @@ values follow the observations they were taken from."""
 
 
 def _number(name: str, value: Any, low: float = 0.0, high: float = 1e6) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
-        raise GitOpsError(f"{name} must be a number from {low:g} to {high:g}, not {_one_line(repr(value))}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:  # type: ignore[operator]
+        raise GitOpsError(f"{name} must be a number from {low:g} to {high:g}, not {_quote(value)}")
     return float(value) if not isinstance(value, numbers.Integral) else int(value)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
-        raise GitOpsError(f"{name} must be a whole number from {low} to {high}, not {_one_line(repr(value))}")
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:  # type: ignore[operator]
+        raise GitOpsError(f"{name} must be a whole number from {low} to {high}, not {_quote(value)}")
     return int(value)
 
 
 def _list(name: str, values: Any) -> List[Any]:
     if isinstance(values, (str, Mapping)) or not hasattr(values, "__iter__"):
-        raise GitOpsError(f"{name} must be a list such as [2, 6], not {_one_line(repr(values))}")
+        raise GitOpsError(f"{name} must be a list such as [2, 6], not {_quote(values)}")
     return list(values)
 
 
 def _range(name: str, values: Any, high: float = 1e6) -> Range:
     numbers_ = tuple(_number(name, value, 0, high) for value in _list(name, values))
     if len(numbers_) < 2 or list(numbers_) != sorted(numbers_):
-        raise GitOpsError(f"{name} must go from low to high, such as [2, 6], not {_one_line(list(numbers_))}")
+        raise GitOpsError(f"{name} must go from low to high, such as [2, 6], not {_quote(list(numbers_))}")
     return numbers_
 
 
 def _name(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip() or value != _one_line(value, 60):
-        raise GitOpsError(f"{name} must be a short printable name, not {_one_line(repr(value))}")
+        raise GitOpsError(f"{name} must be a short printable name, not {_quote(value)}")
     return value
 
 
 def _shares(name: str, weights: Any) -> Dict[str, float]:
     if not isinstance(weights, Mapping):
-        raise GitOpsError(f'{name} must give a weight to each name, such as {{"a": 1}}, not {_one_line(repr(weights))}')
+        raise GitOpsError(f'{name} must give a weight to each name, such as {{"a": 1}}, not {_quote(weights)}')
     checked = {
         _name(f"a name in {name}", key): _number(f"{name}[{_one_line(key)!r}]", weight)
         for key, weight in weights.items()
     }
     if not sum(checked.values()) > 0:
-        raise GitOpsError(f"the weights of {name} must sum to more than zero, not {_one_line(checked)}")
+        raise GitOpsError(f"the weights of {name} must sum to more than zero, not {_quote(checked)}")
     return checked
 
 
@@ -427,9 +436,7 @@ class Environment:
     def __post_init__(self) -> None:
         name = _name("environment name", self.name)
         if self.promotion not in PROMOTIONS:
-            raise GitOpsError(
-                f"{name}.promotion must be one of {', '.join(PROMOTIONS)}, not {_one_line(repr(self.promotion))}"
-            )
+            raise GitOpsError(f"{name}.promotion must be one of {', '.join(PROMOTIONS)}, not {_quote(self.promotion)}")
         _settle(
             self,
             success_rate=_number(f"{name}.success_rate", self.success_rate, 0, 1),
@@ -495,7 +502,7 @@ class Scenario:
         )
         names = [environment.name for environment in self.environments]
         if not names or len(set(names)) < len(names) or len(names) > 50:
-            raise GitOpsError(f"environments must be 1 to 50 with a name of their own each, not {_one_line(names)}")
+            raise GitOpsError(f"environments must be 1 to 50 with a name of their own each, not {_quote(names)}")
 
     def with_team(self, **knobs: Any) -> Scenario:
         """A copy with other knobs of the `Team`."""
@@ -505,7 +512,7 @@ class Scenario:
         """A copy with other knobs of one `Environment`; GitOpsError if there is none of that name."""
         known = {environment.name: environment for environment in self.environments}
         if name not in known:
-            raise GitOpsError(f"unknown environment {_one_line(repr(name))}; the scenario has {', '.join(known)}")
+            raise GitOpsError(f"unknown environment {_quote(name)}; the scenario has {', '.join(known)}")
         known[name] = _replace(name, known[name], knobs)
         return dataclasses.replace(self, environments=tuple(known.values()))
 
@@ -539,17 +546,17 @@ class Scenario:
 def _environment(document: Any) -> Environment:
     knobs = _known_keys("an environment", document, Environment)
     if "name" not in knobs:
-        raise GitOpsError(f'an environment has no name: {_one_line(document)}; add "name"')
+        raise GitOpsError(f'an environment has no name: {_quote(document)}; add "name"')
     return Environment(**knobs)
 
 
 def _known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
     if not isinstance(document, Mapping):
-        raise GitOpsError(f"{what} must be a JSON object, not {_one_line(repr(document))}")
+        raise GitOpsError(f"{what} must be a JSON object, not {_quote(document)}")
     known = [knob.name for knob in dataclasses.fields(knobs)]
     for key in document:
         if key not in known:
-            raise GitOpsError(f"unknown key {_one_line(repr(key))} in {what}; known keys: {', '.join(known)}")
+            raise GitOpsError(f"unknown key {_quote(key)} in {what}; known keys: {', '.join(known)}")
     return dict(document)
 
 
@@ -1082,7 +1089,7 @@ class WebhookAlerts:
         parts = urllib.parse.urlsplit(_printable(url))
         if parts.scheme not in ("http", "https") or not parts.hostname or url != _one_line(url, 2000):
             raise GitOpsError(
-                f"the webhook must be an http:// or https:// address, not one of scheme {_one_line(repr(parts.scheme))}"
+                f"the webhook must be an http:// or https:// address, not one of scheme {_quote(parts.scheme)}"
             )
         self._url, self.host, self.undelivered, self.problem = url, parts.hostname, 0, ""
         self._open = urllib.request.build_opener(_NoRedirect).open
@@ -1998,7 +2005,7 @@ def _window_end(end: Union[None, str, dt.date]) -> Optional[pd.Timestamp]:
         moment = pd.Timestamp(end)
         moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
     except (ValueError, TypeError, OverflowError):
-        raise GitOpsError(f"end must be a date such as 2026-01-31, not {_one_line(repr(end))}") from None
+        raise GitOpsError(f"end must be a date such as 2026-01-31, not {_quote(end)}") from None
     if moment != moment.normalize() or not _FIRST_DAY < moment <= _LAST_DAY:
         raise GitOpsError(f"end must be a whole UTC day from 1970 to 2199, not {_one_line(end)}")
     return moment
@@ -2261,7 +2268,7 @@ def _whole_number(name: str, text: Optional[str]) -> Optional[int]:
     if text is None:
         return None
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        raise GitOpsError(f"--{name} must be a whole number, not {_one_line(repr(text))}")
+        raise GitOpsError(f"--{name} must be a whole number, not {_quote(text)}")
     return int(text)
 
 
