@@ -756,9 +756,9 @@ def read_git_log(
     scope if it is one of `applications`, else the repository's name. Raises GitOpsError if `repo` is
     no repository, or has no commit in the window.
     """
+    newest = int(_git(repo, "log", "-1", "--no-show-signature", "--format=%ct"))
     folder, branch = _git(repo, "rev-parse", "--absolute-git-dir", "--abbrev-ref", "HEAD").split("\n")[:2]
     if end is None:
-        newest = int(_git(repo, "log", "-1", "--no-show-signature", "--format=%ct"))
         end = pd.Timestamp(min(max(newest, 0) // _DAY + 1, (_LAST_DAY - _FIRST_DAY).days) * _DAY, unit="s", tz="UTC")
     window = Window.before(end, days)
     fields = _parse_git_log(_git_stream(repo, *_GIT_LOG, f"--since={window.start.isoformat()}"))
@@ -2037,7 +2037,7 @@ class GitOpsAutomation:
         on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
     ) -> None:
         self.scenario = scenario
-        self.seed = _whole("seed", seed, 0, 2**63) if seed is not None else int.from_bytes(os.urandom(4), "big")
+        self.seed = _whole("seed", seed, 0, 2**63 - 1) if seed is not None else int.from_bytes(os.urandom(4), "big")
         self.output_dir = Path(output_dir)
         self.on_rollback = on_rollback
         self.environments = [environment.name for environment in scenario.environments]
