@@ -1183,6 +1183,7 @@ METRICS: Dict[str, Metric] = {
         "",
         "Failed deployments without a rollback: there was no earlier good release to return to.",
     ),
+    "failure_reasons_by_environment": Metric("Failure Reasons by Environment", "", "The same for each environment."),
     "failure_reasons": Metric(
         "Main Failure Reasons", "", "How many deployments failed for each reason, most frequent first."
     ),
@@ -1240,6 +1241,10 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
         "successful_rollbacks": len(duration),
         "failures_without_rollback": failed - len(rollbacks),
         "failure_reasons": _ranking(deployments["failure_reason"]),
+        "failure_reasons_by_environment": {
+            name: _ranking(deployments["failure_reason"][environment == number])
+            for number, name in enumerate(history.environments)
+        },
     }
 
 
@@ -1338,6 +1343,11 @@ def _section(title: str, *rows: str) -> List[str]:
     return [title, _LINE, *rows, ""]
 
 
+def _listed(title: str, rows: Sequence[str]) -> List[str]:
+    """A titled list within a section; nothing if it has no row."""
+    return ["", title, *rows] if rows else []
+
+
 def _counts_by(table: pd.DataFrame, column: str, names: Sequence[str]) -> Dict[str, int]:
     codes = _codes(table[column], names)
     return dict(zip(names, np.bincount(codes[codes >= 0], minlength=len(names)).tolist()))
@@ -1381,9 +1391,7 @@ def _git_section(history: History) -> List[str]:
         _row("Total Commits:", f"{len(commits)}"),
         _row("Contributors:", f"{len(_ranking(commits['author']))}"),
         _row("Applications:", f"{len(_ranking(commits['application']))}"),
-        "",
-        "Commit Type Breakdown:",
-        *_share_rows(named),
+        *_listed("Commit Type Breakdown:", _share_rows(named)),
     )
 
 
@@ -1397,9 +1405,7 @@ def _dora_section(history: History, metrics: Mapping[str, Any], flow: Optional[p
         _metric_row(metrics, "median_lead_time"),
         _metric_row(metrics, "change_failure_rate"),
         _metric_row(metrics, "mttr_minutes"),
-        "",
-        "Deployment Distribution:",
-        *_share_rows({_capital(name): count for name, count in counts.items()}),
+        *_listed("Deployment Distribution:", _share_rows({_capital(name): count for name, count in counts.items()})),
     ]
     if flow is not None:
         rows += [
@@ -1410,7 +1416,7 @@ def _dora_section(history: History, metrics: Mapping[str, Any], flow: Optional[p
         ]
         rows += [_row("  • Held by an approval gate:", f"{flow['held'].sum()}")] if flow["held"].any() else []
     if not math.isnan(metrics["mean_lead_time"]):
-        rows += ["", "Where the Lead Time Goes:", *_lead_time_rows(metrics)]
+        rows += _listed("Where the Lead Time Goes:", _lead_time_rows(metrics))
     return _section("🚀 DEPLOYMENT METRICS (DORA)", *rows)
 
 
@@ -1458,21 +1464,16 @@ def _rollback_section(history: History, metrics: Mapping[str, Any]) -> List[str]
         _row("Fastest Rollback:", _show(float(done.min()) if len(done) else math.nan, " minutes", 1)),
         _row("Slowest Rollback:", _show(float(done.max()) if len(done) else math.nan, " minutes", 1)),
     ]
+    counts = _counts_by(rollbacks, "environment", history.environments)
     if total:
-        counts = _counts_by(rollbacks, "environment", history.environments)
-        rows += [
-            "",
-            "Rollbacks by Environment:",
-            *_share_rows({_capital(name): count for name, count in counts.items()}),
-        ]
-    if metrics["failure_reasons"]:
-        rows += ["", "Main Failure Reasons:", *_reason_rows(metrics)]
+        rows += _listed("Rollbacks by Environment:", _share_rows({_capital(name): n for name, n in counts.items()}))
+    rows += _listed("Main Failure Reasons:", _reason_rows(metrics))
     return _section("🔄 ROLLBACK SUMMARY", *rows)
 
 
 def _reason_rows(metrics: Mapping[str, Any], most: int = 3) -> List[str]:
     return [
-        f"  • {reason}: {count} ({_show(_percent(count, metrics['failed_deployments']), '%', 1)})"
+        _row(f"  • {reason}:", f"{count} ({_show(_percent(count, metrics['failed_deployments']), '%', 1)})")
         for reason, count in list(metrics["failure_reasons"].items())[:most]
     ]
 
@@ -1524,12 +1525,19 @@ def _gap(key: str, metrics: Mapping[str, Any]) -> str:
     value, (better, limit, unit), label = metrics[key], BENCHMARKS[key], METRICS[key].label
     if math.isnan(value):
         return f"{label} could not be measured"
+    gap = abs(100 * (value - limit) / limit)
+    if gap < 1:
+        return f"{label} {_show(float(value), unit)} just misses the {better}{limit:g}{unit} target"
     side = "above" if better == "<" else "below"
-    gap = _show(abs(100 * (value - limit) / limit), "%", 0)
-    return f"{label} {_show(float(value), unit)} is {gap} {side} the {limit:g}{unit} target"
+    return f"{label} {_show(float(value), unit)} is {_show(gap, '%', 0)} {side} the {limit:g}{unit} target"
+
+
+_NOTHING_DEPLOYED = "nothing was deployed in the window: measure more days"
 
 
 def _frequency_cause(metrics: Mapping[str, Any]) -> str:
+    if not metrics["total_deployments"]:
+        return _NOTHING_DEPLOYED
     return f"{metrics['total_deployments']} deployments in the window: make changes smaller, and promote more often"
 
 
@@ -1544,15 +1552,15 @@ def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
 def _failure_cause(metrics: Mapping[str, Any]) -> str:
     rates = {name: rate for name, rate in metrics["success_rates"].items() if not math.isnan(rate)}
     if not rates:
-        return "nothing was deployed in the window: measure more days"
+        return _NOTHING_DEPLOYED
     worst = min(rates, key=lambda name: rates[name])
-    reason = next(iter(metrics["failure_reasons"]))
+    reason = next(iter(metrics["failure_reasons_by_environment"][worst]))
     return f"{worst} fails most ({_show(100 - rates[worst], '%', 1)}), mainly with {reason}"
 
 
 def _recovery_cause(metrics: Mapping[str, Any]) -> str:
     if not metrics["total_deployments"]:
-        return "nothing was deployed in the window: measure more days"
+        return _NOTHING_DEPLOYED
     if not metrics["successful_rollbacks"]:
         return f"no rollback of {metrics['failed_deployments']} failures succeeded: keep an earlier good release ready"
     return f"{metrics['successful_rollbacks']} rollbacks took that long on average: automate them"
