@@ -1554,7 +1554,7 @@ def _failure_cause(metrics: Mapping[str, Any]) -> str:
     if not rates:
         return _NOTHING_DEPLOYED
     worst = min(rates, key=lambda name: rates[name])
-    reason = next(iter(metrics["failure_reasons_by_environment"][worst]))
+    reason = next(iter(metrics["failure_reasons_by_environment"][worst]), "no reason given")
     return f"{worst} fails most ({_show(100 - rates[worst], '%', 1)}), mainly with {reason}"
 
 
@@ -1727,8 +1727,9 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.xaxis.set_major_locator(mdates.AutoDateLocator(minticks=3, maxticks=7))
-    ax.xaxis.set_major_formatter(mdates.DateFormatter("%d %b" if len(days) <= 200 else "%b %Y"))
+    ax.xaxis.set_major_locator(mdates.AutoDateLocator(dt.timezone.utc, minticks=3, maxticks=7))
+    pattern = "%d %b" if len(days) <= 200 else "%b %Y"
+    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, dt.timezone.utc))
     columns = min(4, len(history.environments))
     ax.legend(
         loc="upper center",
@@ -2008,6 +2009,8 @@ def _window_end(end: Union[None, str, dt.date]) -> Optional[pd.Timestamp]:
     if end is None:
         return None
     try:
+        if not isinstance(end, (str, dt.date)) or end is pd.NaT:
+            raise ValueError("no date")
         if isinstance(end, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", end):
             raise ValueError("not YYYY-MM-DD")
         moment = pd.Timestamp(end)
@@ -2032,7 +2035,7 @@ class GitOpsAutomation:
     >>> commits = gitops.simulate_git_activity(days=30)
     <BLANKLINE>
     📝 Generating Git commit history...
-      ✓ Generated 176 commits
+      ✓ Generated 208 commits
     """
 
     def __init__(
@@ -2238,7 +2241,7 @@ The simulated days end yesterday (UTC) unless --end says otherwise. Exit status:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: error: {_one_line(message, 500)}\n")
+        raise GitOpsError(_one_line(message, 500))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -2309,7 +2312,7 @@ def _run(options: argparse.Namespace) -> None:
     with contextlib.redirect_stdout(io.StringIO()) if options.quiet or options.json else contextlib.nullcontext():
         _pipeline(gitops, options, days, dpi)
     if alerts is not None and alerts.problem:
-        _warn(f"{alerts.undelivered} rollback alerts did not reach {alerts.host}: {alerts.problem}")
+        _complain("warning", f"{alerts.undelivered} rollback alerts did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         _say(json.dumps(gitops.document(), indent=2, ensure_ascii=False))
 
@@ -2339,22 +2342,22 @@ def _check_output(folder: Path) -> None:
         raise GitOpsError(f"cannot write into {_one_line(folder)}; --output takes a folder")
 
 
-def _warn(message: str) -> None:
-    print(f"gitops_automation.py: warning: {message}", file=sys.stderr)  # noqa: T201
+def _complain(kind: str, message: str) -> int:
+    """Say a warning or an error on stderr; the exit status of an error."""
+    sys.stderr.write(f"gitops_automation.py: {kind}: {_one_line(message, 600)}\n")
+    return 2
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the program; in a notebook without the kernel's own arguments. Leaves with SystemExit (in a
     notebook: GitOpsError) only if something is wrong."""
-    notebook = _kernel() is not None
-    options = _parser().parse_args([] if notebook and argv is None else argv)
-    if notebook:
-        return _run(options)
+    if _kernel() is not None:
+        return _run(_parser().parse_args(argv or []))
     try:
-        _run(options)
+        _run(_parser().parse_args(argv))
         sys.stdout.flush()
     except GitOpsError as error:
-        _parser().error(str(error))
+        sys.exit(_complain("error", str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
