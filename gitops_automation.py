@@ -48,6 +48,7 @@ import reprlib
 import subprocess
 import sys
 import tempfile
+import unicodedata
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
@@ -254,24 +255,15 @@ def _quote(value: object) -> str:
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 120
 
-_UNPRINTABLE = {
-    code: " "
-    for code in (
-        *range(32),
-        *range(127, 160),
-        *range(0x202A, 0x202F),
-        *range(0x2066, 0x206A),
-        0x2028,
-        0x2029,
-        0x200E,
-        0x200F,
-        0xFEFF,
-    )
-}
+
+def _printable(text: str, keep: str = "") -> str:
+    """Text with a space for every character that could steer a terminal or hide, but for those to keep."""
+    unsafe = {character for character in set(text) - set(keep) if unicodedata.category(character) in _UNSAFE}
+    odd = dict.fromkeys(map(ord, unsafe), " ")
+    return text.translate(odd) if odd else text
 
 
-def _printable(text: str) -> str:
-    return text.translate(_UNPRINTABLE)
+_UNSAFE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible formats, halves of pairs, line ends
 
 
 def check_history(history: History) -> None:
@@ -725,7 +717,11 @@ _GIT = (
     "-c",
     "submodule.recurse=false",
     "-c",
-    "diff.ignoreSubmodules=all",
+    "i18n.logOutputEncoding=UTF-8",
+    "-c",
+    "log.showRoot=true",
+    "-c",
+    "diff.relative=false",
     "-c",
     "protocol.allow=never",
 )
@@ -742,8 +738,13 @@ _GIT_LOG = (
     "--name-only",
     "--no-notes",
     "--encoding=UTF-8",
-    "--format=tformat:/%H%x00%ct%x00a%an%x00s%s",
 )
+
+
+def _git_log_command(marker: str) -> Tuple[str, ...]:
+    """The one call that reads commits. The marker that begins a record is one that nobody can guess, so that no
+    file name in a repository can pass for a record."""
+    return (*_GIT_LOG, f"--format=tformat:{marker}%H%x00%ct%x00a%an%x00s%s")
 
 
 def read_git_log(
@@ -756,12 +757,14 @@ def read_git_log(
     scope if it is one of `applications`, else the repository's name. Raises GitOpsError if `repo` is
     no repository, or has no commit in the window.
     """
-    newest = int(_git(repo, "log", "-1", "--no-show-signature", "--format=%ct"))
-    folder, branch = _git(repo, "rev-parse", "--absolute-git-dir", "--abbrev-ref", "HEAD").split("\n")[:2]
+    newest = _epoch(_git(repo, "log", "-1", "--no-show-signature", "--format=%ct"))
+    branch, folder = _git(repo, "branch", "--show-current") or "HEAD", _git(repo, "rev-parse", "--git-common-dir")
     if end is None:
         end = pd.Timestamp(min(max(newest, 0) // _DAY + 1, (_LAST_DAY - _FIRST_DAY).days) * _DAY, unit="s", tz="UTC")
     window = Window.before(end, days)
-    fields = _parse_git_log(_git_stream(repo, *_GIT_LOG, f"--since={window.start.isoformat()}"))
+    marker = f"/{os.urandom(8).hex()}"
+    log = _git_stream(repo, *_git_log_command(marker), _since(repo, window.start), separator=b"\0" + marker.encode())
+    fields = _parse_git_log(log, marker.encode())
     inside = (fields.seconds >= window.start.timestamp()) & (fields.seconds < window.end.timestamp())
     if not inside.any():
         raise GitOpsError(
@@ -769,10 +772,30 @@ def read_git_log(
             "choose more --days or another --end"
         )
     order = np.flatnonzero(inside)[np.argsort(fields.seconds[inside], kind="stable")]
-    name = Path(folder).parent.name if Path(folder).name == ".git" else Path(folder).stem
+    log_of_window = GitLog(*(column[order] for column in fields))
     return _commits_of_log(
-        GitLog(*(column[order] for column in fields)), _one_line(name, 60), _one_line(branch), applications
+        log_of_window, _repository_name(Path(os.fsdecode(repo), folder)), _one_line(branch), applications
     ), window
+
+
+def _repository_name(git_folder: Path) -> str:
+    """The name that people know a repository by: its folder's, or that of a bare one without `.git`."""
+    folder = git_folder.resolve()
+    name = folder.parent.name if folder.name == ".git" else re.sub(r"\.git$", "", folder.name)
+    return _one_line(os.fsencode(name).decode("utf-8", "replace"), 60)
+
+
+def _epoch(text: Union[str, bytes]) -> int:
+    """Seconds since 1970 as git prints them; -1 for what is no time, or none that fits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text.decode() if isinstance(text, bytes) else text) else -1
+
+
+def _since(repo: Union[str, os.PathLike], start: pd.Timestamp) -> str:
+    """The option that leaves older commits out. From git 2.37 on it looks behind every older commit for
+    newer ones; before, the walk ends at a few commits with a clock that was wrong."""
+    version = re.findall(r"\d+", _git(repo, "version"))
+    filters = tuple(map(int, version[:2])) >= (2, 37)
+    return f"--since{'-as-filter' if filters else ''}={start.isoformat()}"
 
 
 class GitLog(NamedTuple):
@@ -805,30 +828,40 @@ def _commits_of_log(log: GitLog, repository: str, branch: str, applications: Seq
     )
 
 
-def _parse_git_log(chunks: Iterator[bytes]) -> GitLog:
-    parts = [_parse_git_chunk(chunk) for chunk in chunks]
+def _parse_git_log(chunks: Iterator[bytes], marker: bytes = b"/") -> GitLog:
+    parts = [_parse_git_chunk(chunk, marker) for chunk in chunks]
     if not parts:
         return GitLog(*(np.empty(0, dtype) for dtype in (object, np.int64, object, object, np.int64)))
     return GitLog(*(np.concatenate(columns)[::-1] for columns in zip(*parts)))
 
 
-def _parse_git_chunk(chunk: bytes) -> GitLog:
-    """Cut whole records apart. A record is `/sha`, time, `a`author, `s`subject, then its files, each
-    ended by NUL: no path begins with a slash, so only a record does (author and subject are marked)."""
+def _parse_git_chunk(chunk: bytes, marker: bytes = b"/") -> GitLog:
+    """Cut whole records apart. A record is marker and sha, time, `a`author, `s`subject, then its files, each
+    ended by NUL."""
     marks = np.frombuffer(chunk, np.uint8)
     ends = np.flatnonzero(marks == 0)
-    heads = np.flatnonzero(marks[np.append(0, ends[:-1] + 1)] == ord("/"))
+    starts = np.append(0, ends[:-1] + 1)
+    maybe = np.flatnonzero(marks[starts] == marker[0])
+    begins = marks[np.minimum(starts[maybe][:, None] + np.arange(len(marker)), len(marks) - 1)]
+    heads = maybe[(begins == np.frombuffer(marker, np.uint8)).all(axis=1)]
     tokens = np.array(chunk.split(b"\0")[:-1], dtype=object)
     files = np.diff(np.append(heads, len(tokens))) - 4
     sha, author, subject = (_decoded(tokens[heads + place]) for place in (0, 2, 3))
-    return GitLog(sha, tokens[heads + 1].astype(np.int64), author, subject, files)
+    sha = pd.Series(sha, dtype=object).str[len(marker) - 1 :].to_numpy(object)
+    return GitLog(sha, _epochs(tokens[heads + 1]), author, subject, files)
+
+
+def _epochs(tokens: np.ndarray) -> np.ndarray:
+    try:
+        return tokens.astype(np.int64)
+    except (ValueError, OverflowError):  # a commit can claim any time, or none
+        return np.array([_epoch(token) for token in tokens], np.int64)
 
 
 def _decoded(tokens: np.ndarray) -> np.ndarray:
     """Marked tokens as text that a terminal can take; joined, so that each step is one call."""
-    text = b"\n".join(tokens).decode("utf-8", "replace").replace("\r", " ")
-    keep_lines = {code: to for code, to in _UNPRINTABLE.items() if code != 10}
-    return pd.Series(text.translate(keep_lines).split("\n"), dtype=object).str[1:].to_numpy(object)
+    text = _printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n")
+    return pd.Series(text.split("\n"), dtype=object).str[1:].to_numpy(object)
 
 
 def _git_environment() -> Dict[str, str]:
@@ -838,7 +871,7 @@ def _git_environment() -> Dict[str, str]:
 
 
 def _git(repo: Union[str, os.PathLike], *arguments: str) -> str:
-    return b"".join(_git_stream(repo, *arguments, separator=b"")).decode("utf-8", "replace").strip()
+    return b"".join(_git_stream(repo, *arguments, separator=b"")).decode("utf-8", "surrogateescape").strip()
 
 
 def _git_stream(repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"\0/") -> Iterator[bytes]:
@@ -854,8 +887,8 @@ def _git_stream(repo: Union[str, os.PathLike], *arguments: str, separator: bytes
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
-        except FileNotFoundError as error:
-            missing = "git is not installed" if str(error.filename) == "git" else f"no such folder: {_one_line(repo)}"
+        except FileNotFoundError:
+            missing = "git is not installed" if os.path.isdir(repo) else f"no such folder: {_one_line(repo)}"
             raise GitOpsError(f"{missing}; --repo takes the folder of a git repository") from None
         except (OSError, ValueError) as error:
             raise GitOpsError(
@@ -875,7 +908,7 @@ def _records(stream: IO[bytes], separator: bytes, size: int = 1 << 25) -> Iterat
     for block in iter(lambda: stream.read(size), b""):
         rest += block
         cut = rest.rfind(separator) + 1
-        if separator and cut:
+        if separator and cut > 1:
             yield rest[:cut]
             rest = rest[cut:]
     if rest:
@@ -2009,7 +2042,7 @@ def _window_end(end: Union[None, str, dt.date]) -> Optional[pd.Timestamp]:
     if end is None:
         return None
     try:
-        if not isinstance(end, (str, dt.date)) or end is pd.NaT:
+        if isinstance(end, numbers.Number) or end is pd.NaT:
             raise ValueError("no date")
         if isinstance(end, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", end):
             raise ValueError("not YYYY-MM-DD")
