@@ -63,10 +63,11 @@ from matplotlib import dates as mdates
 from matplotlib import patches
 from matplotlib import style as mpl_style
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from PIL import Image  # matplotlib itself requires and uses Pillow to write PNG files
 
 __version__ = "1.0.0"
@@ -1722,7 +1723,9 @@ def _label(text: str, width: int = 18) -> str:
     """A name as matplotlib can draw it: no mathtext, no character its font lacks, not too long."""
     known = _font_characters()
     text = "".join(character if ord(character) in known else "?" for character in text)
-    return (text if len(text) <= width else text[: width - 1] + "…").replace("$", r"\$")
+    if len(text) > width:  # the end tells names apart as often as the beginning
+        text = text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
+    return text.replace("$", r"\$")
 
 
 def _font_characters() -> Mapping[int, int]:
@@ -1759,18 +1762,44 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     _shade_weekends(ax, history.window, dates)
     ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))
     ax.set_ylim(bottom=0)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.xaxis.set_major_locator(mdates.AutoDateLocator(dt.timezone.utc, minticks=3, maxticks=7))
-    pattern = "%d %b" if len(days) <= 200 else "%b %Y"
-    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, dt.timezone.utc))
-    columns = min(4, len(history.environments))
-    ax.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.1),
-        ncol=columns,
-        fontsize=10.5 if len(history.environments) <= 8 else 7,
-    )
+    _count_axis(ax.yaxis)
+    _date_axis(ax, dates)
+    _legend_below(ax, history.environments)
     return ax
+
+
+def _count_axis(axis: Axis) -> None:
+    """Whole numbers, 2.5M for millions."""
+    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _date_axis(ax: Axes, dates: np.ndarray) -> None:
+    """At most six whole days, the first and the last among them."""
+    ax.set_xticks(dates[np.unique(np.linspace(0, len(dates) - 1, 6).round().astype(int))])
+    pattern = "%d %b" if len(dates) <= 200 else "%b %y" if len(dates) <= 2000 else "%Y"
+    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, dt.timezone.utc))
+
+
+def _legend_below(ax: Axes, names: Sequence[str], most: int = 12) -> None:
+    """A legend of the smooth lines under the panel; of many, the last (production is last)."""
+    lines = [line for line in ax.get_lines() if line.get_linewidth() > 2][-most:]
+    few = len(lines) <= 4
+    legend = ax.legend(
+        lines,
+        ["name"] * len(lines),
+        loc="upper center",
+        bbox_to_anchor=(0.46, -0.1),
+        ncol=len(lines) if few else 4,
+        fontsize=10.5 if few else 7.5,
+        columnspacing=1.2,
+        labelspacing=0.3,
+        borderpad=0.2,
+        handlelength=1.6 if few else 1.2,
+    )
+    width = 18 if len(lines) <= 3 else 12 if len(lines) <= 8 else 9
+    for text, name in zip(legend.get_texts(), list(names)[-most:]):
+        text.set_text(_label(name, width))  # not as a label, as matplotlib hides those that begin with _
 
 
 def _smooth(dates: np.ndarray, counts: np.ndarray, points: int = 400) -> Tuple[np.ndarray, np.ndarray]:
@@ -1811,7 +1840,7 @@ def plot_success_rates(metrics: Mapping[str, Any], ax: Axes) -> Axes:
         height = bar.get_height()
         clear = height if height < 86 else max(height, 95)  # the label does not cross the target line
         ax.annotate(
-            _show(rate, "%", 1),
+            _show(rate, "%", 1 if len(rates) <= 8 else 0),
             (bar.get_x() + bar.get_width() / 2, clear),
             xytext=(0, 5),
             textcoords="offset points",
@@ -1819,12 +1848,16 @@ def plot_success_rates(metrics: Mapping[str, Any], ax: Axes) -> Axes:
             va="bottom",
             fontweight="bold",
             fontsize=12 if few else 7,
+            rotation=0 if len(rates) <= 12 else 90,
         )
     ax.axhline(95, color=_GREEN, linestyle="--", linewidth=1.6, label="Target 95%")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1 if few else 1.1))
     ax.set(title=title, ylabel="Healthy deployments (%)", ylim=(0, 110), yticks=range(0, 101, 20))
     ax.set_xticks(range(len(rates)))
-    ax.set_xticklabels([_label(name, 14) for name in rates], rotation=0 if few else 60, ha="center" if few else "right")
+    labels = [_label(name, 16 if len(rates) <= 3 else 12 if few else 8) for name in rates]
+    ax.set_xticklabels(
+        labels, fontsize=10.5 if few else 7.5, rotation=0 if few else 40, ha="center" if few else "right"
+    )
+    ax.set_xlabel("Target 95%  - - -", color=_GREEN, labelpad=3)
     ax.grid(False, axis="x")
     return ax
 
@@ -1834,15 +1867,17 @@ def plot_commit_types(commits: pd.DataFrame, ax: Axes) -> Axes:
     title, types = "Commit Types Distribution", _ranking(commits["type"])
     if not types:
         return _nothing_to_draw(ax, title, "No commit in this window")
-    types = _top(types, [count / len(commits) >= 0.03 for count in types.values()].count(True) or 1, "all others")
-    labels = [f"{_label(name, 12)} {_show(_percent(count, len(commits)), '%', 1)}" for name, count in types.items()]
+    wide = [count / len(commits) >= 0.03 for count in types.values()].count(True)
+    types = _top(types, max(wide, 1), "all others")
+    labels = [f"{_label(name, 11)} {_show(_percent(count, len(commits)), '%', 1)}" for name, count in types.items()]
     # the thin slices come last: from 180 degrees clockwise they lie on the left, where labels stack best
     ax.pie(
         list(types.values()),
         labels=labels,
+        radius=0.92,
         startangle=180,
         counterclock=False,
-        colors=sns.color_palette("Set2", 8) * 4,
+        colors=sns.color_palette("Set2" if len(types) <= 8 else "husl", len(types)),
         wedgeprops=dict(edgecolor="white", linewidth=1.5),
         textprops=dict(fontsize=11, color=_INK),
     )
@@ -1851,10 +1886,12 @@ def plot_commit_types(commits: pd.DataFrame, ax: Axes) -> Axes:
 
 
 def _top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
-    """The first `most` of a ranking, and the others as one entry."""
+    """The first `most` of a ranking, and the others, if there are several, as one entry."""
     names = list(counts)
+    if len(names) <= most + 1:
+        return dict(counts)
     top = {name: counts[name] for name in names[:most]}
-    return {**top, rest: sum(counts[name] for name in names[most:])} if len(names) > most else top
+    return {**top, rest: sum(counts[name] for name in names[most:])}
 
 
 def plot_deployment_status(deployments: pd.DataFrame, ax: Axes) -> Axes:
@@ -1875,6 +1912,7 @@ def plot_deployment_status(deployments: pd.DataFrame, ax: Axes) -> Axes:
             fontsize=12,
         )
     ax.set(title=title, ylabel="Deployments", xlim=(-0.7, 1.7))
+    _count_axis(ax.yaxis)
     ax.margins(y=0.12)
     ax.grid(False, axis="x")
     return ax
@@ -1899,9 +1937,11 @@ def plot_deployments_by_application(deployments: pd.DataFrame, ax: Axes, most: i
             va="center",
             fontweight="bold",
         )
+    labels = [_label(name, 14) for name, _ in ascending]
     ax.set_yticks(range(len(ascending)))
-    ax.set_yticklabels([_label(name, 14) for name, _ in ascending])
+    ax.set_yticklabels(labels, fontsize=10.5 if max(map(len, labels)) <= 10 else 7.5)
     ax.set(title=title, xlabel="Deployments")
+    _count_axis(ax.xaxis)
     ax.margins(x=0.15)
     ax.grid(False, axis="y")
     return ax
@@ -1992,7 +2032,7 @@ def _card(figure: Figure, number: int, framed: bool) -> Tuple[float, float, floa
             zorder=-1,
         )
     )
-    pad_left, pad_bottom, pad_right = (0.052, 0.082, 0.023) if framed else (0.045, 0.045, 0.045)
+    pad_left, pad_bottom, pad_right = (0.062, 0.082, 0.02) if framed else (0.045, 0.045, 0.045)
     return left + pad_left, bottom + pad_bottom, width - pad_left - pad_right, height - pad_bottom - 0.07
 
 
@@ -2235,25 +2275,46 @@ def _display(picture: bytes) -> None:
 
 
 def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> List[Path]:
-    """Write files whole or not at all: each beside its place first, then all moved into place.
+    """Write files, all of them or none: each beside its place first, then all moved into place.
     GitOpsError if the folder cannot be written; the files that were there are then as before."""
     folder = Path(folder)
-    parts = {folder / f".{name}.{os.getpid()}.part": folder / name for name in files}
+    places = [
+        tuple(folder / text for text in (f".{name}.{os.getpid()}.new", name, f".{name}.{os.getpid()}.old"))
+        for name in files
+    ]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for part, content in zip(parts, files.values()):
-            part.write_bytes(content)
-        for part, path in parts.items():
-            os.replace(part, path)
+        for (new, _, _), content in zip(places, files.values()):
+            new.write_bytes(content)
+        _move_into_place(places)
     except (OSError, ValueError) as error:
         raise GitOpsError(
             f"cannot write into {_one_line(folder)}: {_one_line(error)}; choose another output folder"
         ) from None
     finally:
-        for part in parts:
+        for new, _, _ in places:
             with contextlib.suppress(OSError, ValueError):
-                part.unlink()
-    return list(parts.values())
+                new.unlink()
+    return [path for _, path, _ in places]
+
+
+def _move_into_place(places: Sequence[Tuple[Path, ...]]) -> None:
+    """Move each new file to its place, and the old ones back if one move fails."""
+    begun = []
+    try:
+        for new, path, old in places:
+            begun.append((path, old, path.is_file()))
+            if path.is_file():
+                os.replace(path, old)
+            os.replace(new, path)
+    except BaseException:
+        for path, old, existed in begun:
+            with contextlib.suppress(OSError):
+                os.replace(old, path) if existed else path.unlink()
+        raise
+    for _, old, existed in begun:
+        if existed:
+            old.unlink()
 
 
 # ---- Command line ---------------------------------------------------------------------------------
