@@ -202,11 +202,16 @@ def _of_kind(kind: str, values: Any, where: str) -> Any:
         if kind == "time":
             return _as_times(values)
         if kind == "word":
-            return values if isinstance(values, pd.Categorical) else pd.Series(values, dtype="category").array
+            return values if isinstance(values, pd.Categorical) else _as_words(values)
         dtype = {"text": object, "count": "int64", "number": "float64", "flag": "bool"}[kind]
         return pd.Series(np.asarray(values), dtype=dtype)
     except (ValueError, TypeError, OverflowError) as error:
         raise GitOpsError(f"table column {where} does not hold {kind} values: {_one_line(error)}") from None
+
+
+def _as_words(values: Any) -> pd.Categorical:
+    words = pd.Categorical(values)
+    return words.rename_categories(pd.Index([str(word) for word in words.categories], dtype=object))
 
 
 def _as_times(values: Any) -> Any:
@@ -1112,6 +1117,24 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
     return {"text": text, **rollback, "timestamp": rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")}
 
 
+def _webhook_host(url: str) -> str:
+    """The host of a usable webhook address; GitOpsError, without the rest of it, which is a secret."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.hostname and parts.port != 0 and not parts.username and url.isascii() and url.isprintable()
+    except ValueError:
+        raise GitOpsError("the webhook must be an http:// or https:// address; its host or port is none") from None
+    if parts.scheme not in ("http", "https"):
+        raise GitOpsError(
+            f"the webhook must be an http:// or https:// address, not one of scheme {_quote(parts.scheme)}"
+        )
+    if not usable or " " in url:
+        raise GitOpsError(
+            "the webhook must be an http:// or https:// address with a host, no user and no odd characters"
+        )
+    return str(parts.hostname)
+
+
 class WebhookAlerts:
     """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
 
@@ -1120,12 +1143,8 @@ class WebhookAlerts:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urllib.parse.urlsplit(_printable(url))
-        if parts.scheme not in ("http", "https") or not parts.hostname or url != _one_line(url, 2000):
-            raise GitOpsError(
-                f"the webhook must be an http:// or https:// address, not one of scheme {_quote(parts.scheme)}"
-            )
-        self._url, self.host, self.undelivered, self.problem = url, parts.hostname, 0, ""
+        self.host = _webhook_host(url)
+        self._url, self.undelivered, self.problem = url, 0, ""
         self._open = urllib.request.build_opener(_NoRedirect).open
 
     def __call__(self, alert: Mapping[str, Any]) -> None:

@@ -1,0 +1,660 @@
+"""The program as its users start it: flags, bad input, pipes, interrupts and narrow consoles."""
+
+import contextlib
+import datetime as dt
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import gitops_automation as module
+from gitops_automation import Scenario, calculate_maturity
+
+PROGRAM = Path(module.__file__)
+FLAGS = [
+    *("--days", "--seed", "--end", "--config", "--print-config", "--repo", "--output", "--dpi", "--no-dashboard"),
+    *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
+]
+RUN = ["--seed", "7", "--end", "2026-01-31"]
+FAST = [*RUN, "--no-dashboard"]
+IDENTITY = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def environment(**variables):
+    """The caller's, without what would change how Python prints."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "LC_", "LANG"))}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8", **variables}
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-W", "error", str(PROGRAM), *map(str, arguments)]
+    return subprocess.Popen(command, **dict(dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE), **options))
+
+
+def program(*arguments, **variables):
+    """(Status, standard output, standard error) of the program in a process of its own."""
+    with start(*arguments, env=environment(**variables)) as process:
+        out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+def called(capsys, *arguments):
+    """(Status, standard output, standard error) of the program in this process."""
+    capsys.readouterr()
+    status = 0
+    try:
+        module.main([str(argument) for argument in arguments])
+    except SystemExit as left:
+        status = left.code or 0
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def files(folder="."):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def written(path, document):
+    Path(path).write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    return path
+
+
+# ---- Help and version -----------------------------------------------------------------------------
+
+
+def test_help_describes_every_flag_and_shows_examples(capsys):
+    status, out, err = called(capsys, "-h")
+    assert (status, err) == (0, "")
+    for flag in FLAGS:
+        assert re.search(r"^  %s( [A-Z]+)?(  |\n)" % flag, out, re.M), flag
+    for name in re.findall(r"^  (-\S+|--\S+)", out, re.M):
+        assert name.rstrip(",") in [*FLAGS, "-h"], name
+    examples = re.findall(r"^  python gitops_automation\.py(.*)", out, re.M)
+    assert len(examples) >= 4
+    assert len(set(re.findall(r"--[a-z-]+", " ".join(examples)))) >= 5
+    assert "(default: 30)" in out
+    assert "(default: 300" in out
+    assert "(default: output)" in out
+    assert max(map(len, out.splitlines())) <= 120
+    assert out.isascii()
+
+
+def test_the_examples_of_the_help_are_accepted(capsys):
+    for example in re.findall(r"^  python gitops_automation\.py(.*)", called(capsys, "-h")[1], re.M):
+        arguments = re.split(r"\s{2,}|>", example)[0].split()
+        module._parser().parse_args(arguments)
+
+
+def test_the_version_is_one_line(capsys):
+    status, out, err = called(capsys, "--version")
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"gitops_automation\.py \d+\.\d+\.\d+\n", out)
+    assert module.__version__ in out
+
+
+# ---- A run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_with_no_option_reports_draws_and_ends_well(tmp_path):
+    status, out, err = program()
+    assert (status, err) == (0, b"")
+    text = out.decode("utf-8")
+    for phrase in ("🔄 GitOps Workflow Automation with ArgoCD", "Performance Score", "Seed:", "EXECUTIVE SUMMARY"):
+        assert phrase in text
+    assert list(files()) == [os.path.join("output", "gitops_dashboard.png")]
+
+
+def test_the_same_seed_gives_the_same_bytes_on_the_console_and_in_the_files():
+    runs = []
+    for hash_seed in "12":
+        console = program(*RUN, "--dpi", "40", "--export", "--output", "out", PYTHONHASHSEED=hash_seed)
+        runs.append((console, files("out")))
+    assert runs[0] == runs[1]
+    assert runs[0][0][0] == 0
+    assert len(runs[0][1]) == 5
+
+
+def test_the_seed_that_a_run_prints_repeats_it(capsys):
+    free = called(capsys, "--no-dashboard", "--end", "2026-01-31")[1]
+    seed = re.search(r"Seed:\s+(\d+)", free).group(1)
+    assert called(capsys, "--no-dashboard", "--end", "2026-01-31", "--seed", seed)[1] == free
+    assert called(capsys, "--no-dashboard", "--end", "2026-01-31")[1] != free
+
+
+@pytest.mark.parametrize("seed", ["0", "007", "4611686018427387904", "9223372036854775808"])
+def test_every_seed_that_the_class_takes_is_taken(capsys, seed):
+    status, out, err = called(capsys, "--seed", seed, "--end", "2026-01-31", "--no-dashboard", "--days", "2")
+    assert (status, err) == (0, "")
+    assert re.search(r"Seed:\s+%d " % int(seed), out)
+
+
+def test_the_window_ends_at_todays_utc_midnight_unless_told_otherwise(capsys, monkeypatch):
+    monkeypatch.setenv("TZ", "Pacific/Kiritimati")
+    if hasattr(time, "tzset"):
+        time.tzset()
+    days = [dt.datetime.now(dt.timezone.utc)]
+    window = json.loads(called(capsys, "--json", "--no-dashboard", "--days", "3")[1])["window"]
+    days.append(dt.datetime.now(dt.timezone.utc))
+    monkeypatch.undo()
+    if hasattr(time, "tzset"):
+        time.tzset()
+    assert window["days"] == 3
+    assert window["end"] in [day.strftime("%Y-%m-%dT00:00:00Z") for day in days]
+    assert window["start"] in [(day - dt.timedelta(days=3)).strftime("%Y-%m-%dT00:00:00Z") for day in days]
+
+
+def test_the_end_that_is_given_ends_the_window(capsys):
+    document = json.loads(called(capsys, *FAST, "--days", "5", "--json")[1])
+    assert document["window"] == {"start": "2026-01-26T00:00:00Z", "end": "2026-01-31T00:00:00Z", "days": 5}
+
+
+def test_no_dashboard_writes_nothing_at_all(capsys):
+    assert called(capsys, *FAST)[0] == 0
+    assert files() == {}
+
+
+def test_the_resolution_is_that_of_the_picture(capsys):
+    for dpi in ("10", "50"):
+        assert called(capsys, *RUN, "--quiet", "--dpi", dpi)[0] == 0
+        header = Path("output/gitops_dashboard.png").read_bytes()[16:24]
+        assert header == b"".join((int(dpi) * inches).to_bytes(4, "big") for inches in (18, 10))
+
+
+# ---- One JSON object, and nothing -----------------------------------------------------------------
+
+
+def test_json_is_one_object_with_metrics_maturity_seed_and_window():
+    status, out, err = program(*FAST, "--json", "--export")
+    assert (status, err) == (0, b"")
+    document = json.loads(out.decode("utf-8"), parse_constant=pytest.fail)
+    assert {"metrics", "maturity", "seed", "window"} <= set(document)
+    assert document["seed"] == 7
+    assert document["metrics"]["total_deployments"] > 300
+    assert document["maturity"]["level"] in calculate_maturity(document["metrics"])
+    assert json.loads(Path("output/metrics.json").read_text(encoding="utf-8")) == document
+
+
+def test_json_and_the_picture_go_together(capsys):
+    status, out, err = called(capsys, *RUN, "--json", "--dpi", "10")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["seed"] == 7
+    assert list(files()) == [os.path.join("output", "gitops_dashboard.png")]
+
+
+def test_quiet_prints_nothing_and_writes_the_files(capsys):
+    assert called(capsys, *RUN, "--quiet", "--dpi", "10", "--export") == (0, "", "")
+    assert len(files("output")) == 5
+
+
+def test_quiet_leaves_the_json_and_the_configuration(capsys):
+    assert json.loads(called(capsys, *FAST, "--quiet", "--json")[1])["seed"] == 7
+    assert json.loads(called(capsys, "--quiet", "--print-config")[1])["team"]
+
+
+def test_undefined_metrics_are_null_in_json(capsys):
+    written("none.json", {"team": {"commits_per_day": 0}})
+    status, out, err = called(capsys, *FAST, "--json", "--config", "none.json")
+    assert (status, err) == (0, "")
+    metrics = json.loads(out, parse_constant=pytest.fail)["metrics"]
+    for key in ("mean_lead_time", "median_lead_time", "mttr_minutes", "change_failure_rate"):
+        assert metrics[key] is None
+    assert set(metrics["success_rates"].values()) == {None}
+
+
+# ---- Configuration --------------------------------------------------------------------------------
+
+
+def test_the_printed_configuration_read_again_is_the_same_one(capsys):
+    text = called(capsys, "--print-config")[1]
+    assert Scenario.from_json(text) == Scenario()
+    written("team.json", text)
+    assert called(capsys, "--config", "team.json", "--print-config")[1] == text
+    assert called(capsys, *FAST, "--config", "team.json")[1] == called(capsys, *FAST)[1]
+    assert files() == {"team.json": text.encode()}
+
+
+def test_an_edited_configuration_counts(capsys):
+    document = json.loads(called(capsys, "--print-config")[1])
+    document["environments"][0]["success_rate"] = 0.5
+    written("team.json", document)
+    rates = json.loads(called(capsys, *FAST, "--json", "--config", "team.json")[1])["metrics"]["success_rates"]
+    assert 40 < rates["dev"] < 60
+
+
+def test_a_configuration_may_be_a_part_and_have_a_byte_order_mark(capsys):
+    Path("team.json").write_bytes(b"\xef\xbb\xbf" + b'{"team": {"branch": "trunk"}}\r\n')
+    status, out, _ = called(capsys, "--config", "team.json", "--print-config")
+    assert status == 0
+    assert Scenario.from_json(out) == Scenario().with_team(branch="trunk")
+
+
+@pytest.fixture
+def console(monkeypatch):
+    """A function that runs the program on a console of some encoding: the bytes that arrive there."""
+
+    def run(encoding, *arguments):
+        bytes_ = io.BytesIO()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding=encoding, newline=""))
+            module.main([str(argument) for argument in arguments])
+            sys.stdout.flush()
+            return bytes_.getvalue()
+
+    return run
+
+
+ENCODINGS = ["ascii", "cp1252", "cp437", "latin-1", "utf-8"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_printed_configuration_reads_back_whatever_the_console(console, encoding):
+    """A shell keeps the bytes: `--print-config > team.json`."""
+    scenario = Scenario().with_team(branch="größe", applications={"日本語 🚀": 1.0})
+    written("one.json", scenario.to_json())
+    printed = console(encoding, "--config", "one.json", "--print-config")
+    assert Scenario.from_json(printed.decode("utf-8")) == scenario
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_json_of_names_that_the_console_lacks_keeps_them(console, encoding):
+    written("one.json", {"environments": [{"name": "größe 🚀"}]})
+    printed = console(encoding, *FAST, "--json", "--config", "one.json")
+    assert json.loads(printed.decode("utf-8"))["environments"] == ["größe 🚀"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_report_on_any_console_shows_what_it_can(console, encoding):
+    written("one.json", {"environments": [{"name": "größe 🚀"}]})
+    report = console(encoding, *FAST, "--config", "one.json").decode(encoding)
+    for phrase in ("GITOPS WORKFLOW AUTOMATION REPORT", "EXECUTIVE SUMMARY", "gr"):
+        assert phrase in report
+
+
+# ---- Scenarios of other shapes --------------------------------------------------------------------
+
+
+def test_no_commits_are_reported_and_drawn_as_nothing_and_score_nothing(capsys):
+    written("none.json", {"team": {"commits_per_day": 0}})
+    status, out, err = called(capsys, *RUN, "--config", "none.json", "--dpi", "30", "--export")
+    assert (status, err) == (0, "")
+    assert out.count("n/a") >= 6
+    assert "nan" not in out.lower()
+    assert "✅ Elite" not in out
+    assert "Performance Score: 0/4" in out
+    assert len(files("output")) == 5
+
+
+def test_one_environment_is_a_whole_pipeline(capsys):
+    written("one.json", {"environments": [{"name": "live"}]})
+    status, out, err = called(capsys, *RUN, "--config", "one.json", "--dpi", "30")
+    assert (status, err) == (0, "")
+    assert re.search(r"• live: \d+ deployments", out)
+    document = json.loads(called(capsys, *FAST, "--config", "one.json", "--json")[1])
+    assert list(document["metrics"]["success_rates"]) == document["environments"] == ["live"]
+    assert document["metrics"]["mean_lead_time"] >= 0
+
+
+def test_twelve_environments_are_a_pipeline_too(capsys):
+    names = ["stage %d" % i for i in range(12)]
+    written("many.json", {"environments": [{"name": name, "wait_hours": [0, 1]} for name in names]})
+    status, out, err = called(capsys, *RUN, "--config", "many.json", "--dpi", "30", "--export")
+    assert (status, err) == (0, "")
+    assert all(re.search(r"• %s: \d+ deployments" % name, out) for name in names)
+    assert json.loads(Path("output/metrics.json").read_text(encoding="utf-8"))["environments"] == names
+
+
+def test_a_single_day_is_a_window(capsys):
+    assert called(capsys, *RUN, "--days", "1", "--dpi", "30")[0] == 0
+
+
+def test_real_commits_take_the_place_of_simulated_ones(capsys):
+    def git(*arguments, **variables):
+        clean = {**environment(), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", **IDENTITY, **variables}
+        subprocess.run(["git", *arguments], check=True, env=clean, stdout=subprocess.DEVNULL)
+
+    git("init", "-q", "shop")
+    for day in ("05", "06", "07"):
+        date = {"GIT_AUTHOR_DATE": "2026-01-%sT12:00:00Z" % day, "GIT_COMMITTER_DATE": "2026-01-%sT12:00:00Z" % day}
+        git("-C", "shop", "commit", "-q", "--allow-empty", "-m", "feat: day " + day, **date)
+    status, out, err = called(capsys, "--repo", "shop", "--seed", "1", "--no-dashboard", "--days", "10")
+    assert (status, err) == (0, "")
+    assert "✓ Read 3 commits" in out
+    assert re.search(r"Window \(UTC\):\s+2025-12-29 to 2026-01-07 \(10 days\)", out)
+    document = json.loads(called(capsys, "--repo", "shop", "--json", "--no-dashboard", "--end", "2026-01-07")[1])
+    assert document["commits"] == 2
+
+
+# ---- Bad input ------------------------------------------------------------------------------------
+
+HUGE = "9" * 5000
+BAD_OPTIONS = {
+    "days none": (["--days", "0"], "0", "positive"),
+    "days negative": (["--days", "-1"], "-1", "positive"),
+    "days negative with =": (["--days=-1"], "-1", "positive"),
+    "days a fraction": (["--days", "1.5"], "1.5", "whole number"),
+    "days a word": (["--days", "abc"], "abc", "whole number"),
+    "days empty": (["--days", ""], "''", "whole number"),
+    "days of another script": (["--days", "٣٠"], "٣٠", "whole number"),
+    "days with an underscore": (["--days", "1_0"], "1_0", "whole number"),
+    "days before 1970": (["--days", "999999"], "999999", "fewer"),
+    "days huge": (["--days", "999999999999999999"], "999999999999999999", "fewer"),
+    "days endless": (["--days", HUGE], "99999", "--days"),
+    "seed negative": (["--seed", "-1"], "-1", "whole number"),
+    "seed a fraction": (["--seed", "1e3"], "1e3", "whole number"),
+    "seed a word": (["--seed", "lucky"], "lucky", "whole number"),
+    "seed too large": (["--seed", "99999999999999999999"], "99999999999999999999", "9223372036854775808"),
+    "dpi none": (["--dpi", "0"], "0", "from 10 to 1200"),
+    "dpi below": (["--dpi", "9"], "9", "from 10 to 1200"),
+    "dpi above": (["--dpi", "1201"], "1201", "from 10 to 1200"),
+    "dpi negative": (["--dpi", "-300"], "-300", "from 10 to 1200"),
+    "dpi a fraction": (["--dpi", "72.5"], "72.5", "whole number"),
+    "dpi a word": (["--dpi", "fine"], "fine", "whole number"),
+    "end a word": (["--end", "soon"], "soon", "2026-01-31"),
+    "end empty": (["--end", ""], "''", "2026-01-31"),
+    "end no day": (["--end", "2026-02-30"], "2026-02-30", "2026-01-31"),
+    "end with a time": (["--end", "2026-01-31T12:00"], "2026-01-31T12:00", "2026-01-31"),
+    "end another order": (["--end", "31.01.2026"], "31.01.2026", "2026-01-31"),
+    "end too early": (["--end", "1969-12-31"], "1969-12-31", "1970"),
+    "end too late": (["--end", "2300-01-01"], "2300-01-01", "2199"),
+    "a flag unknown": (["--dasy", "3"], "--dasy", "-h"),
+    "a flag abbreviated": (["--day", "3"], "--day", "-h"),
+    "an argument too many": (["report"], "report", "-h"),
+    "a value missing": (["--days"], "--days", "-h"),
+    "control characters": (["--end", "\x1b[31m2026\n"], "2026", "2026-01-31"),
+    "repo missing": (["--repo", "missing"], "missing", "--repo"),
+    "repo empty": (["--repo", ""], "", "--repo"),
+    "repo no repository": (["--repo", "."], ".", "--repo"),
+    "repo a file": (["--repo", "file"], "file", "--repo"),
+    "config missing": (["--config", "missing.json"], "missing.json", "--print-config"),
+    "config a folder": (["--config", "folder"], "folder", "--print-config"),
+    "config empty name": (["--config", ""], "", "--print-config"),
+    "config not UTF-8": (["--config", "latin.json"], "latin.json", "UTF-8"),
+    "config of PowerShell": (["--config", "utf-16.json"], "utf-16.json", "UTF-8"),
+    "output a file": (["--output", "file"], "file", "--output"),
+    "output below a file": (["--output", "file/below"], "file", "--output"),
+    "output too long": (["--output", "x" * 300], "xxx", "--output"),
+    "output a device": (["--output", os.devnull], os.devnull, "--output"),
+    "webhook ftp": (["--alert-webhook", "ftp://example.org/x"], "ftp", "http"),
+    "webhook empty": (["--alert-webhook", ""], "''", "http"),
+}
+
+
+@pytest.fixture
+def bad_files():
+    Path("folder").mkdir()
+    Path("file").write_text("mine")
+    Path("latin.json").write_bytes('{"team": {"branch": "größe"}}'.encode("latin-1"))
+    Path("utf-16.json").write_bytes("{}".encode("utf-16"))
+
+
+def refused(capsys, *arguments):
+    """The one line with which the program refuses its arguments, having done nothing."""
+    before = files()
+    status, out, err = called(capsys, *arguments)
+    assert status == 2
+    assert "REPORT" not in out
+    assert err.startswith("gitops_automation.py: error: ")
+    assert err.endswith("\n")
+    assert err[:-1].isprintable()
+    assert len(err) < 800
+    assert files() == before
+    return err
+
+
+@pytest.mark.parametrize("what", BAD_OPTIONS)
+def test_a_bad_option_is_one_line_with_the_value_and_the_remedy(capsys, bad_files, what):
+    arguments, value, remedy = BAD_OPTIONS[what]
+    line = refused(capsys, "--export", "--no-dashboard", *arguments)
+    assert value in line
+    assert remedy.lower() in line.lower()
+
+
+BAD_SCENARIOS = {
+    "rate above 1": ({"environments": [{"name": "live", "success_rate": 1.01}]}, "1.01", "from 0 to 1"),
+    "rate below 0": ({"environments": [{"name": "live", "approval_rate": -0.1}]}, "-0.1", "from 0 to 1"),
+    "rate a word": ({"rollback": {"success_rate": "high"}}, "high", "from 0 to 1"),
+    "rate null": ({"rollback": {"success_rate": None}}, "None", "from 0 to 1"),
+    "rate a percentage": ({"rollback": {"success_rate": 95}}, "95", "from 0 to 1"),
+    "rate a flag": ({"rollback": {"success_rate": True}}, "True", "from 0 to 1"),
+    "rate not a number": ('{"rollback": {"success_rate": NaN}}', "nan", "from 0 to 1"),
+    "range reversed": ({"environments": [{"name": "live", "wait_hours": [6, 2]}]}, "6, 2", "low to high"),
+    "range negative": ({"environments": [{"name": "live", "duration_sec": [-5, 2]}]}, "-5", "from 0"),
+    "range of one": ({"rollback": {"duration_min": [5]}}, "5", "such as [2, 6]"),
+    "range a number": ({"rollback": {"duration_min": 5}}, "5", "such as [2, 6]"),
+    "range a word": ({"rollback": {"duration_min": "5-15"}}, "5-15", "such as [2, 6]"),
+    "range infinite": ('{"rollback": {"duration_min": [5, Infinity]}}', "inf", "from 0"),
+    "hours of a longer day": ({"team": {"work_hours": [9, 25]}}, "25", "24"),
+    "weight negative": ({"team": {"authors": {"alice": -1}}}, "-1", "from 0"),
+    "weights of nothing": ({"team": {"types": {"feat": 0, "fix": 0}}}, "feat", "more than zero"),
+    "weights empty": ({"failure_reasons": {}}, "{}", "more than zero"),
+    "weights a list": ({"team": {"applications": ["frontend"]}}, "frontend", '{"a": 1}'),
+    "key unknown": ({"teem": {}}, "teem", "team, environments, rollback, failure_reasons"),
+    "key unknown inside": ({"team": {"size": 5}}, "size", "commits_per_day"),
+    "key unknown in an environment": ({"environments": [{"name": "live", "rate": 1}]}, "rate", "success_rate"),
+    "environment without a name": ({"environments": [{"success_rate": 1}]}, "success_rate", '"name"'),
+    "environment twice": ({"environments": [{"name": "live"}, {"name": "live"}]}, "live", "of their own"),
+    "environments none": ({"environments": []}, "[]", "1 to 50"),
+    "environments too many": ({"environments": [{"name": str(i)} for i in range(51)]}, "'0', '1'", "1 to 50"),
+    "environments a mapping": ({"environments": {"live": {}}}, "live", "list"),
+    "environment a word": ({"environments": ["live"]}, "live", "JSON object"),
+    "environment of control characters": ({"environments": [{"name": "li\nve"}]}, "ve", "printable"),
+    "environment of nothing": ({"environments": [{"name": " "}]}, "' '", "printable"),
+    "promotion unknown": ({"environments": [{"name": "live", "promotion": "all"}]}, "all", "each, newest, soak"),
+    "weekdays too few": ({"team": {"weekday_factors": [1, 1]}}, "2", "seven"),
+    "commits negative": ({"team": {"commits_per_day": -8}}, "-8", "from 0"),
+    "commits endless": ('{"team": {"commits_per_day": 1%s}}' % ("0" * 400), "1000", "from 0"),
+    "commits more digits than Python reads": ('{"team": {"commits_per_day": 1%s}}' % ("0" * 9000), "", ""),
+    "dispersion below 1": ({"team": {"dispersion": 0.5}}, "0.5", "from 1"),
+    "sprint a fraction": ({"team": {"sprint_days": 1.5}}, "1.5", "whole number"),
+    "branch a number": ({"team": {"branch": 5}}, "5", "name"),
+    "team a list": ({"team": []}, "[]", "JSON object"),
+    "a list": ([], "[]", "JSON object"),
+    "a number": ("5", "5", "JSON object"),
+    "nothing": ("", "JSON", "--print-config"),
+    "broken": ('{"team": {', "JSON", "--print-config"),
+    "a comma too many": ('{"team": {},}', "JSON", "--print-config"),
+    "not JSON": ("team: {}", "JSON", "--print-config"),
+    "deep": ("[" * 100_000, "", ""),
+    "control characters": ({"\x1b[31m": 1}, "[31m", "known keys"),
+}
+
+
+@pytest.mark.parametrize("what", BAD_SCENARIOS)
+def test_a_bad_scenario_is_one_line_with_the_file_the_value_and_the_remedy(capsys, what):
+    document, value, remedy = BAD_SCENARIOS[what]
+    written("bad.json", document)
+    line = refused(capsys, "--export", "--config", "bad.json")
+    assert "bad.json" in line
+    assert value in line
+    assert remedy in line
+
+
+def test_more_commits_than_fit_are_refused_at_once(capsys):
+    written("busy.json", {"team": {"commits_per_day": 1e6}})
+    assert "lower" in refused(capsys, "--config", "busy.json", "--days", "20000")
+
+
+@pytest.mark.parametrize("arguments", [["--days", "0"], ["--end", "x"], ["--output", "file"], ["--seed", "x"], ["-x"]])
+def test_bad_input_is_refused_with_quiet_and_json_too(capsys, bad_files, arguments):
+    for mode in ("--quiet", "--json"):
+        refused(capsys, mode, *arguments)
+        assert called(capsys, mode, *arguments)[1] == ""
+
+
+def test_bad_input_is_no_traceback_in_a_process_of_its_own():
+    status, _, err = program("--days", "0", "--export")
+    assert status == 2
+    assert re.fullmatch(rb"gitops_automation\.py: error: days [^\n]* not 0; [^\n]*\r?\n", err)
+    assert files() == {}
+
+
+def test_a_picture_that_cannot_take_its_place_is_one_line(capsys):
+    Path("output/gitops_dashboard.png").mkdir(parents=True)
+    status, _, err = called(capsys, *RUN, "--dpi", "10", "--quiet")
+    assert status == 2
+    assert re.fullmatch(r"gitops_automation\.py: error: cannot write into output: [^\n]*\n", err)
+    assert files() == {}
+
+
+# ---- Pipes and interrupts -------------------------------------------------------------------------
+
+
+def test_a_reader_that_has_gone_is_no_traceback():
+    reader, writer = os.pipe()
+    os.close(reader)
+    calls = (["--days", "60", *FAST], ["--print-config"], ["-h"], [*FAST, "--json"])
+    processes = [start(*arguments, stdout=writer, env=environment()) for arguments in calls]
+    os.close(writer)
+    for arguments, process in zip(calls, processes):
+        with process:
+            err = process.communicate(timeout=60)[1]
+        assert (arguments, err) == (arguments, b"")
+        assert process.returncode in (0, 141)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_a_pipe_into_head_is_no_traceback():
+    command = '"$0" -W error "$1" --seed 7 --no-dashboard --days 200 | head -1'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(PROGRAM)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONUNBUFFERED="1"),
+        timeout=60,
+    )
+    assert (done.stderr, done.stdout.decode("utf-8").count("\n")) == (b"", 1)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
+def test_a_console_that_is_closed_is_no_traceback():
+    command = '"$0" -W error "$1" --seed 7 --no-dashboard --export --quiet >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, str(PROGRAM)], stderr=subprocess.PIPE, env=environment(), timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(files("output")) == 4
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_behind_the_console_is_one_line():
+    with open("/dev/full", "wb") as full, start("--print-config", stdout=full, env=environment()) as process:
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode not in (0, None)
+    assert b"Traceback" not in err
+    assert err.count(b"\n") == 1
+    assert b"No space left" in err
+
+
+# a shell that starts the tests in the background has told them, and their children, to ignore SIGINT
+UNIGNORED = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_an_interrupt_ends_a_long_run_quietly_with_130():
+    written("busy.json", {"team": {"commits_per_day": 300}})
+    options = ["--days", "20000", "--config", "busy.json", "--export", "--end", "2026-01-31"]
+    command = [sys.executable, "-u", "-W", "error", str(PROGRAM), *options]
+    process = subprocess.Popen(
+        [sys.executable, "-c", UNIGNORED, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    with process:
+        try:
+            while b"Generating" not in process.stdout.readline():
+                assert process.poll() is None
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            with contextlib.suppress(OSError):
+                process.kill()
+    assert (process.returncode, err) == (130, b"")
+    assert "complete" not in out.decode("utf-8")
+    assert list(files()) == ["busy.json"]
+
+
+def test_an_interrupt_while_writing_leaves_no_file(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    status, _, err = called(capsys, *FAST, "--export")
+    assert (status, err) == (130, "")
+    assert files() == {}
+
+
+# ---- Narrow consoles ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+    ids=" ".join,
+)
+def test_a_console_that_is_not_utf_8_shows_what_it_can(variables):
+    written("team.json", {"environments": [{"name": "größe 🚀"}]})
+    status, out, err = program(*FAST, "--config", "team.json", **variables)
+    assert (status, err) == (0, b"")
+    assert b"GITOPS WORKFLOW AUTOMATION REPORT" in out
+    assert b"EXECUTIVE SUMMARY" in out
+
+
+def test_an_error_is_one_line_on_a_console_that_is_not_utf_8():
+    status, out, err = program("--end", "größe 🚀", PYTHONIOENCODING="ascii")
+    assert (status, out) == (2, b"")
+    assert err.count(b"\n") == 1
+    assert b"2026-01-31" in err
+
+
+def test_a_console_of_utf_8_shows_every_icon(capsys):
+    out = called(capsys, *FAST)[1]
+    for icon in "🔄📝🚀📊🏆✅":
+        assert icon in out
+    assert "?" not in out
+
+
+# ---- The function main ----------------------------------------------------------------------------
+
+
+def test_main_can_be_called_again_and_again(capsys):
+    assert called(capsys, *FAST) == called(capsys, *FAST)
+
+
+def test_main_takes_the_arguments_of_the_process_unless_given_some(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gitops_automation.py", *FAST, "--json"])
+    module.main()
+    assert json.loads(capsys.readouterr().out)["seed"] == 7
+
+
+def test_main_returns_nothing_and_leaves_the_console_as_it_was(capsys):
+    console = sys.stdout
+    assert module.main([*FAST, "--quiet"]) is None
+    assert sys.stdout is console
+    assert called(capsys, *FAST, "--quiet", "--days", "0")[0] == 2
+    assert sys.stdout is console
+
+
+def test_a_metric_of_the_json_is_the_one_of_the_report(capsys):
+    metrics = json.loads(called(capsys, *FAST, "--json")[1])["metrics"]
+    report = called(capsys, *FAST)[1]
+    for label, key in (("Mean Lead Time", "mean_lead_time"), ("Change Failure Rate", "change_failure_rate")):
+        shown = float(re.search(r"^%s:\s+([\d.]+)" % label, report, re.M).group(1))
+        assert math.isclose(shown, metrics[key], abs_tol=0.005)

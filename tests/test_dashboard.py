@@ -1,0 +1,1013 @@
+"""Reporting engine: metrics -> dashboard, by its artists and by its pixels."""
+
+import colorsys
+import dataclasses
+import functools
+import io
+import itertools
+import math
+import re
+import warnings
+from typing import Any, Dict, List, NamedTuple
+from unittest import mock
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import cbook, patches
+from matplotlib import dates as mdates
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import same_color, to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+from plain_model import END, empty_history, simulated
+
+import gitops_automation as gitops
+from gitops_automation import (
+    LEVELS,
+    Environment,
+    Scenario,
+    Window,
+    as_table,
+    calculate_dora_metrics,
+    draw_dashboard,
+    maturity_level,
+    plot_commit_types,
+    plot_deployment_status,
+    plot_deployments_by_application,
+    plot_deployments_over_time,
+    plot_scorecard,
+    plot_success_rates,
+    render_png,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+TITLES = [
+    "Deployments Over Time",
+    "Success Rate by Environment",
+    "Commit Types Distribution",
+    "Deployment Status",
+    "Deployments by Application",
+    "DORA Metrics Scorecard",
+]
+
+TWELVE_TYPES = dict(  # as in the logs of large projects
+    fix=28, feat=22, chore=12, refactor=8, docs=7, test=6, perf=4, ci=4, style=3, build=3, other=2, revert=1
+)
+TWELVE_APPLICATIONS = [
+    "customer-identity-and-access-service",
+    "payments-reconciliation-worker",
+    "inventory-forecasting-pipeline",
+    "ORDER-FULFILMENT-ORCHESTRATOR",
+    "notification-delivery-gateway",
+    "recommendation-model-trainer",
+    "search-indexing-backend",
+    "storefront-web",
+    "mobile-bff",
+    "pricing",
+    "fraud-detection-realtime-scorer",
+    "WAREHOUSE-MANAGEMENT-MIDDLEWARE",
+]
+SEVEN_ENVIRONMENTS = ["dev", "integration", "qa", "user-acceptance-testing", "staging", "canary", "production"]
+ODD_APPLICATIONS = ["$x^2_1$", "日本語サービス", "🚀 rocket", "a_b^c", r"\frac{1}{2}", "100% {pure}", "it's <b>&amp;"]
+
+
+def stages(names):
+    """A scenario with these environments: short waits, success rates on both sides of the target."""
+    return Scenario(
+        environments=tuple(
+            Environment(name, 0.99 - 0.02 * (i % 7), (1, 4) if i else (0, 0), promotion="newest" if i else "each")
+            for i, name in enumerate(names)
+        )
+    )
+
+
+SCENARIOS = {
+    "default": (Scenario(), 30),
+    "twelve commit types": (Scenario().with_team(types=TWELVE_TYPES), 30),
+    "twelve applications": (
+        Scenario().with_team(applications={name: 14 - i for i, name in enumerate(TWELVE_APPLICATIONS)}),
+        30,
+    ),
+    "seven environments": (stages(SEVEN_ENVIRONMENTS), 30),
+    "twelve environments": (stages([f"environment-{i:02}" for i in range(12)]), 30),
+    "one environment": (stages(["production"]), 30),
+    "odd names": (
+        dataclasses.replace(
+            stages(["$dev^", "st_a_g_i_n_g$", "生产 🚀"]),
+            team=gitops.Team(
+                applications={name: 9 - i for i, name in enumerate(ODD_APPLICATIONS)},
+                types={"feat_$": 3, "修正": 2, "🚀": 1, "$^$": 1},
+            ),
+        ),
+        30,
+    ),
+    "7 days": (Scenario(), 7),
+    "90 days": (Scenario(), 90),
+    "365 days": (Scenario(), 365),
+    "a busy year": (Scenario().with_team(commits_per_day=300), 365),
+    "one day": (Scenario(), 1),
+}
+
+
+@functools.lru_cache(maxsize=None)
+def run(name):
+    """(history, metrics) of a scenario."""
+    scenario, days = SCENARIOS[name]
+    history, _ = simulated(scenario, 7, Window.before(END, days))
+    return history, calculate_dora_metrics(history)
+
+
+def axes():
+    return Figure(figsize=(6, 5)).add_subplot()
+
+
+def panel(plot, name="default"):
+    """The axes of one panel drawn alone."""
+    history, metrics = run(name)
+    data = {
+        plot_deployments_over_time: history,
+        plot_success_rates: metrics,
+        plot_commit_types: history.git_commits,
+        plot_deployment_status: history.deployments,
+        plot_deployments_by_application: history.deployments,
+        plot_scorecard: metrics,
+    }
+    return plot(data[plot], axes())
+
+
+PLOTS = [
+    plot_deployments_over_time,
+    plot_success_rates,
+    plot_commit_types,
+    plot_deployment_status,
+    plot_deployments_by_application,
+    plot_scorecard,
+]
+by_plot = pytest.mark.parametrize("plot", PLOTS, ids=TITLES)
+by_scenario = pytest.mark.parametrize("name", SCENARIOS)
+
+
+def hue(colour):
+    """The name of a colour's hue."""
+    degrees = 360 * colorsys.rgb_to_hsv(*to_rgb(colour))[0]
+    names = {15: "red", 40: "orange", 70: "yellow", 165: "green", 260: "blue", 345: "purple", 361: "red"}
+    return next(name for limit, name in names.items() if degrees < limit)
+
+
+def is_bold(text):
+    return text.get_fontweight() in ("bold", 700)
+
+
+def plain(text):
+    """What a text shows: a dollar that is escaped is no mathematics."""
+    assert not cbook.is_math_text(text.get_text()), text.get_text()
+    return text.get_text().replace(r"\$", "$")
+
+
+# ---- The page as it is drawn ----------------------------------------------------------------------
+
+
+class Page(NamedTuple):
+    """A drawn dashboard: its figure, its renderer and the texts that really were drawn."""
+
+    figure: Any
+    renderer: Any
+    texts: List[Any]
+    axes_of: Dict[int, Any]  # by the identity of a text
+    cards: List[Any]
+
+    def box(self, artist):
+        return artist.get_window_extent(self.renderer)
+
+    def card(self, ax):
+        """The bounding box of the card that an axes lies on."""
+        (mine,) = [box for box in self.cards if box.contains(*ax.bbox.get_points().mean(axis=0))]
+        return mine
+
+    def card_of(self, text):
+        return self.card(self.axes_of[id(text)])
+
+    def of(self, number):
+        """The texts of one panel."""
+        return [text for text in self.texts if self.axes_of[id(text)] is self.figure.axes[number]]
+
+    def ticks(self, axis):
+        """The ticks of an axis whose labels were drawn."""
+        return [tick for tick in axis.get_major_ticks() if any(tick.label1 is text for text in self.texts)]
+
+
+def drawn(figure):
+    """Draw a figure and note which texts are."""
+    texts, draw = [], Text.draw
+
+    def noting(self, renderer, *others, **more):
+        if self.get_visible() and self.get_text().strip():
+            texts.append(self)
+        return draw(self, renderer, *others, **more)
+
+    figure.set_dpi(100)
+    canvas = FigureCanvasAgg(figure)
+    with mock.patch.object(Text, "draw", noting):
+        canvas.draw()
+    axes_of = {id(text): text.axes for text in texts}
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            labels = [*axis.get_ticklabels(which="both"), axis.get_offset_text(), axis.label]
+            axes_of.update((id(text), ax) for text in labels)
+        if ax.get_legend():
+            axes_of.update((id(text), ax) for text in ax.get_legend().get_texts())
+    cards = [patch for patch in figure.patches if isinstance(patch, patches.FancyBboxPatch)]
+    boxes = [card.get_transform().transform_path(card.get_path()).get_extents() for card in cards]
+    return Page(figure, canvas.get_renderer(), texts, axes_of, boxes)
+
+
+@functools.lru_cache(maxsize=None)
+def page(name):
+    return drawn(draw_dashboard(*(run(name) if name in SCENARIOS else empty())))
+
+
+def empty():
+    history = empty_history()
+    return history, calculate_dora_metrics(history)
+
+
+def corners(text, renderer, gap=2):
+    """The four corners of a text's box, which may be rotated, with a gap before and after it."""
+    center = text.get_window_extent(renderer).get_points().mean(axis=0)
+    turn = math.radians(text.get_rotation())
+    text.set_rotation(0)
+    box = text.get_window_extent(renderer)
+    text.set_rotation(math.degrees(turn))
+    right = np.array([math.cos(turn), math.sin(turn)]) * (box.width / 2 + gap)
+    up = np.array([-math.sin(turn), math.cos(turn)]) * box.height / 2
+    return np.array([center - right - up, center + right - up, center + right + up, center - right + up])
+
+
+def overlap(one, other):
+    """How many pixels two boxes, given by their corners, reach into each other; 0 if they do not."""
+    if (one.max(axis=0) < other.min(axis=0)).any() or (other.max(axis=0) < one.min(axis=0)).any():
+        return 0.0
+    depths = []
+    for box in (one, other):
+        for side in (box[1] - box[0], box[3] - box[0]):
+            along = side / np.hypot(*side)
+            a, b = one @ along, other @ along
+            depths.append(min(a.max(), b.max()) - max(a.min(), b.min()))
+    return max(0.0, min(depths))
+
+
+def is_inside(box, outer, slack=0.5):
+    return (
+        box.x0 >= outer.x0 - slack
+        and box.x1 <= outer.x1 + slack
+        and box.y0 >= outer.y0 - slack
+        and box.y1 <= outer.y1 + slack
+    )
+
+
+# ---- The page -------------------------------------------------------------------------------------
+
+
+def test_the_page_is_eighteen_by_ten_inches_with_six_titled_panels():
+    figure = page("default").figure
+    assert tuple(figure.get_size_inches()) == (18, 10)
+    assert len(page("default").cards) == 6
+    assert [ax.get_title() for ax in figure.axes] == TITLES
+
+
+def test_the_panels_stand_in_two_rows_of_three():
+    boxes = [ax.bbox for ax in page("default").figure.axes]
+    for row in (boxes[:3], boxes[3:]):
+        assert row[0].x1 < row[1].x0 < row[1].x1 < row[2].x0
+    for above, below in zip(boxes[:3], boxes[3:]):
+        assert above.y0 > below.y1
+
+
+@by_plot
+def test_each_panel_draws_on_the_axes_it_is_given_and_returns_them(plot):
+    ax = panel(plot)
+    assert ax.figure.axes == [ax]
+    assert ax.get_title() == TITLES[PLOTS.index(plot)]
+
+
+@by_plot
+def test_a_panel_shows_the_same_alone_as_on_the_dashboard(plot):
+    alone, among = panel(plot), page("default").figure.axes[PLOTS.index(plot)]
+    for words in (Axes.get_title, Axes.get_xlabel, Axes.get_ylabel):
+        assert words(alone) == words(among)
+    assert list(map(plain, alone.texts)) == list(map(plain, among.texts))
+    assert len(alone.patches) == len(among.patches)
+    assert [list(line.get_ydata()) for line in alone.lines] == [list(line.get_ydata()) for line in among.lines]
+
+
+@by_plot
+def test_a_panel_does_not_change_its_data(plot):
+    history, metrics = run("default")
+    before = [table.copy() for table in history[:3]], repr(metrics)
+    panel(plot)
+    for old, new in zip(before[0], history[:3]):
+        pd.testing.assert_frame_equal(old, new)
+    assert repr(metrics) == before[1]
+
+
+@by_scenario
+def test_no_two_texts_overlap(name):
+    drawn_page = page(name)
+    boxes = [(plain(text), corners(text, drawn_page.renderer)) for text in drawn_page.texts]
+    bad = [(a, b) for (a, one), (b, other) in itertools.combinations(boxes, 2) if overlap(one, other) > 1]
+    assert not bad
+
+
+@by_scenario
+def test_no_text_leaves_its_card(name):
+    drawn_page = page(name)
+    bad = [
+        plain(text)
+        for text in drawn_page.texts
+        if not is_inside(drawn_page.box(text), drawn_page.card_of(text), slack=-4)
+    ]
+    assert not bad
+
+
+@by_scenario
+def test_no_legend_lies_on_the_data_or_leaves_its_card(name):
+    drawn_page = page(name)
+    legends = [ax.get_legend() for ax in drawn_page.figure.axes]
+    for legend in filter(None, legends):
+        box = drawn_page.box(legend)
+        assert is_inside(box, drawn_page.card(legend.axes))
+        assert min(box.x1, legend.axes.bbox.x1) <= max(box.x0, legend.axes.bbox.x0) or (
+            min(box.y1, legend.axes.bbox.y1) <= max(box.y0, legend.axes.bbox.y0) + 0.5
+        )
+
+
+@by_scenario
+def test_no_text_is_smaller_than_a_reader_can_read(name):
+    small = {plain(text) for text in page(name).texts if text.get_fontsize() < 7}
+    assert not small
+
+
+@by_scenario
+def test_no_number_of_an_axis_is_in_powers_of_ten(name):
+    assert not [plain(text) for text in page(name).texts if re.search(r"\de[+-]?\d", plain(text))]
+
+
+@by_scenario
+def test_no_two_ticks_of_an_axis_say_the_same(name):
+    drawn_page = page(name)
+    for ax in drawn_page.figure.axes[:5]:
+        for axis in (ax.xaxis, ax.yaxis):
+            said = [plain(tick.label1) for tick in drawn_page.ticks(axis)]
+            assert len(set(said)) == len(said) or name == "odd names"
+
+
+def test_names_are_shown_as_they_are_where_the_font_has_their_characters():
+    drawn_page = page("odd names")
+    shown = [" ".join(map(plain, drawn_page.of(number))) for number in range(5)]
+    for number in (0, 1):
+        assert "$dev^" in shown[number]
+        assert "st_a_g_i_n_g$" in shown[number]
+    assert "feat_$" in shown[2]
+    assert "$^$" in shown[2]
+    for name in ("$x^2_1$", "a_b^c", r"\frac{1}{2}", "100% {pure}", "it's <b>&amp;"):
+        assert name in shown[4]
+
+
+def test_no_glyph_is_missing_in_any_text():
+    known = matplotlib.font_manager.get_font(matplotlib.font_manager.findfont("DejaVu Sans")).get_charmap()
+    for name in SCENARIOS:
+        for text in page(name).texts:
+            assert all(ord(character) in known for line in plain(text).splitlines() for character in line)
+
+
+@pytest.mark.parametrize("names", [["_dev", "production"], ["_"], ["__", "_nolegend_"]], ids=repr)
+def test_a_name_that_begins_with_an_underscore_is_in_the_legend(names):
+    history, _ = simulated(stages(names), 7)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        legend = plot_deployments_over_time(history, axes()).get_legend()
+    assert [plain(text) for text in legend.get_texts()] == names
+
+
+def test_fifty_environments_are_drawn_without_a_warning():
+    history, _ = simulated(stages([f"stage {i}" for i in range(50)]), 7)
+    assert drawn(draw_dashboard(history, calculate_dora_metrics(history))).texts
+
+
+# ---- Deployments over time ------------------------------------------------------------------------
+
+
+def dots_of(ax):
+    return [line for line in ax.lines if line.get_linestyle() in ("None", "none", "", " ")]
+
+
+def lines_of(ax):
+    return [line for line in ax.lines if line.get_linestyle() == "-"]
+
+
+def daily(history, environment):
+    """How many deployments an environment has on each day of the window."""
+    mine = history.deployments.loc[history.deployments["environment"] == environment, "timestamp"]
+    days = pd.date_range(history.window.start, periods=history.window.days, tz="UTC")
+    return mine.dt.floor("D").value_counts().reindex(days, fill_value=0).to_numpy()
+
+
+@pytest.mark.parametrize("name", ["default", "7 days", "90 days", "365 days", "seven environments", "one day"])
+def test_the_daily_counts_are_drawn_as_dots(name):
+    history, _ = run(name)
+    dots = dots_of(panel(plot_deployments_over_time, name))
+    assert len(dots) == len(history.environments)
+    for line, environment in zip(dots, history.environments):
+        assert list(line.get_ydata()) == list(daily(history, environment))
+        assert list(np.diff(line.get_xdata())) == [1] * (history.window.days - 1)
+        assert line.get_marker() not in ("None", "", None, ",")
+        assert line.get_markersize() >= 2
+        assert line.get_alpha() is None or line.get_alpha() >= 0.3
+
+
+def test_a_dot_of_each_count_lies_within_the_axes():
+    ax = panel(plot_deployments_over_time)
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    for line in dots_of(ax):
+        assert left < min(line.get_xdata()) <= max(line.get_xdata()) < right
+        assert bottom <= min(line.get_ydata()) <= max(line.get_ydata()) < top
+    assert bottom == 0
+
+
+@pytest.mark.parametrize("name", ["default", "7 days", "90 days", "365 days", "seven environments", "a busy year"])
+def test_no_line_is_below_zero_nor_beyond_the_data_nor_outside_the_days(name):
+    history, _ = run(name)
+    ax = panel(plot_deployments_over_time, name)
+    lines, dots = lines_of(ax), dots_of(ax)
+    assert len(lines) == len(history.environments)
+    for line, counts in zip(lines, dots):
+        x, y = line.get_data()
+        assert min(y) >= max(0, min(counts.get_ydata()))
+        assert max(y) <= max(counts.get_ydata())
+        assert min(x) >= min(counts.get_xdata())
+        assert max(x) <= max(counts.get_xdata())
+        assert len(x) > history.window.days  # smooth, not a polygon through the days
+
+
+def test_a_line_follows_its_counts():
+    ax = panel(plot_deployments_over_time)
+    for line, dots in zip(lines_of(ax), dots_of(ax)):
+        smooth = np.interp(dots.get_xdata(), *line.get_data())
+        assert np.corrcoef(smooth, dots.get_ydata())[0, 1] > 0.6
+        assert np.mean(smooth) == pytest.approx(np.mean(dots.get_ydata()), rel=0.1)
+
+
+def test_a_steady_count_is_a_level_line():
+    history, _ = simulated(Scenario(), 7)
+    deployments = history.deployments.iloc[:30].copy()
+    deployments["timestamp"] = pd.date_range(history.window.start, periods=30, tz="UTC")
+    steady = history._replace(deployments=as_table("deployments", deployments))
+    tops = [line.get_ydata() for line in lines_of(plot_deployments_over_time(steady, axes()))]
+    assert sum(map(np.asarray, tops)) == pytest.approx(np.ones(len(tops[0])))
+
+
+def test_dev_is_blue_staging_orange_and_production_green():
+    ax = panel(plot_deployments_over_time)
+    for artists in (lines_of(ax), dots_of(ax)):
+        colours = [to_hex(line.get_color()) for line in artists]
+        assert colours[0] == "#1f77b4"
+        assert [hue(colour) for colour in colours] == ["blue", "orange", "green"]
+
+
+def test_known_environments_keep_their_colours_among_others_and_no_two_share_one():
+    ax = panel(plot_deployments_over_time, "seven environments")
+    colours = dict(zip(SEVEN_ENVIRONMENTS, (to_hex(line.get_color()) for line in lines_of(ax))))
+    default = [to_hex(line.get_color()) for line in lines_of(panel(plot_deployments_over_time))]
+    assert [colours[name] for name in ("dev", "staging", "production")] == default
+    assert len(set(colours.values())) == 7
+
+
+def test_the_legend_names_the_environments_in_their_order_and_colours():
+    ax = panel(plot_deployments_over_time)
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["dev", "staging", "production"]
+    assert [line.get_color() for line in legend.get_lines()] == [line.get_color() for line in lines_of(ax)]
+
+
+def is_shaded(ax, x):
+    """Whether a shape covers the place x, half way up the axes."""
+    place = ax.get_xaxis_transform().transform((x, 0.5))
+    shapes = [(patch.get_path(), patch.get_transform()) for patch in ax.patches]
+    shapes += [(path, area.get_transform()) for area in ax.collections for path in area.get_paths()]
+    return any(transform.transform_path(path).contains_point(place) for path, transform in shapes)
+
+
+@pytest.mark.parametrize("days_before", range(7))
+def test_weekends_and_no_other_days_are_shaded(days_before):
+    window = Window.before(END - pd.Timedelta(days=days_before), 10)
+    history, _ = simulated(Scenario(), 7, window)
+    ax = plot_deployments_over_time(history, axes())
+    for day, x in enumerate(dots_of(ax)[0].get_xdata()):
+        weekend = (window.start + pd.Timedelta(days=day)).day_name() in ("Saturday", "Sunday")
+        for hour in (-0.4, 0, 0.4):
+            assert is_shaded(ax, x + hour) == weekend
+
+
+@pytest.mark.parametrize("name", ["7 days", "90 days", "365 days"])
+def test_weekends_are_shaded_in_short_and_in_long_windows(name):
+    history, _ = run(name)
+    ax = panel(plot_deployments_over_time, name)
+    x = dots_of(ax)[0].get_xdata()
+    for day in range(0, history.window.days, max(1, history.window.days // 20)):
+        assert is_shaded(ax, x[day]) == ((history.window.start + pd.Timedelta(days=day)).weekday() >= 5)
+
+
+@pytest.mark.parametrize("name", ["default", "7 days", "90 days", "365 days", "one day"])
+def test_a_date_below_the_axis_is_the_date_of_its_place(name):
+    history, _ = run(name)
+    ax = page(name).figure.axes[0]
+    first = pd.Timestamp(mdates.num2date(dots_of(ax)[0].get_xdata()[0])).floor("D")
+    assert first == history.window.start
+    ticks = page(name).ticks(ax.xaxis)
+    assert ticks
+    for tick in ticks:
+        day = mdates.num2date(tick.get_loc())
+        said = tick.label1.get_text()
+        assert said.split()[0] in (f"{day:%d}", str(day.day), f"{day:%b}", f"{day:%Y-%m-%d}")
+        assert f"{day:%b}" in said or f"{day:%m}" in said
+
+
+def test_the_axis_counts_deployments_in_whole_numbers_on_a_grid():
+    drawn_page = page("default")
+    ax = drawn_page.figure.axes[0]
+    ticks = drawn_page.ticks(ax.yaxis)
+    assert all(re.fullmatch(r"\d+", tick.label1.get_text()) for tick in ticks)
+    assert all(tick.gridline.get_visible() for tick in ticks)
+    assert len(ticks) >= 3
+
+
+# ---- Success rate by environment ------------------------------------------------------------------
+
+
+def rates_panel(**rates):
+    """The panel of these success rates."""
+    return plot_success_rates({**run("default")[1], "success_rates": rates}, axes())
+
+
+def bars_of(ax):
+    return [patch for patch in ax.patches if isinstance(patch, patches.Rectangle)]
+
+
+@pytest.mark.parametrize("name", ["default", "seven environments", "one environment", "90 days"])
+def test_the_bars_are_as_high_as_the_success_rates(name):
+    metrics = run(name)[1]
+    bars = bars_of(panel(plot_success_rates, name))
+    assert [bar.get_height() for bar in bars] == list(metrics["success_rates"].values())
+
+
+@pytest.mark.parametrize(
+    ("rate", "name"),
+    [
+        (100.0, "green"),
+        (95.0, "green"),
+        (94.99, "yellow"),
+        (90.0, "yellow"),
+        (89.99, "red"),
+        (50.0, "red"),
+        (0.0, "red"),
+    ],
+)
+def test_a_bar_is_green_from_95_yellow_from_90_and_red_below(rate, name):
+    (bar,) = bars_of(rates_panel(dev=rate))
+    assert hue(bar.get_facecolor()) == name
+
+
+def test_the_target_is_a_dashed_green_line_at_95_across_the_panel_with_a_label():
+    ax = page("default").figure.axes[1]
+    (line,) = ax.lines
+    assert list(line.get_ydata()) == [95, 95]
+    assert line.get_linestyle() == "--"
+    assert hue(line.get_color()) == "green"
+    ends = line.get_transform().transform(np.column_stack(line.get_data()))[:, 0]
+    assert list(ends) == pytest.approx([ax.bbox.x0, ax.bbox.x1])
+    assert any(plain(text).startswith("Target") for text in page("default").of(1))
+
+
+@pytest.mark.parametrize("name", ["default", "seven environments", "one environment"])
+def test_each_bar_has_its_rate_above_it_in_bold(name):
+    ax = page(name).figure.axes[1]
+    labels = [text for text in page(name).of(1) if plain(text).endswith("%")]
+    labels = [text for text in labels if "Target" not in plain(text)]
+    assert [plain(text) for text in labels] == [f"{rate:.1f}%" for rate in run(name)[1]["success_rates"].values()]
+    assert all(map(is_bold, labels))
+    for text, bar in zip(labels, bars_of(ax)):
+        top = ax.transData.transform((bar.get_x() + bar.get_width() / 2, bar.get_height()))
+        box = page(name).box(text)
+        assert box.y0 >= top[1]
+        assert (box.x0 + box.x1) / 2 == pytest.approx(top[0], abs=1)
+
+
+@pytest.mark.parametrize(
+    "rates", [(100.0, 97.3, 95.0, 94.9, 92.0), (90.0, 88.0, 86.0, 85.9, 85.0), (84.0, 83.0, 80.0, 42.0, 0.0)], ids=repr
+)
+def test_no_rate_lies_on_the_target_line_or_the_title(rates):
+    metrics = {**run("default")[1], "success_rates": dict(zip("abcde", rates))}
+    drawn_page = drawn(draw_dashboard(run("default")[0], metrics))
+    ax = drawn_page.figure.axes[1]
+    target = ax.transData.transform((0, 95))[1]
+    for rate in rates:
+        (label,) = [text for text in drawn_page.of(1) if plain(text) == f"{rate:.1f}%"]
+        box = drawn_page.box(label)
+        assert not box.y0 < target < box.y1
+        assert box.y1 < drawn_page.box(ax.title).y0
+
+
+def test_an_environment_without_deployments_has_no_bar_and_says_so():
+    ax = rates_panel(dev=97.0, production=math.nan)
+    assert [bar.get_height() for bar in bars_of(ax)] == [97.0, 0.0]
+    assert "n/a" in [plain(text) for text in ax.texts]
+    assert not any("nan" in plain(text) for text in ax.texts)
+
+
+def test_the_rates_are_on_a_scale_from_zero_to_one_hundred():
+    ax = panel(plot_success_rates)
+    assert ax.get_ylim()[0] == 0
+    assert 100 <= ax.get_ylim()[1] <= 125
+    assert max(ax.get_yticks()) == 100
+
+
+# ---- Commit types ---------------------------------------------------------------------------------
+
+
+def wedges_of(ax):
+    return [patch for patch in ax.patches if isinstance(patch, patches.Wedge)]
+
+
+def types_panel(**counts):
+    """The panel of commits of which so many are of each type."""
+    commits = run("90 days")[0].git_commits.iloc[: sum(counts.values())]
+    words = [word for word, count in counts.items() for _ in range(count)]
+    assert len(commits) == len(words)
+    return plot_commit_types(as_table("git_commits", commits.assign(type=words)), axes())
+
+
+@pytest.mark.parametrize("name", ["default", "twelve commit types", "7 days", "365 days"])
+def test_the_slices_are_the_shares_of_the_commit_types(name):
+    commits = run(name)[0].git_commits
+    shares = commits["type"].value_counts() / len(commits)
+    ax = panel(plot_commit_types, name)
+    texts = [plain(text) for text in ax.texts if plain(text)]
+    fractions = [(wedge.theta2 - wedge.theta1) / 360 for wedge in wedges_of(ax)]
+    assert sum(fractions) == pytest.approx(1, abs=1e-4)
+    assert len(texts) == len(fractions)
+    named = {}
+    for text, fraction in zip(texts, fractions):
+        word, percent = text.rsplit(" ", 1)
+        assert percent == f"{100 * fraction:.1f}%"
+        named[word] = fraction
+    rest = named.pop("all others", None)
+    for word, fraction in named.items():
+        assert fraction == pytest.approx(shares[word], abs=1e-4)
+    if rest is not None:
+        assert rest == pytest.approx(1 - sum(named.values()), abs=1e-4)
+        assert len(shares) - len(named) >= 2
+        assert shares[list(shares.index.difference(list(named)))].max() <= min(named.values()) + 1e-4
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        dict(feat=40, fix=30, chore=15, refactor=10, perf=5),
+        dict.fromkeys(TWELVE_TYPES, 10),
+        TWELVE_TYPES,
+        dict.fromkeys(list(TWELVE_TYPES)[:9], 10),
+    ],
+    ids=["five", "twelve alike", "twelve", "nine alike"],
+)
+def test_no_two_slices_of_a_pie_share_a_colour(counts):
+    colours = [to_hex(wedge.get_facecolor()) for wedge in wedges_of(types_panel(**counts))]
+    assert len(set(colours)) == len(colours)
+    for one, other in itertools.combinations(colours, 2):
+        assert not same_color(one, other)
+
+
+def test_a_thin_slice_keeps_its_name_where_it_is_the_only_one():
+    texts = [plain(text) for text in types_panel(feat=60, fix=30, chore=8, perf=2).texts]
+    assert "perf 2.0%" in texts
+    assert not any("others" in text for text in texts)
+
+
+def test_thin_slices_are_shown_as_one():
+    texts = [plain(text) for text in types_panel(feat=60, fix=36, chore=1, perf=2, docs=1).texts]
+    assert [text for text in texts if text] == ["feat 60.0%", "fix 36.0%", "all others 4.0%"]
+
+
+def test_one_type_alone_is_a_whole_pie():
+    ax = types_panel(feat=20)
+    (wedge,) = wedges_of(ax)
+    assert wedge.theta2 - wedge.theta1 == pytest.approx(360)
+    assert "feat 100.0%" in [plain(text) for text in ax.texts]
+
+
+# ---- Deployment status ----------------------------------------------------------------------------
+
+
+def test_the_status_bars_count_the_synced_green_and_the_failed_red():
+    deployments = run("default")[0].deployments
+    ax = panel(plot_deployment_status)
+    synced, failed = bars_of(ax)
+    assert synced.get_height() == (deployments["status"] == "Synced").sum()
+    assert failed.get_height() == (deployments["status"] == "Failed").sum()
+    assert hue(synced.get_facecolor()) == "green"
+    assert hue(failed.get_facecolor()) == "red"
+    shown = drawn(ax.figure).of(0)
+    assert [plain(text) for text in shown if plain(text) in ("Synced", "Failed")] == ["Synced", "Failed"]
+
+
+@pytest.mark.parametrize("name", ["default", "365 days", "a busy year"])
+def test_the_counts_stand_on_the_status_bars_in_bold(name):
+    ax = page(name).figure.axes[3]
+    for bar in bars_of(ax):
+        (label,) = [text for text in ax.texts if plain(text) == f"{bar.get_height():,.0f}"]
+        assert is_bold(label)
+        assert page(name).box(label).y0 >= ax.transData.transform((0, bar.get_height()))[1]
+        assert page(name).box(label).y1 <= ax.bbox.y1 + 1
+
+
+def test_the_status_panel_has_a_grid_across_and_none_down():
+    drawn_page = page("default")
+    ax = drawn_page.figure.axes[3]
+    assert all(tick.gridline.get_visible() for tick in ax.yaxis.get_major_ticks())
+    assert not any(tick.gridline.get_visible() for tick in ax.xaxis.get_major_ticks())
+
+
+def test_without_a_failure_the_failed_bar_is_there_and_says_zero():
+    deployments = run("default")[0].deployments
+    ax = plot_deployment_status(deployments[deployments["status"] == "Synced"], axes())
+    assert [bar.get_height() for bar in bars_of(ax)][1] == 0
+    assert "0" in [plain(text) for text in ax.texts]
+
+
+def test_counts_of_millions_are_written_out():
+    history, metrics = run("365 days")
+    many = history.deployments.iloc[np.repeat(np.arange(len(history.deployments)), 300)].reset_index(drop=True)
+    drawn_page = drawn(draw_dashboard(history._replace(deployments=many), metrics))
+    texts = list(map(plain, drawn_page.texts))
+    assert f"{(many['status'] == 'Synced').sum():,}" in texts
+    assert not [text for text in texts if re.search(r"\de[+-]?\d", text)]
+    for text in drawn_page.texts:
+        assert is_inside(drawn_page.box(text), drawn_page.card_of(text), slack=-4), plain(text)
+
+
+# ---- Deployments by application -------------------------------------------------------------------
+
+
+def test_the_application_bars_ascend_and_are_pink_with_a_black_edge():
+    ax = panel(plot_deployments_by_application)
+    counts = run("default")[0].deployments["application"].value_counts()
+    bars = sorted(bars_of(ax), key=lambda bar: bar.get_y())
+    assert [bar.get_width() for bar in bars] == sorted(counts)
+    for bar in bars:
+        assert to_hex(bar.get_facecolor()) == "#f093fb"
+        assert to_hex(bar.get_edgecolor()) == "#000000"
+        assert bar.get_linewidth() > 0
+
+
+def test_each_application_bar_has_its_name_and_its_count_in_bold():
+    ax = panel(plot_deployments_by_application)
+    drawn_page = drawn(ax.figure)
+    counts = run("default")[0].deployments["application"].value_counts()
+    for bar in bars_of(ax):
+        middle = ax.transData.transform((0, bar.get_y() + bar.get_height() / 2))[1]
+        beside = [text for text in drawn_page.of(0) if abs(drawn_page.box(text).get_points()[:, 1].mean() - middle) < 3]
+        words = {plain(text): text for text in beside}
+        (name,) = set(words) & set(counts.index)
+        assert counts[name] == bar.get_width()
+        assert is_bold(words[f"{counts[name]:,}"])
+        assert drawn_page.box(words[f"{counts[name]:,}"]).x0 >= ax.transData.transform((bar.get_width(), 0))[0]
+
+
+def test_the_applications_beyond_the_tenth_are_one_bar_and_none_is_lost():
+    ax = panel(plot_deployments_by_application, "twelve applications")
+    deployments = run("twelve applications")[0].deployments
+    counts = deployments["application"].value_counts()
+    bars = [bar.get_width() for bar in bars_of(ax)]
+    assert sum(bars) == len(deployments)
+    assert sorted(bars) == sorted([*counts.iloc[:10], counts.iloc[10:].sum()])
+    assert "2 others" in [plain(text) for text in drawn(ax.figure).of(0)]
+
+
+def test_an_eleventh_application_keeps_its_name():
+    deployments = run("default")[0].deployments
+    names = ["app-" + "abcdefghijk"[i % 11] for i in range(len(deployments))]
+    ax = plot_deployments_by_application(as_table("deployments", deployments.assign(application=names)), axes())
+    shown = [plain(text) for text in drawn(ax.figure).of(0)]
+    assert not any("others" in text for text in shown)
+    assert {f"app-{letter}" for letter in "abcdefghijk"} <= set(shown)
+
+
+def test_names_that_begin_alike_can_be_told_apart():
+    deployments = run("default")[0].deployments
+    names = ["payments-service-" + ("api", "worker")[i % 2] for i in range(len(deployments))]
+    ax = plot_deployments_by_application(as_table("deployments", deployments.assign(application=names)), axes())
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert len(set(shown)) == 2
+
+
+# ---- Scorecard ------------------------------------------------------------------------------------
+
+AT_LEVEL = {4: {}, 3: {"mean_lead_time": 36.0}, 2: {"mean_lead_time": 36.0, "mttr_minutes": 90.0}}
+AT_LEVEL[0] = {**AT_LEVEL[2], "change_failure_rate": 20.0, "deployment_frequency": 0.5}
+
+
+def scored(level):
+    """Metrics of a level."""
+    elite = dict(deployment_frequency=13.73, mean_lead_time=12.45, mttr_minutes=12.34, change_failure_rate=6.07)
+    metrics = {**run("default")[1], **elite, **AT_LEVEL[level.score]}
+    assert maturity_level(metrics)[1] is level
+    return metrics
+
+
+by_level = pytest.mark.parametrize("level", LEVELS, ids=[level.name for level in LEVELS])
+
+
+@by_level
+def test_the_scorecard_says_the_four_metrics_and_the_level(level):
+    metrics = scored(level)
+    words = [plain(text) for text in plot_scorecard(metrics, axes()).texts]
+    said = " ".join(words)
+    for key, unit in (
+        ("deployment_frequency", "/day"),
+        ("mean_lead_time", "h"),
+        ("mttr_minutes", "min"),
+        ("change_failure_rate", "%"),
+    ):
+        assert f"{metrics[key]:.2f}{unit}" in words
+    for label in ("Deployment Frequency", "Lead Time", "MTTR", "Change Failure Rate", level.name):
+        assert label in words
+    assert f"{level.score} of 4" in said
+
+
+def test_the_scorecard_is_in_monospace():
+    ax = panel(plot_scorecard)
+    words = [text for text in ax.texts if len(plain(text)) > 1]
+    assert len(words) >= 9
+    for text in words:
+        assert "Mono" in text.get_fontproperties().get_name() or "mono" in text.get_fontfamily()
+
+
+def test_the_values_of_the_scorecard_end_in_one_column():
+    drawn_page = page("default")
+    values = [text for text in drawn_page.of(5) if re.match(r"[\d.]+(/day|h|min|%)$", plain(text))]
+    assert len(values) == 4
+    edges = [drawn_page.box(text).x1 for text in values]
+    assert max(edges) - min(edges) < 2
+
+
+def test_what_is_undefined_is_not_available_on_the_scorecard():
+    words = [plain(text) for text in plot_scorecard(empty()[1], axes()).texts]
+    assert words.count("n/a") == 3
+    assert not any("nan" in word for word in words)
+    assert "NEEDS IMPROVEMENT" in words
+
+
+@functools.lru_cache(maxsize=None)
+def page_at(level):
+    return drawn(draw_dashboard(run("default")[0], scored(level)))
+
+
+@by_level
+def test_each_level_has_its_medal_drawn_in_shapes(level):
+    ax = page_at(level).figure.axes[5]
+    assert ax.patches
+    assert not any(ord(character) > 0x2000 for text in ax.texts for character in plain(text))
+    pixels = np.asarray(page_at(level).figure.canvas.buffer_rgba())[500:, 1200:, :3].astype(int)
+    medal = [round(255 * part) for part in to_rgb(level.medal)]
+    assert (np.abs(pixels - medal).max(axis=-1) <= 2).sum() > 400
+
+
+def test_no_two_levels_have_the_same_medal():
+    assert len({level.medal for level in LEVELS}) == 4
+
+
+@by_level
+def test_the_medal_does_not_lie_under_the_words(level):
+    drawn_page = page_at(level)
+    ax = drawn_page.figure.axes[5]
+    words = [drawn_page.box(text) for text in drawn_page.of(5) if len(plain(text)) > 1]
+    for shape in [*ax.patches, *(line for line in ax.lines if line.get_markersize() > 20)]:
+        box = drawn_page.box(shape)
+        assert is_inside(box, drawn_page.card(ax))
+        assert not any(box.overlaps(word) for word in words)
+
+
+# ---- Nothing to draw ------------------------------------------------------------------------------
+
+
+def test_an_empty_history_draws_panels_that_say_so():
+    drawn_page = page("nothing")
+    for number in range(5):
+        title, *said = sorted(map(plain, drawn_page.of(number)), key=lambda word: word != TITLES[number])
+        assert title == TITLES[number]
+        assert len(said) == 1
+        assert said[0].startswith("No ")
+    assert not any(re.search(r"\bnan\b", plain(text)) for text in drawn_page.texts)
+
+
+def test_commits_that_were_never_deployed_are_drawn():
+    history, _ = simulated(Scenario().with_environment("dev", approval_rate=0), 7)
+    drawn_page = drawn(draw_dashboard(history, calculate_dora_metrics(history)))
+    assert wedges_of(drawn_page.figure.axes[2])
+    for number in (0, 1, 3, 4):
+        assert any(plain(text).startswith("No deployment") for text in drawn_page.of(number))
+
+
+# ---- Pixels ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def png():
+    return render_png(draw_dashboard(*run("default")), 300)
+
+
+def test_the_picture_is_a_palette_png_of_5400_by_3000_pixels_at_300_dpi(png):
+    image = Image.open(io.BytesIO(png))
+    assert image.format == "PNG"
+    assert image.mode == "P"
+    assert image.size == (5400, 3000)
+    assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+
+
+def test_the_file_of_the_default_picture_is_of_100_to_400_kilobytes(png):
+    assert 100_000 < len(png) < 400_000
+
+
+def test_the_page_is_transparent_between_white_cards(png):
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+    height, width = pixels.shape[:2]
+    figure = draw_dashboard(*run("default"))
+    cards = np.array(
+        [
+            patch.get_transform().transform_path(patch.get_path()).get_extents().get_points()
+            / [figure.bbox.width, figure.bbox.height]
+            for patch in figure.patches
+        ]
+    )
+    lefts, bottoms, rights, tops = cards[:, 0, 0], cards[:, 0, 1], cards[:, 1, 0], cards[:, 1, 1]
+
+    def alpha(x, y):
+        return pixels[min(height - 1, int((1 - y) * height)), min(width - 1, int(x * width)), 3]
+
+    for x, y in itertools.product((0, 0.99999), repeat=2):
+        assert alpha(x, y) == 0
+    gutters = [(rights[0] + lefts[1]) / 2, (rights[1] + lefts[2]) / 2]
+    for x, y in itertools.product(gutters, (0.02, 0.3, 0.7, 0.98)):
+        assert alpha(x, y) == 0
+    for x in (0.02, 0.4, 0.6, 0.98):
+        assert alpha(x, (bottoms[0] + tops[3]) / 2) == 0
+    for left, bottom, right, top in zip(lefts, bottoms, rights, tops):
+        for x, y in itertools.product((left + 0.004, right - 0.004), (bottom + 0.03, top - 0.03)):
+            assert tuple(pixels[int((1 - y) * height), int(x * width)]) == (255, 255, 255, 255)
+
+
+def test_no_pixel_of_a_card_lets_the_page_shine_through(png):
+    alpha = np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))[..., 3]
+    clear = (alpha == 0).mean()
+    assert 0.01 < clear < 0.1
+    assert ((alpha > 0) & (alpha < 255)).mean() < 0.005  # the edges of the cards
+
+
+def test_the_colours_of_the_data_come_through_the_palette(png):
+    image = Image.open(io.BytesIO(png))
+    palette = np.reshape(image.getpalette(), (-1, 3))[np.unique(np.asarray(image))].tolist()
+    for colour in ("#1f77b4", "#ff7f0e", "#2ca02c", "#f093fb", "#000000", "#ffffff"):
+        assert [round(255 * part) for part in to_rgb(colour)] in palette
+
+
+def test_the_palette_changes_no_pixel_by_much():
+    figure = draw_dashboard(*run("default"))
+    image = np.asarray(Image.open(io.BytesIO(render_png(figure, 100))).convert("RGBA")).astype(int)
+    figure.canvas.draw()
+    exact = np.asarray(figure.canvas.buffer_rgba()).astype(int)
+    difference = np.abs(image - exact).max(axis=-1)
+    assert image.shape == exact.shape
+    assert (difference > 0).mean() < 0.03
+    assert (difference > 32).mean() < 0.0005  # of the edges of letters and dots, in their rarer shades
+    assert difference.max() < 128
+
+
+@pytest.mark.parametrize("dpi", [10, 72, 150])
+def test_another_resolution_is_another_size(dpi):
+    image = Image.open(io.BytesIO(render_png(draw_dashboard(*run("7 days")), dpi)))
+    assert image.size == (18 * dpi, 10 * dpi)
+    assert image.info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
+
+
+def test_the_same_history_is_the_same_picture():
+    pictures = {render_png(draw_dashboard(*run("default")), 40) for _ in range(2)}
+    assert len(pictures) == 1
+
+
+@pytest.mark.parametrize("name", ["odd names", "365 days", "one day", "nothing"])
+def test_odd_and_long_and_empty_histories_render_without_a_warning(name):
+    assert render_png(draw_dashboard(*(run(name) if name in SCENARIOS else empty())), 30).startswith(b"\x89PNG")

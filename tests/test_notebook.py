@@ -1,0 +1,200 @@
+"""The two uses in a notebook, in a real kernel: the whole file pasted in a cell, and the class step by step."""
+
+import base64
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+import gitops_automation as gitops
+
+# the packages that run the kernel may warn on their own account; what is in the kernel may not
+pytestmark = [
+    pytest.mark.filterwarnings(f"default:::{package}")
+    for package in ("asyncio", "jupyter_client", "jupyter_core", "nbclient", "tornado", "zmq")
+]
+
+MODULE = Path(gitops.__file__).resolve()
+
+STEPS = """\
+gitops = GitOpsAutomation(seed=7, end="2026-01-31", output_dir="steps")
+gitops.simulate_git_activity(days=30)
+gitops.simulate_deployments()
+gitops.simulate_rollbacks()
+gitops.calculate_dora_metrics()
+gitops.generate_report()
+"""
+
+CELLS = {
+    "the class": f"import sys\nsys.path.insert(0, {str(MODULE.parent)!r})\n"
+    "from gitops_automation import GitOpsAutomation, GitOpsError, Scenario\n",
+    "the steps": STEPS,
+    "the picture last": "gitops.visualize_metrics(dpi=60)",
+    "the picture in mid-cell": "path = gitops.visualize_metrics(dpi=60)\nprint('after', path.name)\n1 + 1",
+    "the picture in a loop": "for _ in range(2):\n    gitops.visualize_metrics(dpi=60)\n",
+    "a table": "gitops.deployments.head()",
+    "an open figure of the user": "from matplotlib import pyplot\npyplot.plot([1])\ngitops.visualize_metrics(dpi=60)\n",
+    "bad days": "gitops.simulate_git_activity(days=0)",
+    "a step too early": "GitOpsAutomation().visualize_metrics()",
+    "an error that is caught": "try:\n    GitOpsAutomation(seed=-1)\nexcept GitOpsError as error:\n    print(error)\n",
+    "the paste": MODULE.read_text(encoding="utf-8"),
+    "main once more": "x = 1\nmain()",
+    "main with arguments": 'main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard"])',
+    "main with bad arguments": 'main(["--days", "0"])',
+    "main with an unknown option": 'main(["--no-such-option"])',
+    "what the paste defined": "GitOpsAutomation.__module__, GitOpsAutomation(seed=7).environments",
+    "still alive": "print('alive')",
+}
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """{cell: its outputs}, of one session of a kernel with the interpreter that runs the tests."""
+    home = tmp_path_factory.mktemp("jupyter")
+    spec = home / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": kernel, "display_name": "test", "language": "python"}))
+    folders = ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    variables = {**{name: str(home) for name in folders}, "JUPYTER_PLATFORM_DIRS": "1"}
+    with mock.patch.dict(os.environ, variables):
+        from nbclient import NotebookClient
+        from nbformat import v4
+
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in CELLS.values()])
+        NotebookClient(
+            notebook, kernel_name="python3", timeout=120, allow_errors=True, resources={"metadata": {"path": str(home)}}
+        ).execute()
+    return dict(zip(CELLS, ([dict(output) for output in cell.outputs] for cell in notebook.cells)))
+
+
+def pictures(cell):
+    """The PNG files that a cell shows."""
+    shown = [output["data"] for output in cell if output["output_type"] in ("display_data", "execute_result")]
+    return [base64.b64decode(data["image/png"]) for data in shown if "image/png" in data]
+
+
+def printed(cell, stream="stdout"):
+    return "".join(output["text"] for output in cell if output.get("name") == stream)
+
+
+def errors(cell):
+    return [(output["ename"], output["evalue"]) for output in cell if output["output_type"] == "error"]
+
+
+WITHOUT_ERROR = [name for name in CELLS if not re.search("bad|too early|unknown option", name)]
+
+
+@pytest.mark.parametrize("name", WITHOUT_ERROR)
+def test_the_cell_runs_without_an_error_or_a_warning(name, outputs):
+    assert errors(outputs[name]) == []
+    assert printed(outputs[name], "stderr") == ""
+    assert "SystemExit" not in str(outputs[name])
+
+
+# ---- The whole file pasted in a cell --------------------------------------------------------------
+
+
+def test_the_pasted_file_shows_the_report_and_exactly_one_picture(outputs):
+    cell = outputs["the paste"]
+    assert len(pictures(cell)) == 1
+    for title in ("GITOPS WORKFLOW AUTOMATION REPORT", "DORA MATURITY ASSESSMENT", "EXECUTIVE SUMMARY"):
+        assert printed(cell).count(title) == 1
+
+
+def test_the_picture_of_the_pasted_file_is_the_whole_dashboard(outputs):
+    (picture,) = pictures(outputs["the paste"])
+    assert picture.startswith(b"\x89PNG")
+    assert [int.from_bytes(picture[i : i + 4], "big") for i in (16, 20)] == [5400, 3000]
+
+
+def test_the_picture_is_shown_once_and_nothing_else_is(outputs):
+    for name in ("the paste", "main once more"):
+        kinds = [output["output_type"] for output in outputs[name]]
+        assert [kind for kind in kinds if kind != "stream"] == ["display_data"]
+
+
+def test_main_called_again_at_the_end_of_a_cell_shows_one_picture(outputs):
+    assert len(pictures(outputs["main once more"])) == 1
+    assert printed(outputs["main once more"]).count("EXECUTIVE SUMMARY") == 1
+
+
+def test_main_takes_arguments_in_a_notebook_too(outputs):
+    cell = outputs["main with arguments"]
+    assert pictures(cell) == []
+    assert re.search(r"^Seed: +7 ", printed(cell), re.MULTILINE)
+
+
+def test_the_pasted_names_can_be_used_afterwards(outputs):
+    (result,) = outputs["what the paste defined"]
+    assert result["data"]["text/plain"] == "('__main__', ['dev', 'staging', 'production'])"
+
+
+# ---- The class, step by step ----------------------------------------------------------------------
+
+
+def test_the_steps_print_the_report_and_show_no_picture(outputs):
+    assert "GITOPS WORKFLOW AUTOMATION REPORT" in printed(outputs["the steps"])
+    assert pictures(outputs["the steps"]) == []
+
+
+@pytest.mark.parametrize("name", ["the picture last", "the picture in mid-cell"])
+def test_the_picture_is_shown_exactly_once_wherever_the_call_stands(name, outputs):
+    assert len(pictures(outputs[name])) == 1
+    assert not [output for output in outputs[name] if "text/html" in output.get("data", {})]
+
+
+def test_the_statements_after_the_picture_run(outputs):
+    cell = outputs["the picture in mid-cell"]
+    assert "after gitops_dashboard.png" in printed(cell)
+    assert [output["data"]["text/plain"] for output in cell if output["output_type"] == "execute_result"] == ["2"]
+
+
+def test_two_calls_show_two_pictures(outputs):
+    assert len(pictures(outputs["the picture in a loop"])) == 2
+
+
+def test_a_figure_that_the_user_drew_is_shown_beside_the_dashboard_once(outputs):
+    shown = pictures(outputs["an open figure of the user"])
+    assert len(shown) == 2
+    assert shown.count(pictures(outputs["the picture last"])[0]) == 1
+
+
+def test_the_same_picture_is_shown_on_each_call(outputs):
+    assert pictures(outputs["the picture last"]) == pictures(outputs["the picture in mid-cell"])
+
+
+def test_a_table_is_shown_as_a_table(outputs):
+    (result,) = outputs["a table"]
+    assert "commit_sha" in result["data"]["text/html"]
+
+
+# ---- Bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bad days", "days must be a positive whole number, not 0"),
+        ("a step too early", "calculate_dora_metrics()"),
+        ("main with bad arguments", "days must be a positive whole number, not 0"),
+        ("main with an unknown option", "--no-such-option"),
+    ],
+)
+def test_bad_input_gives_our_error_and_shows_nothing(name, said, outputs):
+    ((kind, message),) = errors(outputs[name])
+    assert kind == "GitOpsError"
+    assert said in message
+    assert pictures(outputs[name]) == []
+
+
+def test_the_error_can_be_caught_by_its_name(outputs):
+    assert "seed must be" in printed(outputs["an error that is caught"])
+
+
+def test_the_kernel_outlives_all_of_it(outputs):
+    assert printed(outputs["still alive"]) == "alive\n"

@@ -1,0 +1,539 @@
+"""Reporting engine: metrics -> console."""
+
+import itertools
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from plain_model import MONTH, empty_history, simulated, table
+
+import gitops_automation as gitops
+from gitops_automation import (
+    BENCHMARKS,
+    METRICS,
+    History,
+    Scenario,
+    calculate_dora_metrics,
+    calculate_maturity,
+    format_report,
+    format_summary,
+    rate_grade,
+    recommendations,
+)
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+MODULE = Path(gitops.__file__).resolve()
+GOLDEN = Path(__file__).resolve().parent / "golden" / "report_seed_7.txt"
+VALUE_COLUMN = 32
+
+SAMPLE_LABELS = """
+🔄 GitOps Workflow Automation with ArgoCD
+================================================================================
+📝 Generating Git commit history...
+  ✓ Generated
+🚀 Simulating deployments...
+  ✓ Simulated
+    • dev:
+    • staging:
+    • production:
+🔄 Simulating automated rollbacks...
+  ✓ Executed
+    • Success rate:
+📊 Calculating DORA metrics...
+  ✓ Deployment Frequency:
+  ✓ Mean Lead Time:
+  ✓ Change Failure Rate:
+  ✓ MTTR:
+================================================================================
+🔄 GITOPS WORKFLOW AUTOMATION REPORT
+================================================================================
+📝 GIT ACTIVITY
+--------------------------------------------------------------------------------
+Total Commits:
+Contributors:
+Applications:
+Commit Type Breakdown:
+  • feat (features):
+  • fix (bug fixes):
+  • chore (maintenance):
+  • refactor (code cleanup):
+  • perf (performance):
+🚀 DEPLOYMENT METRICS (DORA)
+--------------------------------------------------------------------------------
+Deployment Frequency:
+Total Deployments:
+Mean Lead Time:
+Median Lead Time:
+Change Failure Rate:
+MTTR:
+Deployment Distribution:
+  • Dev:
+  • Staging:
+  • Production:
+✅ SUCCESS RATES BY ENVIRONMENT
+--------------------------------------------------------------------------------
+dev
+staging
+production
+Overall Success Rate:
+🔄 ROLLBACK SUMMARY
+--------------------------------------------------------------------------------
+Total Rollbacks:
+Successful Rollbacks:
+Failed Rollbacks:
+Rollback Success Rate:
+Average Rollback Time:
+Fastest Rollback:
+Slowest Rollback:
+Rollbacks by Environment:
+  • Dev:
+  • Staging:
+  • Production:
+🏆 DORA MATURITY ASSESSMENT
+--------------------------------------------------------------------------------
+Deployment Frequency:
+Lead Time:
+MTTR:
+Change Failure Rate:
+Performance Score:
+Maturity Level:
+Recommendations:
+  •
+================================================================================
+📊 Creating visualizations...
+✓ Visualization saved as
+✅ GitOps automation complete!
+📊 EXECUTIVE SUMMARY:
+  Total Git Commits:
+  Total Deployments:
+  Automated Rollbacks:
+  Deployment Frequency:
+  Average Lead Time:
+  Change Failure Rate:
+  MTTR:
+  Overall Maturity:
+🏆 Performance Tier:
+""".strip("\n").splitlines()
+
+ELITE = {
+    "deployment_frequency": 2.0,
+    "mean_lead_time": 12.0,
+    "median_lead_time": 11.0,
+    "lead_time_hours_by_environment": {"dev": 0.0, "staging": 3.0, "production": 9.0},
+    "success_rates": {"dev": 96.0, "staging": 93.0, "production": 97.0},
+    "overall_success_rate": 95.0,
+    "change_failure_rate": 5.0,
+    "mttr_minutes": 10.0,
+    "production_deployment_frequency": 0.5,
+    "total_deployments": 60,
+    "failed_deployments": 3,
+    "total_rollbacks": 3,
+    "successful_rollbacks": 3,
+    "failures_without_rollback": 0,
+    "failure_reasons": {"OOMKilled": 2, "CrashLoopBackOff": 1},
+    "failure_reasons_by_environment": {"dev": {"CrashLoopBackOff": 1}, "staging": {"OOMKilled": 2}, "production": {}},
+}
+MISSED = {
+    "deployment_frequency": {"deployment_frequency": 0.4, "total_deployments": 12},
+    "mean_lead_time": {
+        "mean_lead_time": 36.0,
+        "lead_time_hours_by_environment": {"dev": 0.0, "staging": 27.0, "production": 9.0},
+    },
+    "mttr_minutes": {"mttr_minutes": 90.0},
+    "change_failure_rate": {
+        "change_failure_rate": 18.0,
+        "success_rates": {"dev": 96.0, "staging": 70.0, "production": 97.0},
+    },
+}
+
+
+LEVELS = ["🏆 ELITE PERFORMER", "🥈 HIGH PERFORMER", "🥉 MEDIUM PERFORMER", "📈 NEEDS IMPROVEMENT"]
+
+
+def elite_but_for(*keys, **other):
+    """Metrics that miss these benchmarks and meet the others."""
+    metrics = dict(ELITE)
+    for key in keys:
+        metrics.update(MISSED[key])
+    return {**metrics, **other}
+
+
+def report_of(scenario=None, seed=7, window=MONTH):
+    """The report of a simulated history."""
+    history, flow = simulated(scenario or Scenario(), seed, window)
+    return format_report(history, calculate_dora_metrics(history), flow, seed)
+
+
+def section(report, title):
+    """The lines under a title of the report."""
+    lines = report.splitlines()
+    start = next(i for i, line in enumerate(lines) if title in line) + 2
+    length = next(i for i, line in enumerate(lines[start:]) if re.match(r"[^\w\s•⚪🟢🟡🔴]", line))
+    return lines[start : start + length]
+
+
+def labelled(lines):
+    """(label, its value, the column of the value) of each `label: value` line."""
+    matches = (re.match(r"( *(?:• )?[^:]+(?:: [a-z ]+)?:)( +)(\S.*)", line) for line in lines)
+    return [(match[1], match[3], match.start(3)) for match in matches if match]
+
+
+def hand_written(*failures, good):
+    """A history of deployments by (environment, reason), with `good` ones in each environment."""
+    places = [(name, None) for name, count in good.items() for _ in range(count)] + list(failures)
+    commits, deployments = [], []
+    for i, (name, reason) in enumerate(places):
+        moment = MONTH.start.value // 10**9 + 60 * i
+        sha = "%040x" % i
+        status = ("Failed", "Degraded") if reason else ("Synced", "Healthy")
+        commits.append((sha, gitops.pd.Timestamp(moment, unit="s", tz="UTC"), "a", "feat", "x", "main", "m", 1))
+        deployments.append((commits[-1][1], "x", name, sha, *status, 30, reason))
+    deployments = table("deployments", *deployments)
+    rollbacks = gitops.simulate_rollbacks(deployments, gitops.RollbackPolicy(success_rate=1), 1)
+    return History(table("git_commits", *commits), deployments, rollbacks, MONTH, tuple(good))
+
+
+# ---- The whole console ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory):
+    """What the program prints with seed 7."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(MODULE), "--seed", "7", "--end", "2026-01-31"],
+        cwd=str(tmp_path_factory.mktemp("run")),
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        check=True,
+    )
+    assert run.stderr == b""
+    return run.stdout.decode("utf-8").replace("\r\n", "\n").replace("output\\", "output/")
+
+
+def test_the_console_output_of_seed_7_is_the_kept_one(console):
+    """After a change that is meant, keep the new output (and read its difference) with:
+    python gitops_automation.py --seed 7 --end 2026-01-31 > tests/golden/report_seed_7.txt"""
+    assert console == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_every_line_of_the_sample_output_is_there_in_its_order(console):
+    lines = iter(console.splitlines())
+    for label in SAMPLE_LABELS:
+        assert any(line.startswith(label) or line[1:].strip().startswith(label) for line in lines), label
+
+
+def test_no_line_ends_in_blanks_and_no_two_lines_are_empty_in_a_row(console):
+    assert not re.search(r"[ \t]\n", console)
+    assert "\n\n\n" not in console
+
+
+def test_the_progress_the_report_and_the_summary_agree(console):
+    for label, unit in {
+        "Deployment Frequency": "/day",
+        "Change Failure Rate": "%",
+        "MTTR": " minutes",
+        "(?:Mean|Average) Lead Time": " hours",
+    }.items():
+        assert len(set(re.findall(label + r": +([\d.]+)" + unit + "$", console, re.MULTILINE))) == 1
+    commits = re.findall(r"(?:Generated|Total (?:Git )?Commits:) +(\d+)", console)
+    assert len(commits) == 3
+    assert len(set(commits)) == 1
+
+
+# ---- Columns --------------------------------------------------------------------------------------
+
+
+def sections_in_columns(report, summary):
+    """The lines of each part of the report whose values share a column."""
+    return {
+        "head": report.splitlines()[3:5],
+        "git": section(report, "GIT ACTIVITY"),
+        "dora": section(report, "DEPLOYMENT METRICS"),
+        "rollbacks": section(report, "ROLLBACK SUMMARY"),
+        "summary": summary.splitlines()[1:9],
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_values_line_up_in_one_column(seed):
+    history, flow = simulated(Scenario().with_environment("production", approval_rate=0.5), seed)
+    metrics = calculate_dora_metrics(history)
+    parts = sections_in_columns(format_report(history, metrics, flow, seed), format_summary(history, metrics))
+    for name, lines in parts.items():
+        rows = labelled(lines)
+        assert len(rows) >= 2, name
+        for label, value, column in rows:
+            assert column == max(VALUE_COLUMN, len(label) + 1), (name, label, value)
+
+
+def test_the_success_rates_line_up_among_themselves():
+    for scenario in (Scenario(), Scenario(environments=(gitops.Environment("a"), gitops.Environment("b" * 30)))):
+        lines = [line for line in section(report_of(scenario), "SUCCESS RATES") if "successful" in line]
+        assert len({re.search(r"\d+\.\d\d%|n/a", line).start() for line in lines}) == 1
+        assert len({line.index("(") for line in lines}) == 1
+
+
+def test_the_verdicts_line_up_among_themselves():
+    lines = [line for line in section(report_of(), "MATURITY ASSESSMENT") if "target" in line or "achieved" in line]
+    assert len(lines[:4]) == 4
+    assert len({re.search("[✅❌⚪]", line).start() for line in lines[:4]}) == 1
+
+
+# ---- Single sections ------------------------------------------------------------------------------
+
+
+def test_the_shares_of_a_breakdown_add_up_to_all():
+    report = report_of()
+    for title, heading in (
+        ("GIT ACTIVITY", "Commit Type Breakdown:"),
+        ("DEPLOYMENT METRICS", "Deployment Distribution:"),
+        ("ROLLBACK SUMMARY", "Rollbacks by Environment:"),
+        ("DEPLOYMENT METRICS", "Where the Lead Time Goes:"),
+    ):
+        lines = section(report, title)
+        rows = itertools.takewhile(lambda line: line.startswith("  •"), lines[lines.index(heading) + 1 :])
+        shares = [float(re.search(r"\(([\d.]+)%\)", line)[1]) for line in rows]
+        assert len(shares) >= 3
+        assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares) + 1e-9)
+
+
+def test_the_counts_of_the_report_are_those_of_the_tables():
+    history, flow = simulated(Scenario(), 7)
+    report = format_report(history, calculate_dora_metrics(history), flow, 7)
+    rows = {label.strip(" •"): value for label, value, _ in labelled(report.splitlines())}
+    assert rows["Total Commits:"] == str(len(history.git_commits))
+    assert rows["Contributors:"] == str(history.git_commits["author"].nunique())
+    assert rows["Applications:"] == str(history.git_commits["application"].nunique())
+    assert rows["Total Deployments:"] == str(len(history.deployments))
+    assert rows["Superseded by a newer one:"] == str(flow["superseded"].sum())
+    assert rows["In flight at the end:"] == str(flow["in_flight"].sum())
+    assert rows["Total Rollbacks:"] == str(len(history.rollbacks))
+    assert rows["Successful Rollbacks:"] == str(history.rollbacks["success"].sum())
+    assert rows["Failed Rollbacks:"] == str((~history.rollbacks["success"]).sum())
+    minutes = history.rollbacks.loc[history.rollbacks["success"], "duration_min"]
+    assert rows["Fastest Rollback:"] == f"{minutes.min():.1f} minutes"
+    assert rows["Slowest Rollback:"] == f"{minutes.max():.1f} minutes"
+
+
+def test_the_seed_and_the_window_are_told():
+    report = report_of(seed=4711)
+    assert re.search(r"^Seed: +4711\b", report, re.MULTILINE)
+    assert re.search(r"^Window \(UTC\): +2026-01-01 to 2026-01-30 \(30 days\)$", report, re.MULTILINE)
+
+
+def test_what_only_a_simulation_knows_is_left_out_of_other_reports():
+    history, _ = simulated(Scenario(), 7)
+    report = format_report(history, calculate_dora_metrics(history))
+    assert "Seed" not in report
+    assert "Superseded" not in report
+    assert "In flight" not in report
+
+
+def test_releases_held_by_a_gate_are_told_where_there_are_some():
+    gated = Scenario().with_environment("production", approval_rate=0.5)
+    assert re.search(r"Held by an approval gate: +[1-9]", report_of(gated))
+    assert "Held by" not in report_of()
+
+
+def test_failures_without_an_earlier_release_are_told():
+    never = Scenario().with_environment("dev", success_rate=0)
+    history, flow = simulated(never, 7)
+    report = format_report(history, calculate_dora_metrics(history), flow, 7)
+    assert re.search(rf"^No Earlier Release: +{len(history.deployments)}$", report, re.MULTILINE)
+
+
+def test_the_three_main_reasons_are_told_the_most_frequent_first():
+    history, _ = simulated(Scenario(), 7)
+    lines = section(report_of(), "ROLLBACK SUMMARY")
+    rows = lines[lines.index("Main Failure Reasons:") + 1 :][:3]
+    counts = history.deployments["failure_reason"].value_counts()
+    for row, count in zip(rows, counts.iloc[:3]):
+        assert re.search(rf": +{count} \(", row)
+        assert counts[re.match(r"  • (.+?): +\d", row)[1]] == count
+
+
+@pytest.mark.parametrize(
+    ("rate", "icon"),
+    [(100.0, "🟢"), (95.0, "🟢"), (94.99, "🟡"), (90.0, "🟡"), (89.99, "🔴"), (0.0, "🔴"), (math.nan, "⚪")],
+)
+def test_the_icon_of_a_success_rate_follows_the_thresholds(rate, icon):
+    assert rate_grade(rate)[0] == icon
+    history = empty_history()
+    report = format_report(history, {**ELITE, "success_rates": {"dev": rate, "staging": 96.0, "production": 93.0}})
+    lines = section(report, "SUCCESS RATES")
+    assert lines[0].startswith(f"{icon} dev ")
+    assert lines[1].startswith("🟢 staging ")
+    assert lines[2].startswith("🟡 production ")
+
+
+# ---- Empty and short histories --------------------------------------------------------------------
+
+
+def test_an_empty_history_prints_not_available_and_never_nan():
+    history = empty_history()
+    metrics = calculate_dora_metrics(history)
+    text = format_report(history, metrics) + "\n" + format_summary(history, metrics)
+    assert not re.search(r"\bnan\b", text, re.IGNORECASE)
+    for label in ("Mean Lead Time", "Median Lead Time", "Change Failure Rate", "MTTR", "Overall Success Rate"):
+        assert re.search(rf"^{label}: +n/a", text, re.MULTILINE), label
+    for label in ("Rollback Success Rate", "Average Rollback Time", "Fastest Rollback", "Slowest Rollback"):
+        assert re.search(rf"^{label}: +n/a$", text, re.MULTILINE), label
+    assert "Performance Score: 0/4" in text
+    assert "Maturity Level: 📈 NEEDS IMPROVEMENT" in text
+
+
+@pytest.mark.parametrize("days", [None, 1, 2, 30])
+def test_no_heading_stands_over_nothing(days):
+    history, flow = simulated(Scenario(), 7, gitops.Window.before(MONTH.end, days)) if days else (empty_history(), None)
+    lines = format_report(history, calculate_dora_metrics(history), flow).splitlines()
+    for line, following in zip(lines, lines[1:]):
+        if line.endswith(":"):
+            assert following.startswith("  "), line
+
+
+def test_a_window_in_which_nothing_reached_production_says_so():
+    report = report_of(window=gitops.Window.before(MONTH.end, 1))
+    assert re.search(r"^⚪ production +n/a +\(0/0 successful\)$", report, re.MULTILINE)
+    assert re.search(r"^Mean Lead Time: +n/a$", report, re.MULTILINE)
+    assert "Where the Lead Time Goes" not in report
+    assert "no change reached production" in report
+    assert not re.search(r"\bnan\b", report)
+
+
+def test_no_failure_at_all_is_told_as_met_without_a_number():
+    history = hand_written(good={"dev": 40, "production": 40})
+    report = format_report(history, calculate_dora_metrics(history))
+    assert re.search(r"^MTTR: +n/a$", report, re.MULTILINE)
+    assert re.search(r"^MTTR: +✅ Elite .*no deployment failed", report, re.MULTILINE)
+    assert re.search(r"^Total Rollbacks: +0$", report, re.MULTILINE)
+    assert "Main Failure Reasons" not in report
+
+
+# ---- Maturity -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failures", "rollback_succeeds", "met"),
+    [(0, True, True), (1, True, True), (1, False, False)],
+    ids=["nothing failed", "a rollback succeeded", "no rollback succeeded"],
+)
+def test_recovery_without_a_number_counts_as_met_only_where_nothing_failed(failures, rollback_succeeds, met):
+    history = hand_written(*[("production", "OOMKilled")] * failures, good={"dev": 40, "production": 10})
+    policy = gitops.RollbackPolicy(success_rate=int(rollback_succeeds))
+    history = history._replace(rollbacks=gitops.simulate_rollbacks(history.deployments, policy, 1))
+    metrics = calculate_dora_metrics(history)
+    assert math.isnan(metrics["mttr_minutes"]) == (not failures or not rollback_succeeds)
+    assert gitops.is_elite("mttr_minutes", metrics) is met
+    assert any("MTTR" in advice for advice in recommendations(metrics)) is not met
+
+
+def test_recovery_counts_for_nothing_where_nothing_was_deployed():
+    metrics = calculate_dora_metrics(empty_history())
+    assert not any(gitops.is_elite(key, metrics) for key in BENCHMARKS)
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_score_level_and_summary_of_the_report_agree(count):
+    for missed in itertools.combinations(BENCHMARKS, count):
+        metrics, history = elite_but_for(*missed), empty_history()
+        report, summary = format_report(history, metrics), format_summary(history, metrics)
+        level = LEVELS[min(count, 3)]
+        assert calculate_maturity(metrics) == level
+        assert f"Performance Score: {4 - count}/4 metrics meeting elite criteria" in report
+        assert f"Maturity Level: {level}\n" in report
+        assert report.count("✅ Elite (") == 4 - count
+        assert report.count("❌ Needs Improvement (") == count
+        assert re.search(rf"^  Overall Maturity: +{level[2:]}$", summary, re.MULTILINE)
+
+
+def test_the_share_of_teams_is_said_to_be_indicative_where_one_is_printed():
+    tiers = [format_summary(empty_history(), elite_but_for(*list(BENCHMARKS)[:n])).splitlines()[-1] for n in range(5)]
+    assert "Top 7%" in tiers[0]
+    assert "Top 25%" in tiers[1]
+    for tier in tiers:
+        assert tier.startswith("🏆 Performance Tier: ")
+        assert ("indicative" in tier) == ("%" in tier)
+
+
+# ---- Recommendations ------------------------------------------------------------------------------
+
+
+def test_nothing_missed_is_one_line_that_says_so():
+    (advice,) = recommendations(ELITE)
+    assert "all four targets are met" in advice
+    assert not any(METRICS[key].label in advice for key in BENCHMARKS)
+    assert format_report(empty_history(), ELITE).count("\nRecommendations:\n  • ") == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("deployment_frequency", ["Deployment Frequency", "0.40/day", "60% below", "1/day", "12 deployments"]),
+        ("mean_lead_time", ["Lead Time", "36.00h", "50% above", "24h", "staging", "75%", "27.0h"]),
+        ("mttr_minutes", ["MTTR", "90.00min", "50% above", "60min", "3 rollbacks"]),
+        ("change_failure_rate", ["Change Failure Rate", "18.00%", "20% above", "15%", "staging", "30.0%", "OOMKilled"]),
+    ],
+)
+def test_a_single_missed_target_is_one_advice_with_its_gap_its_limit_and_its_cause(key, words):
+    (advice,) = recommendations(elite_but_for(key))
+    assert "\n" not in advice
+    for word in words:
+        assert word in advice
+
+
+@pytest.mark.parametrize("count", range(1, 5))
+def test_each_missed_target_has_its_own_advice_in_the_order_of_the_benchmarks(count):
+    for missed in itertools.combinations(BENCHMARKS, count):
+        advices = recommendations(elite_but_for(*missed))
+        assert len(advices) == count
+        for key, advice in zip(missed, advices):
+            assert advice.startswith(METRICS[key].label)
+
+
+def test_recovery_that_could_not_be_measured_is_one_advice_with_its_cause():
+    metrics = elite_but_for(mttr_minutes=math.nan, successful_rollbacks=0)
+    (advice,) = recommendations(metrics)
+    assert advice.startswith("MTTR could not be measured")
+    assert "3 failures" in advice
+    assert "nan" not in advice
+
+
+def test_advice_for_an_empty_history_says_that_there_is_nothing_to_measure():
+    advices = recommendations(calculate_dora_metrics(empty_history()))
+    assert len(advices) == 4
+    assert not any(re.search(r"\bnan\b", advice) for advice in advices)
+    for advice in advices[1:]:
+        assert "could not be measured" in advice
+        assert "measure more days" in advice
+    assert "make changes smaller" not in advices[0]
+
+
+@pytest.mark.parametrize("key", list(BENCHMARKS))
+def test_a_value_at_or_just_beyond_its_limit_is_not_said_to_miss_it_by_nothing(key):
+    better, limit, _ = BENCHMARKS[key]
+    for value in (float(limit), limit * (1.001 if better == "<" else 0.999)):
+        (advice,) = recommendations({**elite_but_for(key), key: value})
+        assert " 0%" not in advice
+
+
+def test_the_reason_given_for_an_environment_is_one_of_its_own():
+    failures = [("dev", "CrashLoopBackOff")] * 5 + [("production", "OOMKilled")] * 2
+    metrics = calculate_dora_metrics(hand_written(*failures, good={"dev": 25, "production": 2}))
+    (advice,) = [advice for advice in recommendations(metrics) if advice.startswith("Change Failure Rate")]
+    assert "production fails most (50.0%)" in advice
+    assert "OOMKilled" in advice
+    assert "CrashLoopBackOff" not in advice
+
+
+def test_the_wait_to_blame_is_the_longest_one():
+    for worst in ("dev", "staging", "production"):
+        parts = {name: 20.0 if name == worst else 8.0 for name in ("dev", "staging", "production")}
+        (advice,) = recommendations({**ELITE, "mean_lead_time": 36.0, "lead_time_hours_by_environment": parts})
+        assert f"into {worst}" in advice
+        assert "56%" in advice
