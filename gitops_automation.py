@@ -309,7 +309,6 @@ def _check_deployments(deployments: pd.DataFrame, history: History) -> None:
 def _check_rollbacks(rollbacks: pd.DataFrame, history: History) -> None:
     assert rollbacks["environment"].isin(history.environments).all(), "rollbacks: unknown environment"
     assert (rollbacks["duration_min"] >= 0).all(), "rollbacks: negative duration"
-    assert (rollbacks["from_commit"] != rollbacks["to_commit"]).all(), "rollbacks: to the release that failed"
     assert len(rollbacks) <= (history.deployments["health"] == DEGRADED).sum(), "rollbacks: more than failures"
 
 
@@ -520,7 +519,7 @@ class Scenario:
 
     def to_json(self) -> str:
         """The scenario as a JSON document that `from_json` reads back to an equal one."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False)
+        return json.dumps(dataclasses.asdict(self), indent=2)  # ASCII: whatever a shell redirects it as
 
     @classmethod
     def from_json(cls, text: str) -> Scenario:
@@ -2354,7 +2353,7 @@ The simulated days end yesterday (UTC) unless --end says otherwise. Exit status:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
-        raise GitOpsError(_one_line(message, 500))
+        raise GitOpsError(f"{_one_line(message, 500)}; -h lists the options")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -2391,7 +2390,7 @@ def _parser() -> argparse.ArgumentParser:
 def _whole_number(name: str, text: Optional[str]) -> Optional[int]:
     if text is None:
         return None
-    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if not re.fullmatch(r"[+-]?[0-9]{1,19}", text):
         raise GitOpsError(f"--{name} must be a whole number, not {_quote(text)}")
     return int(text)
 
@@ -2402,7 +2401,8 @@ def _read_scenario(path: Optional[str]) -> Scenario:
     try:
         return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise GitOpsError(f"cannot read the configuration {_one_line(path)}: {_one_line(error)}") from None
+        problem = f"cannot read the configuration {_one_line(path)}: {_one_line(error)}"
+        raise GitOpsError(f"{problem}; --print-config prints one to begin with") from None
     except GitOpsError as error:
         raise GitOpsError(f"{_one_line(path)}: {error}") from None
 
@@ -2427,7 +2427,7 @@ def _run(options: argparse.Namespace) -> None:
     if alerts is not None and alerts.problem:
         _complain("warning", f"{alerts.undelivered} rollback alerts did not reach {alerts.host}: {alerts.problem}")
     if options.json:
-        _say(json.dumps(gitops.document(), indent=2, ensure_ascii=False))
+        _say(json.dumps(gitops.document(), indent=2))
 
 
 def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> None:
@@ -2450,8 +2450,12 @@ def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, 
 
 def _check_output(folder: Path) -> None:
     """Refuse an output folder that cannot be written before the work, not after it."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        writable = existing.is_dir() and os.access(existing, os.W_OK)
+    except (OSError, ValueError):
+        writable = False
+    if not writable:
         raise GitOpsError(f"cannot write into {_one_line(folder)}; --output takes a folder")
 
 
@@ -2467,15 +2471,24 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if _kernel() is not None:
         return _run(_parser().parse_args(argv or []))
     try:
-        _run(_parser().parse_args(argv))
-        sys.stdout.flush()
+        _run_and_flush(argv)
     except GitOpsError as error:
         sys.exit(_complain("error", str(error)))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:
-        # the reader has gone: keep the interpreter from flushing into the closed pipe once more
+    except OSError as error:
+        # keep the interpreter from flushing into what is closed or full once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.exit(_complain("error", f"cannot print: {error}; give the output a place with room"))
+
+
+def _run_and_flush(argv: Optional[Sequence[str]]) -> None:
+    try:
+        _run(_parser().parse_args(argv))
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -326,7 +326,6 @@ UNUSABLE = [
     "http://" + SECRET,
     "https://:443" + SECRET,
     "http://[::1" + SECRET,
-    "http://[nonsense]" + SECRET,
     "http://127.0.0.1:s3cr3t/",
     "http://127.0.0.1:99999" + SECRET,
     "http://user:s3cr3t@127.0.0.1/",

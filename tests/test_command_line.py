@@ -134,7 +134,7 @@ def test_the_seed_that_a_run_prints_repeats_it(capsys):
     assert called(capsys, "--no-dashboard", "--end", "2026-01-31")[1] != free
 
 
-@pytest.mark.parametrize("seed", ["0", "007", "4611686018427387904", "9223372036854775808"])
+@pytest.mark.parametrize("seed", ["0", "007", "4611686018427387904", "9223372036854775807"])
 def test_every_seed_that_the_class_takes_is_taken(capsys, seed):
     status, out, err = called(capsys, "--seed", seed, "--end", "2026-01-31", "--no-dashboard", "--days", "2")
     assert (status, err) == (0, "")
@@ -355,7 +355,8 @@ BAD_OPTIONS = {
     "seed negative": (["--seed", "-1"], "-1", "whole number"),
     "seed a fraction": (["--seed", "1e3"], "1e3", "whole number"),
     "seed a word": (["--seed", "lucky"], "lucky", "whole number"),
-    "seed too large": (["--seed", "99999999999999999999"], "99999999999999999999", "9223372036854775808"),
+    "seed too large": (["--seed", "9223372036854775808"], "9223372036854775808", "to 9223372036854775807"),
+    "seed endless": (["--seed", HUGE], "99999", "whole number"),
     "dpi none": (["--dpi", "0"], "0", "from 10 to 1200"),
     "dpi below": (["--dpi", "9"], "9", "from 10 to 1200"),
     "dpi above": (["--dpi", "1201"], "1201", "from 10 to 1200"),
@@ -368,7 +369,7 @@ BAD_OPTIONS = {
     "end with a time": (["--end", "2026-01-31T12:00"], "2026-01-31T12:00", "2026-01-31"),
     "end another order": (["--end", "31.01.2026"], "31.01.2026", "2026-01-31"),
     "end too early": (["--end", "1969-12-31"], "1969-12-31", "1970"),
-    "end too late": (["--end", "2300-01-01"], "2300-01-01", "2199"),
+    "end too late": (["--end", "2201-01-01"], "2201-01-01", "2199"),
     "a flag unknown": (["--dasy", "3"], "--dasy", "-h"),
     "a flag abbreviated": (["--day", "3"], "--day", "-h"),
     "an argument too many": (["report"], "report", "-h"),
@@ -518,11 +519,9 @@ def test_a_reader_that_has_gone_is_no_traceback():
     calls = (["--days", "60", *FAST], ["--print-config"], ["-h"], [*FAST, "--json"])
     processes = [start(*arguments, stdout=writer, env=environment()) for arguments in calls]
     os.close(writer)
-    for arguments, process in zip(calls, processes):
-        with process:
-            err = process.communicate(timeout=60)[1]
-        assert (arguments, err) == (arguments, b"")
-        assert process.returncode in (0, 141)
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert said == [b""] * len(calls)
+    assert {process.returncode for process in processes} <= {0, 141}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
