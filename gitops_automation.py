@@ -33,16 +33,21 @@ window and its scenario. What is undefined is NaN in Python, `n/a` in print and 
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import datetime as dt
+import functools
 import hashlib
+import heapq
 import http.client
 import io
+import itertools
 import json
 import math
 import numbers
 import os
+import posixpath
 import re
 import reprlib
 import subprocess
@@ -53,7 +58,22 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    IO,
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
+    Union,
+)
 
 import matplotlib
 import numpy as np
@@ -80,6 +100,8 @@ __all__ = [
     "RollbackPolicy",
     "History",
     "Window",
+    "EnvironmentRules",
+    "production_metrics",
     "calculate_dora_metrics",
     "calculate_maturity",
     "check_history",
@@ -156,13 +178,24 @@ class Window(NamedTuple):
 
 
 class History(NamedTuple):
-    """What happened: the three tables, the window they cover and the environments in promotion order."""
+    """What happened: the three tables, the window they cover and the environments in promotion order.
+
+    The rest is known of real deployments alone. `changes`: a row is a commit in the first deployment
+    to an environment that contains it (application, environment, commit_sha, committed, deployed).
+    `coverage`: a row is an Argo CD application and what its history really covers (application,
+    environment, rule, from, to, truncated, syncs, deployments, argocd_name). `undated`: how many
+    revisions could not be dated, by reason. `failures_observable`: whether failures could have been seen.
+    """
 
     git_commits: pd.DataFrame
     deployments: pd.DataFrame
     rollbacks: pd.DataFrame
     window: Window
     environments: Tuple[str, ...]
+    changes: Optional[pd.DataFrame] = None
+    coverage: Optional[pd.DataFrame] = None
+    undated: Mapping[str, int] = {}
+    failures_observable: bool = True
 
     @property
     def production(self) -> str:
@@ -815,22 +848,29 @@ class GitLog(NamedTuple):
 
 def _commits_of_log(log: GitLog, repository: str, branch: str, applications: Sequence[str]) -> pd.DataFrame:
     subject = pd.Series(log.subject, dtype=object)
-    head = subject.str.extract(r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:", expand=True)
-    type_ = head["type"].astype(object).str.lower()
-    scope = head["scope"].astype(object)
+    scope = subject.str.extract(_CONVENTIONAL, expand=True)["scope"].astype(object)
     return as_table(
         "git_commits",
         {
             "sha": log.sha,
             "timestamp": log.seconds,
             "author": log.author,
-            "type": type_.where(type_.isin(list(COMMIT_TYPES)), "other"),
+            "type": _commit_types(subject),
             "application": scope.where(scope.isin(list(applications)), repository),
             "branch": _words(np.zeros(len(subject), np.int8), [branch]),
             "message": log.subject,
             "files_changed": log.files,
         },
     )
+
+
+_CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
+
+
+def _commit_types(subject: pd.Series) -> pd.Series:
+    """The Conventional Commits type of each subject, `other` if it has none that is known."""
+    type_ = subject.str.extract(_CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
+    return type_.where(type_.isin(list(COMMIT_TYPES)), "other").astype(object)
 
 
 def _parse_git_log(chunks: Iterator[bytes], marker: bytes = b"/") -> GitLog:
@@ -869,26 +909,181 @@ def _decoded(tokens: np.ndarray) -> np.ndarray:
     return pd.Series(text.split("\n"), dtype=object).str[1:].to_numpy(object)
 
 
+class GitGraph:
+    """The commits that some revisions contain, for asking what lies between two of them.
+
+    Two `git` processes read it, however many revisions there are: one finds the objects (and peels
+    tags), one walks. `commit[revision]` is the commit, `tree[revision, path]` the object at a path.
+    """
+
+    def __init__(self, repo: Union[str, os.PathLike], places: Iterable[Tuple[str, str]]) -> None:
+        places = list(dict.fromkeys(places))
+        revisions = list(dict.fromkeys(revision for revision, _ in places))
+        names = [f"{revision}^{{commit}}" for revision in revisions]
+        names += [f"{revision}^{{commit}}:{path}" if path else f"{revision}^{{tree}}" for revision, path in places]
+        objects = _git_objects(repo, names)
+        self.commit = {revision: found for revision, found in zip(revisions, objects) if found}
+        self.tree = {place: found for place, found in zip(places, objects[len(revisions) :]) if found}
+        self.log = self._walk(repo, sorted(set(self.commit.values())))
+        self.positions = {sha: position for position, sha in enumerate(self.log.sha)}
+        self._between: Dict[Tuple[str, str], List[int]] = {}
+
+    @staticmethod
+    def _walk(repo: Union[str, os.PathLike], commits: Sequence[str]) -> GitGraphLog:
+        if not commits:
+            return GitGraphLog([], [], [], [], [], [], [])
+        marker = f"/{os.urandom(8).hex()}"
+        form = f"--format=tformat:{marker}%H%x00p%P%x00%ct%x00a%an%x00s%s%x00b%b"
+        revisions = "\n".join(commits).encode()
+        chunks = _git_stream(repo, *_GIT_GRAPH, form, separator=b"\0" + marker.encode(), stdin=revisions)
+        parts = [_parse_graph_chunk(chunk, marker) for chunk in chunks]
+        return GitGraphLog(*(list(itertools.chain.from_iterable(columns)) for columns in zip(*parts)))
+
+    def between(self, old: str, new: str) -> List[int]:
+        """Positions in the log of the commits that `new` contains and `old` does not, newest first."""
+        if (old, new) not in self._between:
+            self._between[old, new] = self._search(self.positions[old], self.positions[new])
+        return self._between[old, new]
+
+    def _search(self, old: int, new: int) -> List[int]:
+        """Walk down from both ends, children before parents, until only what `old` contains is left."""
+        in_old = {old: True}
+        in_old.setdefault(new, False)
+        queue, wanted, found = sorted(in_old), int(old != new), []
+        while wanted:
+            position = heapq.heappop(queue)
+            if not in_old[position]:
+                wanted -= 1
+                found.append(position)
+            for sha in self.log.parents[position]:
+                parent = self.positions.get(sha)
+                if parent is None:
+                    continue  # beyond a shallow clone's edge
+                if parent not in in_old:
+                    heapq.heappush(queue, parent)
+                    in_old[parent] = in_old[position]
+                    wanted += not in_old[position]
+                elif in_old[position] and not in_old[parent]:
+                    in_old[parent] = True
+                    wanted -= 1
+        return found
+
+    def touches(self, position: int, path: str) -> bool:
+        """Whether a commit, merges left out, changed something at or below a path ("" is all)."""
+        files = self.log.files[position]
+        if len(self.log.parents[position]) > 1:
+            return False
+        return not path or any(file == path or file.startswith(path + "/") for file in files)
+
+    def committed(self, position: int) -> int:
+        """Seconds since 1970 at which the change was made: where Argo CD's source hydrator wrote the
+        commit, that of the code commit which it names in a trailer."""
+        trailers = dict(_HYDRATED.findall(self.log.body[position]))
+        date = trailers.get("date", "").strip()
+        if "sha" in trailers and date:
+            with contextlib.suppress(ValueError):
+                return _rfc3339(date)
+        return self.log.seconds[position]
+
+    def reverted(self, position: int) -> List[str]:
+        """The (abbreviated) commits that a commit says it reverts."""
+        return _REVERTS.findall(self.log.body[position])
+
+    def commits_table(self, positions: Mapping[int, str], branch: str) -> pd.DataFrame:
+        """The `git_commits` table of some commits, given as {position: application}."""
+        chosen = sorted(positions, key=lambda position: (self.log.seconds[position], -position))
+        subjects = [self.log.subject[position] for position in chosen]
+        table = as_table(
+            "git_commits",
+            {
+                "sha": [self.log.sha[position] for position in chosen],
+                "timestamp": np.array([self.log.seconds[position] for position in chosen], np.int64),
+                "author": [self.log.author[position] for position in chosen],
+                "type": _commit_types(pd.Series(subjects, dtype=object)),
+                "application": [positions[position] for position in chosen],
+                "branch": [branch] * len(chosen),
+                "message": subjects,
+                "files_changed": [len(self.log.files[position]) for position in chosen],
+            },
+        )
+        return table
+
+
+class GitGraphLog(NamedTuple):
+    """Columns of a log in which no commit comes after its parents; lists with an entry for each commit."""
+
+    sha: List[str]
+    parents: List[List[str]]
+    seconds: List[int]
+    author: List[str]
+    subject: List[str]
+    body: List[str]
+    files: List[List[str]]
+
+
+_GIT_GRAPH = (*(option for option in _GIT_LOG if option != "--no-merges"), "--topo-order", "--stdin")
+_HYDRATED = re.compile(r"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
+_REVERTS = re.compile(r"This reverts commit ([0-9a-f]{7,64})")
+
+
+def _parse_graph_chunk(chunk: bytes, marker: str) -> GitGraphLog:
+    tokens = chunk.decode("utf-8", "replace").split("\0")[:-1]
+    heads = [number for number, token in enumerate(tokens) if token.startswith(marker)]
+    columns: List[List[Any]] = [[tokens[head + field] for head in heads] for field in range(6)]
+    files = [tokens[head + 6 : end] for head, end in zip(heads, [*heads[1:], len(tokens)])]
+    return GitGraphLog(
+        [token[len(marker) :] for token in columns[0]],
+        [token[1:].split() for token in columns[1]],
+        [max(_epoch(token), 0) for token in columns[2]],
+        [_printable(token[1:]) for token in columns[3]],
+        [_printable(token[1:]) for token in columns[4]],
+        [token[1:] for token in columns[5]],
+        [[file.lstrip("\n") for file in group if file] for group in files],
+    )
+
+
+def _git_objects(repo: Union[str, os.PathLike], names: Sequence[str]) -> List[str]:
+    """The object id of each name, "" where there is none."""
+    if not names:
+        return []
+    printed = _git(repo, "cat-file", "--batch-check=%(objectname)", stdin="\n".join(names).encode("utf-8", "replace"))
+    return [line if re.fullmatch("[0-9a-f]{40,64}", line) else "" for line in printed.split("\n")]
+
+
+def _rfc3339(text: str) -> int:
+    """Seconds since 1970; ValueError if it is no such time, or none between 1970 and 2200."""
+    moment = dt.datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00"))
+    if moment.tzinfo is None or not 1970 <= moment.year < 2200:
+        raise ValueError(f"not a time with a zone between 1970 and 2200: {text}")
+    return int(moment.timestamp())
+
+
 def _git_environment() -> Dict[str, str]:
     """The caller's variables without git's own (GIT_DIR would win over the folder that was named)."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     return {**kept, "GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "", "LC_ALL": "C"}
 
 
-def _git(repo: Union[str, os.PathLike], *arguments: str) -> str:
-    return b"".join(_git_stream(repo, *arguments, separator=b"")).decode("utf-8", "surrogateescape").strip()
+def _git(repo: Union[str, os.PathLike], *arguments: str, stdin: bytes = b"") -> str:
+    return (
+        b"".join(_git_stream(repo, *arguments, separator=b"", stdin=stdin)).decode("utf-8", "surrogateescape").strip()
+    )
 
 
-def _git_stream(repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"\0/") -> Iterator[bytes]:
+def _git_stream(
+    repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"\0/", stdin: bytes = b""
+) -> Iterator[bytes]:
     """What git prints, in chunks that end between records. The folder is git's working directory and
     no argument, so that a name that begins with a dash stays a name."""
-    with tempfile.TemporaryFile() as errors:
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
+        questions.write(stdin)
+        questions.seek(0)
         try:
             process = subprocess.Popen(
                 [*_GIT, *arguments],
                 cwd=repo,
                 env=_git_environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=questions,
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
@@ -1059,6 +1254,636 @@ def _reasons(environment: Environment, stage: Stage, rows: np.ndarray, reasons: 
     bad = ~stage.good[rows]
     codes[bad] = _pick(reasons, (stage.outcome[rows[bad]] - environment.success_rate) / (1 - environment.success_rate))
     return codes
+
+
+# What Argo CD keeps (3.x): `status.history` has the successful, full syncs alone, the last ten by
+# default; `status.operationState` the last operation, which may have failed; `status.health` may be older.
+
+_ALIASES = {
+    **dict.fromkeys(("production", "prod", "prd", "live"), "production"),
+    **dict.fromkeys(("staging", "stage", "stg", "uat", "qa"), "staging"),
+    **dict.fromkeys(("dev", "develop", "development", "test", "testing"), "dev"),
+}
+_KARGO = "kargo.akuity.io/authorized-stage"
+_ENVIRONMENT_KEYS = ("environment", "env", _KARGO)
+_UNCLASSIFIED = "unclassified"
+_DWELL = 60  # seconds that a release must stay before going back from it is a rollback and no flap of a cache
+
+
+class ArgoEntry(NamedTuple):
+    """A sync that Argo CD recorded. `sources` are (revision, path, chart) in the order of the sources."""
+
+    id: int
+    start: int  # seconds since 1970
+    end: int
+    sources: Tuple[Tuple[str, str, str], ...]
+    fingerprint: str  # the whole source definition: same revision, other parameters is another release
+    failure: str = ""
+
+    @property
+    def revision(self) -> str:
+        return "+".join(revision for revision, _, _ in self.sources)
+
+    @property
+    def release(self) -> Tuple[str, str]:
+        return self.revision, self.fingerprint
+
+
+@dataclass
+class ArgoApplication:
+    """All that the files say of one Argo CD application."""
+
+    name: str
+    namespace: str
+    marks: Dict[str, str]  # labels and annotations
+    hints: List[str]  # texts whose tokens may name the environment: paths, then destination
+    created: Optional[int]
+    entries: Dict[Tuple[int, int], ArgoEntry] = field(default_factory=dict)
+    failures: Dict[int, ArgoEntry] = field(default_factory=dict)
+    degraded: Dict[int, str] = field(default_factory=dict)  # seconds at which it was seen so: message
+    seen: int = 0  # the newest time in the files that name it
+    override: str = ""
+
+
+class EnvironmentRules(NamedTuple):
+    """How to tell the environment of an application: a fixed name, a label or annotation, a pattern."""
+
+    fixed: Optional[str] = None
+    label: Optional[str] = None
+    pattern: Optional[str] = None
+
+
+def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplication]:
+    """The applications in JSON documents of kubectl, argocd or its REST API; snapshots of one are merged.
+
+    Raises GitOpsError naming the file, and the entry if one is at fault.
+    """
+    merged: Dict[Tuple[str, str, str], ArgoApplication] = {}
+    for file in files:
+        name = "standard input" if str(file) == "-" else _one_line(file)
+        try:
+            found = [_argo_application(document, name) for document in _argo_documents(_read_text(file), name)]
+        except RecursionError:
+            raise GitOpsError(f"{name} is nested too deeply: that is nothing of Argo CD's") from None
+        seen = max((application.seen for application, _ in found), default=0)
+        for application, uid in found:
+            application.seen = seen
+            _merge(merged.setdefault((application.namespace, application.name, uid), application), application)
+    if not any(application.entries or application.failures for application in merged.values()):
+        raise GitOpsError(
+            f"no deployment in {', '.join(_one_line(file) for file in files)}: no application has a history"
+        )
+    newest = max(application.seen for application in merged.values())
+    for application in merged.values():
+        application.seen = application.seen or newest
+    return [merged[key] for key in sorted(merged)]
+
+
+def _merge(known: ArgoApplication, snapshot: ArgoApplication) -> None:
+    known.entries.update(snapshot.entries)
+    known.failures.update(snapshot.failures)
+    known.degraded.update(snapshot.degraded)
+    if snapshot.seen >= known.seen:
+        known.marks, known.hints, known.seen = snapshot.marks, snapshot.hints, snapshot.seen
+
+
+def _read_text(file: Union[str, os.PathLike]) -> str:
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()
+        return raw.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise GitOpsError(f"cannot read {_one_line(file)}: {_one_line(error)}; --argocd takes JSON files") from None
+
+
+def _argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
+    """The applications among one or several JSON documents, told by their structure."""
+    position, found, known = _skip_space(text, 0), [], False
+    while position < len(text) or not text.strip():
+        try:
+            document, position = json.JSONDecoder().raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            hint = "it looks like YAML: ask for JSON with -o json" if _YAML.match(text) else "ask for it with -o json"
+            raise GitOpsError(f"{name} is not JSON ({_one_line(error, 80)}); {hint}") from None
+        position, items = _skip_space(text, position), _argo_items(document)
+        known = known or items is not None
+        found += items or []
+    if not known:
+        raise GitOpsError(f"{name} holds no Argo CD application; --argocd takes what `argocd app list -o json` prints")
+    return found
+
+
+def _skip_space(text: str, position: int) -> int:
+    return position + len(_SPACE.match(text, position).group())  # type: ignore[union-attr]
+
+
+_SPACE = re.compile(r"[\s,]*")
+_YAML = re.compile(r"\s*(---|- |[A-Za-z]+:\s)")
+
+
+def _argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
+    """The applications in one document: itself, its items or its elements; None if it is of another kind."""
+    if isinstance(document, Mapping):
+        if _at(document, "metadata", "name", kind=str) and isinstance(
+            _at(document, "spec").get("destination"), Mapping
+        ):
+            return [document]
+        if "items" not in document:
+            return None
+        document = document["items"] or []
+    if not isinstance(document, list):
+        return None
+    groups = [_argo_items(item) for item in document]
+    return None if groups and groups == [None] * len(groups) else [item for group in groups for item in group or []]
+
+
+def _at(document: Any, *path: str, kind: Any = dict) -> Any:
+    """What a document has at a path, or an empty value of that kind: nothing in it can be relied on."""
+    for key in path:
+        document = document.get(key) if isinstance(document, Mapping) else None
+    return document if isinstance(document, kind) else kind()
+
+
+def _argo_application(document: Mapping[str, Any], file: str) -> Tuple[ArgoApplication, str]:
+    """(An application, its uid), or GitOpsError that names the entry at fault."""
+    metadata, status = _at(document, "metadata"), _at(document, "status")
+    namespace, name = _at(metadata, "namespace", kind=str), metadata["name"]
+    where = f"{file}: application {_one_line(name, 80)}"
+    sources = _sources_of(_at(document, "spec"))
+    paths = [
+        text
+        for source in sources
+        for text in (_at(source, "path", kind=str), *_at(source, "helm", "valueFiles", kind=list))
+    ]
+    destination = _at(document, "spec", "destination")
+    application = ArgoApplication(
+        _one_line(name, 80),
+        _one_line(namespace, 80) if namespace else "",
+        {**_texts(_at(metadata, "annotations")), **_texts(_at(metadata, "labels"))},
+        [
+            "\n".join(text for text in paths if isinstance(text, str)),
+            _at(destination, "name", kind=str),
+            _at(destination, "namespace", kind=str),
+        ],
+        _time(metadata, "creationTimestamp", where, needed=False),
+    )
+    for number, entry in enumerate(_at(status, "history", kind=list)):
+        read = _argo_entry(entry, f"{where}, history entry {number}")
+        application.entries[read.id, read.end] = read
+    _read_operation(application, status, where)
+    times = [entry.end for entry in (*application.entries.values(), *application.failures.values())]
+    application.seen = max([*times, application.created or 0, _time(status, "reconciledAt", where, needed=False) or 0])
+    return application, _at(metadata, "uid", kind=str)
+
+
+def _texts(mapping: Mapping[str, Any]) -> Dict[str, str]:
+    return {str(key): value for key, value in mapping.items() if isinstance(value, str)}
+
+
+def _sources_of(holder: Mapping[str, Any]) -> List[Mapping[str, Any]]:
+    """The sources of a spec, a history entry or an operation; several of them outrank the single one."""
+    several = [source for source in _at(holder, "sources", kind=list) if isinstance(source, Mapping)]
+    return several or [_at(holder, "source")]
+
+
+def _time(holder: Mapping[str, Any], key: str, where: str, needed: bool = True) -> Optional[int]:
+    value = holder.get(key)
+    if value in (None, "") and not needed:
+        return None
+    try:
+        return _rfc3339(value)  # type: ignore[arg-type]
+    except (ValueError, TypeError, OverflowError):
+        raise GitOpsError(f"{where}: {key} is not a time such as 2026-01-31T12:00:00Z: {_quote(value)}") from None
+
+
+def _argo_entry(entry: Any, where: str) -> ArgoEntry:
+    if not isinstance(entry, Mapping):
+        raise GitOpsError(f"{where}: not an object: {_quote(entry)}")
+    number = entry.get("id", 0)
+    if not isinstance(number, int) or isinstance(number, bool) or abs(number) > 2**62:
+        raise GitOpsError(f"{where}: id is not a whole number: {_quote(number)}")
+    end = _time(entry, "deployedAt", where) or 0
+    return _sync(number, _time(entry, "deployStartedAt", where, needed=False) or end, end, entry, entry)
+
+
+def _sync(
+    number: int, start: int, end: int, revisions: Mapping[str, Any], holder: Mapping[str, Any], failure: str = ""
+) -> ArgoEntry:
+    sources = _sources_of(holder)
+    several = [str(revision) for revision in _at(revisions, "revisions", kind=list)]
+    listed = several or [_at(revisions, "revision", kind=str)]
+    listed += [""] * (len(sources) - len(listed))
+    triples = tuple(
+        (_one_line(revision, 100) if revision else "", _clean_path(source), _at(source, "chart", kind=str))
+        for revision, source in zip(listed, sources)
+    )
+    return ArgoEntry(number, min(start, end), end, triples, json.dumps(sources, sort_keys=True, default=str), failure)
+
+
+def _clean_path(source: Mapping[str, Any]) -> str:
+    path = posixpath.normpath(_at(source, "path", kind=str) or ".").lstrip("/")
+    return "" if path == "." or path.startswith("..") or _printable(path) != path else path
+
+
+def _read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> None:
+    """Note a last operation that failed, and health that is known to be newer than it."""
+    state = _at(status, "operationState")
+    sync = _at(state, "operation", "sync")
+    finished = _time(state, "finishedAt", where, needed=False) if state else None
+    whole = not sync.get("dryRun") and not _at(sync, "resources", kind=list)
+    if state.get("phase") in ("Failed", "Error") and finished is not None and sync and whole:
+        started = _time(state, "startedAt", where) or finished
+        result = _at(state, "syncResult") or sync
+        message = _one_line(_at(state, "message", kind=str) or state["phase"], 60)
+        application.failures[started] = _sync(-1, started, finished, result, result, message)
+    checked = _time(status, "reconciledAt", where, needed=False)
+    if (
+        _at(status, "health", "status", kind=str) == DEGRADED
+        and checked is not None
+        and checked >= (finished or checked)
+    ):
+        message = _one_line(_at(status, "health", "message", kind=str) or "Degraded health", 60)
+        application.degraded[checked] = message
+
+
+def classify(application: ArgoApplication, rules: EnvironmentRules) -> Tuple[str, str, str]:
+    """(Environment, the rule that told it, the name without the environment): the first rule that does."""
+    environment, rule = next(_environments(application, rules), (_UNCLASSIFIED, "none"))
+    tokens = re.split(r"([-_/.])", application.name)
+    if len(tokens) > 2 and _alias(tokens[-1]) == environment:
+        return environment, rule, "".join(tokens[:-2])
+    if len(tokens) > 2 and _alias(tokens[0]) == environment:
+        return environment, rule, "".join(tokens[2:])
+    return environment, rule, application.name
+
+
+def _environments(application: ArgoApplication, rules: EnvironmentRules) -> Iterator[Tuple[str, str]]:
+    if rules.fixed:
+        yield _alias(rules.fixed), "given"
+    for key in [rules.label] if rules.label else _ENVIRONMENT_KEYS:
+        value = application.marks.get(key, "").rpartition(":" if key == _KARGO else "\0")[2]  # its project:stage
+        if value:
+            yield _alias(_one_line(value, 40)), f"label {key}"
+    if rules.pattern:
+        match = re.search(rules.pattern, application.name)
+        if match and match.group(1):
+            yield _alias(match.group(1)), "pattern"
+    tokens = _tokens(application.name)
+    for place, token in (("suffix", tokens[-1:]), ("prefix", tokens[:1])):
+        if token and token[0] in _ALIASES:
+            yield _ALIASES[token[0]], f"name {place}"
+    for what, text in zip(("source path", "destination name", "destination namespace"), application.hints):
+        told = {_ALIASES[token] for token in _tokens(text) if token in _ALIASES}
+        if len(told) == 1:
+            yield told.pop(), what
+
+
+def _alias(name: str) -> str:
+    return _ALIASES.get(name.lower(), name.lower())
+
+
+def _tokens(text: str) -> List[str]:
+    """Whole tokens; one after `pre` or `non` belongs to it, so that non-prod is not production."""
+    tokens = [token for token in re.split(r"[-_/.\s]", text.lower()) if token]
+    return [f"{before}{token}" if before in ("pre", "non") else token for before, token in zip(["", *tokens], tokens)]
+
+
+class Deployed(NamedTuple):
+    """What one application's history comes to, in order of time; positions are those of `releases`."""
+
+    releases: List[ArgoEntry]  # the changes of what runs: re-syncs and flaps of a cache left out
+    truncated: bool  # the first release is only where the known history begins
+    rollbacks: List[Tuple[int, int]]  # (the bad release, the one that restored it in the end)
+    restoring: Set[int]  # the releases that went back: no deployments
+    bad: Dict[int, str]  # why a release turned out bad
+    failures: List[ArgoEntry]  # syncs that failed
+    changes: List[Tuple[int, int]]  # (commit in the log, the first release that contains it)
+    undated: List[str]  # why a release's commits are not known
+
+
+def deployed(application: ArgoApplication, graph: Optional[GitGraph]) -> Deployed:
+    """Tell changes, rollbacks and failures in an application's history."""
+    syncs = sorted(application.entries.values(), key=lambda entry: (entry.end, entry.id))
+    releases = _releases(syncs)
+    starts = {entry.start for entry in syncs}
+    failures = [failure for _, failure in sorted(application.failures.items()) if failure.start not in starts]
+    changes, undated = _dated(releases, graph)
+    truncated = bool(syncs) and min(entry.id for entry in syncs) > 0
+    moves = _rollbacks_in(releases, changes, graph)
+    restoring = {restored for _, restored in moves}
+    rollbacks = [pair for pair in _one_for_each(moves).items() if pair[0] >= truncated]
+    bad = {release: "Rolled back" for release, _ in rollbacks}
+    ends = np.array([release.end for release in releases], np.int64)
+    for seen, message in sorted(application.degraded.items()):
+        newest = int(np.searchsorted(ends, seen, side="right")) - 1
+        if newest >= 0:
+            bad.setdefault(newest, message)
+    return Deployed(releases, truncated, rollbacks, restoring, bad, failures, changes, undated)
+
+
+def _one_for_each(rollbacks: Iterable[Tuple[int, int]]) -> Dict[int, int]:
+    """{Bad release: what restored it in the end}: a restoring release that is itself rolled back was only
+    a step, and so was the first of two partial reverts."""
+    restored: Dict[int, int] = {}
+    for bad, good in rollbacks:
+        origin = next((first for first, last in restored.items() if last == bad), bad)
+        restored[origin] = good
+    return restored
+
+
+def _releases(syncs: Iterable[ArgoEntry]) -> List[ArgoEntry]:
+    releases: List[ArgoEntry] = []
+    for sync in syncs:
+        if releases and sync.release == releases[-1].release:
+            continue
+        if len(releases) > 1 and sync.release == releases[-2].release and sync.start - releases[-1].end < _DWELL:
+            releases.pop()
+            continue
+        releases.append(sync)
+    return releases
+
+
+def _dated(releases: Sequence[ArgoEntry], graph: Optional[GitGraph]) -> Tuple[List[Tuple[int, int]], List[str]]:
+    """(The commits that each release is the first to contain, why the others could not be told)."""
+    first: Dict[int, int] = {}
+    pairs = zip(releases, releases[1:])
+    undated = [reason for old, new in pairs for reason in [_undatable(new, graph) or _undatable(old, graph)] if reason]
+    for number, (old, new) in enumerate(zip(releases, releases[1:]), start=1):
+        for (before, _, _), (after, path, _) in zip(old.sources, new.sources):
+            if graph is not None and before in graph.commit and after in graph.commit:
+                for position in graph.between(graph.commit[before], graph.commit[after]):
+                    if graph.touches(position, path):
+                        first.setdefault(position, number)
+    return sorted(first.items(), key=lambda pair: (pair[1], pair[0])), undated
+
+
+def _undatable(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
+    """Why none of a release's revisions can be dated, or nothing."""
+    reasons = []
+    for revision, _, chart in release.sources:
+        if graph is not None and revision in graph.commit:
+            return ""
+        if chart:
+            reasons.append("chart version")
+        elif revision.startswith("sha256:"):
+            reasons.append("digest")
+        else:
+            reasons.append("no repository given (--repo)" if graph is None else "not in the clone")
+    return reasons[0]
+
+
+def _rollbacks_in(
+    releases: Sequence[ArgoEntry], changes: Sequence[Tuple[int, int]], graph: Optional[GitGraph]
+) -> List[Tuple[int, int]]:
+    """(Bad release, restoring release): where a release goes back to an earlier one, or reverts a commit."""
+    rank: Dict[Any, int] = {}
+    shipped = {graph.log.sha[commit]: release for commit, release in changes} if graph is not None else {}
+    found = []
+    for number, release in enumerate(releases):
+        states = [release.release] + ([_trees(release, graph)] if graph is not None and _trees(release, graph) else [])
+        again = release.release in rank and number > 0 and _is_ancestor(releases[number - 1], release, graph)
+        ranks = [rank.setdefault(state, number) for state in states]
+        if number and not again and release.start - releases[number - 1].end >= _DWELL and _stays(releases, number):
+            if (
+                min(ranks) < number - 1
+                and min(ranks) < _rank_of(releases[number - 1], rank, graph)
+                or _is_ancestor(release, releases[number - 1], graph)
+            ):
+                found.append((number - 1, number))
+            else:
+                found += [(bad, number) for bad in _reverted_releases(number, changes, shipped, graph)]
+    return found
+
+
+def _rank_of(release: ArgoEntry, rank: Mapping[Any, int], graph: Optional[GitGraph]) -> int:
+    return rank[_trees(release, graph) if graph is not None and _trees(release, graph) else release.release]
+
+
+def _stays(releases: Sequence[ArgoEntry], number: int) -> bool:
+    return number + 1 == len(releases) or releases[number + 1].start - releases[number].end >= _DWELL
+
+
+def _trees(release: ArgoEntry, graph: GitGraph) -> Optional[Tuple[str, ...]]:
+    """What lies at the source paths, with the source definitions; None if any of it is not in the clone."""
+    trees = [graph.tree.get((revision, path)) for revision, path, _ in release.sources]
+    return None if None in trees else (release.fingerprint, *trees)  # type: ignore[arg-type]
+
+
+def _is_ancestor(release: ArgoEntry, before: ArgoEntry, graph: Optional[GitGraph]) -> bool:
+    """Whether a release is of an older commit than the one before: a backward move."""
+    for (old, _, _), (new, _, _) in zip(before.sources, release.sources):
+        if graph is None or old not in graph.commit or new not in graph.commit:
+            continue
+        if graph.commit[old] == graph.commit[new]:
+            continue
+        if not graph.between(graph.commit[old], graph.commit[new]):
+            return True
+    return False
+
+
+def _reverted_releases(
+    number: int, changes: Sequence[Tuple[int, int]], shipped: Mapping[str, int], graph: Optional[GitGraph]
+) -> List[int]:
+    """The newest earlier release that shipped a commit which this one says it reverts, if any."""
+    if graph is None:
+        return []
+    named = {name for commit, release in changes if release == number for name in graph.reverted(commit)}
+    releases = [
+        release for sha, release in shipped.items() if release < number and any(sha.startswith(name) for name in named)
+    ]
+    return [max(releases)] if releases else []
+
+
+def load_argocd(
+    files: Sequence[Union[str, os.PathLike]],
+    repo: Union[None, str, os.PathLike] = None,
+    rules: EnvironmentRules = EnvironmentRules(),
+) -> History:
+    """A history as Argo CD and, with `repo`, a clone of the config repository know it.
+
+    A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
+    deployments; a release that was applied and turned out bad is `Synced` and `Degraded`. Raises GitOpsError.
+    """
+    applications = read_argocd(files)
+    graph = None if repo is None else GitGraph(repo, _places(applications))
+    branch = "" if repo is None else _one_line(_git(repo, "rev-parse", "--abbrev-ref", "HEAD"))
+    names = _named(applications, rules)
+    told = [deployed(application, graph) for application in applications]
+    rows = [
+        _rows_of(application, name, history, graph) for application, name, history in zip(applications, names, told)
+    ]
+    coverage = pd.DataFrame([row.coverage for row in rows])
+    window = Window(
+        _utc(np.array([coverage["from"].min() // _DAY * _DAY]))[0],
+        _utc(np.array([(coverage["to"].max() // _DAY + 1) * _DAY]))[0],
+    )
+    coverage = coverage.assign(**{edge: _utc(coverage[edge].to_numpy(np.int64)) for edge in ("from", "to")})
+    order = [name for name in (_UNCLASSIFIED, "dev", "staging") if (coverage["environment"] == name).any()]
+    others = sorted(set(coverage["environment"]) - {*order, "production"})
+    undated = collections.Counter(reason for history in told for reason in history.undated)
+    return History(
+        _argo_commits(rows, graph, branch),
+        _sorted_table("deployments", [row for part in rows for row in part.deployments]),
+        _sorted_table("rollbacks", [row for part in rows for row in part.rollbacks]),
+        window,
+        (*order[:1], *others, *order[1:], "production"),
+        _changes_table(rows, graph),
+        coverage.sort_values(["application", "environment", "argocd_name"], ignore_index=True),
+        dict(undated),
+        any(history.bad or history.failures for history in told) or any(history.changes for history in told),
+    )
+
+
+class _Rows(NamedTuple):
+    deployments: List[Tuple[Any, ...]]
+    rollbacks: List[Tuple[Any, ...]]
+    changes: List[Tuple[str, str, int, int]]  # application, environment, commit in the log, deployed
+    commits: Dict[int, str]
+    coverage: Dict[str, Any]
+
+
+def _places(applications: Iterable[ArgoApplication]) -> Iterator[Tuple[str, str]]:
+    for application in applications:
+        for entry in (*application.entries.values(), *application.failures.values()):
+            for revision, path, chart in entry.sources:
+                if not chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", revision):
+                    yield revision, path
+
+
+def _named(applications: Sequence[ArgoApplication], rules: EnvironmentRules) -> List[Tuple[str, str, str]]:
+    """(Environment, rule, application) of each; the full name where two would be one and the same."""
+    told = [classify(application, rules) for application in applications]
+    full = ["/".join(filter(None, (application.namespace, application.name))) for application in applications]
+    taken = collections.Counter((environment, name) for (environment, _, name), _ in set(zip(told, full)))
+    return [
+        (
+            environment,
+            rule,
+            name
+            if taken[environment, name] == 1
+            else "/".join(filter(None, (application.namespace, application.name))),
+        )
+        for application, (environment, rule, name) in zip(applications, told)
+    ]
+
+
+def _rows_of(
+    application: ArgoApplication, names: Tuple[str, str, str], history: Deployed, graph: Optional[GitGraph]
+) -> _Rows:
+    """An application's rows of every table. The first release of a truncated history is no deployment:
+    whether it changed anything is not known, it marks where the known history begins."""
+    environment, rule, name = names
+    restoring, first = history.restoring, int(history.truncated)
+    deployments = [
+        (
+            release.start,
+            name,
+            environment,
+            _commit_of(release, graph),
+            SYNCED,
+            DEGRADED if number in history.bad else HEALTHY,
+            release.end - release.start,
+            history.bad.get(number),
+        )
+        for number, release in enumerate(history.releases)
+        if number >= first and number not in restoring
+    ]
+    deployments += [
+        (
+            failure.start,
+            name,
+            environment,
+            _commit_of(failure, graph),
+            FAILED,
+            DEGRADED,
+            failure.end - failure.start,
+            failure.failure,
+        )
+        for failure in history.failures
+    ]
+    rollbacks = [
+        (
+            history.releases[bad].end,
+            name,
+            environment,
+            _commit_of(history.releases[bad], graph),
+            _commit_of(history.releases[good], graph),
+            history.bad[bad],
+            (history.releases[good].end - history.releases[bad].end) / 60,
+            good not in history.bad,
+        )
+        for bad, good in history.rollbacks
+    ]
+    known = {position: name for position, _ in history.changes}
+    syncs = sorted(application.entries.values(), key=lambda entry: entry.end)
+    begin = (
+        syncs[0].end
+        if syncs and (history.truncated or application.created is None)
+        else application.created or application.seen
+    )
+    coverage = {
+        "application": name,
+        "environment": environment,
+        "rule": rule,
+        "from": min([begin, *(row[0] for row in deployments)]),
+        "to": application.seen,
+        "truncated": history.truncated,
+        "syncs": len(syncs),
+        "deployments": len(deployments),
+        "argocd_name": "/".join(filter(None, (application.namespace, application.name))),
+    }
+    changes = [(name, environment, position, history.releases[number].end) for position, number in history.changes]
+    return _Rows(deployments, rollbacks, changes, known, coverage)
+
+
+def _commit_of(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
+    """The commit of a release, peeled; its revisions where the clone has none of them."""
+    known = (
+        [graph.commit[revision] for revision, _, _ in release.sources if revision in graph.commit]
+        if graph is not None
+        else []
+    )
+    return known[0] if known else release.revision or "(none)"
+
+
+def _sorted_table(name: str, rows: Sequence[Tuple[Any, ...]]) -> pd.DataFrame:
+    columns = (
+        dict(zip(COLUMNS[name], zip(*sorted(rows, key=lambda row: row[:3]))))
+        if rows
+        else {column: () for column in COLUMNS[name]}
+    )
+    return as_table(name, {**columns, "timestamp": np.array(columns["timestamp"], np.int64)})
+
+
+def _argo_commits(rows: Sequence[_Rows], graph: Optional[GitGraph], branch: str) -> pd.DataFrame:
+    if graph is None:
+        return as_table(
+            "git_commits", {**{column: () for column in COLUMNS["git_commits"]}, "timestamp": np.array([], np.int64)}
+        )
+    positions: Dict[int, str] = {}
+    for part in rows:
+        for position, name in part.commits.items():
+            positions.setdefault(position, name)
+        for deployment in part.deployments:
+            if deployment[3] in graph.positions:
+                positions.setdefault(graph.positions[deployment[3]], deployment[1])
+    return graph.commits_table(positions, branch)
+
+
+def _changes_table(rows: Sequence[_Rows], graph: Optional[GitGraph]) -> pd.DataFrame:
+    changes = [change for part in rows for change in part.changes]
+    name, environment, position, done = zip(*changes) if changes else ((), (), (), ())
+    committed = [graph.committed(commit) for commit in position] if graph is not None else []
+    return pd.DataFrame(
+        {
+            "application": pd.Series(name, dtype=object),
+            "environment": pd.Series(environment, dtype=object),
+            "commit_sha": pd.Series(
+                [graph.log.sha[commit] for commit in position] if graph is not None else [], dtype=object
+            ),
+            "committed": _utc(np.array(committed, np.int64)),
+            "deployed": _utc(np.array(done, np.int64)),
+        }
+    )
 
 
 # ---- Rollback manager: deployments -> rollbacks ---------------------------------------------------
@@ -1233,7 +2058,7 @@ METRICS: Dict[str, Metric] = {
     "failures_without_rollback": Metric(
         "No Earlier Release",
         "",
-        "Failed deployments without a rollback: there was no earlier good release to return to.",
+        "Failed deployments without a rollback; in a simulation: there was no earlier good release to return to.",
     ),
     "failure_reasons_by_environment": Metric("Failure Reasons by Environment", "", "The same for each environment."),
     "failure_reasons": Metric(
@@ -1269,7 +2094,7 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
 
     `success_rates`, `lead_time_hours_by_environment` and `failure_reasons` are dicts by name.
     """
-    deployments, rollbacks, days = history.deployments, history.rollbacks, history.window.days
+    deployments, rollbacks = history.deployments, history.rollbacks
     environment = _codes(deployments["environment"], history.environments)
     bad = _is(deployments["health"], DEGRADED)
     total, failed = np.bincount(environment, minlength=len(history.environments)), _count(bad)
@@ -1278,15 +2103,20 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     lead = parts.sum(axis=1)
     duration = rollbacks["duration_min"].to_numpy()[rollbacks["success"].to_numpy(bool)]
     return {
-        "deployment_frequency": len(deployments) / days,
+        "deployment_frequency": _frequency(history, np.ones(len(deployments), bool)),
         "mean_lead_time": _mean(lead),
         "median_lead_time": float(np.median(lead)) if len(lead) else math.nan,
         "lead_time_hours_by_environment": dict(zip(history.environments, (_mean(part) for part in parts.T))),
-        "success_rates": {name: _percent(good, of) for name, good, of in zip(history.environments, healthy, total)},
-        "overall_success_rate": _percent(len(deployments) - failed, len(deployments)),
-        "change_failure_rate": _percent(failed, len(deployments)),
+        "success_rates": {
+            name: _percent(good, of) if history.failures_observable else math.nan
+            for name, good, of in zip(history.environments, healthy, total)
+        },
+        "overall_success_rate": _percent(len(deployments) - failed, len(deployments))
+        if history.failures_observable
+        else math.nan,
+        "change_failure_rate": _percent(failed, len(deployments)) if history.failures_observable else math.nan,
         "mttr_minutes": _mean(duration),
-        "production_deployment_frequency": float(total[-1] / days),
+        "production_deployment_frequency": _frequency(history, environment == len(total) - 1),
         "total_deployments": len(deployments),
         "failed_deployments": failed,
         "total_rollbacks": len(rollbacks),
@@ -1298,6 +2128,16 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
             for number, name in enumerate(history.environments)
         },
     }
+
+
+def _frequency(history: History, counted: np.ndarray) -> float:
+    """Deployments a day: over the window, or over what the history of each application really covers."""
+    if history.coverage is None:
+        return _count(counted) / history.window.days
+    rows = history.deployments[counted]
+    places = collections.Counter(zip(rows["application"].astype(object), rows["environment"].astype(object)))
+    days = covered_days(history)
+    return float(sum(count / days[place] for place, count in places.items()))
 
 
 def _mean(values: np.ndarray) -> float:
@@ -1364,6 +2204,333 @@ def calculate_maturity(metrics: Mapping[str, Any]) -> str:
     return f"{level.icon} {level.name}"
 
 
+# Production as dora.dev defines it today: five metrics, medians, and how sure one can be of each.
+
+
+class ProductionMetric(NamedTuple):
+    """What a metric of production means, and in which unit it is."""
+
+    label: str
+    unit: str
+    definition: str
+
+
+PRODUCTION_METRICS: Dict[str, ProductionMetric] = {
+    "change_lead_time_hours": ProductionMetric(
+        "Change lead time",
+        "h",
+        "Median, over every change, of the time from its commit to the end of the first "
+        "successful production deployment that contains it; changes that shipped with a newer release included.",
+    ),
+    "deployment_frequency_per_day": ProductionMetric(
+        "Deployment frequency", "/day", "Deployments to production, failed ones included, over the days covered."
+    ),
+    "failed_deployment_recovery_minutes": ProductionMetric(
+        "Failed deployment recovery time",
+        "min",
+        "Median, over the failed production deployments, of the time from "
+        "their end to the end of the rollback that succeeded, or of the next good deployment of the application "
+        "where it failed or there was none.",
+    ),
+    "change_fail_rate_pct": ProductionMetric(
+        "Change fail rate", "%", "Degraded production deployments over all production deployments."
+    ),
+    "deployment_rework_rate_pct": ProductionMetric(
+        "Deployment rework rate",
+        "%",
+        "Rollbacks in production and the deployments that ended a failure which no "
+        "rollback had ended, over all production deployments and rollbacks.",
+    ),
+}
+
+ALL_APPLICATIONS = "(all)"
+_Z = 1.959963984540054  # the normal quantile of a 95 % interval
+
+
+class _Production(NamedTuple):
+    """What happened in production: for each event the code of its application, and what was measured."""
+
+    deployed: np.ndarray
+    failed: np.ndarray  # the deployments that failed
+    rolled_back: np.ndarray
+    fixed: np.ndarray  # the good deployments that ended a failure
+    change: np.ndarray
+    lead_hours: np.ndarray  # of each change; NaN while it has not shipped
+    recovery_minutes: np.ndarray  # of each failed deployment; NaN while it is open
+    days: np.ndarray  # covered, of each application
+
+    def together(self, window_days: int) -> _Production:
+        """The same with all applications as one."""
+        rates = np.bincount(self.deployed, minlength=len(self.days)) / self.days
+        days = len(self.deployed) / rates.sum() if rates.sum() else max(self.days, default=float(window_days))
+        return self._replace(
+            **{
+                name: np.zeros_like(getattr(self, name))
+                for name in ("deployed", "failed", "rolled_back", "fixed", "change")
+            },
+            days=np.array([days]),
+        )
+
+
+def production_metrics(history: History) -> pd.DataFrame:
+    """dora.dev's five metrics of production. A row is a metric of an application (or of all of them).
+
+    Columns: `application`, `metric` (the keys of `PRODUCTION_METRICS`), `value` (a median, rate or
+    frequency; NaN where there is no data), `low` and `high` (its 95 % interval), `n`, `mean` and `p90` (of
+    the lead and recovery times), `open` (changes not shipped, failures not recovered at the end).
+    """
+    names = sorted(
+        {*history.deployments["application"].cat.categories, *history.git_commits["application"].cat.categories}
+    )
+    if history.coverage is not None:
+        names = sorted(
+            history.coverage.loc[history.coverage["environment"] == history.production, "application"].unique()
+        )
+    events = _production_events(history, names)
+    frames = [_measure(events.together(history.window.days), [ALL_APPLICATIONS], history.failures_observable)]
+    if names:
+        frames.append(_measure(events, names, history.failures_observable))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _production_events(history: History, names: Sequence[str]) -> _Production:
+    deployments = history.deployments[_is(history.deployments["environment"], history.production)]
+    rollbacks = history.rollbacks[_is(history.rollbacks["environment"], history.production)]
+    application = _codes(deployments["application"], names).astype(np.int64)
+    bad = _is(deployments["health"], DEGRADED)
+    end = _seconds(deployments["timestamp"]) + deployments["duration_sec"].to_numpy()
+    next_good = _next_good(application, bad)
+    rolled_back = _rollback_ends(deployments[bad], rollbacks)
+    forward = np.where(next_good >= 0, end[next_good], -1) if len(end) else next_good
+    restored = np.where(rolled_back >= 0, rolled_back, forward)
+    minutes = np.where(restored >= 0, np.maximum(restored - end[bad], 0) / 60, np.nan)
+    change, hours = _shipped_changes(history, deployments, names)
+    return _Production(
+        application,
+        application[bad],
+        _codes(rollbacks["application"], names).astype(np.int64),
+        application[np.unique(next_good[(rolled_back < 0) & (next_good >= 0)])],
+        change,
+        hours,
+        minutes,
+        _covered_days(history, names),
+    )
+
+
+def _next_good(application: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """For each failed deployment the row of the next good one of its application, -1 if there is none."""
+    order = np.argsort(application, kind="stable")
+    rows = np.where(bad[order], _NEVER, np.arange(len(order)))
+    following = _earliest_of_newer(rows, application[order])
+    found = np.full(len(order), -1)
+    found[order] = np.where(following < len(order), order[np.minimum(following, len(order) - 1)], -1)
+    return found[bad]
+
+
+def _rollback_ends(failed: pd.DataFrame, rollbacks: pd.DataFrame) -> np.ndarray:
+    """Seconds at which the rollback of each failed deployment had succeeded, -1 where none did."""
+    good = rollbacks[rollbacks["success"]]
+    ends = _seconds(good["timestamp"]) + np.rint(good["duration_min"].to_numpy() * 60).astype(np.int64)
+    keys = pd.MultiIndex.from_arrays(
+        [good["application"].astype(object), good["from_commit"], _seconds(good["timestamp"])]
+    )
+    detected = _seconds(failed["timestamp"]) + failed["duration_sec"].to_numpy()
+    known = pd.Series(ends, index=keys).groupby(level=[0, 1, 2]).min()
+    wanted = pd.MultiIndex.from_arrays(
+        [failed["application"].astype(object), failed["commit_sha"].astype(object), detected]
+    )
+    return known.reindex(wanted, fill_value=-1).to_numpy() if len(known) else np.full(len(failed), -1)
+
+
+def _shipped_changes(
+    history: History, deployments: pd.DataFrame, names: Sequence[str]
+) -> Tuple[np.ndarray, np.ndarray]:
+    """(Application, lead time in hours) of every change, NaN while it has not shipped."""
+    if history.changes is not None:
+        changes = history.changes[history.changes["environment"] == history.production]
+        hours = (_seconds(changes["deployed"]) - _seconds(changes["committed"])) / 3600
+        return pd.Index(names, dtype=object).get_indexer(changes["application"]), hours
+    application = _codes(history.git_commits["application"], names).astype(np.int64)
+    commit = _codes(deployments["commit_sha"], history.git_commits["sha"])
+    shipped = np.flatnonzero(_is(deployments["status"], SYNCED) & (commit >= 0))[::-1]
+    end = np.full(len(application), _NEVER)
+    np.minimum.at(
+        end, commit[shipped], (_seconds(deployments["timestamp"]) + deployments["duration_sec"].to_numpy())[shipped]
+    )
+    order = np.argsort(application, kind="stable")
+    end[order] = np.minimum(end[order], _earliest_of_newer(end[order], application[order]))
+    return application, np.where(end < _NEVER, (end - _seconds(history.git_commits["timestamp"])) / 3600, np.nan)
+
+
+def _covered_days(history: History, names: Sequence[str]) -> np.ndarray:
+    """The days that the history of each application covers in production; at least one."""
+    if history.coverage is None:
+        return np.full(len(names), float(history.window.days))
+    days = covered_days(history)
+    return np.array([days.get((name, history.production), 1.0) for name in names])
+
+
+def covered_days(history: History) -> Dict[Tuple[str, str], float]:
+    """{(application, environment): days covered, at least one} of a real history."""
+    assert history.coverage is not None
+    days: Dict[Tuple[str, str], float] = collections.defaultdict(float)
+    spans = (history.coverage["to"] - history.coverage["from"]).dt.total_seconds() / _DAY
+    for name, environment, span in zip(history.coverage["application"], history.coverage["environment"], spans):
+        days[name, environment] += span
+    return {place: max(span, 1.0) for place, span in days.items()}
+
+
+def _measure(events: _Production, names: Sequence[str], observable: bool) -> pd.DataFrame:
+    size = len(names)
+    total, failed, rolled_back, fixed = (
+        np.bincount(codes[codes >= 0], minlength=size)
+        for codes in (events.deployed, events.failed, events.rolled_back, events.fixed)
+    )
+    low, high = (np.array([_poisson_interval(int(n))[edge] for n in total]) for edge in (0, 1))
+    frames = {
+        "change_lead_time_hours": _medians(events.change, events.lead_hours, size),
+        "deployment_frequency_per_day": dict(
+            value=total / events.days, low=low / events.days, high=high / events.days, n=total
+        ),
+        "failed_deployment_recovery_minutes": _medians(events.failed, events.recovery_minutes, size),
+        "change_fail_rate_pct": _rates(failed, total if observable else total * 0),
+        "deployment_rework_rate_pct": _rates(rolled_back + fixed, (total + rolled_back) if observable else total * 0),
+    }
+    tables = [pd.DataFrame({"application": names, "metric": metric, **columns}) for metric, columns in frames.items()]
+    table = pd.concat(tables, ignore_index=True)
+    place = np.arange(len(table)).reshape(len(frames), size).T.ravel()  # application by application
+    table = table.iloc[place].reset_index(drop=True)
+    return table.assign(open=table["open"].fillna(0).astype(int))[
+        ["application", "metric", "value", "low", "high", "n", "mean", "p90", "open"]
+    ]
+
+
+def _rates(part: np.ndarray, whole: np.ndarray) -> Dict[str, np.ndarray]:
+    """Percentages with Wilson's score interval (E. B. Wilson, JASA 22, 1927)."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, shrink = part / whole, 1 + _Z**2 / whole
+        middle = (share + _Z**2 / (2 * whole)) / shrink
+        half = _Z / shrink * np.sqrt(share * (1 - share) / whole + (_Z / (2 * whole)) ** 2)
+    defined = whole > 0
+    return {
+        "value": np.where(defined, 100 * share, np.nan),
+        "n": whole,
+        "low": np.where(defined, 100 * np.maximum(middle - half, 0), np.nan),
+        "high": np.where(defined, 100 * np.minimum(middle + half, 1), np.nan),
+    }
+
+
+def _medians(group: np.ndarray, values: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+    """Median, mean and 90th percentile of each group; NaN values are open and left out. The interval is
+    between two order statistics (Hahn and Meeker, Statistical Intervals, 5.2), which assumes no distribution."""
+    known = ~np.isnan(values) & (group >= 0)
+    order = np.lexsort((values[known], group[known]))
+    ordered, n = values[known][order], np.bincount(group[known], minlength=size)
+    first = np.cumsum(n) - n
+    ranks = np.array([_median_ranks(int(count)) for count in n]).reshape(-1, 2)
+    sums = np.bincount(group[known], values[known], minlength=size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = sums / n
+    return {
+        "value": _at_rank(ordered, first, n, (n - 1) * 0.5),
+        "low": _at_rank(ordered, first, n, ranks[:, 0]),
+        "high": _at_rank(ordered, first, n, ranks[:, 1]),
+        "n": n,
+        "mean": mean,
+        "p90": _at_rank(ordered, first, n, (n - 1) * 0.9),
+        "open": np.bincount(group[np.isnan(values) & (group >= 0)], minlength=size),
+    }
+
+
+def _at_rank(ordered: np.ndarray, first: np.ndarray, n: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """The value at a (fractional) rank of each group; NaN for an empty group or a NaN rank."""
+    out = np.full(len(n), np.nan)
+    some = (n > 0) & ~np.isnan(rank)
+    below = np.floor(rank[some]).astype(np.int64)
+    above = np.minimum(below + 1, n[some] - 1)
+    low, high = ordered[first[some] + below], ordered[first[some] + above]
+    out[some] = low + (high - low) * (rank[some] - below)
+    return out
+
+
+@functools.lru_cache(maxsize=None)
+def _median_ranks(n: int) -> Tuple[float, float]:
+    """Ranks (from 0) of the order statistics that enclose the median with 95 % or more: the binomial
+    distribution of how many values lie below it. NaN for fewer than six values: no two of them do."""
+    if n > 5000:
+        below = math.floor((n + 1) / 2 - _Z * math.sqrt(n) / 2)  # the normal approximation
+    else:
+        k = np.arange(n // 2)
+        log_probability = np.cumsum(np.append(-n * math.log(2), np.log((n - k) / (k + 1))))
+        below = int(np.searchsorted(np.cumsum(np.exp(log_probability)), 0.025, side="right"))
+    return (float(below - 1), float(n - below)) if below >= 1 else (math.nan, math.nan)
+
+
+@functools.lru_cache(maxsize=None)
+def _poisson_interval(n: int) -> Tuple[float, float]:
+    """The exact 95 % interval of a Poisson mean (F. Garwood, Biometrika 28, 1936): the means that would
+    give n or more, and n or fewer, with probability 2.5 %."""
+    span = 10 * math.sqrt(n) + 30
+    low = _bisect(lambda mean: _poisson_at_most(n - 1, mean) - 0.975, max(n - span, 0.0), n) if n else 0.0
+    return low, _bisect(lambda mean: _poisson_at_most(n, mean) - 0.025, n, n + span)
+
+
+def _bisect(falling: Callable[[float], float], low: float, high: float) -> float:
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
+    return low
+
+
+def _poisson_at_most(n: int, mean: float) -> float:
+    if mean <= 0:
+        return 1.0
+    k = np.arange(max(0, n - int(12 * math.sqrt(n)) - 60), n + 1)[::-1]
+    largest = n * math.log(mean) - mean - math.lgamma(n + 1)
+    return float(np.exp(largest + np.append(0.0, np.cumsum(np.log(k[:-1] / mean)))).sum())
+
+
+QUICK_CHECK_MEANS_2025 = {
+    "change_lead_time_hours": 5.5,
+    "deployment_frequency_per_day": 4.8,
+    "failed_deployment_recovery_minutes": 7.4,
+    "change_fail_rate_pct": 8.1,
+    "deployment_rework_rate_pct": 7.8,
+}
+"""dora.dev's Quick Check: the mean score of all industries in 2025."""
+
+_MONTH = 30.4375  # days
+_DURATION_BANDS = np.array([1, 24, 7 * 24, _MONTH * 24, 6 * _MONTH * 24])  # hours: below them 6, 5, 4, 3, 2, else 1
+_FREQUENCY_BANDS = np.array([1 / (6 * _MONTH), 1 / _MONTH, 1 / 7, 1, 2])  # a day: from them on 2, 3, 4, 5, 6, else 1
+
+CLUSTERS_2024 = (  # level, lead time, frequency, change fail rate, recovery time
+    ("Elite", "less than one day", "on demand", "5%", "less than one hour"),
+    ("High", "one day to one week", "daily to weekly", "20%", "less than one day"),
+    ("Medium", "one week to one month", "weekly to monthly", "10%", "less than one day"),
+    ("Low", "one to six months", "monthly to half-yearly", "40%", "one week to one month"),
+)
+"""The clusters of the 2024 Accelerate State of DevOps report. They describe groups of survey answers;
+they are no thresholds (the medium cluster fails less often than the high one)."""
+
+
+def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
+    """The Quick Check score, 0 to 10, of each metric that is defined (hours, deployments a day, minutes,
+    percentages), and `overall`, their mean; NaN where there is none."""
+    scores = {}
+    for metric, value in values.items():
+        if math.isnan(value):
+            scores[metric] = math.nan
+        elif metric.endswith("_pct"):
+            scores[metric] = 10 - value / 10
+        elif metric == "deployment_frequency_per_day":
+            scores[metric] = 2.0 * int(np.searchsorted(_FREQUENCY_BANDS, value, side="right"))
+        else:
+            hours = value if metric == "change_lead_time_hours" else value / 60
+            scores[metric] = 10 - 2.0 * int(np.searchsorted(_DURATION_BANDS, hours, side="right"))
+    defined = [score for score in scores.values() if not math.isnan(score)]
+    return {"overall": sum(defined) / len(defined) if defined else math.nan, **scores}
+
+
 # ---- Reporting engine: metrics -> console ---------------------------------------------------------
 
 _LINE = "-" * 80
@@ -1424,10 +2591,12 @@ def format_report(
         lines.append(_row("Seed:", f"{seed} (the same seed, window and scenario give the same run)"))
     lines += [
         "",
+        *_coverage_section(history),
         *_git_section(history),
         *_dora_section(history, metrics, flow),
         *_success_section(history, metrics),
         *_rollback_section(history, metrics),
+        *_production_section(history),
         *_maturity_section(history, metrics),
         _DOUBLE_LINE,
     ]
@@ -1494,11 +2663,18 @@ def _success_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
     )
     width = max(16, *map(len, counts))
     rows = [
-        f"{rate_grade(rate)[0]} {name:<{width}} {_show(rate, '%'):<7} ({healthy[name]}/{counts[name]} successful)"
+        f"{rate_grade(rate)[0]} {name:<{width}} {_show(rate, '%'):<7} {_successful(healthy[name], counts[name], rate)}"
         for name, rate in metrics["success_rates"].items()
     ]
-    overall = f"{_show(metrics['overall_success_rate'], '%')} ({sum(healthy.values())}/{sum(counts.values())})"
+    share = "" if math.isnan(metrics["overall_success_rate"]) else f" ({sum(healthy.values())}/{sum(counts.values())})"
+    overall = _show(metrics["overall_success_rate"], "%") + share
     return _section("✅ SUCCESS RATES BY ENVIRONMENT", *rows, "", _row("Overall Success Rate:", overall))
+
+
+def _successful(healthy: int, count: int, rate: float) -> str:
+    if count and math.isnan(rate):
+        return f"({count} deployments, failures not observable)"
+    return f"({healthy}/{count} successful)"
 
 
 def _rollback_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
@@ -1510,7 +2686,7 @@ def _rollback_section(history: History, metrics: Mapping[str, Any]) -> List[str]
         _row("Successful Rollbacks:", f"{len(done)}"),
         _row("Failed Rollbacks:", f"{total - len(done)}"),
         _row("Rollback Success Rate:", _show(_percent(len(done), total), "%", 1)),
-        _metric_row(metrics, "failures_without_rollback"),
+        _metric_row(metrics, "failures_without_rollback", "" if history.coverage is None else "Not Rolled Back"),
         "",
         _row("Average Rollback Time:", _show(metrics["mttr_minutes"], " minutes")),
         _row("Fastest Rollback:", _show(float(done.min()) if len(done) else math.nan, " minutes", 1)),
@@ -1528,6 +2704,127 @@ def _reason_rows(metrics: Mapping[str, Any], most: int = 3) -> List[str]:
         _row(f"  • {reason}:", f"{count} ({_show(_percent(count, metrics['failed_deployments']), '%', 1)})")
         for reason, count in list(metrics["failure_reasons"].items())[:most]
     ]
+
+
+def _production_section(history: History) -> List[str]:
+    table = production_metrics(history)
+    overall = table[table["application"] == ALL_APPLICATIONS].set_index("metric")
+    rows = [
+        f"{'':<31} {'value':>10}  {'95% interval':<19} {'mean':>8} {'p90':>8} {'n':>6}",
+        *(_production_row(metric, line) for metric, line in overall.iterrows()),
+    ]
+    rows += [
+        _row("Changes not yet shipped:", f"{overall.loc['change_lead_time_hours', 'open']}"),
+        _row("Failures not yet recovered:", f"{overall.loc['failed_deployment_recovery_minutes', 'open']}"),
+    ]
+    if history.coverage is not None:
+        rows.append(
+            "Lead time is config-repository lead time: it starts at the commit of the manifests, not of the code."
+        )
+    if not history.failures_observable:
+        rows.append(
+            "n/a (failures not observable): the history shows the successful syncs alone, and no sign of a failed one."
+        )
+    rows += [f"No commit for {count} releases: {reason}" for reason, count in sorted(history.undated.items())]
+    return _section(
+        "🎯 PRODUCTION, AS DORA DEFINES IT",
+        *rows,
+        "",
+        *_application_rows(table),
+        "",
+        *_quick_check_rows(overall),
+        "",
+        *_cluster_rows(),
+    )
+
+
+def _production_row(metric: Any, line: pd.Series) -> str:
+    label, unit, _ = PRODUCTION_METRICS[metric]
+    if math.isnan(line["value"]):
+        return _row(label + ":", "   no data")
+    interval = "" if math.isnan(line["low"]) else f"{_show(line['low'])} to {_show(line['high'])}"
+    spread = " ".join(f"{'' if math.isnan(line[key]) else _show(line[key]):>8}" for key in ("mean", "p90"))
+    return f"{label + ':':<31} {_show(line['value'], unit):>10}  {interval:<19} {spread} {line['n']:>6}"
+
+
+def _application_rows(table: pd.DataFrame, most: int = 15) -> List[str]:
+    """A line for each application, those deployed most first."""
+    each = table[table["application"] != ALL_APPLICATIONS]
+    if each.empty:
+        return ["No application in production"]
+    wide, counts = (
+        each.pivot(index="application", columns="metric", values="value"),
+        each.pivot(index="application", columns="metric", values="n"),
+    )
+    ranked = counts["deployment_frequency_per_day"].sort_values(ascending=False, kind="mergesort").index
+    heads = ("lead time", "frequency", "recovery", "fail rate", "rework")
+    lines = ["{:<31} ".format("By application:") + " ".join(f"{head:>11}" for head in heads)]
+    for name in ranked[:most]:
+        cells = (
+            "no data"
+            if math.isnan(wide.loc[name, metric])
+            else _show(wide.loc[name, metric], PRODUCTION_METRICS[metric].unit)
+            for metric in PRODUCTION_METRICS
+        )
+        lines.append(f"{_row('  • ' + name, '')}" + " ".join(f"{cell:>11}" for cell in cells))
+    return lines + ([f"  and {len(ranked) - most} more (--json has them all)"] if len(ranked) > most else [])
+
+
+def _quick_check_rows(overall: pd.DataFrame) -> List[str]:
+    scores = quick_check(overall["value"].to_dict())
+    defined = sum(not math.isnan(scores[metric]) for metric in PRODUCTION_METRICS)
+    mean = "" if defined == len(PRODUCTION_METRICS) else f" (the mean of the {defined} that have data)"
+    line = "  • {:<33} {:>4}   {}".format
+    rows = [
+        line(PRODUCTION_METRICS[metric].label + ":", _show(scores[metric], "", 1), f"industry {industry}")
+        for metric, industry in QUICK_CHECK_MEANS_2025.items()
+    ]
+    title = "DORA Quick Check, 0 to 10 (industry: the mean of all industries in 2025):"
+    return [title, *rows, line("Overall:", _show(scores["overall"], "", 1), mean.strip()).rstrip()]
+
+
+def _cluster_rows() -> List[str]:
+    return [
+        "Clusters of the 2024 survey (they describe groups of answers and are no thresholds):",
+        f"  {'':<8} {'lead time':<22} {'frequency':<23} {'fail rate':<10} recovery",
+        *(
+            f"  {level:<8} {lead:<22} {frequency:<23} {rate:<10} {recovery}"
+            for level, lead, frequency, rate, recovery in CLUSTERS_2024
+        ),
+    ]
+
+
+def _coverage_section(history: History, most: int = 40) -> List[str]:
+    """Which Argo CD application is taken for what, and what its history covers."""
+    if history.coverage is None:
+        return []
+    line = "{:<28} {:<16} {:<13} {:<21} {:<24} {:>5} {:>11}".format
+    lines = [
+        line("Argo CD application", "application", "environment", "told by", "covered (UTC)", "syncs", "deployments")
+    ]
+    for row in history.coverage.head(most).to_dict("records"):
+        covered = f"{row['from']:%Y-%m-%d} to {row['to']:%Y-%m-%d}"
+        cells = line(
+            *(row[key] for key in ("argocd_name", "application", "environment", "rule")),
+            covered,
+            row["syncs"],
+            row["deployments"],
+        )
+        lines.append(cells + " truncated" * row["truncated"])
+    return _section("📡 WHAT ARGO CD'S HISTORY COVERS", *lines, *_coverage_notes(history.coverage, most))
+
+
+def _coverage_notes(coverage: pd.DataFrame, most: int) -> List[str]:
+    unclassified = _count(coverage["environment"].to_numpy() == _UNCLASSIFIED)
+    remedy = "--environment-label, --environment-pattern or --environment says what they are"
+    notes = {
+        f"and {len(coverage) - most} more (--json has them all)": len(coverage) > most,
+        f"unclassified: {unclassified}; {remedy}": unclassified,
+        "truncated: older entries are gone; the first one left only marks where the window begins": (
+            coverage["truncated"].any()
+        ),
+    }
+    return [note for note, needed in notes.items() if needed]
 
 
 def _maturity_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
@@ -1550,6 +2847,8 @@ def _maturity_section(history: History, metrics: Mapping[str, Any]) -> List[str]
 def _verdict(key: str, metrics: Mapping[str, Any]) -> str:
     better, limit, unit = BENCHMARKS[key]
     target = f"{better}{limit:g}{unit}"
+    if key == "change_failure_rate" and math.isnan(metrics[key]) and metrics["total_deployments"]:
+        return f"⚪ n/a ({target} target, failures not observable)"
     if math.isnan(metrics[key]):
         return (
             f"✅ Elite ({target}; n/a: no deployment failed)"
@@ -1595,6 +2894,8 @@ def _frequency_cause(metrics: Mapping[str, Any]) -> str:
 
 def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
     if math.isnan(metrics["mean_lead_time"]):
+        if metrics["production_deployment_frequency"]:
+            return "no commit of the production deployments is known: name the repository with --repo"
         return "no change reached production in the window: measure more days"
     name, hours = max(metrics["lead_time_hours_by_environment"].items(), key=lambda part: part[1])
     share = _show(_percent(hours, metrics["mean_lead_time"]), "%", 0)
@@ -1655,6 +2956,30 @@ def to_jsonable(value: Any) -> Any:
     return value
 
 
+def _production_document(history: History) -> Dict[str, Any]:
+    table = production_metrics(history)
+    documents = {name: _metric_documents(rows) for name, rows in table.groupby("application", sort=False)}
+    overall = documents.pop(ALL_APPLICATIONS)
+    document = {
+        "production": overall,
+        "applications": documents,
+        "quick_check": quick_check({metric: fields["value"] for metric, fields in overall.items()}),
+    }
+    if history.coverage is not None:
+        document["coverage"] = history.coverage.to_dict("records")
+        document["undated"] = dict(history.undated)
+    return document
+
+
+def _metric_documents(rows: pd.DataFrame) -> Dict[str, Dict[str, Any]]:
+    """{metric: its fields} of one application; `mean`, `p90` and `open` only where they have a meaning."""
+    documents = {row.pop("metric"): row for row in rows.drop(columns="application").to_dict("records")}
+    for metric, row in documents.items():
+        for field_ in () if metric.endswith(("_hours", "_minutes")) else ("mean", "p90", "open"):
+            del row[field_]
+    return documents
+
+
 def summary_document(
     history: History, metrics: Mapping[str, Any], seed: Optional[int], flow: Optional[pd.DataFrame]
 ) -> Dict[str, Any]:
@@ -1668,6 +2993,7 @@ def summary_document(
             "environments": history.environments,
             "commits": len(history.git_commits),
             "metrics": metrics,
+            **_production_document(history),
             "maturity": {
                 "level": level.name,
                 "score": score,
@@ -2142,7 +3468,6 @@ class GitOpsAutomation:
         self.seed = _whole("seed", seed, 0, 2**63 - 1) if seed is not None else int.from_bytes(os.urandom(4), "big")
         self.output_dir = Path(output_dir)
         self.on_rollback = on_rollback
-        self.environments = [environment.name for environment in scenario.environments]
         self._end = _window_end(end)
         self._keep(git_commits=None, window=None)
 
@@ -2151,6 +3476,7 @@ class GitOpsAutomation:
     rollbacks: Any
     metrics: Any
     window: Any
+    _real: Optional[History]  # what load_argocd_history read
     flow: Optional[pd.DataFrame]  # what became of the releases that reached each environment (simulate_deployments)
 
     _STEPS = {
@@ -2167,7 +3493,7 @@ class GitOpsAutomation:
         for name in steps[first:]:
             setattr(self, name, None)
         if first <= steps.index("deployments"):
-            self.flow = None
+            self.flow, self._real = None, None
         for name, value in results.items():
             setattr(self, name, value)
 
@@ -2178,14 +3504,25 @@ class GitOpsAutomation:
         return getattr(self, step)
 
     @property
+    def environments(self) -> List[str]:
+        """The environments in promotion order, the last one is production."""
+        if self._real is not None:
+            return list(self._real.environments)
+        return [environment.name for environment in self.scenario.environments]
+
+    @property
     def applications(self) -> List[str]:
-        """The scenario's applications and, of a real repository, its own."""
+        """The scenario's applications and, of a real repository, its own; of Argo CD, those it has."""
+        if self._real is not None:
+            return list(self._real.deployments["application"].cat.categories)
         found = [] if self.git_commits is None else list(_ranking(self.git_commits["application"]))
         return list(dict.fromkeys([*self.scenario.team.applications, *found]))
 
     @property
     def history(self) -> History:
         """The three tables with their window; GitOpsError until the rollbacks are there."""
+        if self._real is not None:
+            return self._real
         tables = [self._need(step) for step in ("git_commits", "deployments", "rollbacks")]
         return History(tables[0], tables[1], tables[2], self.window, tuple(self.environments))
 
@@ -2205,6 +3542,27 @@ class GitOpsAutomation:
         self._keep(git_commits=commits, window=window)
         _say(f"  ✓ Read {len(commits)} commits")
         return commits
+
+    def load_argocd_history(
+        self,
+        files: Sequence[Union[str, os.PathLike]],
+        repo: Union[None, str, os.PathLike] = None,
+        *,
+        rules: EnvironmentRules = EnvironmentRules(),
+    ) -> pd.DataFrame:
+        """Read real deployments in the place of the three simulations: the `deployments` table.
+
+        `files` are JSON documents of Argo CD applications ("-" is standard input), `repo` is a clone of the
+        config repository, `rules` says how to tell the environment. Next: `calculate_dora_metrics()`.
+        GitOpsError for a file that is none, naming the entry at fault.
+        """
+        _say("\n📡 Reading Argo CD history...")
+        listed = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+        history = load_argocd(listed, repo, rules)
+        self._keep(git_commits=history.git_commits, window=history.window)
+        self.deployments, self.rollbacks, self._real = history.deployments, history.rollbacks, history
+        _say(f"  ✓ Read {len(self.deployments)} deployments and {len(self.rollbacks)} rollbacks")
+        return self.deployments
 
     def simulate_deployments(self) -> pd.DataFrame:
         """Take the commits through the environments: the `deployments` table."""
@@ -2249,7 +3607,7 @@ class GitOpsAutomation:
     def generate_report(self) -> None:
         """Print the report."""
         metrics = self._need("metrics")
-        _say("\n" + format_report(self.history, metrics, self.flow, self.seed))
+        _say("\n" + format_report(self.history, metrics, self.flow, self._shown_seed()))
 
     def visualize_metrics(self, dpi: int = 300) -> Path:
         """Draw the dashboard into `gitops_dashboard.png` in the output folder; its path.
@@ -2270,7 +3628,15 @@ class GitOpsAutomation:
 
     def document(self) -> Dict[str, Any]:
         """The metrics, the maturity, the seed and the window as plain JSON values."""
-        return summary_document(self.history, self._need("metrics"), self.seed, self.flow)
+        return summary_document(self.history, self._need("metrics"), self._shown_seed(), self.flow)
+
+    def production_metrics(self) -> pd.DataFrame:
+        """dora.dev's five metrics of production, in all and for each application (see `production_metrics`)."""
+        return production_metrics(self.history)
+
+    def _shown_seed(self) -> Optional[int]:
+        """The seed where anything was drawn with it."""
+        return self.seed if self._real is None else None
 
 
 def _today() -> pd.Timestamp:
@@ -2342,6 +3708,7 @@ examples:
   python gitops_automation.py                        simulate 30 days
   python gitops_automation.py --days 90 --seed 7     a longer run that can be repeated
   python gitops_automation.py --repo ../shop         the commits of a real repository
+  argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
   python gitops_automation.py --print-config > team.json
   python gitops_automation.py --config team.json     your own rates, waits and team
   python gitops_automation.py --json --no-dashboard  the numbers for another program
@@ -2365,7 +3732,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Simulate a GitOps delivery pipeline, measure it with the DORA metrics, report and draw it.",
     )
     add = parser.add_argument_group("what is simulated").add_argument
-    add("--days", metavar="N", default="30", help="length of the window in whole UTC days (default: 30)")
+    add("--days", metavar="N", help="length of the window in whole UTC days (default: 30)")
     add(
         "--end",
         metavar="DATE",
@@ -2375,6 +3742,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="a scenario as JSON; what it leaves out keeps its default")
     add("--print-config", action="store_true", help="print the scenario as JSON and stop")
     add("--repo", metavar="DIR", help="take the real commits of this git repository")
+    add = parser.add_argument_group("your own Argo CD").add_argument
+    add(
+        "--argocd",
+        metavar="FILE",
+        nargs="+",
+        help="measure the history in these JSON files (`argocd app list -o json`; - is standard"
+        " input); --repo is then the config repository",
+    )
+    add("--environment", metavar="NAME", help="the environment of all of them (one Argo CD for each environment)")
+    add("--environment-label", metavar="KEY", help="the label or annotation that names the environment")
+    add("--environment-pattern", metavar="REGEX", help="a pattern on the name with a group that is the environment")
     add = parser.add_argument_group("what comes out").add_argument
     add("--output", metavar="DIR", default="output", help="folder for the files (default: output)")
     add("--dpi", metavar="N", default="300", help="resolution of the dashboard (default: 300, 5400 x 3000 pixels)")
@@ -2409,6 +3787,7 @@ def _read_scenario(path: Optional[str]) -> Scenario:
 
 def _run(options: argparse.Namespace) -> None:
     """What the command line asks for, step by step."""
+    _refuse_mixtures(options)
     scenario = _read_scenario(options.config)
     if options.print_config:
         return _say(scenario.to_json())
@@ -2420,7 +3799,10 @@ def _run(options: argparse.Namespace) -> None:
         output_dir=options.output,
         on_rollback=alerts,
     )
-    days, dpi = _whole_number("days", options.days), _whole("--dpi", _whole_number("dpi", options.dpi), 10, 1200)
+    days, dpi = (
+        _whole_number("days", options.days or "30"),
+        _whole("--dpi", _whole_number("dpi", options.dpi), 10, 1200),
+    )
     _check_output(gitops.output_dir)
     with contextlib.redirect_stdout(io.StringIO()) if options.quiet or options.json else contextlib.nullcontext():
         _pipeline(gitops, options, days, dpi)
@@ -2432,12 +3814,10 @@ def _run(options: argparse.Namespace) -> None:
 
 def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> None:
     _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
-    if options.repo is None:
-        gitops.simulate_git_activity(days)
+    if options.argocd:
+        gitops.load_argocd_history(options.argocd, options.repo, rules=_environment_rules(options))
     else:
-        gitops.load_git_history(options.repo, days)
-    gitops.simulate_deployments()
-    gitops.simulate_rollbacks()
+        _simulate(gitops, options.repo, days)
     gitops.calculate_dora_metrics()
     gitops.generate_report()
     if not options.no_dashboard:
@@ -2446,6 +3826,43 @@ def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, 
         _say(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
     _say("\n✅ GitOps automation complete!\n")
     _say(format_summary(gitops.history, gitops.metrics))
+
+
+def _simulate(gitops: GitOpsAutomation, repo: Optional[str], days: Any) -> None:
+    if repo is None:
+        gitops.simulate_git_activity(days)
+    else:
+        gitops.load_git_history(repo, days)
+    gitops.simulate_deployments()
+    gitops.simulate_rollbacks()
+
+
+def _environment_rules(options: argparse.Namespace) -> EnvironmentRules:
+    pattern = options.environment_pattern
+    try:
+        groups = re.compile(pattern).groups if pattern else 1
+    except (re.error, RecursionError, OverflowError) as error:
+        raise GitOpsError(f"--environment-pattern is no regular expression: {_one_line(error)}") from None
+    if groups < 1:
+        raise GitOpsError(f"--environment-pattern needs a group, such as -(dev|prod)$, not {_quote(pattern)}")
+    return EnvironmentRules(
+        _name("--environment", options.environment) if options.environment is not None else None,
+        options.environment_label,
+        pattern,
+    )
+
+
+def _refuse_mixtures(options: argparse.Namespace) -> None:
+    """No option is ignored silently beside another."""
+    given = {name for name, value in vars(options).items() if value is not None}
+    if options.argocd:
+        wrong = {"days", "end", "seed", "config", "alert_webhook"} & given
+        why = "has no meaning with --argocd: the history says what happened, and when"
+    else:
+        wrong = {"environment", "environment_label", "environment_pattern"} & given
+        why = "needs --argocd FILE"
+    if wrong:
+        raise GitOpsError(f"--{min(wrong).replace('_', '-')} {why}")
 
 
 def _check_output(folder: Path) -> None:

@@ -1,0 +1,1313 @@
+"""Argo CD's history: every document shape, every rule by hand, hostile input, and a round trip."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import subprocess
+import unicodedata
+
+import jsonschema
+import pandas as pd
+import pytest
+from argocd_documents import (
+    SCHEMA_FILE,
+    SHAPES,
+    application,
+    chart,
+    config_map,
+    entry,
+    examples,
+    multi_entry,
+    oci,
+    operation,
+    project,
+    releases,
+    revision,
+    rfc3339,
+    seconds,
+    source,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gitops_automation as module
+from gitops_automation import GitOpsError, check_history, production_metrics
+
+ALL = module.ALL_APPLICATIONS
+LEAD, FREQUENCY, RECOVERY, FAIL_RATE, REWORK = module.PRODUCTION_METRICS
+A, B, C, D = (revision(number) for number in range(1, 5))
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_of_the_user(tmp_path_factory, monkeypatch):
+    home = str(tmp_path_factory.mktemp("home"))
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setenv("XDG_CONFIG_HOME", home)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes one file of applications (or a text) for each argument; their paths."""
+
+    def files(*contents):
+        paths = []
+        for content in contents:
+            paths.append(tmp_path / f"argocd-{len(list(tmp_path.glob('argocd-*')))}.json")
+            text = content if isinstance(content, (str, bytes)) else json.dumps(content)
+            paths[-1].write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+        return paths
+
+    return files
+
+
+@pytest.fixture
+def load(write):
+    """A function that loads the history of applications, every invariant checked."""
+
+    def history(*applications, repo=None, **rules):
+        made = module.load_argocd(write(list(applications)), repo, module.EnvironmentRules(**rules))
+        check_history(made)
+        return made
+
+    return history
+
+
+def one(history):
+    """An application from its history entries: the whole history."""
+    return application("shop-prod", history, created="2026-01-01 00:00", reconciled="2026-01-11 00:00")
+
+
+def deployments(history):
+    frame = history.deployments
+    return list(zip(frame["commit_sha"], frame["health"]))
+
+
+def moves(history):
+    return list(zip(history.rollbacks["from_commit"], history.rollbacks["to_commit"]))
+
+
+def measured(history, name=ALL):
+    rows = production_metrics(history)
+    return {row["metric"]: row for row in rows[rows["application"] == name].to_dict("records")}
+
+
+def ok(commit):
+    return (commit, "Healthy")
+
+
+def bad(commit):
+    return (commit, "Degraded")
+
+
+# ---- A configuration repository
+
+
+def git(folder, *arguments, stdin=b""):
+    run = subprocess.run(["git", *arguments], cwd=str(folder), input=stdin, stdout=subprocess.PIPE, check=True)
+    return run.stdout.decode().strip()
+
+
+def change(name, time, files, message="feat: a change", parents=None):
+    """A commit: `files` is {path: content}, `parents` the names of the commits that it follows (default: the one
+    before)."""
+    return dict(name=name, time=seconds(time), files=files, message=message, parents=parents)
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A function that makes a repository of changes: (its folder, {name: commit})."""
+
+    def make(*changes):
+        folder = tmp_path / f"config{len(list(tmp_path.glob('config*')))}"
+        folder.mkdir()
+        git(folder, "init", "-q")
+        git(folder, "symbolic-ref", "HEAD", "refs/heads/main")
+        marks, stream = {}, []
+        for number, one_ in enumerate(changes, start=1):
+            marks[one_["name"]] = number
+            message = one_["message"].format(**shas_so_far(folder, marks, stream, one_["message"])).encode()
+            parents = [marks[name] for name in one_["parents"]] if one_["parents"] is not None else [number - 1]
+            who = b"alice <a@example.org> %d +0000" % one_["time"]
+            stream += [b"commit refs/heads/main", b"mark :%d" % number, b"author " + who, b"committer " + who]
+            stream += [b"data %d" % len(message), message]
+            known = [parent for parent in parents if parent]
+            stream += [(b"merge :%d" if place else b"from :%d") % parent for place, parent in enumerate(known)]
+            for path, content in one_["files"].items():
+                stream += [b"M 100644 inline " + path.encode(), b"data %d" % len(content), content.encode()]
+            stream += [b""]
+        return folder, run_import(folder, marks, stream)
+
+    return make
+
+
+def run_import(folder, marks, stream):
+    git(
+        folder,
+        "fast-import",
+        "--quiet",
+        "--force",
+        "--date-format=raw",
+        "--export-marks=marks",
+        stdin=b"\n".join(stream),
+    )
+    numbers = dict(reversed(line.split()) for line in (folder / "marks").read_text().split("\n") if line)
+    shas = {int(number[1:]): sha for sha, number in numbers.items()}
+    return {name: shas[number] for name, number in marks.items() if number in shas}
+
+
+def shas_so_far(folder, marks, stream, message):
+    """The commits that a message names in braces must be known when it is written."""
+    return run_import(folder, marks, stream) if "{" in message else {}
+
+
+# ---- The documents
+
+
+def test_the_documents_of_these_tests_are_valid_under_the_official_schema():
+    schema = json.loads(SCHEMA_FILE.read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    for name, document in examples().items():
+        assert [error.message for error in validator.iter_errors(document)] == [], name
+    assert list(validator.iter_errors({"metadata": {}, "spec": {"project": 1}}))
+
+
+def same_tables(left, right):
+    for name in ("git_commits", "deployments", "rollbacks", "changes", "coverage"):
+        pd.testing.assert_frame_equal(getattr(left, name), getattr(right, name))
+    assert left[3:5] == right[3:5]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_all_shapes_of_a_document_give_the_same_history(shape, write):
+    documents = list(examples().values())
+    expected = module.load_argocd(write(documents))
+    check_history(expected)
+    assert len(expected.coverage) == len(documents)
+    same_tables(module.load_argocd(write(SHAPES[shape](documents))), expected)
+
+
+def test_a_single_application_is_a_document(write, load):
+    same_tables(module.load_argocd(write(one(releases(A, B)))), load(one(releases(A, B))))
+
+
+def test_standard_input_is_a_file_named_by_a_dash(monkeypatch, load):
+    text = json.dumps(one(releases(A, B))).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    same_tables(module.load_argocd(["-"]), load(one(releases(A, B))))
+
+
+def test_snapshots_become_one_long_history(write, load):
+    """Entries 0 to 2, then 2 to 4, of which the second snapshot alone would be truncated."""
+    entries = releases(A, B, C, D, A)
+    earlier = application("shop-prod", entries[:3], uid="u", created="2026-01-01 00:00", reconciled="2026-01-06 00:00")
+    later = application("shop-prod", entries[2:], uid="u", created="2026-01-01 00:00", reconciled="2026-01-11 00:00")
+    whole = application("shop-prod", entries, uid="u", created="2026-01-01 00:00", reconciled="2026-01-11 00:00")
+    for files in ([[earlier], [later]], [[later], [earlier]], [[earlier], [earlier], [later]]):
+        same_tables(module.load_argocd(write(*files)), load(whole))
+
+
+def test_a_failed_operation_of_an_earlier_snapshot_is_kept(write):
+    failed = operation("Failed", "2026-01-05 11:30", "2026-01-05 11:31", C)
+    earlier = application("shop-prod", releases(A, B), operation=failed)
+    later = application("shop-prod", releases(A, B, D), reconciled="2026-01-11 00:00")
+    history = module.load_argocd(write([earlier], [later]))
+    check_history(history)
+    assert deployments(history) == [ok(A), ok(B), bad(C), ok(D)]
+    assert history.deployments["status"].tolist() == ["Synced", "Synced", "Failed", "Synced"]
+
+
+def test_degraded_health_of_an_earlier_snapshot_is_kept(write):
+    """B was seen degraded an hour after it was deployed; D replaced it: a failure that took until D to end."""
+    entries = releases(A, B, D)
+    earlier = application("shop-prod", entries[:2], health="Degraded", reconciled="2026-01-05 11:30")
+    later = application("shop-prod", entries, reconciled="2026-01-11 00:00")
+    history = module.load_argocd(write([earlier], [later]))
+    check_history(history)
+    assert deployments(history) == [ok(A), bad(B), ok(D)]
+    assert measured(history)[RECOVERY]["value"] == 60
+
+
+def test_applications_with_the_same_name_in_two_namespaces_are_two(load):
+    history = load(
+        application("shop-prod", releases(A), namespace="a"), application("shop-prod", releases(B), namespace="b")
+    )
+    assert sorted(history.coverage["application"]) == ["a/shop-prod", "b/shop-prod"]
+
+
+# ---- Deployments
+
+
+def test_syncs_of_the_same_revision_and_source_are_one_deployment(load):
+    history = load(one(releases(A, A, B, B, B)))
+    assert deployments(history) == [ok(A), ok(B)]
+    assert history.deployments["timestamp"][1] == pd.Timestamp("2026-01-05 11:59:30", tz="UTC")
+    assert history.coverage.loc[0, ["syncs", "deployments"]].tolist() == [5, 2]
+
+
+def test_the_same_revision_with_another_source_is_a_deployment(load):
+    entries = releases(A, A, A)
+    entries[1]["source"] = source(kustomize={"images": ["shop:2"]})
+    entries[2]["source"] = source(kustomize={"images": ["shop:3"]})
+    assert deployments(load(one(entries))) == [ok(A), ok(A), ok(A)]
+
+
+def test_the_same_revisions_of_several_sources_are_one_deployment(load):
+    several = [source("charts/shop"), source("values", ref="values")]
+    entries = [
+        multi_entry(number, f"2026-01-05 1{number}:00", revisions, several)
+        for number, revisions in enumerate([[A, B], [A, B], [A, C]])
+    ]
+    assert deployments(load(application("shop-prod", entries, sources=several))) == [ok(f"{A}+{B}"), ok(f"{A}+{C}")]
+
+
+def test_charts_and_digests_are_deployments_of_their_version(load):
+    entries = [
+        entry(number, f"2026-01-05 1{number}:00", f"1.{number}.0", source=chart(f"1.{number}.0")) for number in (0, 1)
+    ]
+    assert deployments(load(application("redis-prod", entries, spec=chart()))) == [ok("1.0.0"), ok("1.1.0")]
+
+
+def test_a_deployment_lasts_from_the_first_attempt_to_the_end(load):
+    history = load(one([entry(0, "2026-01-05 10:00", A, took=95)]))
+    assert history.deployments["duration_sec"].tolist() == [95]
+    assert history.deployments["timestamp"][0] == pd.Timestamp("2026-01-05 09:58:25", tz="UTC")
+
+
+def test_an_entry_without_a_start_lasts_no_time(load):
+    entries = releases(A)
+    del entries[0]["deployStartedAt"]
+    assert load(one(entries)).deployments["duration_sec"].tolist() == [0]
+
+
+def test_a_sync_at_midnight_lies_inside_the_window(load):
+    entries = [entry(0, "2026-01-05 00:00", A, took=0)]
+    history = load(application("shop-prod", entries))
+    assert history.window.days >= 1
+    assert measured(history)[FREQUENCY]["n"] == 1
+
+
+# ---- Environments and names
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "rule", "shown"),
+    [
+        ("shop-prod", "production", "name suffix", "shop"),
+        ("shop-production", "production", "name suffix", "shop"),
+        ("shop.prd", "production", "name suffix", "shop"),
+        ("shop_live", "production", "name suffix", "shop"),
+        ("prod-shop", "production", "name prefix", "shop"),
+        ("prod-web-shop", "production", "name prefix", "web-shop"),
+        ("shop-stage", "staging", "name suffix", "shop"),
+        ("shop-stg", "staging", "name suffix", "shop"),
+        ("shop-uat", "staging", "name suffix", "shop"),
+        ("qa-shop", "staging", "name prefix", "shop"),
+        ("shop-dev", "dev", "name suffix", "shop"),
+        ("Shop-Test", "dev", "name suffix", "Shop"),
+        ("dev-to-prod", "production", "name suffix", "dev-to"),
+        ("prod", "production", "name suffix", "prod"),
+        ("shop-preprod", "unclassified", "none", "shop-preprod"),
+        ("shop-nonprod", "unclassified", "none", "shop-nonprod"),
+        ("shop-non-prod", "unclassified", "none", "shop-non-prod"),
+        ("shop-pre-prod", "unclassified", "none", "shop-pre-prod"),
+        ("pre-prod-shop", "unclassified", "none", "pre-prod-shop"),
+        ("non_prod.shop", "unclassified", "none", "non_prod.shop"),
+        ("productpage", "unclassified", "none", "productpage"),
+        ("liveness", "unclassified", "none", "liveness"),
+        ("shop-developer", "unclassified", "none", "shop-developer"),
+        ("shop", "unclassified", "none", "shop"),
+    ],
+)
+def test_the_environment_is_a_whole_token_of_the_name(name, environment, rule, shown, load):
+    row = load(application(name, releases(A))).coverage.loc[0]
+    assert (row["environment"], row["rule"], row["application"]) == (environment, rule, shown)
+
+
+@pytest.mark.parametrize(
+    ("more", "environment", "rule"),
+    [
+        ({"labels": {"environment": "prod"}}, "production", "label environment"),
+        ({"labels": {"env": "Staging"}}, "staging", "label env"),
+        ({"annotations": {"environment": "live"}}, "production", "label environment"),
+        ({"annotations": {"kargo.akuity.io/authorized-stage": "shop:uat"}}, "shop:uat", None),
+        ({"labels": {"environment": "canary", "env": "prod"}}, "canary", "label environment"),
+        ({"spec": source("apps/shop/overlays/prod")}, "production", "source path"),
+        ({"spec": source("apps", helm={"valueFiles": ["values.yaml", "values-stg.yaml"]})}, "staging", "source path"),
+        ({"spec": source("clusters/non-prod/shop")}, "unclassified", "none"),
+        ({"spec": source("dev/prod")}, "unclassified", "none"),
+        ({"destination": {"name": "eu-prod-1", "namespace": "shop-dev"}}, "production", "destination name"),
+        (
+            {"destination": {"server": "https://kubernetes.default.svc", "namespace": "shop-dev"}},
+            "dev",
+            "destination namespace",
+        ),
+        ({"destination": {"namespace": "preprod"}}, "unclassified", "none"),
+    ],
+)
+def test_the_environment_is_told_by_the_first_rule_that_can(more, environment, rule, load):
+    row = load(application("shop", releases(A), **more)).coverage.loc[0]
+    if rule is not None:  # a Kargo stage is `project:stage`: only that it is not lost is asked
+        assert (row["environment"], row["rule"]) == (environment, rule)
+    assert row["application"] == "shop"
+
+
+def test_a_kargo_stage_is_the_part_behind_its_project(load):
+    """The annotation `kargo.akuity.io/authorized-stage` holds `<project>:<stage>`."""
+    annotations = {"kargo.akuity.io/authorized-stage": "shop:uat"}
+    row = load(application("shop", releases(A), annotations=annotations)).coverage.loc[0]
+    assert row["environment"] == "staging"
+
+
+def test_a_label_outranks_the_name_and_a_chosen_label_the_others(load):
+    marked = application("shop-prod", releases(A), labels={"environment": "dev", "tier": "qa"})
+    assert load(marked).coverage.loc[0, "environment"] == "dev"
+    assert load(marked, label="tier").coverage.loc[0, ["environment", "rule"]].tolist() == ["staging", "label tier"]
+
+
+def test_a_pattern_and_a_fixed_environment_outrank_the_name(load):
+    shop = application("x1-shop-dev", releases(A))
+    assert load(shop, pattern=r"^(x\d)").coverage.loc[0, ["environment", "rule"]].tolist() == ["x1", "pattern"]
+    assert load(shop, fixed="prod").coverage.loc[0, ["environment", "rule"]].tolist() == ["production", "given"]
+
+
+def test_one_application_in_three_environments_is_one(load):
+    history = load(*(application(f"shop-{name}", releases(A)) for name in ("dev", "stg", "prod")))
+    assert set(history.deployments["application"]) == {"shop"}
+    assert history.environments == ("dev", "staging", "production")
+    assert set(history.deployments["environment"]) == {"dev", "staging", "production"}
+
+
+def test_two_applications_that_would_be_one_keep_their_full_names(load):
+    history = load(application("shop-prod", releases(A)), application("prod-shop", releases(B)))
+    assert sorted(history.coverage["application"]) == ["argocd/prod-shop", "argocd/shop-prod"]
+
+
+def test_an_application_that_was_deleted_and_made_again_keeps_its_name(load):
+    first = application("shop-prod", releases(A, B), uid="u1")
+    second = application("shop-prod", releases(C, start="2026-01-08 10:00"), uid="u2")
+    history = load(first, second)
+    assert set(history.deployments["application"]) == {"shop"}
+    assert deployments(history) == [ok(A), ok(B), ok(C)]
+
+
+def test_an_unclassified_application_is_listed_and_is_not_production(load):
+    history = load(application("shop", releases(A, B)))
+    assert history.environments[0] == "unclassified"
+    assert history.production == "production"
+    assert measured(history)[FREQUENCY]["n"] == 0
+    text = module.format_report(history, module.calculate_dora_metrics(history), None, None)
+    assert "unclassified: 1" in text
+
+
+# ---- Failures
+
+
+def failed_application(phase="Failed", sync=None, **more):
+    state = operation(phase, "2026-01-06 10:00", "2026-01-06 10:02", C, sync=sync)
+    return application("shop-prod", releases(A, B), operation=state, **more)
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Error"])
+def test_a_last_operation_that_failed_is_a_failed_deployment(phase, load):
+    history = load(failed_application(phase))
+    row = history.deployments.iloc[-1]
+    assert row.tolist()[1:] == [
+        "shop",
+        "production",
+        C,
+        "Failed",
+        "Degraded",
+        120,
+        "one or more objects failed to apply",
+    ]
+    assert row["timestamp"] == pd.Timestamp("2026-01-06 10:00", tz="UTC")
+    assert measured(history)[FAIL_RATE]["value"] == pytest.approx(100 / 3)
+    assert measured(history)[RECOVERY]["open"] == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "sync"),
+    [
+        ("Succeeded", None),
+        ("Running", None),
+        ("Failed", {"dryRun": True}),
+        ("Error", {"resources": [{"kind": "Service", "name": "a"}]}),
+    ],
+)
+def test_dry_runs_selective_syncs_and_other_phases_are_no_failed_deployment(phase, sync, load):
+    history = load(failed_application(phase, sync))
+    assert deployments(history) == [ok(A), ok(B)]
+    assert not history.failures_observable
+
+
+def test_a_failed_operation_whose_retry_succeeded_counts_once(load):
+    """The snapshot shows the failure, the entry of the same operation its success: they begin together."""
+    state = operation("Failed", "2026-01-05 11:59:30", "2026-01-05 11:59:50", B)
+    assert deployments(load(application("shop-prod", releases(A, A, B), operation=state))) == [ok(A), ok(B)]
+
+
+@pytest.mark.parametrize(
+    ("reconciled", "expected"),
+    [("2026-01-06 10:00", "Degraded"), ("2026-01-06 09:00", "Degraded"), ("2026-01-05 11:30", "Healthy")],
+)
+def test_degraded_health_counts_only_if_it_is_not_older_than_the_operation(reconciled, expected, load):
+    state = operation("Succeeded", "2026-01-06 08:59", "2026-01-06 09:00", B)
+    entries = [*releases(A), entry(1, "2026-01-06 09:00", B, took=60)]
+    history = load(
+        application(
+            "shop-prod",
+            entries,
+            operation=state,
+            health="Degraded",
+            health_message="no ready pod",
+            reconciled=reconciled,
+        )
+    )
+    assert history.deployments["health"].tolist() == ["Healthy", expected]
+    assert history.failures_observable == (expected == "Degraded")
+    if expected == "Degraded":
+        assert history.deployments["failure_reason"][1] == "no ready pod"
+        assert history.deployments["status"][1] == "Synced"
+
+
+def test_degraded_health_without_a_time_is_not_trusted(load):
+    assert deployments(load(application("shop-prod", releases(A, B), health="Degraded"))) == [ok(A), ok(B)]
+
+
+def test_where_failures_cannot_be_seen_the_report_says_so_and_no_rate_is_zero(load):
+    history = load(one(releases(A, B)))
+    metrics = module.calculate_dora_metrics(history)
+    assert str(metrics["change_failure_rate"]) == "nan"
+    of = measured(history)
+    assert [str(of[metric]["value"]) for metric in (FAIL_RATE, REWORK, RECOVERY)] == ["nan"] * 3
+    text = module.format_report(history, metrics, None, None)
+    assert "n/a (failures not observable)" in text
+    assert "0.00%" not in text
+
+
+# ---- Rollbacks
+
+
+def test_going_back_to_an_older_revision_is_a_rollback_and_no_deployment(load):
+    """B came at 11:00 and A again at 12:00: an hour. B is Synced and Degraded."""
+    history = load(one(releases(A, B, A)))
+    assert deployments(history) == [ok(A), bad(B)]
+    assert history.deployments["status"].tolist() == ["Synced", "Synced"]
+    row = history.rollbacks.iloc[0]
+    assert row.tolist()[1:] == ["shop", "production", B, A, "Rolled back", 60, True]
+    assert row["timestamp"] == pd.Timestamp("2026-01-05 11:00", tz="UTC")
+    of = measured(history)
+    assert (of[FAIL_RATE]["value"], of[RECOVERY]["value"]) == (50, 60)
+    assert of[REWORK]["value"] == pytest.approx(100 / 3)
+
+
+def test_rolling_forward_again_is_no_rollback(load):
+    history = load(one(releases(A, B, A, B)))
+    assert moves(history) == [(B, A)]
+    assert deployments(history) == [ok(A), bad(B), ok(B)]
+
+
+def test_going_back_over_several_releases_is_one_rollback(load):
+    history = load(one(releases(A, B, C, A)))
+    assert moves(history) == [(C, A)]
+    assert deployments(history) == [ok(A), ok(B), bad(C)]
+
+
+def test_going_back_to_the_source_of_an_earlier_release_is_a_rollback(load):
+    entries = releases(A, A, A)
+    entries[1]["source"] = source(kustomize={"images": ["shop:2"]})
+    history = load(one(entries))
+    assert moves(history) == [(A, A)]
+    assert deployments(history) == [ok(A), bad(A)]
+
+
+def test_a_rollback_in_two_steps_ends_when_the_second_step_has(load):
+    """C is rolled back to B at 13:00, B to A at 14:00: C, of 12:00, was restored after two hours."""
+    history = load(one(releases(A, B, C, B, A)))
+    assert deployments(history) == [ok(A), ok(B), bad(C)]
+    assert measured(history)[RECOVERY]["value"] == 120
+    assert measured(history)[FAIL_RATE]["value"] == pytest.approx(100 / 3)
+
+
+def flap(*minutes):
+    commits = [A, B, A, B][: len(minutes)]
+    start = seconds("2026-01-05 10:00")
+    return [
+        entry(number, start + int(60 * minute), commit, took=0)
+        for number, (commit, minute) in enumerate(zip(commits, minutes))
+    ]
+
+
+def test_two_flips_within_seconds_are_a_flap_and_neither_rollback_nor_deployment(load):
+    assert deployments(load(one(flap(0, 60, 60.3)))) == [ok(A)]
+    history = load(one(flap(0, 60, 60.3, 120)))
+    assert deployments(history) == [ok(A), ok(B)]
+    assert moves(history) == []
+
+
+@pytest.mark.parametrize(("stayed", "expected"), [(59 / 60, []), (1, [(B, A)]), (2, [(B, A)])])
+def test_a_release_must_stay_a_minute_before_going_back_is_a_rollback(stayed, expected, load):
+    assert moves(load(one(flap(0, 60, 60 + stayed)))) == expected
+
+
+def test_going_back_for_seconds_is_no_rollback(load):
+    """B, then A for half a minute, then B again: the way back was the flap."""
+    history = load(one(flap(0, 60, 120, 120.5)))
+    assert moves(history) == []
+    assert deployments(history) == [ok(A), ok(B)]
+
+
+def test_a_rollback_to_a_release_that_is_degraded_has_failed(load):
+    shop = application("shop-prod", releases(A, B, A), health="Degraded", reconciled="2026-01-06 00:00")
+    history = load(shop)
+    assert history.rollbacks["success"].tolist() == [False]
+    assert deployments(history) == [ok(A), bad(B)]
+    assert measured(history)[RECOVERY]["open"] == 1
+
+
+SHOP, OTHER = "apps/shop/app.yaml", "apps/other/app.yaml"
+
+
+def line(*contents, start="2026-01-05 09:00"):
+    """Changes of the shop one hour after another, named c0, c1 and so on."""
+    return [
+        change(f"c{number}", seconds(start) + 3600 * number, {SHOP: content}) for number, content in enumerate(contents)
+    ]
+
+
+def test_going_back_to_an_ancestor_that_never_was_deployed_is_a_rollback(repository, load):
+    folder, c = repository(*line("1", "2", "3"))
+    history = load(one(releases(c["c0"], c["c2"], c["c1"])), repo=folder)
+    assert moves(history) == [(c["c2"], c["c1"])]
+    assert deployments(history) == [ok(c["c0"]), bad(c["c2"])]
+    assert moves(load(one(releases(c["c0"], c["c2"], c["c1"])))) == []
+
+
+def test_rolling_forward_again_after_an_ancestor_is_no_rollback(repository, load):
+    folder, c = repository(*line("1", "2", "3"))
+    history = load(one(releases(c["c0"], c["c2"], c["c1"], c["c2"])), repo=folder)
+    assert moves(history) == [(c["c2"], c["c1"])]
+    assert deployments(history) == [ok(c["c0"]), bad(c["c2"]), ok(c["c2"])]
+
+
+def test_a_tree_equal_to_an_earlier_one_is_a_rollback(repository, load):
+    """c2 brings the files of c0 back without saying so."""
+    folder, c = repository(*line("1", "2", "1"))
+    assert moves(load(one(releases(c["c0"], c["c1"], c["c2"])), repo=folder)) == [(c["c1"], c["c2"])]
+
+
+def test_an_unchanged_tree_is_no_rollback(repository, load):
+    """The second to fourth commits are of another application."""
+    others = [change(f"o{number}", f"2026-01-05 1{number}:00", {OTHER: str(number)}) for number in range(3)]
+    folder, c = repository(*line("1"), *others)
+    history = load(one(releases(c["c0"], c["o0"], c["o1"], c["o2"])), repo=folder)
+    assert moves(history) == []
+    assert set(history.deployments["health"]) == {"Healthy"}
+
+
+def test_a_commit_that_reverts_a_deployed_one_is_a_rollback(repository, load):
+    """The revert keeps what came between: no tree is as before. Recovery counts from the release of c1."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("c1", "2026-01-05 09:10", {SHOP: "2"}),
+        change("c2", "2026-01-05 09:20", {"apps/shop/more.yaml": "x"}),
+        change("c3", "2026-01-05 09:30", {SHOP: "1"}, 'Revert "feat: a change"\n\nThis reverts commit {c1}.\n'),
+    )
+    history = load(one(releases(c["c0"], c["c1"], c["c2"], c["c3"])), repo=folder)
+    assert moves(history) == [(c["c1"], c["c3"])]
+    assert deployments(history) == [ok(c["c0"]), bad(c["c1"]), ok(c["c2"])]
+    assert history.rollbacks["duration_min"].tolist() == [120]
+
+
+def test_a_revert_of_a_commit_that_was_not_deployed_is_no_rollback(repository, load):
+    """c1 and its revert came with the same release."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("c1", "2026-01-05 09:10", {SHOP: "2"}),
+        change("c2", "2026-01-05 09:20", {SHOP: "1"}, "Revert\n\nThis reverts commit {c1}.\n"),
+        change("c3", "2026-01-05 09:30", {SHOP: "3"}),
+    )
+    history = load(one(releases(c["c0"], c["c3"])), repo=folder)
+    assert moves(history) == []
+    assert deployments(history) == [ok(c["c0"]), ok(c["c3"])]
+
+
+def test_two_reverts_of_one_release_leave_one_failure(repository, load):
+    """c1 and c2 came in one release and are reverted one after the other."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("c1", "2026-01-05 09:10", {SHOP: "2"}),
+        change("c2", "2026-01-05 09:20", {"apps/shop/more.yaml": "x"}),
+        change("c3", "2026-01-05 09:30", {SHOP: "3"}, "Revert one\n\nThis reverts commit {c1}.\n"),
+        change("c4", "2026-01-05 09:40", {"apps/shop/more.yaml": "y"}, "Revert two\n\nThis reverts commit {c2}.\n"),
+    )
+    history = load(one(releases(c["c0"], c["c2"], c["c3"], c["c4"])), repo=folder)
+    assert history.deployments["health"].tolist().count("Degraded") == 1
+
+
+def test_a_tag_and_the_commit_that_it_names_are_no_backward_move(repository, load):
+    folder, c = repository(*line("1", "2"))
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "tag", "-a", "-m", "one", "v1", c["c1"])
+    tag = git(folder, "rev-parse", "refs/tags/v1")
+    assert tag != c["c1"]
+    assert moves(load(one(releases(c["c0"], tag, c["c1"])), repo=folder)) == []
+
+
+# ---- Lead time
+
+
+def lead_hours(history):
+    changes = history.changes
+    return {
+        sha: (done - made).total_seconds() / 3600
+        for sha, made, done in zip(changes["commit_sha"], changes["committed"], changes["deployed"])
+    }
+
+
+def test_the_lead_time_is_of_each_commit_of_the_range_at_the_source_path(repository, load):
+    """Deployed at 10:00 the first (left out), at 11:00 c3, which contains c1 (10:00) and the other's commit."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("c1", "2026-01-05 10:00", {SHOP: "2"}),
+        change("other", "2026-01-05 10:05", {OTHER: "2"}),
+        change("beside", "2026-01-05 10:06", {"apps/shop-two/app.yaml": "2"}),
+        change("c3", "2026-01-05 10:30", {SHOP: "3"}),
+    )
+    history = load(one(releases(c["c0"], c["c3"])), repo=folder)
+    assert lead_hours(history) == {c["c1"]: 1, c["c3"]: 0.5}
+    row = measured(history)[LEAD]
+    assert (row["value"], row["n"], row["mean"]) == (0.75, 2, 0.75)
+    text = module.format_report(history, module.calculate_dora_metrics(history), None, None)
+    assert "config-repository lead time" in text
+
+
+def test_merges_are_left_out_and_the_commits_they_bring_are_not(repository, load):
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("side", "2026-01-05 09:30", {"apps/shop/side.yaml": "1"}),
+        change("c1", "2026-01-05 10:00", {SHOP: "2"}, parents=["c0"]),
+        change("merge", "2026-01-05 10:30", {"apps/shop/side.yaml": "1"}, parents=["c1", "side"]),
+    )
+    history = load(one(releases(c["c0"], c["merge"])), repo=folder)
+    assert lead_hours(history) == {c["side"]: 1.5, c["c1"]: 1}
+
+
+def test_a_backward_move_ships_nothing_and_a_change_ships_once(repository, load):
+    folder, c = repository(*line("1", "2", "3", start="2026-01-05 08:00"))
+    history = load(one(releases(c["c0"], c["c1"], c["c0"], c["c2"])), repo=folder)
+    assert lead_hours(history) == {c["c1"]: 2, c["c2"]: 3}
+
+
+def test_a_change_of_a_failed_sync_ships_with_the_next_one(repository, load):
+    folder, c = repository(*line("1", "2", "3", start="2026-01-05 08:00"))
+    state = operation("Failed", "2026-01-05 10:30", "2026-01-05 10:31", c["c1"])
+    history = load(application("shop-prod", releases(c["c0"], c["c2"]), operation=state), repo=folder)
+    assert lead_hours(history) == {c["c1"]: 2, c["c2"]: 1}
+    assert history.deployments["status"].tolist() == ["Synced", "Failed", "Synced"]
+    assert measured(history)[RECOVERY]["value"] == 29
+
+
+def test_tags_are_peeled(repository, load):
+    folder, c = repository(*line("1", "2"))
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "tag", "-a", "-m", "one", "v1", c["c1"])
+    history = load(one(releases(c["c0"], git(folder, "rev-parse", "refs/tags/v1"))), repo=folder)
+    assert lead_hours(history) == {c["c1"]: 1}
+    assert history.deployments["commit_sha"].tolist() == [c["c0"], c["c1"]]
+
+
+def hydrated(*trailers):
+    return "Bump shop\n\n" + "\n".join(trailers) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("trailers", "hours"),
+    [
+        (["Argocd-reference-commit-sha: " + "a" * 40, "Argocd-reference-commit-date: 2026-01-05T06:00:00Z"], 5),
+        (["Argocd-reference-commit-sha: " + "a" * 40, "Argocd-reference-commit-date: 2026-01-05T08:00:00+02:00"], 5),
+        (["Argocd-reference-commit-date: 2026-01-05T06:00:00Z"], 1),
+        (["Argocd-reference-commit-sha: " + "a" * 40, "Argocd-reference-commit-date: yesterday"], 1),
+    ],
+)
+def test_the_clock_of_a_hydrated_commit_starts_at_the_code_commit(trailers, hours, repository, load):
+    folder, c = repository(*line("1"), change("c1", "2026-01-05 10:00", {SHOP: "2"}, hydrated(*trailers)))
+    assert lead_hours(load(one(releases(c["c0"], c["c1"])), repo=folder)) == {c["c1"]: hours}
+
+
+def test_every_revision_that_cannot_be_dated_has_a_reason(repository, load):
+    folder, c = repository(*line("1"))
+    digests = ["sha256:" + digit * 64 for digit in "12"]
+    charts = [entry(number, f"2026-01-05 1{number}:00", f"1.{number}.0", source=chart()) for number in range(3)]
+    images = [entry(number, f"2026-01-05 1{number}:00", digest, source=oci()) for number, digest in enumerate(digests)]
+    applications = [
+        application("redis-prod", charts, spec=chart()),
+        application("image-prod", images, spec=oci()),
+        application("shop-prod", releases(c["c0"], D)),
+    ]
+    assert load(*applications, repo=folder).undated == {"chart version": 2, "digest": 1, "not in the clone": 1}
+    assert load(applications[2]).undated == {"no repository given (--repo)": 1}
+
+
+def test_a_change_behind_a_revision_that_is_not_in_the_clone_is_dated_or_has_a_reason(repository, load):
+    """c0, then an unknown commit, then c1: what lies between the unknown one and c1 is not known."""
+    folder, c = repository(*line("1", "2"))
+    history = load(one(releases(c["c0"], D, c["c1"])), repo=folder)
+    assert len(history.changes) + sum(history.undated.values()) == 2
+
+
+def test_several_sources_are_dated_each_by_its_own_revision_and_path(repository, load):
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {"charts/shop/a": "1", "values/shop/a": "1"}),
+        change("c1", "2026-01-05 09:30", {"charts/shop/a": "2", "values/shop/b": "1"}),
+        change("c2", "2026-01-05 10:00", {"values/shop/a": "2"}),
+        change("c3", "2026-01-05 10:15", {"charts/shop/a": "3"}),
+    )
+    several = [source("charts/shop"), source("values/shop")]
+    entries = [
+        multi_entry(0, "2026-01-05 10:00", [c["c0"], c["c0"]], several),
+        multi_entry(1, "2026-01-05 11:00", [c["c0"], c["c3"]], several),
+    ]
+    history = load(application("shop-prod", entries, sources=several), repo=folder)
+    assert lead_hours(history) == {c["c1"]: 1.5, c["c2"]: 1}
+
+
+def test_the_number_of_git_processes_does_not_grow_with_the_history(repository, load, monkeypatch):
+    folder, c = repository(*line(*map(str, range(40))))
+    started = []
+    popen = subprocess.Popen
+
+    class Counted(popen):
+        def __init__(self, *arguments, **more):
+            started.append(arguments)
+            super().__init__(*arguments, **more)
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    counts = []
+    for size in (2, 40):
+        del started[:]
+        load(one(releases(*(c[f"c{number}"] for number in range(size)))), repo=folder)
+        counts.append(len(started))
+    assert counts[0] == counts[1] <= 4
+
+
+# ---- Coverage
+
+
+def test_coverage_runs_from_the_creation_to_the_newest_time_of_the_file(load):
+    row = load(one(releases(A, B))).coverage.loc[0]
+    assert (row["from"], row["to"]) == (pd.Timestamp("2026-01-01", tz="UTC"), pd.Timestamp("2026-01-11", tz="UTC"))
+    assert not row["truncated"]
+
+
+def test_the_first_entry_of_a_truncated_history_only_marks_its_beginning(load):
+    shop = application(
+        "shop-prod", releases(A, B, C, first=7), created="2020-01-01 00:00", reconciled="2026-01-15 10:00"
+    )
+    history = load(shop)
+    row = history.coverage.loc[0]
+    assert row["truncated"]
+    assert row["from"] == pd.Timestamp("2026-01-05 10:00", tz="UTC")
+    assert (row["syncs"], row["deployments"]) == (3, 2)
+    assert deployments(history) == [ok(B), ok(C)]
+    assert measured(history)[FREQUENCY]["value"] == pytest.approx(2 / 10)
+
+
+def test_a_rollback_of_the_first_known_release_of_a_truncated_history_keeps_the_tables_sound(repository, load):
+    folder, c = repository(*line("1", "2"))
+    history = load(one(releases(c["c1"], c["c0"], first=5)), repo=folder)
+    assert len(history.rollbacks) <= 1
+
+
+def test_rates_are_over_what_each_history_covers(load):
+    """a: two in ten days; b: three in five days; in all 0.2 + 0.6 = 0.8 a day."""
+    history = load(
+        application("a-prod", releases(A, B), created="2026-01-01 00:00", reconciled="2026-01-11 00:00"),
+        application("b-prod", releases(A, B, C, start="2026-01-07 10:00"), created="2026-01-06 00:00"),
+    )
+    assert measured(history, "a")[FREQUENCY]["value"] == pytest.approx(0.2)
+    assert measured(history, "b")[FREQUENCY]["value"] == pytest.approx(0.6)
+    assert measured(history)[FREQUENCY]["value"] == pytest.approx(0.8)
+    metrics = module.calculate_dora_metrics(history)
+    assert metrics["production_deployment_frequency"] == pytest.approx(0.8)
+
+
+def test_an_application_without_history_is_covered_and_counts_nothing(load, write):
+    history = load(application("shop-prod", releases(A)), application("new-prod", created="2026-01-02 00:00"))
+    row = history.coverage.set_index("application").loc["new"]
+    assert (row["syncs"], row["deployments"], row["environment"]) == (0, 0, "production")
+
+
+def test_a_file_without_any_time_does_not_stretch_the_window(write):
+    history = module.load_argocd(write([application("shop-prod", releases(A))], [application("new-prod")]))
+    check_history(history)
+    assert history.window.start >= pd.Timestamp("2026-01-01", tz="UTC")
+
+
+# ---- Errors
+
+
+def error_of(files, repo=None):
+    with pytest.raises(GitOpsError) as caught:
+        module.load_argocd(files, repo)
+    message = str(caught.value)
+    assert message == module._one_line(message, 1000)
+    return message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("apiVersion: argoproj.io/v1alpha1\nkind: Application\n", ["YAML", "-o json"]),
+        ("---\n- a\n", ["YAML", "-o json"]),
+        ('{"items": [', ["not JSON", "-o json"]),
+        ("NAME  CLUSTER  STATUS\nshop  x  Synced\n", ["not JSON", "-o json"]),
+        ("", ["not JSON"]),
+        ("  \n ", ["not JSON"]),
+        (json.dumps({"items": [config_map(), config_map()]}), ["no Argo CD application"]),
+        (json.dumps(project()), ["no Argo CD application"]),
+        ("42", ["no Argo CD application"]),
+        ('{"items": null}', ["no deployment"]),
+        ("[]", ["no deployment"]),
+        (b"\xff\xfe{\x00", ["cannot read"]),
+    ],
+)
+def test_a_file_that_holds_no_application_is_an_error_that_names_it(text, parts, write):
+    files = write(text)
+    message = error_of(files)
+    for part in [files[0].name, *parts]:
+        assert part in message
+
+
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
+    message = error_of([tmp_path / "nowhere.json"])
+    assert "nowhere.json" in message
+    assert "cannot read" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("deployedAt", "yesterday"),
+        ("deployedAt", None),
+        ("deployedAt", 17),
+        ("deployedAt", "2026-13-01T00:00:00Z"),
+        ("deployedAt", "2026-01-01T00:00:00"),
+        ("deployedAt", "0001-01-01T00:00:00Z"),
+        ("deployStartedAt", "soon"),
+        ("id", "one"),
+        ("id", 10**30),
+        ("id", 1.5),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_the_file_and_the_entry(key, value, write):
+    entries = releases(A, B)
+    entries[1][key] = value
+    files = write([application("cart-prod", releases(A)), application("shop-prod", entries)])
+    message = error_of(files)
+    for part in (files[0].name, "shop-prod", "entry 1", key):
+        assert part in message
+
+
+def test_an_entry_that_is_no_object_is_an_error_that_names_it(write):
+    message = error_of(write([application("shop-prod", [*releases(A), "surprise"])]))
+    assert "entry 1" in message
+    assert "surprise" in message
+
+
+def test_a_repository_that_is_none_is_an_error(write, tmp_path):
+    assert "--repo" in error_of(write([application("shop-prod", releases(A))]), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("depth", [50, 450, 900, 3000, 100_000])
+@pytest.mark.parametrize("place", ["list", "open list", "items", "source", "revisions", "id", "deployedAt", "label"])
+def test_deep_values_are_read_or_refused_and_crash_nothing(depth, place, write):
+    deep = "[" * depth + "]" * depth
+    shop = application("shop-prod", releases(A, B), labels={"x": "y"})
+    text = json.dumps(shop)
+    if place == "list":
+        text = "[" * depth + text + "]" * depth
+    elif place == "open list":
+        text = "[" * depth
+    elif place == "items":
+        text = '{"items": [' * depth + text + "]}" * depth
+    elif place == "source":
+        text = text.replace('"targetRevision": "main"', '"targetRevision": ' + deep)
+    elif place == "revisions":
+        text = text.replace(f'"revision": "{A}"', '"revisions": ' + deep)
+    elif place == "id":
+        text = text.replace('"id": 1', '"id": ' + deep)
+    elif place == "deployedAt":
+        text = text.replace('"deployedAt": "2026-01-05T11:00:00Z"', '"deployedAt": ' + deep)
+    else:
+        text = text.replace('"x": "y"', '"x": ' + deep)
+    with contextlib.suppress(GitOpsError):
+        check_history(module.load_argocd(write(text)))
+
+
+@pytest.mark.parametrize("digits", [30, 400, 5000, 100_000])
+def test_huge_numbers_are_read_or_refused_and_crash_nothing(digits, write):
+    text = json.dumps([application("shop-prod", releases(A, B))])
+    for old in ('"id": 1', f'"revision": "{A}"', '"deployedAt": "2026-01-05T11:00:00Z"', '"targetRevision": "main"'):
+        key = old.split(":")[0]
+        for number in ("9" * digits, "-" + "9" * digits, "1e" + "9" * min(digits, 300), "NaN", "-Infinity"):
+            with contextlib.suppress(GitOpsError):
+                check_history(module.load_argocd(write(text.replace(old, f"{key}: {number}"))))
+
+
+HOSTILE = "\x1b[31mred\x07\r\n\x00\u202e\u2066\u2028\x9b1A\ufeff"
+
+
+def run(arguments, capsys):
+    """(Status, what was printed, what was said on standard error) of the program."""
+    status = 0
+    try:
+        module.main([str(argument) for argument in arguments])
+    except SystemExit as leaving:
+        status = leaving.code
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def assert_harmless(text):
+    odd = {
+        character for character in text if unicodedata.category(character) in ("Cc", "Zl", "Zp") and character != "\n"
+    }
+    odd |= set(text) & set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+    assert not odd, sorted(map(hex, map(ord, odd)))
+
+
+def hostile_application():
+    shop = source(HOSTILE, helm={"valueFiles": [HOSTILE]})
+    return application(
+        "shop" + HOSTILE,
+        [entry(0, "2026-01-05 10:00", A + HOSTILE, source=shop), entry(1, "2026-01-05 11:00", HOSTILE, source=shop)],
+        labels={"environment": "prod" + HOSTILE},
+        namespace=HOSTILE,
+        operation=operation("Failed", "2026-01-06 10:00", "2026-01-06 10:01", HOSTILE, HOSTILE),
+        health="Degraded",
+        health_message=HOSTILE,
+        reconciled="2026-01-07 00:00",
+        destination={"name": HOSTILE, "namespace": HOSTILE},
+        spec=shop,
+    )
+
+
+def test_no_control_character_of_a_document_reaches_the_terminal(write, tmp_path, capsys):
+    files = write([hostile_application()])
+    for more in ([], ["--json"], ["--environment-pattern", "(s.*)"], ["--environment", "prod"]):
+        status, out, err = run(["--argocd", *files, "--no-dashboard", "--output", tmp_path / "o", *more], capsys)
+        assert (status, err) == (0, "")
+        assert_harmless(out)
+
+
+def test_no_control_character_of_a_broken_document_reaches_the_terminal(write, tmp_path, capsys):
+    broken = hostile_application()
+    broken["status"]["history"][1]["deployedAt"] = HOSTILE
+    status, out, err = run(["--argocd", *write([broken]), "--output", tmp_path / "o"], capsys)
+    assert status == 2
+    assert_harmless(out + err)
+    assert err.count("\n") == 1
+
+
+def test_a_path_that_no_repository_can_have_crashes_nothing(repository, load):
+    folder, c = repository(*line("1", "2"))
+    for path in (
+        "apps/\ud800",
+        "../../etc",
+        "/apps/shop",
+        "apps/\nshop",
+        "a:b",
+        "-x",
+        "apps//shop/",
+        "",
+        "~",
+        "@{1}",
+        "*",
+    ):
+        entries = releases(c["c0"], c["c1"], source=source(path))
+        history = load(application("shop-prod", entries, spec=source(path)), repo=folder)
+        assert len(history.deployments) == 2
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=12)
+    | st.sampled_from(
+        [rfc3339(0), rfc3339("2026-01-05 10:30"), "9999-12-31T23:59:59Z", "2026-01-05T10:00:00-23:59", A, B]
+    ),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=6,
+)
+
+
+def places(document, path=()):
+    """The path of every value in a document."""
+    yield path
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for key, value in inner:
+        yield from places(value, (*path, key))
+
+
+def put(document, path, value):
+    for key in path[:-1]:
+        document = document[key]
+    document[path[-1]] = value
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_whatever_becomes_of_a_document_it_is_read_or_refused(tmp_path_factory, data):
+    documents = [examples()[name] for name in ("plain", "several sources", "failed", "no status")]
+    for _ in range(data.draw(st.integers(1, 4))):
+        spots = [path for path in places(documents) if path]
+        put(documents, data.draw(st.sampled_from(spots)), data.draw(JSON_VALUES))
+    file = tmp_path_factory.mktemp("fuzz") / "argocd.json"
+    file.write_text(json.dumps(documents))
+    try:
+        history = module.load_argocd([file])
+    except GitOpsError as error:
+        assert_harmless(str(error))
+    else:
+        check_history(history)
+        metrics = module.calculate_dora_metrics(history)
+        assert_harmless(module.format_report(history, metrics, None, None))
+        json.dumps(module.summary_document(history, metrics, None, None), allow_nan=False)
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0, 5, 59, 90, 300])), min_size=1, max_size=12),
+    st.integers(0, 2),
+    st.booleans(),
+)
+def test_whatever_the_order_of_releases_the_tables_are_sound(tmp_path_factory, steps, first, degraded):
+    time, entries = seconds("2026-01-05 10:00"), []
+    for number, (commit, gap) in enumerate(steps):
+        time += gap
+        entries.append(entry(first + number, time, revision(commit), took=min(gap, 20)))
+    health = {"health": "Degraded", "reconciled": time + 100} if degraded else {}
+    file = tmp_path_factory.mktemp("order") / "argocd.json"
+    file.write_text(json.dumps(application("shop-prod", entries, **health)))
+    history = module.load_argocd([file])
+    check_history(history)
+    assert (history.rollbacks["duration_min"] >= 0).all()
+    assert history.coverage["deployments"].sum() == len(history.deployments)
+
+
+def test_thousands_of_applications_load(write):
+    shops = [
+        application(f"shop{number}-prod", releases(*(revision(10 * number + step) for step in range(10))))
+        for number in range(2000)
+    ]
+    history = module.load_argocd(write(shops))
+    check_history(history)
+    assert (len(history.deployments), len(history.coverage)) == (20_000, 2000)
+
+
+def test_the_days_covered_are_counted_once_and_not_for_each_application(load, monkeypatch):
+    history = load(*(application(f"shop{number}-prod", releases(A, B)) for number in range(30)))
+    calls, covered_days = [], module.covered_days
+    monkeypatch.setattr(module, "covered_days", lambda history: calls.append(1) or covered_days(history))
+    production_metrics(history)
+    assert len(calls) <= 2
+
+
+# ---- The command line
+
+
+def test_the_program_measures_a_file(write, tmp_path, capsys):
+    files = write([one(releases(A, B, A))])
+    status, out, err = run(["--argocd", *files, "--output", tmp_path / "o", "--export", "--dpi", "20"], capsys)
+    assert (status, err) == (0, "")
+    for part in ("shop-prod", "name suffix", "Change fail rate", "ARGO CD"):
+        assert part in out
+    made = {path.name for path in (tmp_path / "o").iterdir()}
+    assert made == {"gitops_dashboard.png", "commits.csv", "deployments.csv", "rollbacks.csv", "metrics.json"}
+
+
+def test_the_program_reads_standard_input(monkeypatch, tmp_path, capsys):
+    text = json.dumps([one(releases(A, B))]).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    status, out, err = run(["--argocd", "-", "--json", "--no-dashboard", "--output", tmp_path / "o"], capsys)
+    assert (status, err) == (0, "")
+    document = json.loads(out)
+    row = document["coverage"][0]
+    assert {"application", "environment", "rule", "from", "to", "truncated", "syncs", "deployments"} <= set(row)
+    assert (row["application"], row["environment"], row["from"]) == ("shop", "production", "2026-01-01T00:00:00Z")
+    assert document["production"][FAIL_RATE]["value"] is None
+    assert document["production"][FREQUENCY]["value"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        (["--environment", "prod"], "production"),
+        (["--environment-label", "tier"], "staging"),
+        (["--environment-pattern", "^(.*)-dev"], "shop"),
+        ([], "dev"),
+    ],
+)
+def test_the_flags_say_how_to_tell_the_environment(flags, environment, write, tmp_path, capsys):
+    files = write([application("shop-dev", releases(A), labels={"tier": "qa"})])
+    arguments = ["--argocd", *files, "--json", "--no-dashboard", "--output", tmp_path / "o", *flags]
+    status, out, _ = run(arguments, capsys)
+    assert status == 0
+    assert json.loads(out)["coverage"][0]["environment"] == environment
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--environment-pattern", "("], "--environment-pattern"),
+        (["--environment-pattern", "prod"], "group"),
+        (["--days", "5"], "--days"),
+        (["--end", "2026-01-31"], "--end"),
+        (["--seed", "1"], "--seed"),
+        (["--alert-webhook", "http://localhost:1"], "--alert-webhook"),
+        (["--config", "team.json"], "--config"),
+        (["--repo", "nowhere"], "--repo"),
+    ],
+)
+def test_options_that_make_no_sense_end_with_status_2(flags, part, write, tmp_path, capsys):
+    (tmp_path / "team.json").write_text("{}")
+    flags = [str(tmp_path / flag) if flag == "team.json" else flag for flag in flags]
+    arguments = ["--argocd", *write([one(releases(A))]), "--no-dashboard", "--output", tmp_path / "o", *flags]
+    status, _, err = run(arguments, capsys)
+    assert status == 2
+    assert part in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--environment", "--environment-label", "--environment-pattern"])
+def test_the_environment_flags_need_documents(flag, tmp_path, capsys):
+    status, _, err = run([flag, "(x)", "--output", tmp_path / "o"], capsys)
+    assert status == 2
+    assert "--argocd" in err
+
+
+def test_a_bad_file_ends_with_status_2_and_one_line(write, tmp_path, capsys):
+    status, _, err = run(["--argocd", *write("kind: List\n"), "--output", tmp_path / "o"], capsys)
+    assert status == 2
+    assert "YAML" in err
+    assert err.count("\n") == 1
+
+
+def test_the_method_of_the_class_loads_measures_and_draws(write, tmp_path, capsys):
+    gitops = module.GitOpsAutomation(output_dir=tmp_path / "o")
+    gitops.load_argocd_history(write([one(releases(A, B, A))]))
+    metrics = gitops.calculate_dora_metrics()
+    gitops.generate_report()
+    assert (metrics["total_deployments"], metrics["total_rollbacks"]) == (2, 1)
+    assert gitops.visualize_metrics(dpi=20).exists()
+    assert gitops.applications == ["shop"]
+    assert gitops.document()["seed"] is None
+
+
+# ---- Round trip
+
+
+def made_up(seed, applications=("cart", "shop")):
+    """A delivery made up: (changes of the repository, releases, rollbacks, lead hours of the changes in production).
+
+    Each application has a few changes between its releases; a bad release is taken back to the one before, by going
+    back to its commit or by a commit that says it reverts; the next release goes forward again.
+    """
+    draw = random.Random(seed)
+    time = seconds("2026-01-05 08:00")
+    changes, steps, expected, leads = [], {}, {"deployments": [], "rollbacks": []}, []
+    head = None
+
+    def commit(name, message="fix: a change"):
+        nonlocal head, time
+        time += draw.randrange(60, 4000)
+        head = f"c{len(changes)}"
+        changes.append(change(head, time, {f"apps/{name}/{draw.randrange(3)}": f"{head}"}, message))
+        return head, time
+
+    for name in applications:
+        commit(name)
+    waiting = {name: [] for name in applications}
+    good = {}
+    for name in applications:  # the first release of each
+        time += 500
+        steps[name], good[name] = [(head, time)], head
+        expected["deployments"].append((time - 30, name, head, "Healthy"))
+    for _ in range(25):
+        name = draw.choice(applications)
+        for other in applications:
+            for _ in range(draw.randrange(3)):
+                waiting[other].append(commit(other))
+        waiting[name].append(commit(name))
+        time += draw.randrange(120, 3000)
+        bad_ = draw.random() < 0.35
+        steps[name].append((head, time))
+        leads += [(time - made) / 3600 for _, made in waiting[name]]
+        shipped, released, done = [one_[0] for one_ in waiting[name]], head, time
+        waiting[name] = []
+        expected["deployments"].append((time - 30, name, released, "Degraded" if bad_ else "Healthy"))
+        if not bad_:
+            good[name] = released
+            continue
+        by_revert = draw.random() < 0.5
+        if by_revert:
+            target, made = commit(name, "Revert\n\nThis reverts commit {" + shipped[-1] + "}.")
+        else:
+            target = good[name]
+        time += draw.randrange(120, 3000)
+        if by_revert:
+            leads.append((time - made) / 3600)
+            good[name] = target
+        steps[name].append((target, time))
+        expected["rollbacks"].append((done, name, released, target, (time - done) / 60))
+    return changes, steps, expected, leads
+
+
+def by_rows(frame, *columns):
+    return sorted(
+        zip(*([int(time.timestamp()) for time in frame["timestamp"]], *(frame[column] for column in columns)))
+    )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_history_written_as_documents_and_a_repository_comes_back(seed, repository, load):
+    changes, steps, expected, leads = made_up(seed)
+    folder, sha = repository(*changes)
+    documents = [
+        application(
+            f"{name}-prod",
+            [
+                entry(number, time, sha[commit], source=source(f"apps/{name}"))
+                for number, (commit, time) in enumerate(made)
+            ],
+            spec=source(f"apps/{name}"),
+            created="2026-01-05 00:00",
+            reconciled=max(time for all_ in steps.values() for _, time in all_),
+        )
+        for name, made in steps.items()
+    ]
+    history = load(*documents, repo=folder)
+    assert by_rows(history.deployments, "application", "commit_sha", "health") == sorted(
+        (time, name, sha[commit], health) for time, name, commit, health in expected["deployments"]
+    )
+    assert by_rows(history.rollbacks, "application", "from_commit", "to_commit") == sorted(
+        (time, name, sha[old], sha[new]) for time, name, old, new, _ in expected["rollbacks"]
+    )
+    minutes = sorted(row[4] for row in expected["rollbacks"])
+    assert sorted(history.rollbacks["duration_min"]) == pytest.approx(minutes)
+    of, total, failed = measured(history), len(expected["deployments"]), len(minutes)
+    assert sorted(lead_hours(history).values()) == pytest.approx(sorted(leads))
+    assert of[LEAD]["n"] == len(leads)
+    assert of[LEAD]["value"] == pytest.approx(pd.Series(leads).median())
+    assert of[FAIL_RATE]["value"] == pytest.approx(100 * failed / total)
+    assert of[RECOVERY]["value"] == pytest.approx(pd.Series(minutes).median(), nan_ok=True)
+    assert of[REWORK]["value"] == pytest.approx(100 * failed / (total + failed))
+    days = (max(time for all_ in steps.values() for _, time in all_) - seconds("2026-01-05 00:00")) / 86400
+    assert of[FREQUENCY]["value"] == pytest.approx(total / days)
