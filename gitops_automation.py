@@ -88,6 +88,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.transforms import Bbox
 from PIL import Image  # matplotlib itself requires and uses Pillow to write PNG files
 
 __version__ = "1.0.0"
@@ -2279,9 +2280,7 @@ def production_metrics(history: History) -> pd.DataFrame:
     frequency; NaN where there is no data), `low` and `high` (its 95 % interval), `n`, `mean` and `p90` (of
     the lead and recovery times), `open` (changes not shipped, failures not recovered at the end).
     """
-    names = sorted(
-        {*history.deployments["application"].cat.categories, *history.git_commits["application"].cat.categories}
-    )
+    names = sorted({*_ranking(history.deployments["application"]), *_ranking(history.git_commits["application"])})
     if history.coverage is not None:
         names = sorted(
             history.coverage.loc[history.coverage["environment"] == history.production, "application"].unique()
@@ -2400,9 +2399,9 @@ def _measure(events: _Production, names: Sequence[str], observable: bool) -> pd.
     table = pd.concat(tables, ignore_index=True)
     place = np.arange(len(table)).reshape(len(frames), size).T.ravel()  # application by application
     table = table.iloc[place].reset_index(drop=True)
-    return table.assign(open=table["open"].fillna(0).astype(int))[
-        ["application", "metric", "value", "low", "high", "n", "mean", "p90", "open"]
-    ]
+    # nine decimals: the last bits of a logarithm differ between versions of numpy
+    table = table.assign(open=table["open"].fillna(0).astype(int)).round({"low": 9, "high": 9, "mean": 9})
+    return table[["application", "metric", "value", "low", "high", "n", "mean", "p90", "open"]]
 
 
 def _rates(part: np.ndarray, whole: np.ndarray) -> Dict[str, np.ndarray]:
@@ -3120,8 +3119,12 @@ def _count_axis(axis: Axis) -> None:
 
 def _date_axis(ax: Axes, dates: np.ndarray) -> None:
     """At most six whole days, the first and the last among them."""
-    ax.set_xticks(dates[np.unique(np.linspace(0, len(dates) - 1, 6).round().astype(int))])
-    pattern = "%d %b" if len(dates) <= 200 else "%b %y" if len(dates) <= 2000 else "%Y"
+    if len(dates) <= 100:  # each so many days; where they are many, weeks
+        step = math.ceil(len(dates) / 6)
+        ax.set_xticks(dates[:: step if step < 4 else 7 * math.ceil(step / 7)])
+    else:
+        ax.xaxis.set_major_locator(mdates.AutoDateLocator(dt.timezone.utc, minticks=3, maxticks=5))
+    pattern = "%d %b" if len(dates) <= 200 else "%b %Y" if len(dates) <= 2000 else "%Y"
     ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, dt.timezone.utc))
 
 
@@ -3137,7 +3140,7 @@ def _legend_below(ax: Axes, names: Sequence[str], most: int = 12) -> None:
         ncol=len(lines) if few else 4,
         fontsize=10.5 if few else 7.5,
         columnspacing=1.2,
-        labelspacing=0.3,
+        labelspacing=0.3 if few else 0.15,
         borderpad=0.2,
         handlelength=1.6 if few else 1.2,
     )
@@ -3197,11 +3200,21 @@ def plot_success_rates(metrics: Mapping[str, Any], ax: Axes) -> Axes:
     ax.axhline(95, color=_GREEN, linestyle="--", linewidth=1.6, label="Target 95%")
     ax.set(title=title, ylabel="Healthy deployments (%)", ylim=(0, 110), yticks=range(0, 101, 20))
     ax.set_xticks(range(len(rates)))
-    labels = [_label(name, 16 if len(rates) <= 3 else 12 if few else 8) for name in rates]
-    ax.set_xticklabels(
-        labels, fontsize=10.5 if few else 7.5, rotation=0 if few else 40, ha="center" if few else "right"
+    ax.set_xlim(-0.6 if len(rates) > 1 else -1, len(rates) - 0.4 if len(rates) > 1 else 1)
+    labels = [_label(name, 16 if len(rates) <= 3 else 12) for name in rates]
+    ax.set_xticklabels(labels, fontsize=10.5 if few else 9, rotation=0 if few else 40, ha="center" if few else "right")
+    ax.annotate(
+        "Target\n95%",
+        (1, 95),
+        xycoords=ax.get_yaxis_transform(),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        color=_GREEN,
+        fontsize=10,
+        fontweight="bold",
+        annotation_clip=False,
     )
-    ax.set_xlabel("Target 95%  - - -", color=_GREEN, labelpad=3)
     ax.grid(False, axis="x")
     return ax
 
@@ -3281,9 +3294,9 @@ def plot_deployments_by_application(deployments: pd.DataFrame, ax: Axes, most: i
             va="center",
             fontweight="bold",
         )
-    labels = [_label(name, 14) for name, _ in ascending]
+    labels = [_label(name, 18) for name, _ in ascending]
     ax.set_yticks(range(len(ascending)))
-    ax.set_yticklabels(labels, fontsize=10.5 if max(map(len, labels)) <= 10 else 7.5)
+    ax.set_yticklabels(labels, fontsize=10.5)
     ax.set(title=title, xlabel="Deployments")
     _count_axis(ax.xaxis)
     ax.margins(x=0.15)
@@ -3354,7 +3367,30 @@ def draw_dashboard(history: History, metrics: Mapping[str, Any]) -> Figure:
         plot_deployment_status(history.deployments, panels[3])
         plot_deployments_by_application(history.deployments, panels[4])
         plot_scorecard(metrics, panels[5])
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for number in (0, 1, 3, 4):
+            _fit(panels[number], figure.patches[number], renderer)
     return figure
+
+
+def _extent(ax: Axes, renderer: Any) -> Bbox:
+    """What the axes and their labels cover, in pixels."""
+    extent = ax.get_tightbbox(renderer)
+    assert extent is not None  # only hidden axes have none
+    return extent
+
+
+def _fit(ax: Axes, card: patches.Patch, renderer: Any) -> None:
+    """Make the axes smaller where their labels would leave the card."""
+    page = card.figure.transFigure
+    room = card.get_path().transformed(card.get_transform() - page).get_extents().padded(-0.008)
+    for _ in range(2 if ax.axison else 0):  # once more, as the ticks may be others at the new size
+        taken, at = _extent(ax, renderer).transformed(page.inverted()), ax.get_position()
+        left, bottom = max(0, room.x0 - taken.x0), max(0, room.y0 + 0.006 - taken.y0)
+        right = max(0, taken.x1 - room.x1)
+        if left + bottom + right < 0.001:
+            return
+        ax.set_position(Bbox.from_extents(at.x0 + left, at.y0 + bottom, at.x1 - right, at.y1))
 
 
 def _card(figure: Figure, number: int, framed: bool) -> Tuple[float, float, float, float]:
@@ -3800,7 +3836,7 @@ def _run(options: argparse.Namespace) -> None:
         on_rollback=alerts,
     )
     days, dpi = (
-        _whole_number("days", options.days or "30"),
+        _whole_number("days", "30" if options.days is None else options.days),
         _whole("--dpi", _whole_number("dpi", options.dpi), 10, 1200),
     )
     _check_output(gitops.output_dir)

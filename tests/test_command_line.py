@@ -21,6 +21,7 @@ from gitops_automation import Scenario, calculate_maturity
 PROGRAM = Path(module.__file__)
 FLAGS = [
     *("--days", "--seed", "--end", "--config", "--print-config", "--repo", "--output", "--dpi", "--no-dashboard"),
+    *("--argocd", "--environment", "--environment-label", "--environment-pattern"),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
 ]
 RUN = ["--seed", "7", "--end", "2026-01-31"]
@@ -79,7 +80,7 @@ def test_help_describes_every_flag_and_shows_examples(capsys):
     status, out, err = called(capsys, "-h")
     assert (status, err) == (0, "")
     for flag in FLAGS:
-        assert re.search(r"^  %s( [A-Z]+)?(  |\n)" % flag, out, re.M), flag
+        assert re.search(r"^  %s( .*)?(  |\n)" % flag, out, re.M), flag
     for name in re.findall(r"^  (-\S+|--\S+)", out, re.M):
         assert name.rstrip(",") in [*FLAGS, "-h"], name
     examples = re.findall(r"^  python gitops_automation\.py(.*)", out, re.M)

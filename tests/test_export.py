@@ -138,7 +138,7 @@ GOLDEN = {
     "commits.csv": "433d001df044303d84b1b5f4943e1896c00b1a93c00c13e2b9b2c59587f90397",
     "deployments.csv": "78b66f44374ca8d0b2026bbc35568fecf29fabdefcca55272faaf5508a8f6df7",
     "rollbacks.csv": "d688db8c859af638ddb86d2985ef2ec10a92f12409df24137fa0ea9999eff033",
-    "metrics.json": "862647cb9f89438a6de13bde8bdf066d9efa7be7a75d38b94bb62bc9c5664985",
+    "metrics.json": "03e42023c0f7e66eee2d8759e06dab10770654d281901c01e6734908b0449300",
 }
 
 
