@@ -71,7 +71,7 @@ def test_the_deployments_are_those_of_a_loop_over_every_commit(number):
         check_history(history)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(small_scenarios(), seeds)
 def test_the_deployments_of_any_scenario_are_those_of_the_loop(scenario, seed):
     history, flow = simulated(scenario, seed, WEEK)
@@ -88,7 +88,7 @@ def test_the_default_month_is_that_of_the_loop(seed):
     assert flow.to_numpy().tolist() == of_stage
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     small_scenarios(),
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 20)), max_size=25).map(sorted),
@@ -200,7 +200,7 @@ def test_a_success_rate_of_zero_fails_all_and_of_one_none():
 # ---- Conservation ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(small_scenarios(), seeds)
 def test_every_healthy_release_is_deployed_superseded_held_or_in_flight_in_the_next_stage(scenario, seed):
     history, flow = simulated(scenario, seed, WEEK)
@@ -237,7 +237,7 @@ def good_deployments(history, environment=None):
     return set(zip(rows["environment"], rows["commit_sha"], rows["timestamp"]))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(small_scenarios(), seeds, st.integers(0, 4), rates)
 def test_raising_a_success_rate_never_loses_a_good_deployment_of_that_environment(scenario, seed, place, rate):
     stage = scenario.environments[place % len(scenario.environments)]
@@ -246,7 +246,7 @@ def test_raising_a_success_rate_never_loses_a_good_deployment_of_that_environmen
     assert good_deployments(before, stage.name) <= good_deployments(after, stage.name)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(small_scenarios(promotions=["each"]), seeds, st.integers(0, 4), rates)
 def test_raising_a_success_rate_under_each_never_loses_a_good_deployment_anywhere(scenario, seed, place, rate):
     stage = scenario.environments[place % len(scenario.environments)]
@@ -255,7 +255,7 @@ def test_raising_a_success_rate_under_each_never_loses_a_good_deployment_anywher
     assert good_deployments(before) <= good_deployments(after)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(small_scenarios(promotions=["each"]), seeds, st.integers(0, 4), st.floats(0, 1))
 def test_shortening_a_wait_under_each_never_lengthens_a_lead_time(scenario, seed, place, factor):
     stage = scenario.environments[place % len(scenario.environments)]
@@ -268,7 +268,7 @@ def test_shortening_a_wait_under_each_never_lengthens_a_lead_time(scenario, seed
     assert all(after[release] <= time for release, time in before.items())
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(small_scenarios(), seeds, st.integers(0, 4), rates)
 def test_a_knob_of_one_environment_leaves_the_ones_before_as_they_were(scenario, seed, place, rate):
     place %= len(scenario.environments)
@@ -278,7 +278,7 @@ def test_a_knob_of_one_environment_leaves_the_ones_before_as_they_were(scenario,
         assert rows_of(of(before, name)) == rows_of(of(after, name))
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(small_scenarios(), seeds)
 def test_the_inputs_are_not_modified_and_the_same_inputs_give_the_same_tables(scenario, seed):
     text, commits = scenario.to_json(), simulate_commits(scenario.team, WEEK, seed)

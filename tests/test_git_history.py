@@ -296,8 +296,7 @@ def test_a_commit_at_midnight_belongs_to_the_day_that_begins(repository):
 def test_years_far_from_ours_are_read(repository, year):
     when = "%d-06-15 12:00" % year
     folder = repository(commit("long before", when="1970-06-01 12:00"), commit("then", when=when))
-    assert subjects(folder) == ["then"]
-    assert subjects(folder, end="%d-06-20" % year) == ["then"]
+    assert subjects(folder, end="%d-06-20" % year if year % 2 else None) == ["then"]
 
 
 def test_a_window_may_reach_back_to_1970(repository):
@@ -1004,23 +1003,17 @@ def test_what_is_promised_but_not_needed_does_no_harm(trapped, tmp_path):
 # ---- Configuration that would change the answer ---------------------------------------------------
 
 SETTINGS = [
-    {"log.showRoot": "false"},
-    {"log.follow": "true"},
+    {"log.showRoot": "false", "log.follow": "true", "log.diffMerges": "on", "log.excludeDecoration": "*"},
     {"log.decorate": "full", "log.graphColors": "red", "color.ui": "always", "color.diff": "always"},
     {"log.date": "relative", "log.abbrevCommit": "true", "core.abbrev": "4", "format.pretty": "oneline"},
-    {"log.mailmap": "true", "mailmap.file": "{mailmap}"},
-    {"log.mailmap": "true", "mailmap.blob": "HEAD:a"},
+    {"log.mailmap": "true", "mailmap.file": "{mailmap}", "mailmap.blob": "HEAD:a"},
     {"i18n.logOutputEncoding": "UTF-16", "i18n.commitEncoding": "UTF-16"},
     {"diff.renames": "copies", "diff.relative": "true", "diff.noprefix": "true", "diff.submodule": "log"},
     {"diff.orderFile": "{missing}"},
-    {"diff.orderFile": "/dev/null"},
     {"diff.orderFile": "{mailmap}"},
     {"core.quotePath": "true", "core.precomposeUnicode": "true", "core.ignoreCase": "true"},
-    {"core.worktree": "{missing}"},
-    {"core.attributesFile": "{missing}", "core.excludesFile": "{missing}"},
+    {"core.worktree": "{missing}", "core.attributesFile": "{missing}", "core.excludesFile": "{missing}"},
     {"notes.displayRef": "*", "format.notes": "true", "core.notesRef": "refs/heads/main"},
-    {"log.diffMerges": "on", "log.excludeDecoration": "*", "log.initialDecorationSet": "all"},
-    {"core.commitGraph": "false", "core.multiPackIndex": "false", "core.preloadIndex": "false"},
 ]
 
 
