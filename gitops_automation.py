@@ -336,6 +336,7 @@ def _check_deployments(deployments: pd.DataFrame, history: History) -> None:
     assert failed[deployments["status"] == FAILED].all(), "deployments: a failed sync is Healthy"
     assert (deployments["failure_reason"].notna() == failed).all(), "deployments: reasons are not those of the failures"
     assert (deployments["duration_sec"] >= 0).all(), "deployments: negative duration"
+    assert deployments[["application", "commit_sha"]].notna().all(axis=None), "deployments: a gap"
     assert deployments["timestamp"].between(start, end).all(), "deployments: outside the window"
     assert (deployments["timestamp"] < end).all(), "deployments: a sync that starts at the end or later"
 
@@ -343,6 +344,7 @@ def _check_deployments(deployments: pd.DataFrame, history: History) -> None:
 def _check_rollbacks(rollbacks: pd.DataFrame, history: History) -> None:
     assert rollbacks["environment"].isin(history.environments).all(), "rollbacks: unknown environment"
     assert (rollbacks["duration_min"] >= 0).all(), "rollbacks: negative duration"
+    assert rollbacks[["application", "from_commit", "to_commit", "reason"]].notna().all(axis=None), "rollbacks: a gap"
     assert len(rollbacks) <= (history.deployments["health"] == DEGRADED).sum(), "rollbacks: more than failures"
 
 
@@ -1488,10 +1490,11 @@ def _clean_path(source: Mapping[str, Any]) -> str:
 def _read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> None:
     """Note a last operation that failed, and health that is known to be newer than it."""
     state = _at(status, "operationState")
-    sync = _at(state, "operation", "sync")
+    sync = _at(state, "operation").get("sync")  # an empty one is a sync with the defaults
     finished = _time(state, "finishedAt", where, needed=False) if state else None
-    whole = not sync.get("dryRun") and not _at(sync, "resources", kind=list)
-    if state.get("phase") in ("Failed", "Error") and finished is not None and sync and whole:
+    whole = isinstance(sync, Mapping) and not sync.get("dryRun") and not _at(sync, "resources", kind=list)
+    failed = state.get("phase") in ("Failed", "Error") and finished is not None and whole
+    if failed:
         started = _time(state, "startedAt", where) or finished
         result = _at(state, "syncResult") or sync
         message = _one_line(_at(state, "message", kind=str) or state["phase"], 60)
@@ -1501,6 +1504,7 @@ def _read_operation(application: ArgoApplication, status: Mapping[str, Any], whe
         _at(status, "health", "status", kind=str) == DEGRADED
         and checked is not None
         and checked >= (finished or checked)
+        and not failed  # the failed sync is the failure then, and one is counted once
     ):
         message = _one_line(_at(status, "health", "message", kind=str) or "Degraded health", 60)
         application.degraded[checked] = message
@@ -3464,7 +3468,7 @@ def _window_end(end: Union[None, str, dt.date]) -> Optional[pd.Timestamp]:
     try:
         if isinstance(end, numbers.Number) or end is pd.NaT:
             raise ValueError("no date")
-        if isinstance(end, str) and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", end):
+        if isinstance(end, str) and not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", end):
             raise ValueError("not YYYY-MM-DD")
         moment = pd.Timestamp(end)
         moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
@@ -3933,7 +3937,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         # keep the interpreter from flushing into what is closed or full once more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
-            sys.exit(_complain("error", f"cannot print: {error}; give the output a place with room"))
+            sys.exit(_complain("error", f"cannot print or write: {error}; give the output a place with room"))
 
 
 def _run_and_flush(argv: Optional[Sequence[str]]) -> None:

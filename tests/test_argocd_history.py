@@ -444,6 +444,17 @@ def test_dry_runs_selective_syncs_and_other_phases_are_no_failed_deployment(phas
     assert not history.failures_observable
 
 
+def test_a_failed_sync_with_every_default_is_a_failed_deployment(load):
+    document = failed_application()
+    document["status"]["operationState"]["operation"]["sync"] = {}
+    assert load(document).deployments["status"].tolist() == ["Synced", "Synced", "Failed"]
+
+
+def test_degraded_health_after_a_failed_sync_is_the_same_failure(load):
+    history = load(failed_application(health="Degraded", reconciled="2026-01-06 11:00"))
+    assert history.deployments["health"].tolist() == ["Healthy", "Healthy", "Degraded"]
+
+
 def test_a_failed_operation_whose_retry_succeeded_counts_once(load):
     """The snapshot shows the failure, the entry of the same operation its success: they begin together."""
     state = operation("Failed", "2026-01-05 11:59:30", "2026-01-05 11:59:50", B)

@@ -227,8 +227,11 @@ def corrupted(name, column, value, row=0):
         ("deployments", "duration_sec", -1),
         ("deployments", "failure_reason", "made up"),
         ("deployments", "timestamp", END),
+        ("deployments", "application", None),
+        ("deployments", "commit_sha", None),
         ("rollbacks", "environment", "moon"),
         ("rollbacks", "duration_min", -1.0),
+        ("rollbacks", "reason", None),
     ],
 )
 def test_a_single_damaged_value_is_found(name, column, value):

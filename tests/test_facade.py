@@ -339,6 +339,7 @@ def test_the_end_can_be_text_a_date_or_a_moment_at_midnight_utc(end):
         "2026-02-30",
         "2026-1-31",
         "31.01.2026",
+        "\uff12\uff10\uff12\uff16-01-31",
         "2026-01-31T00:00",
         "2026-01-31\n",
         " 2026-01-31",
