@@ -2,10 +2,11 @@
 # requires-python = ">=3.8"
 # dependencies = ["numpy>=1.21", "pandas>=1.3", "matplotlib>=3.4", "seaborn>=0.11"]
 # ///
-"""Simulate a GitOps delivery pipeline and measure it with the DORA metrics.
+"""Simulate a GitOps delivery pipeline, or read a real one's history, and measure it with the DORA metrics.
 
 Commits flow through dev, staging and production the way Argo CD syncs them, failed syncs are
-rolled back, and what happened is measured, reported and drawn. Three uses that count equally::
+rolled back, and what happened is measured, reported and drawn; and what would happen if some of it
+were changed is forecast. Three uses that count equally::
 
     python gitops_automation.py                  # the report, and output/gitops_dashboard.png
     (paste this whole file into a notebook cell)
@@ -17,13 +18,13 @@ what comes after cannot tell which. Top-down, as the data flows:
 
     Vocabulary            the words and tables every layer shares
     Scenario              every knob, in one place
-    Git layer             -> commits
-    Deployment engine     commits -> deployments
+    Git layer             -> commits; a repository -> commits
+    Deployment engine     commits -> deployments; Argo CD -> deployments and rollbacks
     Rollback manager      deployments -> rollbacks
-    DORA calculator       history -> metrics
-    Reporting engine      metrics -> console
-    Reporting engine      metrics -> dashboard
-    GitOpsAutomation      the whole pipeline behind six methods
+    DORA calculator       history -> metrics; history -> production, as dora.dev defines it
+    Reporting engine      metrics -> console; metrics -> dashboard
+    What-if               scenarios -> months; tried recommendations; history -> scenario
+    GitOpsAutomation      the whole pipeline, a method for each step
     Command line
 
 Times are UTC, whole seconds (as git and Argo CD keep them). A run is a function of its seed, its
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime as dt
@@ -53,6 +55,7 @@ import reprlib
 import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
 import urllib.parse
 import urllib.request
@@ -150,8 +153,11 @@ COLUMNS: Dict[str, Dict[str, str]] = {
 categorical: it has few distinct values, or is a key that joins."""
 
 _DAY = 86_400
+_NEVER = 1 << 40  # seconds: later than any time of a window, and small enough to stack runs and lineages
+_MONDAY = 4 * _DAY  # 1970-01-05, the first Monday
 _FIRST_DAY, _LAST_DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
 _MOST_COMMITS = 100_000_000
+_MOST_RUNS = 100_000
 
 
 class GitOpsError(ValueError):
@@ -456,7 +462,8 @@ class Environment:
     passes the gate with probability `approval_rate`, syncs for `duration_sec`, and is healthy with
     probability `success_rate`. `promotion`: `each` (every release goes up), `newest` (one that a newer
     release of the same application has overtaken here is superseded: its change ships with the newer
-    one), `soak` (only one that stayed the newest upstream for its whole wait goes up).
+    one), `soak` (only one that stayed the newest upstream for its whole wait goes up). With
+    `release_every_hours` above 0 a release then waits for the next train (168: Monday 00:00 UTC).
     """
 
     name: str
@@ -465,6 +472,7 @@ class Environment:
     duration_sec: Range = (30, 120)
     promotion: str = "newest"
     approval_rate: float = 1.0
+    release_every_hours: float = 0.0
 
     def __post_init__(self) -> None:
         name = _name("environment name", self.name)
@@ -476,6 +484,7 @@ class Environment:
             wait_hours=_range(f"{name}.wait_hours", self.wait_hours),
             duration_sec=_range(f"{name}.duration_sec", self.duration_sec),
             approval_rate=_number(f"{name}.approval_rate", self.approval_rate, 0, 1),
+            release_every_hours=_number(f"{name}.release_every_hours", self.release_every_hours),
         )
 
 
@@ -558,6 +567,11 @@ class Scenario:
         return json.dumps(dataclasses.asdict(self), indent=2)  # ASCII: whatever a shell redirects it as
 
     @classmethod
+    def from_history(cls, history: History) -> Scenario:
+        """The scenario whose simulation is like a history, simulated or real (see `fit_scenario`)."""
+        return fit_scenario(history)[0]
+
+    @classmethod
     def from_json(cls, text: str) -> Scenario:
         """Read a JSON document. What it leaves out keeps its default; GitOpsError for what is unknown."""
         try:
@@ -574,6 +588,17 @@ class Scenario:
         if "rollback" in knobs:
             knobs["rollback"] = RollbackPolicy(**_known_keys("rollback", knobs["rollback"], RollbackPolicy))
         return cls(**knobs)
+
+
+def read_scenario(path: Union[str, os.PathLike]) -> Scenario:
+    """A scenario from a JSON file; GitOpsError that names the file."""
+    try:
+        return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        if isinstance(error, GitOpsError):
+            raise GitOpsError(f"{_one_line(path)}: {error}") from None
+        problem = f"cannot read the configuration {_one_line(path)}: {_one_line(error)}"
+        raise GitOpsError(f"{problem}; --print-config prints one to begin with") from None
 
 
 def _environment(document: Any) -> Environment:
@@ -603,9 +628,34 @@ def _replace(what: str, knobs: Any, changes: Mapping[str, Any]) -> Any:
 _LAYERS = ("commits", "deployments", "rollbacks")
 
 
-def _stream(seed: int, layer: str, part: int = 0) -> np.random.Generator:
+def _stream(seed: int, layer: str, *parts: int) -> np.random.Generator:
     """The random stream of one layer (and part of it): integer seeds, as numpy 1.21 has no spawn()."""
-    return np.random.Generator(np.random.PCG64([seed, _LAYERS.index(layer), part]))
+    return np.random.Generator(np.random.PCG64([seed, _LAYERS.index(layer), *(parts or (0,))]))
+
+
+class Noise:
+    """The noise of one simulation, or of one block of many: drawn once, however many scenarios live through it."""
+
+    def __init__(self, seed: int, *block: int) -> None:
+        self._seed, self._block = seed, block
+        self._drawn: Dict[Tuple[str, int], np.ndarray] = {}
+        self._made: Tuple[Any, Any] = (None, None)
+
+    def stream(self, layer: str, *parts: int) -> np.random.Generator:
+        return _stream(self._seed, layer, *parts, *self._block)
+
+    def of(self, layer: str, part: int, rows: int, count: int) -> np.ndarray:
+        """An array of `rows` x `count`; fewer rows are the first ones of more."""
+        known = self._drawn.get((layer, part))
+        if known is None or known.shape[1] != count or len(known) < rows:
+            known = self._drawn[layer, part] = self.stream(layer, part).random((rows, count))
+        return known
+
+    def once(self, knobs: Any, make: Callable[[Any], Any]) -> Any:
+        """What this noise makes of some knobs; remembered for as long as they stay the same."""
+        if self._made[0] != knobs:
+            self._made = knobs, make(knobs)
+        return self._made[1]
 
 
 def _quantile(values: Range, noise: np.ndarray) -> np.ndarray:
@@ -654,11 +704,8 @@ _OTHER_SUBJECTS = ("update configuration", "revise defaults", "adjust limits", "
 def simulate_commits(team: Team, window: Window, seed: int) -> pd.DataFrame:
     """A team's commits: the `git_commits` table. A row is a commit of the branch."""
     noise = _stream(seed, "commits")
-    days = np.arange(window.days) + (window.start - _FIRST_DAY).days
-    counts = _commits_of_each_day(team, days, noise.random(len(days)))
-    hour, author, type_, application, subject, files = noise.random((6, counts.sum()))
-    time_of_day = np.minimum(_quantile(team.work_hours, hour) * 3600, _DAY - 1).astype(np.int64)
-    seconds = np.sort(np.repeat(days * _DAY, counts) + time_of_day)
+    _, seconds = commit_times(team, window, noise)
+    application, author, type_, subject, files = noise.random((5, len(seconds)))
     kinds = _pick(team.types, type_), _pick(team.applications, application)
     message = _messages(team)[kinds + ((subject * 4).astype(np.int8),)]
     authors = _words(_pick(team.authors, author), list(team.authors))
@@ -678,9 +725,21 @@ def simulate_commits(team: Team, window: Window, seed: int) -> pd.DataFrame:
     )
 
 
+def commit_times(
+    team: Team, window: Window, noise: np.random.Generator, runs: int = 1
+) -> Tuple[np.ndarray, np.ndarray]:
+    """(Run, seconds since 1970) of each commit of `runs` independent windows, sorted by both."""
+    days = np.arange(window.days) + (window.start - _FIRST_DAY).days
+    counts = _commits_of_each_day(team, days, noise.random((runs, len(days))))
+    run = np.repeat(np.arange(runs), counts.sum(axis=1))
+    time_of_day = np.minimum(_quantile(team.work_hours, noise.random(len(run))) * 3600, _DAY - 1).astype(np.int64)
+    stacked = np.sort(run * _NEVER + np.repeat(np.tile(days * _DAY, runs), counts.ravel()) + time_of_day)
+    return run, stacked - run * _NEVER
+
+
 def _commits_of_each_day(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """How many commits each day (days since 1970) has: the negative binomial quantiles of the noise."""
-    monday = 4  # 1970-01-05
+    """How many commits each day (days since 1970; the last axis of the noise) has: the negative binomial
+    quantiles of the noise."""
     cycle = np.arange(7 * team.sprint_days)
     ramp = 1 + team.sprint_ramp * (np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days])
     factors = np.take(team.weekday_factors, cycle % 7)
@@ -689,11 +748,11 @@ def _commits_of_each_day(team: Team, days: np.ndarray, noise: np.ndarray) -> np.
         raise GitOpsError(
             f"{len(days)} days of {team.commits_per_day:g} commits are more than {_MOST_COMMITS:,}; lower one"
         )
-    counts = np.zeros(len(days), np.int64)
-    rate_of_day = rates[(days - monday) % len(cycle)]
+    counts = np.zeros(noise.shape, np.int64)
+    rate_of_day = rates[(days - _MONDAY // _DAY) % len(cycle)]
     for rate in np.unique(rate_of_day):
         same = rate_of_day == rate
-        counts[same] = np.searchsorted(_count_distribution(rate, team.dispersion), noise[same], side="right")
+        counts[..., same] = np.searchsorted(_count_distribution(rate, team.dispersion), noise[..., same], side="right")
     return counts
 
 
@@ -733,6 +792,8 @@ def _hashes(seed: int, seconds: np.ndarray, authors: pd.Categorical, messages: n
         dtype=object,
     )
 
+
+# ---- Git layer: a repository -> commits -----------------------------------------------------------
 
 # The repository is untrusted. Its configuration and attributes can name programs for git to run; the
 # options and variables below outrank it, and no subcommand that runs more than `log` does is called.
@@ -1120,7 +1181,6 @@ def _records(stream: IO[bytes], separator: bytes, size: int = 1 << 25) -> Iterat
 
 # ---- Deployment engine: commits -> deployments ----------------------------------------------------
 
-_NEVER = 1 << 40  # seconds: later than any time of a window, and small enough to stack lineages
 _OUTCOME, _WAIT, _DURATION, _APPROVAL = range(4)
 
 
@@ -1148,7 +1208,7 @@ def simulate_deployments(
     """
     application = commits["application"].cat.codes.to_numpy()
     order = np.argsort(application, kind="stable")
-    stages = run_pipeline(_seconds(commits["timestamp"])[order], application[order], scenario, window, seed)
+    stages = run_pipeline(_seconds(commits["timestamp"])[order], application[order], scenario, window, Noise(seed))
     flow = pd.DataFrame(
         [(stage.deployed.sum(), stage.superseded, stage.held, stage.in_flight) for stage in stages],
         columns=["deployed", "superseded", "held", "in_flight"],
@@ -1158,13 +1218,14 @@ def simulate_deployments(
 
 
 def run_pipeline(
-    committed: np.ndarray, lineage: np.ndarray, scenario: Scenario, window: Window, seed: int
+    committed: np.ndarray, lineage: np.ndarray, scenario: Scenario, window: Window, noise: Noise
 ) -> List[Stage]:
     """The model: commits, sorted by lineage (an application of a run) and time, through each stage."""
     stages, arrival = [], committed
     for number, environment in enumerate(scenario.environments):
-        noise = _stream(seed, "deployments", number).random((4, len(committed)))
-        stages.append(_run_stage(environment, arrival, lineage, noise, int(window.end.timestamp())))
+        rows = 3 + (environment.approval_rate < 1)
+        own = noise.of("deployments", number, rows, len(committed))
+        stages.append(_run_stage(environment, arrival, lineage, own, int(window.end.timestamp())))
         arrival = np.where(stages[-1].good, stages[-1].start + stages[-1].duration, _NEVER)
     return stages
 
@@ -1174,7 +1235,8 @@ def _run_stage(
 ) -> Stage:
     arrived = arrival < _NEVER
     start = arrival + _whole_seconds(environment.wait_hours, noise[_WAIT], 3600)
-    approved = arrived & (noise[_APPROVAL] < environment.approval_rate)
+    start = _next_train(start, environment.release_every_hours)
+    approved = arrived if environment.approval_rate >= 1 else arrived & (noise[_APPROVAL] < environment.approval_rate)
     wanted = approved & ~_overtaken(environment.promotion, arrival, start, approved, lineage)
     deployed = wanted & (start < end)
     return Stage(
@@ -1187,6 +1249,12 @@ def _run_stage(
         held=_count(arrived) - _count(approved),
         in_flight=_count(wanted) - _count(deployed),
     )
+
+
+def _next_train(start: np.ndarray, every_hours: float) -> np.ndarray:
+    """The next departure at or after a time; trains are counted from a Monday."""
+    every = round(every_hours * 3600)
+    return start if every < 1 else -(-(start - _MONDAY) // every) * every + _MONDAY
 
 
 def _count(mask: np.ndarray) -> int:
@@ -1258,6 +1326,8 @@ def _reasons(environment: Environment, stage: Stage, rows: np.ndarray, reasons: 
     codes[bad] = _pick(reasons, (stage.outcome[rows[bad]] - environment.success_rate) / (1 - environment.success_rate))
     return codes
 
+
+# ---- Deployment engine: Argo CD -> deployments and rollbacks --------------------------------------
 
 # What Argo CD keeps (3.x): `status.history` has the successful, full syncs alone, the last ten by
 # default; `status.operationState` the last operation, which may have failed; `status.health` may be older.
@@ -1493,8 +1563,8 @@ def _read_operation(application: ArgoApplication, status: Mapping[str, Any], whe
     sync = _at(state, "operation").get("sync")  # an empty one is a sync with the defaults
     finished = _time(state, "finishedAt", where, needed=False) if state else None
     whole = isinstance(sync, Mapping) and not sync.get("dryRun") and not _at(sync, "resources", kind=list)
-    failed = state.get("phase") in ("Failed", "Error") and finished is not None and whole
-    if failed:
+    failed = state.get("phase") in ("Failed", "Error") and whole
+    if failed and finished is not None:
         started = _time(state, "startedAt", where) or finished
         result = _at(state, "syncResult") or sync
         message = _one_line(_at(state, "message", kind=str) or state["phase"], 60)
@@ -2209,6 +2279,8 @@ def calculate_maturity(metrics: Mapping[str, Any]) -> str:
     return f"{level.icon} {level.name}"
 
 
+# ---- DORA calculator: history -> production, as dora.dev defines it -------------------------------
+
 # Production as dora.dev defines it today: five metrics, medians, and how sure one can be of each.
 
 
@@ -2580,9 +2652,14 @@ def _capital(name: str) -> str:
 
 
 def format_report(
-    history: History, metrics: Mapping[str, Any], flow: Optional[pd.DataFrame] = None, seed: Optional[int] = None
+    history: History,
+    metrics: Mapping[str, Any],
+    flow: Optional[pd.DataFrame] = None,
+    seed: Optional[int] = None,
+    advice: Optional[Sequence[str]] = None,
 ) -> str:
-    """The console report. `flow` and `seed` are those of a simulation; without them their lines are left out."""
+    """The console report. `flow` is that of a simulation; without it or the `seed` their lines are left
+    out. `advice` takes the place of the recommendations that follow from the metrics alone."""
     start, last = history.window.start, history.window.end - pd.Timedelta(days=1)
     lines = [
         _DOUBLE_LINE,
@@ -2590,8 +2667,10 @@ def format_report(
         _DOUBLE_LINE,
         _row("Window (UTC):", f"{start:%Y-%m-%d} to {last:%Y-%m-%d} ({history.window.days} days)"),
     ]
-    if seed is not None:
+    if seed is not None and history.coverage is None:
         lines.append(_row("Seed:", f"{seed} (the same seed, window and scenario give the same run)"))
+    elif seed is not None:
+        lines.append(_row("Seed:", f"{seed} (of the months on which recommendations were tried)"))
     lines += [
         "",
         *_coverage_section(history),
@@ -2600,7 +2679,7 @@ def format_report(
         *_success_section(history, metrics),
         *_rollback_section(history, metrics),
         *_production_section(history),
-        *_maturity_section(history, metrics),
+        *_maturity_section(metrics, recommendations(metrics) if advice is None else advice),
         _DOUBLE_LINE,
     ]
     return "\n".join(lines)
@@ -2830,7 +2909,7 @@ def _coverage_notes(coverage: pd.DataFrame, most: int) -> List[str]:
     return [note for note, needed in notes.items() if needed]
 
 
-def _maturity_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
+def _maturity_section(metrics: Mapping[str, Any], advice: Sequence[str]) -> List[str]:
     score, level = maturity_level(metrics)
     width = max(len(METRICS[key].label) for key in BENCHMARKS) + 1
     rows = [f"{METRICS[key].label + ':':<{width}} {_verdict(key, metrics)}" for key in BENCHMARKS]
@@ -2843,7 +2922,7 @@ def _maturity_section(history: History, metrics: Mapping[str, Any]) -> List[str]
         f"Maturity Level: {level.icon} {level.name}",
         "",
         "Recommendations:",
-        *(f"  • {advice}" for advice in recommendations(metrics)),
+        *(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}" for line in advice),
     )
 
 
@@ -3397,10 +3476,16 @@ def _fit(ax: Axes, card: patches.Patch, renderer: Any) -> None:
         ax.set_position(Bbox.from_extents(at.x0 + left, at.y0 + bottom, at.x1 - right, at.y1))
 
 
-def _card(figure: Figure, number: int, framed: bool) -> Tuple[float, float, float, float]:
+def _card(figure: Figure, number: int, framed: bool, columns: int = 3) -> Tuple[float, float, float, float]:
     """Draw the card of one panel; the place of its axes in it, (left, bottom, width, height), with
     room for the tick labels of a framed one."""
-    left, bottom, width, height = 0.006 + number % 3 * 0.33133, 0.01 + (1 - number // 3) * 0.495, 0.3253, 0.485
+    pitch = 0.994 / columns
+    left, bottom, width, height = (
+        0.006 + number % columns * pitch,
+        0.01 + (1 - number // columns) * 0.495,
+        pitch - 0.006,
+        0.485,
+    )
     figure.patches.append(
         patches.FancyBboxPatch(
             (left, bottom),
@@ -3417,6 +3502,7 @@ def _card(figure: Figure, number: int, framed: bool) -> Tuple[float, float, floa
         )
     )
     pad_left, pad_bottom, pad_right = (0.062, 0.082, 0.02) if framed else (0.045, 0.045, 0.045)
+    pad_left += 0.045 if columns == 2 else 0  # room for long names
     return left + pad_left, bottom + pad_bottom, width - pad_left - pad_right, height - pad_bottom - 0.07
 
 
@@ -3430,7 +3516,7 @@ def render_png(figure: Figure, dpi: int) -> bytes:
     image = Image.fromarray(pixels)
     image.putpalette(palette[:, :3].tobytes())
     file = io.BytesIO()
-    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=(dpi, dpi), compress_level=6)
+    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=(dpi, dpi), compress_level=3)
     return file.getvalue()
 
 
@@ -3449,7 +3535,884 @@ def _to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     return np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2]), channels[frequent].astype(np.uint8)
 
 
-# ---- GitOpsAutomation: the whole pipeline behind six methods --------------------------------------
+# ---- What-if: scenarios -> months side by side ----------------------------------------------------
+
+_BLOCK = 250  # months simulated at once, fewer where they have many commits: this bounds the memory
+
+FORECAST_METRICS = (
+    "deployment_frequency",
+    "production_deployment_frequency",
+    "mean_lead_time",
+    "median_lead_time",
+    "mttr_minutes",
+    "change_failure_rate",
+    "total_deployments",
+    "total_rollbacks",
+    "waiting_hours",
+    "failed_hours",
+)
+"""What is known of each simulated month: keys of `METRICS`, and the hours in it that changes waited for
+production (from the commit to the end of the deployment that shipped them, or of the month), and that
+production was in a failed state (to the end of the rollback that succeeded or the start of the next good
+deployment, whichever is first, or the end of the month)."""
+
+PRESETS: Dict[str, Scenario] = {
+    "gitops": Scenario(),
+    # The same team and the same quality of change; only how releases travel differs.
+    "traditional": Scenario(
+        environments=(
+            # one nightly build for the day's commits, so feedback comes the next morning
+            Environment("dev", 0.90, (0, 0), (600, 1800), "newest", release_every_hours=24),
+            # a manual test pass of one to three days before a build may go on
+            Environment("staging", 0.93, (24, 72), (900, 3600), "newest"),
+            # a change board meets, then the train leaves once a week
+            Environment("production", 0.95, (4, 24), (1800, 7200), "newest", release_every_hours=168),
+        ),
+        # someone is called, finds the last good build and redeploys it by hand: one to eight hours
+        rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
+    ),
+    # The gates are automated: tests decide in under an hour, and production follows within the shift.
+    "elite": Scenario(
+        environments=(
+            Environment("dev", 0.90, (0, 0), (10, 60), "each"),
+            Environment("staging", 0.93, (0.25, 1), (15, 90), "newest"),
+            Environment("production", 0.95, (1, 6), (30, 120), "newest"),
+        )
+    ),
+}
+
+
+def what_if(
+    scenarios: Mapping[str, Scenario],
+    window: Window,
+    runs: int,
+    seed: int,
+    progress: Callable[[str], Any] = lambda message: None,
+) -> pd.DataFrame:
+    """Simulate each scenario over the same `runs` months: a tidy table.
+
+    A row is a metric of a run of a scenario: `scenario`, `run`, `metric` (of `FORECAST_METRICS`), `value`.
+    Common random numbers: the same scenario twice gives exactly the same values.
+    """
+    frames = [
+        pd.DataFrame(
+            {
+                "scenario": name,
+                "run": np.tile(np.arange(runs), len(months)),
+                "metric": np.repeat(list(months), runs),
+                "value": np.concatenate(list(months.values())),
+            }
+        )
+        for name, months in forecast(scenarios, window, runs, seed, progress).items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def forecast(
+    scenarios: Mapping[str, Scenario],
+    window: Window,
+    runs: int,
+    seed: int,
+    progress: Callable[[str], Any] = lambda message: None,
+    luck: Callable[[int, int], Noise] = Noise,
+) -> Dict[str, Dict[str, np.ndarray]]:
+    """{scenario: {metric: its value in each of `runs` simulated months, NaN where undefined}}.
+
+    `luck` gives the noise of a seed and a block: one that remembers serves the next call too.
+    """
+    busiest = max(scenario.team.commits_per_day for scenario in scenarios.values())
+    size = int(np.clip(2e6 / max(window.days * busiest, 1), 1, _BLOCK))
+    block = functools.partial(_forecast_block, list(scenarios.values()), window)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter's lock
+        firsts = range(0, runs, size)
+        tasks = [pool.submit(block, min(size, runs - first), luck(seed, 1 + first)) for first in firsts]
+        blocks = []
+        try:
+            for task in tasks:
+                blocks.append(task.result())
+                progress(f"{min(len(blocks) * size, runs)} of {runs} months simulated")
+        finally:
+            for task in tasks:
+                task.cancel()
+    return {
+        name: {metric: np.concatenate([block[number][metric] for block in blocks]) for metric in FORECAST_METRICS}
+        for number, name in enumerate(scenarios)
+    }
+
+
+class _Months(NamedTuple):
+    """Simulated commits with a run axis, sorted by lineage (an application of a run) and time."""
+
+    committed: np.ndarray
+    lineage: np.ndarray
+    run: np.ndarray
+    runs: int
+
+    def counts(self, chosen: np.ndarray) -> np.ndarray:
+        """For each run how many of the chosen (a mask or positions) there are."""
+        return np.bincount(self.run[chosen], minlength=self.runs)
+
+    def sum(self, chosen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """For each run the sum of the values of the chosen."""
+        return np.bincount(self.run[chosen], values, minlength=self.runs)
+
+
+def _simulate_months(team: Team, window: Window, runs: int, noise: Noise) -> _Months:
+    stream = noise.stream("commits")
+    run, committed = commit_times(team, window, stream, runs)
+    lineage = run * len(team.applications) + _pick(team.applications, stream.random(len(run)))
+    order = np.argsort(lineage, kind="stable")
+    return _Months(committed[order], lineage[order], run, runs)  # sorted by lineage it is sorted by run
+
+
+def _forecast_block(
+    scenarios: Sequence[Scenario], window: Window, runs: int, noise: Noise
+) -> List[Dict[str, np.ndarray]]:
+    found: List[Dict[str, np.ndarray]] = []
+    for scenario in scenarios:
+        months = noise.once(scenario.team, lambda team: _simulate_months(team, window, runs, noise))
+        stages = run_pipeline(months.committed, months.lineage, scenario, window, noise)
+        failures = [
+            _failures(months, stage, scenario.rollback, noise.of("rollbacks", number, 2, len(months.run)))
+            for number, stage in enumerate(stages)
+        ]
+        found.append(_month_metrics(months, stages, failures, window))
+    return found
+
+
+class _Failures(NamedTuple):
+    """The failed deployments of one stage: positions of their commits, and what became of them."""
+
+    row: np.ndarray
+    rolled_back: np.ndarray
+    restored: np.ndarray  # whether the rollback succeeded
+    minutes: np.ndarray  # that it took, or would have taken
+
+
+def _failures(months: _Months, stage: Stage, policy: RollbackPolicy, noise: np.ndarray) -> _Failures:
+    """A failure is rolled back if its lineage had a good release here before it."""
+    row = np.flatnonzero(stage.deployed & ~stage.good)
+    first_good = _least_of_lineage(np.where(stage.good, stage.start, _NEVER), months.lineage)
+    rolled_back = stage.start[row] > first_good[row]
+    minutes = _whole_seconds(policy.duration_min, noise[0][row], 60) / 60
+    return _Failures(row, rolled_back, rolled_back & (noise[1][row] < policy.success_rate), minutes)
+
+
+def _least_of_lineage(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
+    """For each entry the least time of its lineage."""
+    if not len(times):
+        return times
+    starts = np.append(0, np.flatnonzero(lineage[1:] != lineage[:-1]) + 1)
+    return np.repeat(np.minimum.reduceat(times, starts), np.diff(np.append(starts, len(times))))
+
+
+def _month_metrics(
+    months: _Months, stages: Sequence[Stage], failures: Sequence[_Failures], window: Window
+) -> Dict[str, np.ndarray]:
+    deployed = [months.counts(stage.deployed) for stage in stages]
+    total, production = np.sum(deployed, axis=0), stages[-1]
+    rolled_back, restored = (
+        np.sum([months.counts(failure.row[getattr(failure, what)]) for failure in failures], axis=0)
+        for what in ("rolled_back", "restored")
+    )
+    minutes = [months.sum(failure.row[failure.restored], failure.minutes[failure.restored]) for failure in failures]
+    good = np.flatnonzero(production.good)
+    lead = _medians(months.run[good], (production.start[good] - months.committed[good]) / 3600, months.runs)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "deployment_frequency": total / window.days,
+            "production_deployment_frequency": deployed[-1] / window.days,
+            "mean_lead_time": lead["mean"],
+            "median_lead_time": lead["value"],
+            "mttr_minutes": np.sum(minutes, axis=0) / restored,
+            "change_failure_rate": 100 * np.sum([months.counts(failure.row) for failure in failures], axis=0) / total,
+            "total_deployments": total.astype(float),
+            "total_rollbacks": rolled_back.astype(float),
+            **_hours_lost(months, production, failures[-1], int(window.end.timestamp())),
+        }
+
+
+def _hours_lost(months: _Months, production: Stage, failures: _Failures, end: int) -> Dict[str, np.ndarray]:
+    """Hours in which changes waited and in which production was in a failed state (see `FORECAST_METRICS`)."""
+    shipped = np.where(production.good, production.start + production.duration, _NEVER)
+    shipped = np.minimum(np.minimum(shipped, _earliest_of_newer(shipped, months.lineage)), end)
+    row = failures.row
+    detected = production.start[row] + production.duration[row]
+    next_good = _next_start(months.lineage, production.start, production.good, row)
+    rolled_back = np.where(failures.restored, detected + failures.minutes * 60, _NEVER)
+    over = np.minimum(np.minimum(rolled_back, next_good), end)
+    return {
+        "waiting_hours": np.bincount(months.run, (shipped - months.committed) / 3600, minlength=months.runs),
+        "failed_hours": months.sum(row, np.maximum(over - detected, 0) / 3600),
+    }
+
+
+def _next_start(lineage: np.ndarray, start: np.ndarray, good: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """When the next good deployment of the lineage of each row starts, or a time beyond any."""
+    lift = lineage * (2 * _NEVER)
+    known = np.append(np.sort((lift + start)[good]), np.iinfo(np.int64).max)
+    return np.minimum(known[np.searchsorted(known, (lift + start)[row], side="right")] - lift[row], _NEVER)
+
+
+def elite_criteria(months: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """{benchmark: in which months it is met}: `is_elite` for many months at once."""
+    met = {
+        key: months[key] > target.limit if target.better == ">" else months[key] < target.limit
+        for key, target in BENCHMARKS.items()
+    }
+    met["mttr_minutes"] |= np.isnan(months["mttr_minutes"]) & (months["change_failure_rate"] == 0)
+    return met
+
+
+def level_counts(months: Mapping[str, np.ndarray]) -> Dict[str, int]:
+    """How many months reach each maturity level."""
+    score = np.sum(list(elite_criteria(months).values()), axis=0)
+    places = np.array(
+        [next(i for i, level in enumerate(LEVELS) if points >= level.score) for points in range(len(BENCHMARKS) + 1)]
+    )
+    return dict(zip((level.name for level in LEVELS), np.bincount(places[score], minlength=len(LEVELS)).tolist()))
+
+
+def months_of(table: pd.DataFrame, scenario: str) -> Dict[str, np.ndarray]:
+    """The months of one scenario of a `what_if` table: {metric: values}."""
+    rows = table[table["scenario"] == scenario]
+    return {metric: values.to_numpy() for metric, values in rows.groupby("metric", sort=False, observed=True)["value"]}
+
+
+def _spread(values: np.ndarray) -> Tuple[float, float, float]:
+    """(Median, 5 %, 95 %) of the months in which it is defined."""
+    known = values[~np.isnan(values)]
+    return tuple(np.percentile(known, [50, 5, 95])) if len(known) else (math.nan,) * 3  # type: ignore[return-value]
+
+
+def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Tuple[float, float, float]:
+    """(Mean difference, its 95 % interval) over the months in which both are defined: as both lived through
+    the same months, their common luck cancels out."""
+    difference = (values - baseline)[~np.isnan(values - baseline)]
+    if len(difference) < 2:
+        return math.nan, math.nan, math.nan
+    mean, half = float(difference.mean()), _Z * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    return mean, mean - half, mean + half
+
+
+# A knob as the command line and the advice name it: `production.wait_hours`.
+
+
+def parse_change(text: str, scenario: Scenario) -> Scenario:
+    """Apply `environment.knob=value`, several with `,`; a range is `low:high`, `*2` multiplies.
+
+    >>> parse_change("production.wait_hours=*0.5,rollback.success_rate=1", Scenario()).environments[-1].wait_hours
+    (12.0, 36.0)
+    """
+    for change in text.split(","):
+        place, _, value = change.partition("=")
+        owner, _, knob = place.strip().rpartition(".")
+        if place.strip() not in _knob_names(scenario) or not value.strip():
+            known = ", ".join(_knob_names(scenario))
+            raise GitOpsError(f"unknown change {_quote(change)}; give KNOB=VALUE with a knob of {known}")
+        new = _knob_value(place.strip(), value.strip(), getattr(_owner(scenario, owner), knob))
+        scenario = with_knob(scenario, owner, **{knob: new})
+    return scenario
+
+
+def _owner(scenario: Scenario, name: str) -> Any:
+    """The part of a scenario that has the knobs of `team`, `rollback` or an environment."""
+    parts = {"team": scenario.team, "rollback": scenario.rollback}
+    return parts.get(name) or next(environment for environment in scenario.environments if environment.name == name)
+
+
+def with_knob(scenario: Scenario, owner: str, **knobs: Any) -> Scenario:
+    """A copy with other knobs of `team`, `rollback` or an environment."""
+    if owner == "team":
+        return scenario.with_team(**knobs)
+    return scenario.with_rollback(**knobs) if owner == "rollback" else scenario.with_environment(owner, **knobs)
+
+
+def _knob_names(scenario: Scenario) -> List[str]:
+    owners = {"team": Team, "rollback": RollbackPolicy, **{e.name: Environment for e in scenario.environments}}
+    return [
+        f"{owner}.{knob.name}"
+        for owner, kind in owners.items()
+        for knob in dataclasses.fields(kind)
+        if knob.name != "name" and knob.default_factory is dataclasses.MISSING
+    ]
+
+
+def _knob_value(name: str, text: str, old: Any) -> Any:
+    if isinstance(old, Mapping):
+        raise GitOpsError(f"{name} has a value for each name; change it in a --config file")
+    if isinstance(old, str):
+        return text
+    try:
+        if text.startswith("*"):
+            factor = float(text[1:])
+            return tuple(factor * value for value in old) if isinstance(old, tuple) else _like(old * factor, old)
+        return tuple(float(value) for value in text.split(":")) if isinstance(old, tuple) else _like(float(text), old)
+    except (ValueError, OverflowError):
+        example = "4:12" if isinstance(old, tuple) else "0.5"
+        raise GitOpsError(f"{name} cannot be {_quote(text)}; give a value such as {example} or *0.5") from None
+
+
+def _like(value: float, old: Any) -> Any:
+    return int(value) if isinstance(old, int) and value == int(value) else value
+
+
+def named_scenario(text: str, baseline: Scenario) -> Scenario:
+    """What `--what-if` names: changes of the baseline, a preset (with the baseline's team) or a JSON file."""
+    if "=" in text:
+        return parse_change(text, baseline)
+    if text in PRESETS:
+        return dataclasses.replace(PRESETS[text], team=baseline.team)
+    if not Path(text).is_file():
+        raise GitOpsError(
+            f"unknown scenario {_quote(text)}; give KNOB=VALUE, a preset ({', '.join(PRESETS)}) or a JSON file"
+        )
+    return read_scenario(text)
+
+
+# ---- What-if: recommendations that were tried -----------------------------------------------------
+
+
+class Knob(NamedTuple):
+    """Something a team can change: `turn(scenario, factor)`, from 1 (as it is) down to 0 (all the way)."""
+
+    metrics: Tuple[str, ...]  # what it can help
+    turn: Callable[[Scenario, float], Scenario]
+    say: Callable[[Scenario, Scenario], str]  # (before, after)
+
+
+class Advice(NamedTuple):
+    """A change that was simulated: what to do, how far it goes, what it makes of the scenario, and the months."""
+
+    say: str
+    factor: float
+    scenario: Scenario
+    months: Mapping[str, np.ndarray]
+
+
+def _knobs(scenario: Scenario) -> List[Knob]:
+    knobs = [knob for environment in scenario.environments for knob in _environment_knobs(environment)]
+    return knobs + [
+        _scaled("rollback", "duration_min", ("mttr_minutes",), "Shorten rollbacks from {} to {} minutes"),
+        _scaled("rollback", "success_rate", ("mttr_minutes",), "Raise the rollback success rate from {} to {}"),
+    ]
+
+
+def _environment_knobs(environment: Environment) -> List[Knob]:
+    name, speed = environment.name, ("mean_lead_time", "deployment_frequency")
+    knobs = [
+        _scaled(
+            name,
+            "success_rate",
+            ("change_failure_rate", "deployment_frequency"),
+            f"Raise the {name} success rate from {{}} to {{}}",
+        )
+    ]
+    if environment.wait_hours[-1] > 0:
+        knobs.append(_scaled(name, "wait_hours", speed, f"Cut the {name} wait from {{}} to {{}} h"))
+    if environment.release_every_hours > 0:
+        knobs.append(
+            _scaled(name, "release_every_hours", speed, f"Release to {name} every {{1}} h instead of every {{0}} h")
+        )
+    if environment.approval_rate < 1:
+        knobs.append(_scaled(name, "approval_rate", speed, f"Approve {{1}} of the {name} releases instead of {{0}}"))
+    if environment.promotion == "soak":
+        knobs.append(_scaled(name, "promotion", speed, f"Promote to {name} with policy {{1}} instead of {{0}}"))
+    return knobs
+
+
+def _scaled(owner: str, knob: str, metrics: Tuple[str, ...], words: str) -> Knob:
+    def value(scenario: Scenario) -> Any:
+        return getattr(_owner(scenario, owner), knob)
+
+    def turn(scenario: Scenario, factor: float) -> Scenario:
+        return with_knob(scenario, owner, **{knob: _turned(knob, value(scenario), factor)})
+
+    return Knob(metrics, turn, lambda before, after: words.format(_shown(value(before)), _shown(value(after))))
+
+
+def _turned(knob: str, value: Any, factor: float) -> Any:
+    """A rate moves towards 1, a time towards 0, a policy to the one that ships most without extra deployments."""
+    if knob == "promotion":
+        return "newest" if factor < 1 else value
+    if knob.endswith("_rate"):
+        return 1 - (1 - value) * factor
+    return tuple(factor * edge for edge in value) if isinstance(value, tuple) else value * factor
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"{value[0]:.3g}-{value[-1]:.3g}"
+    return value if isinstance(value, str) else f"{value:.3g}"
+
+
+_ODDS = 0.9  # a change is recommended that meets the target in this share of the months
+_STEPS = 20  # how finely the size of a change is searched
+
+
+class Trial(NamedTuple):
+    """The months on which changes are tried."""
+
+    window: Window
+    runs: int
+    seed: int
+    progress: Callable[[str], Any]
+    luck: Callable[[int, int], Noise]
+
+    @classmethod
+    def of(cls, window: Window, runs: int, seed: int, progress: Callable[[str], Any] = lambda message: None) -> Trial:
+        return cls(window, runs, seed, progress, functools.lru_cache(maxsize=4)(Noise))
+
+    def months(self, scenario: Scenario) -> Dict[str, np.ndarray]:
+        return forecast({"": scenario}, self.window, self.runs, self.seed, self.progress, self.luck)[""]
+
+
+def try_changes(scenario: Scenario, missed: Sequence[str], trial: Trial) -> Dict[str, Optional[Advice]]:
+    """For each missed benchmark the smallest change of one knob, else of two, that meets it in 90 % of the
+    simulated months; None where no such change is known."""
+    found: Dict[str, Optional[Advice]] = {}
+    for metric in missed:
+        knobs = [knob for knob in _knobs(scenario) if metric in knob.metrics]
+        search = functools.partial(_smallest_change, scenario, metric, trial=trial)
+        singles = [advice for advice in (search([knob]) for knob in knobs) if advice]
+        pairs = (
+            []
+            if singles
+            else [advice for pair in itertools.combinations(knobs, 2) for advice in [search(list(pair))] if advice]
+        )
+        found[metric] = max(singles or pairs, key=lambda advice: advice.factor, default=None)
+    return found
+
+
+def _smallest_change(scenario: Scenario, metric: str, knobs: Sequence[Knob], trial: Trial) -> Optional[Advice]:
+    """The largest factor on a grid that meets the target, found by halving: a larger change helps more."""
+
+    def attempt(step: int) -> Optional[Advice]:
+        changed = scenario
+        for knob in knobs:
+            changed = knob.turn(changed, step / _STEPS)
+        months = trial.months(changed)
+        if elite_criteria(months)[metric].mean() < _ODDS:
+            return None
+        return Advice(
+            " and ".join(_lower(knob.say(scenario, changed), number) for number, knob in enumerate(knobs)),
+            step / _STEPS,
+            changed,
+            months,
+        )
+
+    best, low, high = attempt(0), 0, _STEPS
+    while best and high - low > 1:
+        middle = (low + high) // 2
+        advice = attempt(middle)
+        best, low, high = (advice, middle, high) if advice else (best, low, middle)
+    return best
+
+
+def _lower(text: str, number: int) -> str:
+    return text[:1].lower() + text[1:] if number else text
+
+
+def tried_recommendations(scenario: Scenario, metrics: Mapping[str, Any], trial: Trial) -> List[str]:
+    """The advice of the report: for each benchmark that is missed, by how much and why, and a change that
+    was simulated and meets it."""
+    missed = [key for key in BENCHMARKS if not is_elite(key, metrics)]
+    if not missed:
+        return recommendations(metrics)
+    baseline, tried = trial.months(scenario), try_changes(scenario, missed, trial)
+    lines = zip(recommendations(metrics), (_tried(metric, tried[metric], baseline, trial.runs) for metric in missed))
+    return [line for known, advised in lines for line in (known, "  " + advised)]
+
+
+def _tried(metric: str, advice: Optional[Advice], baseline: Mapping[str, np.ndarray], runs: int) -> str:
+    if advice is None:
+        return f"tried on {runs} simulated months: no change of one or two knobs meets the target in 9 of 10"
+    unit, label = (
+        BENCHMARKS[metric].unit,
+        METRICS[metric].label if metric == "mttr_minutes" else METRICS[metric].label.lower(),
+    )
+    (before, _, _), (after, low, high) = _spread(baseline[metric]), _spread(advice.months[metric])
+    met = int(elite_criteria(advice.months)[metric].sum())
+    elite = level_counts(advice.months)["ELITE PERFORMER"]
+    return (
+        f"{advice.say}: {label} {before:.1f} → {_show(float(after), unit, 1)} ({low:.1f}-{high:.1f} in 9 of 10), "
+        f"target met in {met} of {runs} months, ELITE in {elite}"
+    )
+
+
+# ---- What-if: months -> console and picture -------------------------------------------------------
+
+
+def format_what_if(
+    table: pd.DataFrame,
+    seed: int,
+    days: int,
+    cost_per_hour: Optional[float] = None,
+    measured: Optional[Mapping[str, Any]] = None,
+) -> str:
+    """The comparison of a `what_if` table. The baseline is its first scenario; `measured` are the metrics of
+    the history that it was fitted to."""
+    names = list(dict.fromkeys(table["scenario"]))
+    months = {name: months_of(table, name) for name in names}
+    runs = len(months[names[0]]["mean_lead_time"])
+    lines = [
+        _DOUBLE_LINE,
+        f"🔮 WHAT IF: {runs} simulated months of {days} days, the same for each scenario (seed {seed})",
+        _DOUBLE_LINE,
+        "",
+        "The median month (5 % and 95 % of months), and the mean difference from the baseline (95 % interval).",
+        "",
+    ]
+    for key in BENCHMARKS:
+        lines += [
+            f"{METRICS[key].label} (elite {_target(key)})",
+            *([] if measured is None else [_measured_row(key, measured, months[names[0]])]),
+            *(_what_if_row(name, key, months, names[0]) for name in names),
+            "",
+        ]
+    lines += ["{:<34} ".format("Months that reach each level") + " ".join(f"{level.name:>17}" for level in LEVELS)]
+    lines += [
+        f"  {_cell(name, 32)} " + " ".join(f"{count:>17}" for count in level_counts(months[name]).values())
+        for name in names
+    ]
+    return "\n".join(lines + (_cost_rows(months, names, cost_per_hour) if cost_per_hour is not None else []))
+
+
+def _target(key: str) -> str:
+    better, limit, unit = BENCHMARKS[key]
+    return f"{better}{limit:g}{unit}"
+
+
+def _cell(name: str, width: int) -> str:
+    return f"{name if len(name) <= width else name[: width - 1] + '…':<{width}}"
+
+
+def _what_if_row(name: str, key: str, months: Mapping[str, Mapping[str, np.ndarray]], baseline: str) -> str:
+    middle, low, high = _spread(months[name][key])
+    value = "n/a" if math.isnan(middle) else f"{_show(float(middle), BENCHMARKS[key].unit)} ({low:.2f} to {high:.2f})"
+    mean, least, most = paired_difference(months[name][key], months[baseline][key])
+    difference = "" if name == baseline else "n/a" if math.isnan(mean) else f"{mean:+.2f} ({least:+.2f} to {most:+.2f})"
+    return f"  {_cell(name, 32)} {value:<30} {difference}".rstrip()
+
+
+def _measured_row(key: str, measured: Mapping[str, Any], baseline: Mapping[str, np.ndarray]) -> str:
+    """What the history says, and a warning where the baseline that was fitted to it says something else."""
+    value, (_, low, high) = measured[key], _spread(baseline[key])
+    odd = "" if math.isnan(value) or low <= value <= high else "! not among the baseline's months: the fit misses it"
+    return f"  {'(measured)':<32} {_show(value, BENCHMARKS[key].unit):<30} {odd}".rstrip()
+
+
+def _cost_rows(months: Mapping[str, Mapping[str, np.ndarray]], names: Sequence[str], cost: float) -> List[str]:
+    """Hours of a mean month, what they cost, and what the better of each scenario and the baseline saves."""
+    hours = {name: [float(months[name][key].mean()) for key in ("failed_hours", "waiting_hours")] for name in names}
+    lines = [
+        "",
+        f"Hours in a mean month, at {cost:g} each: production failed, changes waited for production",
+        f"  {'':<32} {'failed h':>12} {'waiting h':>14} {'cost':>16}",
+        *(f"  {_cell(name, 32)} {f:>12,.1f} {w:>14,.1f} {(f + w) * cost:>16,.0f}" for name, (f, w) in hours.items()),
+    ]
+    for name in names[1:]:
+        better, worse = sorted((name, names[0]), key=lambda which: sum(hours[which]))
+        failed, waiting = np.subtract(hours[worse], hours[better])
+        lines.append(
+            f"  {_cell(better, 32).strip()} instead of {_cell(worse, 32).strip()} saves "
+            f"{failed:,.1f} h and {waiting:,.1f} h a month: {(failed + waiting) * cost:,.0f}"
+        )
+    return lines
+
+
+def what_if_document(table: pd.DataFrame, seed: int, days: int) -> Dict[str, Any]:
+    """What `--json` prints of a comparison: {scenario: {"metrics": {metric: spread}, "levels": counts}}."""
+    months = {name: months_of(table, name) for name in dict.fromkeys(table["scenario"])}
+    baseline = next(iter(months.values()))
+    scenarios = {
+        name: {
+            "metrics": {metric: _spread_document(values, baseline[metric]) for metric, values in own.items()},
+            "levels": level_counts(own),
+        }
+        for name, own in months.items()
+    }
+    return to_jsonable(
+        {"version": __version__, "seed": seed, "runs": int(table["run"].max()) + 1, "days": days, "what_if": scenarios}
+    )
+
+
+def _spread_document(values: np.ndarray, baseline: np.ndarray) -> Dict[str, Any]:
+    difference = dict(zip(("mean", "low", "high"), paired_difference(values, baseline)))
+    return {**dict(zip(("median", "p5", "p95"), _spread(values))), "difference": difference}
+
+
+def draw_what_if(table: pd.DataFrame) -> Figure:
+    """The four benchmarks, a card each: the months of each scenario as dots, and the elite line."""
+    names = list(dict.fromkeys(table["scenario"]))
+    with _theme():
+        figure = Figure(figsize=(18, 10))
+        figure.patch.set_alpha(0)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        for number, key in enumerate(BENCHMARKS):
+            ax = figure.add_axes(_card(figure, number, framed=True, columns=2))
+            plot_months({name: months_of(table, name)[key] for name in names}, key, ax)
+            _fit(ax, figure.patches[number], renderer)
+    return figure
+
+
+def plot_months(months: Mapping[str, np.ndarray], key: str, ax: Axes) -> Axes:
+    """A dot for each month, the median and the range from 5 % to 95 % of them, a row for each scenario,
+    against the elite line."""
+    metric, (better, limit, unit) = METRICS[key], BENCHMARKS[key]
+    spread = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, max(map(len, months.values())))
+    for place, (values, colour) in enumerate(zip(months.values(), sns.color_palette("colorblind", len(months)))):
+        known = values[~np.isnan(values)][:500]
+        ax.plot(known, place + spread[: len(known)], "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        if len(known):
+            middle, low, high = _spread(values)
+            ax.plot(
+                [low, high], [place, place], color=_INK, linewidth=2, label="5-95% of months" if not place else None
+            )
+            ax.plot([middle], [place], "D", color=_INK, markersize=8, label="median" if not place else None)
+    ax.axvline(limit, color=_GREEN, linestyle="--", linewidth=1.6, label=f"elite {better}{limit:g}{unit}")
+    ax.set(
+        title=metric.label,
+        xlabel=f"{metric.label} ({unit.strip('/')})" if unit != "/day" else "Deployments a day",
+        ylim=(len(months) - 0.4, -0.6),
+    )
+    ax.set_xlim(left=0)
+    ax.set_yticks(range(len(months)))
+    ax.set_yticklabels([_label(name, 28) for name in months], fontsize=10.5 if len(months) < 12 else 7)
+    ax.grid(False, axis="y")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=3)
+    return ax
+
+
+# ---- What-if: history -> scenario -----------------------------------------------------------------
+
+
+def fit_scenario(history: History, base: Scenario = Scenario()) -> Tuple[Scenario, List[str]]:
+    """(The scenario whose simulation is like the history, what was fitted and from how many observations).
+
+    What the history cannot tell keeps the value of `base`, and the list says so. GitOpsError if it has no
+    deployment to a known environment.
+    """
+    used = _used_environments(history)
+    arrivals = history.git_commits if len(history.git_commits) else _deployments_to(history, used[0])
+    team, said = fit_team(arrivals, history.window, base.team)
+    environments: List[Environment] = []
+    for before, number in zip([-1, *used], used):
+        environment, line = _fit_environment(history, number, before, environments, base)
+        environments.append(environment)
+        said.append(line)
+    rollback, rollback_said = _fit_rollback(history, base.rollback)
+    reasons = _ranking(history.deployments["failure_reason"])
+    reasons_said = (
+        f"failure reasons: from {sum(reasons.values())} failures"
+        if reasons
+        else "failure reasons: none seen, left as they were"
+    )
+    scenario = Scenario(team, tuple(environments), rollback, reasons or base.failure_reasons)
+    return scenario, [*said, rollback_said, reasons_said]
+
+
+def _used_environments(history: History) -> List[int]:
+    counts = _counts_by(history.deployments, "environment", history.environments)
+    used = [number for number, (name, count) in enumerate(counts.items()) if count and name != _UNCLASSIFIED]
+    if not used:
+        raise GitOpsError("the history has no deployment to a known environment: there is nothing to fit a scenario to")
+    return used[-50:]
+
+
+def _deployments_to(history: History, number: int) -> pd.DataFrame:
+    return history.deployments[_is(history.deployments["environment"], history.environments[number])]
+
+
+def fit_team(arrivals: pd.DataFrame, window: Window, base: Team = Team()) -> Tuple[Team, List[str]]:
+    """(The team whose commits come like the arrivals, what was fitted from how many).
+
+    A row of arrivals is a commit, or where no commit is known a deployment to the first environment.
+    """
+    seconds = _seconds(arrivals["timestamp"])
+    first, days = int(window.start.timestamp()) // _DAY, window.days
+    seconds = seconds[(seconds >= first * _DAY) & (seconds < (first + days) * _DAY)]
+    what = "commits" if "sha" in arrivals else "deployments to the first environment, as no commits are known"
+    if not len(seconds):
+        return dataclasses.replace(base, commits_per_day=0.0), [f"commit rhythm: no {what} in the window"]
+    rates, dispersion = _weekday_rates(np.bincount(seconds // _DAY - first, minlength=days), window.start.weekday())
+    shares = {column: _names(arrivals[column]) for column in ("author", "type", "application") if column in arrivals}
+    team = dataclasses.replace(
+        base,
+        authors=shares.get("author") or base.authors,
+        types=shares.get("type") or base.types,
+        applications=shares["application"],
+        commits_per_day=float(rates.max()),
+        weekday_factors=tuple(rates / rates.max()),
+        dispersion=dispersion,
+        sprint_ramp=0.0,
+        work_hours=observed_range(seconds % _DAY / 3600),
+    )
+    return team, [
+        f"commit rhythm by weekday and hour: from {len(seconds)} {what}, {days} days; sprint ramp not fitted, 0",
+        f"applications: {len(team.applications)}; authors: {len(team.authors)}; types: {len(team.types)}",
+    ]
+
+
+def _names(words: pd.Series) -> Dict[str, int]:
+    """How often each word occurs, as names that a knob can have."""
+    counts: Dict[str, int] = collections.Counter()
+    for word, count in _ranking(words).items():
+        counts[_one_line(word, 60)] += count
+    return dict(counts)
+
+
+def _weekday_rates(counts: np.ndarray, first_weekday: int) -> Tuple[np.ndarray, float]:
+    """(Commits a day of each weekday, Monday first; variance over mean of the counts around them)."""
+    weekday = (np.arange(len(counts)) + first_weekday) % 7
+    seen = np.bincount(weekday, minlength=7)
+    rates = np.bincount(weekday, counts, minlength=7) / np.maximum(seen, 1)
+    rates = np.where(seen > 0, rates, rates[seen > 0].mean())
+    expected = rates[weekday]
+    busy = expected > 0
+    free = np.count_nonzero(busy) - np.count_nonzero(rates[seen > 0])
+    excess = ((counts - expected)[busy] ** 2 / expected[busy]).sum() / free if free > 0 else 1.0
+    return rates, float(np.clip(excess, 1, 1000))
+
+
+def observed_range(values: np.ndarray, most: int = 101) -> Range:
+    """Observed values as the quantiles of a knob; simulated, they are resampled."""
+    if not len(values):
+        return (0.0, 0.0)
+    return tuple(np.percentile(values, np.linspace(0, 100, max(2, min(most, len(values))))).tolist())
+
+
+class _Passages(NamedTuple):
+    """How releases came to an environment."""
+
+    waits: np.ndarray  # hours that those which came had waited
+    censored: np.ndarray  # hours that the others had waited when a newer one overtook them, or at the end
+    overtaking: int  # how many came after a newer one
+
+
+def _fit_environment(
+    history: History, number: int, before: int, upstream: Sequence[Environment], base: Scenario
+) -> Tuple[Environment, str]:
+    name, rows = history.environments[number], _deployments_to(history, number)
+    default = {environment.name: environment for environment in base.environments}.get(name, Environment(name))
+    passages = _passages(history, number, before)
+    rate = 1 - float(_is(rows["health"], DEGRADED).mean()) if history.failures_observable else default.success_rate
+    success = "success" if history.failures_observable else f"success not observable, left at {rate:g}; the rest"
+    knobs = dict(success_rate=rate, duration_sec=observed_range(rows["duration_sec"].to_numpy(), 101))
+    if before >= 0 and len(passages.waits) < len(rows) / 2:
+        gate, how = _own_way(history, number, before, upstream, default)
+    elif len(passages.waits):
+        gate = dict(
+            wait_hours=survival_range(passages.waits, passages.censored), promotion=_policy(passages), approval_rate=1.0
+        )
+        how = f"wait from {len(passages.waits)} promotions and {len(passages.censored)} releases that did not come"
+    else:
+        gate, how = dict(wait_hours=(0.0, 0.0)), "wait 0: releases are counted from here, as no commits are known"
+    fitted = dataclasses.replace(default, **knobs, **gate, release_every_hours=0.0)  # type: ignore[arg-type]
+    return fitted, f"{name}: {success} from {len(rows)} deployments; {how}; promotion {fitted.promotion}"
+
+
+def _policy(passages: _Passages) -> str:
+    """Whether releases that a newer one has overtaken come all the same, as a rule."""
+    return "each" if passages.overtaking >= len(passages.censored) else "newest"
+
+
+def _own_way(
+    history: History, number: int, before: int, upstream: Sequence[Environment], default: Environment
+) -> Tuple[Dict[str, Any], str]:
+    """The gate of an environment that has commits of its own (a folder for each environment, say): it takes a
+    share of the releases, and the time from a commit to it, less what the way up to here takes."""
+    healthy = _count(_is(_deployments_to(history, before)["health"], HEALTHY))
+    share = min(1.0, len(_deployments_to(history, number)) / max(healthy, 1))
+    gate: Dict[str, Any] = dict(promotion="each", approval_rate=share)
+    how = f"its releases are not those of {history.environments[before]}: {100 * share:.0f} % as many"
+    hours = _newest_changes(history, number)
+    if not len(hours):
+        return gate, f"{how}; wait not known, left as it was"
+    passed = sum(float(np.mean(environment.wait_hours)) for environment in upstream)
+    gate["wait_hours"] = observed_range(np.maximum(hours - passed, 0))
+    return gate, f"{how}; wait from {len(hours)} releases"
+
+
+def _newest_changes(history: History, number: int) -> np.ndarray:
+    """Hours from the newest commit of each release of an environment to its deployment."""
+    if history.changes is None:
+        return np.empty(0)
+    changes = history.changes[history.changes["environment"] == history.environments[number]]
+    newest = changes.groupby(["application", "deployed"])["committed"].max().reset_index()
+    return np.maximum((_seconds(newest["deployed"]) - _seconds(newest["committed"])) / 3600, 0)
+
+
+def _passages(history: History, number: int, before: int) -> _Passages:
+    """How the releases of the environment before (-1: the commits) came to an environment."""
+    end, keys = int(history.window.end.timestamp()), ["application", "commit"]
+    here = _releases_of(_deployments_to(history, number), done=False)
+    releases = _commits_to(history, number) if before < 0 else _healthy(history, before)
+    releases = releases.merge(here.rename(columns={"time": "start"}), how="left", on=keys)
+    application = pd.factorize(releases["application"])[0]
+    order = np.lexsort((releases["time"], application))
+    arrival = releases["time"].to_numpy(np.int64)[order]
+    start = releases["start"].fillna(_NEVER).to_numpy(np.int64)[order]
+    overtaken = _earliest_of_newer(start, application[order])
+    went, limit = start < _NEVER, np.minimum(overtaken, end)
+    left = ~went & (limit > arrival)
+    waits = np.maximum(start - arrival, 0)[went] / 3600
+    return _Passages(waits, (limit - arrival)[left] / 3600, _count(went & (start > overtaken)))
+
+
+def _releases_of(deployments: pd.DataFrame, done: bool) -> pd.DataFrame:
+    """A row for each release: application, commit, and the time (seconds) of its first deployment, or of its end."""
+    frame = pd.DataFrame(
+        {
+            "application": deployments["application"].astype(object).to_numpy(),
+            "commit": deployments["commit_sha"].astype(object).to_numpy(),
+            "time": _seconds(deployments["timestamp"]) + done * deployments["duration_sec"].to_numpy(),
+        }
+    )
+    return frame.drop_duplicates(["application", "commit"])
+
+
+def _healthy(history: History, number: int) -> pd.DataFrame:
+    rows = _deployments_to(history, number)
+    return _releases_of(rows[_is(rows["health"], HEALTHY)], done=True)
+
+
+def _commits_to(history: History, number: int) -> pd.DataFrame:
+    """The commits that can come to the first environment, in the form of `_releases_of`."""
+    if history.changes is None:
+        commits = history.git_commits.rename(columns={"sha": "commit", "timestamp": "time"})
+    else:
+        commits = history.changes[history.changes["environment"] == history.environments[number]]
+        commits = commits.rename(columns={"commit_sha": "commit", "committed": "time"})
+    return commits[["application", "commit", "time"]].assign(
+        application=commits["application"].astype(object), time=_seconds(commits["time"])
+    )
+
+
+def survival_range(waits: np.ndarray, censored: np.ndarray, points: int = 101) -> Range:
+    """The quantiles of a wait of which some are only known to be longer (E. L. Kaplan and P. Meier, JASA 53,
+    1958). Releases with a long wait are overtaken more often: the observed waits alone would be too short.
+    The share of which nothing is known but that it is longer than all waits seen never comes in time."""
+    hours = np.concatenate([waits, censored])
+    event = np.concatenate([np.ones(len(waits)), np.zeros(len(censored))])
+    order = np.lexsort((1 - event, hours))
+    hours, event = hours[order], event[order]
+    gone = 1 - np.cumprod(1 - event / np.arange(len(hours), 0, -1))
+    shares = np.linspace(0, 1, points)
+    edges = np.interp(shares, gone[event > 0], hours[event > 0])
+    never = 10 * max(float(hours.max()), 1.0)
+    return tuple(np.where(shares > gone[-1] + 1e-9, never, edges).tolist())
+
+
+def _fit_rollback(history: History, base: RollbackPolicy) -> Tuple[RollbackPolicy, str]:
+    rollbacks = history.rollbacks
+    if not len(rollbacks):
+        return base, "rollback: none seen, left as it was"
+    fitted = RollbackPolicy(observed_range(rollbacks["duration_min"].to_numpy()), float(rollbacks["success"].mean()))
+    return fitted, f"rollback: from {len(rollbacks)} rollbacks"
+
+
+# ---- GitOpsAutomation: the whole pipeline, a method for each step ---------------------------------
 
 
 def _say(text: str = "") -> None:
@@ -3508,6 +4471,7 @@ class GitOpsAutomation:
         self.seed = _whole("seed", seed, 0, 2**63 - 1) if seed is not None else int.from_bytes(os.urandom(4), "big")
         self.output_dir = Path(output_dir)
         self.on_rollback = on_rollback
+        self.advice_runs = 100  # simulated months behind each recommendation
         self._end = _window_end(end)
         self._keep(git_commits=None, window=None)
 
@@ -3516,6 +4480,7 @@ class GitOpsAutomation:
     rollbacks: Any
     metrics: Any
     window: Any
+    _loaded: bool  # whether the commits are real
     _real: Optional[History]  # what load_argocd_history read
     flow: Optional[pd.DataFrame]  # what became of the releases that reached each environment (simulate_deployments)
 
@@ -3534,6 +4499,8 @@ class GitOpsAutomation:
             setattr(self, name, None)
         if first <= steps.index("deployments"):
             self.flow, self._real = None, None
+        if first == 0:
+            self._loaded = False
         for name, value in results.items():
             setattr(self, name, value)
 
@@ -3580,6 +4547,7 @@ class GitOpsAutomation:
         _say("\n📝 Reading Git commit history...")
         commits, window = read_git_log(repo, days, self._end, list(self.scenario.team.applications))
         self._keep(git_commits=commits, window=window)
+        self._loaded = True
         _say(f"  ✓ Read {len(commits)} commits")
         return commits
 
@@ -3647,7 +4615,7 @@ class GitOpsAutomation:
     def generate_report(self) -> None:
         """Print the report."""
         metrics = self._need("metrics")
-        _say("\n" + format_report(self.history, metrics, self.flow, self._shown_seed()))
+        _say("\n" + format_report(self.history, metrics, self.flow, self.seed, self._advice(metrics)))
 
     def visualize_metrics(self, dpi: int = 300) -> Path:
         """Draw the dashboard into `gitops_dashboard.png` in the output folder; its path.
@@ -3661,6 +4629,40 @@ class GitOpsAutomation:
         _say(f"✓ Visualization saved as '{_one_line(path)}'")
         _display(picture)
         return path
+
+    def what_if(self, scenarios: Mapping[str, Scenario], runs: int = 200, days: int = 30) -> pd.DataFrame:
+        """Simulate the baseline and other scenarios over the same months: a tidy table (see `what_if`).
+
+        A row is a metric of a run of a scenario: `scenario`, `run`, `metric`, `value`. The first scenario is
+        `baseline` (see `fit`). `days` is the length of a month. GitOpsError for numbers that cannot be.
+        """
+        _whole("runs", runs, 2, _MOST_RUNS)
+        window = Window.before(self._forecast_end(), days)
+        with _Progress() as progress:
+            return what_if({"baseline": self.fit()[0], **scenarios}, window, runs, self.seed, progress)
+
+    def fit(self) -> Tuple[Scenario, List[str]]:
+        """(The baseline of forecasts, what was fitted from how many observations): fitted to the Argo CD
+        history or, its team, to the repository that was loaded; else this object's scenario as it is."""
+        if self._real is not None:
+            return fit_scenario(self._real, self.scenario)
+        if self._loaded:
+            team, said = fit_team(self.git_commits, self.window, self.scenario.team)
+            return dataclasses.replace(self.scenario, team=team), said
+        return self.scenario, []
+
+    def _advice(self, metrics: Mapping[str, Any]) -> List[str]:
+        """The recommendations, tried on simulated months; on a month at most, so that they stay fast."""
+        try:
+            scenario = self.fit()[0]
+        except GitOpsError:  # nothing to fit: what follows from the metrics is all that can be said
+            return recommendations(metrics)
+        window = Window.before(self.window.end, min(self.window.days, 30))
+        with _Progress() as progress:
+            return tried_recommendations(scenario, metrics, Trial.of(window, self.advice_runs, self.seed, progress))
+
+    def _forecast_end(self) -> pd.Timestamp:
+        return self._end or (_today() if self.window is None else self.window.end)
 
     def export(self) -> List[Path]:
         """Write `commits.csv`, `deployments.csv`, `rollbacks.csv` and `metrics.json` into the output folder."""
@@ -3679,6 +4681,24 @@ class GitOpsAutomation:
         return self.seed if self._real is None else None
 
 
+class _Progress:
+    """Tells a terminal how far long work is, from its third second on, and cleans up after itself."""
+
+    def __init__(self) -> None:
+        self._quiet_until = time.monotonic() + 2
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __call__(self, message: str) -> None:
+        if sys.stderr is not None and sys.stderr.isatty() and time.monotonic() > self._quiet_until:
+            sys.stderr.write(f"\r\x1b[K{message}\r")
+            sys.stderr.flush()
+
+    def __exit__(self, *_: Any) -> None:
+        self("")
+
+
 def _today() -> pd.Timestamp:
     return pd.Timestamp(dt.datetime.now(dt.timezone.utc)).normalize()
 
@@ -3689,9 +4709,9 @@ def _kernel() -> Any:
     return shell if hasattr(shell, "kernel") else None
 
 
-def _display(picture: bytes) -> None:
+def _display(picture: Optional[bytes]) -> None:
     """Show a picture in the notebook that runs this, if one does."""
-    if _kernel() is not None:
+    if picture is not None and _kernel() is not None:
         from IPython.display import Image as NotebookImage
         from IPython.display import display
 
@@ -3751,6 +4771,7 @@ examples:
   argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
   python gitops_automation.py --print-config > team.json
   python gitops_automation.py --config team.json     your own rates, waits and team
+  python gitops_automation.py --what-if production.wait_hours=4:12 --what-if traditional
   python gitops_automation.py --json --no-dashboard  the numbers for another program
 
 The simulated days end yesterday (UTC) unless --end says otherwise. Exit status: 0 done,
@@ -3793,6 +4814,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--environment", metavar="NAME", help="the environment of all of them (one Argo CD for each environment)")
     add("--environment-label", metavar="KEY", help="the label or annotation that names the environment")
     add("--environment-pattern", metavar="REGEX", help="a pattern on the name with a group that is the environment")
+    add = parser.add_argument_group("what if").add_argument
+    add(
+        "--what-if",
+        metavar="CHANGE",
+        action="append",
+        help="compare with KNOB=VALUE[,...] (production.wait_hours=4:12 or =*0.5),"
+        " a preset (traditional, elite, gitops) or a JSON file; repeatable",
+    )
+    add("--runs", metavar="N", help="simulated months for each scenario (default: 200; for the report's advice 100)")
+    add("--cost-per-hour", metavar="N", help="with --what-if: what an hour of failed state or of waiting costs")
     add = parser.add_argument_group("what comes out").add_argument
     add("--output", metavar="DIR", default="output", help="folder for the files (default: output)")
     add("--dpi", metavar="N", default="300", help="resolution of the dashboard (default: 300, 5400 x 3000 pixels)")
@@ -3813,22 +4844,10 @@ def _whole_number(name: str, text: Optional[str]) -> Optional[int]:
     return int(text)
 
 
-def _read_scenario(path: Optional[str]) -> Scenario:
-    if path is None:
-        return Scenario()
-    try:
-        return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot read the configuration {_one_line(path)}: {_one_line(error)}"
-        raise GitOpsError(f"{problem}; --print-config prints one to begin with") from None
-    except GitOpsError as error:
-        raise GitOpsError(f"{_one_line(path)}: {error}") from None
-
-
 def _run(options: argparse.Namespace) -> None:
     """What the command line asks for, step by step."""
     _refuse_mixtures(options)
-    scenario = _read_scenario(options.config)
+    scenario = Scenario() if options.config is None else read_scenario(options.config)
     if options.print_config:
         return _say(scenario.to_json())
     alerts = WebhookAlerts(options.alert_webhook) if options.alert_webhook is not None else None
@@ -3839,25 +4858,25 @@ def _run(options: argparse.Namespace) -> None:
         output_dir=options.output,
         on_rollback=alerts,
     )
+    if options.runs is not None:
+        gitops.advice_runs = _whole("--runs", _whole_number("runs", options.runs), 2, _MOST_RUNS)
     days, dpi = (
         _whole_number("days", "30" if options.days is None else options.days),
         _whole("--dpi", _whole_number("dpi", options.dpi), 10, 1200),
     )
     _check_output(gitops.output_dir)
     with contextlib.redirect_stdout(io.StringIO()) if options.quiet or options.json else contextlib.nullcontext():
-        _pipeline(gitops, options, days, dpi)
+        document = (_what_if if options.what_if else _pipeline)(gitops, options, days, dpi)
     if alerts is not None and alerts.problem:
         _complain("warning", f"{alerts.undelivered} rollback alerts did not reach {alerts.host}: {alerts.problem}")
     if options.json:
-        _say(json.dumps(gitops.document(), indent=2))
+        _say(json.dumps(document, indent=2))
 
 
-def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> None:
+def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> Dict[str, Any]:
+    """Measure, print and draw a history; what `--json` prints of it."""
     _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
-    if options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=_environment_rules(options))
-    else:
-        _simulate(gitops, options.repo, days)
+    _history(gitops, options, days)
     gitops.calculate_dora_metrics()
     gitops.generate_report()
     if not options.no_dashboard:
@@ -3866,13 +4885,48 @@ def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, 
         _say(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
     _say("\n✅ GitOps automation complete!\n")
     _say(format_summary(gitops.history, gitops.metrics))
+    return gitops.document()
 
 
-def _simulate(gitops: GitOpsAutomation, repo: Optional[str], days: Any) -> None:
-    if repo is None:
+def _what_if(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> Dict[str, Any]:
+    """Print and draw the comparison; what `--json` prints of it."""
+    cost, runs = _cost(options.cost_per_hour), _whole_number("runs", options.runs or "200")
+    _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
+    if options.argocd:
+        gitops.load_argocd_history(options.argocd, options.repo, rules=_environment_rules(options))
+    elif options.repo is not None:
+        gitops.load_git_history(options.repo, days)
+    baseline, fitted = gitops.fit()
+    if fitted:
+        _say("\n🔧 Fitting the baseline to this history...")
+        _say("\n".join(f"  • {line}" for line in fitted))
+    table = gitops.what_if({name: named_scenario(name, baseline) for name in options.what_if}, runs, days)  # type: ignore[arg-type]
+    measured = calculate_dora_metrics(gitops.history) if options.argocd else None
+    _say("\n" + format_what_if(table, gitops.seed, days, cost, measured))  # type: ignore[arg-type]
+    files = {} if options.no_dashboard else {"gitops_what_if.png": render_png(draw_what_if(table), dpi)}
+    files.update({"what_if.csv": table.to_csv(index=False).encode()} if options.export else {})
+    if files:
+        saved = ", ".join(f"'{_one_line(path)}'" for path in write_files(gitops.output_dir, files))
+        _say(f"\n✓ Saved as {saved}")
+    _display(files.get("gitops_what_if.png"))
+    return what_if_document(table, gitops.seed, days)
+
+
+def _cost(text: Optional[str]) -> Optional[float]:
+    if text is not None and not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise GitOpsError(f"--cost-per-hour must be a number such as 120, not {_quote(text)}")
+    return None if text is None else float(text)
+
+
+def _history(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any) -> None:
+    """Have the three tables, whichever way they come."""
+    if options.argocd:
+        gitops.load_argocd_history(options.argocd, options.repo, rules=_environment_rules(options))
+        return
+    if options.repo is None:
         gitops.simulate_git_activity(days)
     else:
-        gitops.load_git_history(repo, days)
+        gitops.load_git_history(options.repo, days)
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
 
@@ -3896,11 +4950,15 @@ def _refuse_mixtures(options: argparse.Namespace) -> None:
     """No option is ignored silently beside another."""
     given = {name for name, value in vars(options).items() if value is not None}
     if options.argocd:
-        wrong = {"days", "end", "seed", "config", "alert_webhook"} & given
+        wrong = {"end", "config", "alert_webhook", *(() if options.what_if else ("days",))} & given
         why = "has no meaning with --argocd: the history says what happened, and when"
     else:
         wrong = {"environment", "environment_label", "environment_pattern"} & given
         why = "needs --argocd FILE"
+    if options.what_if and options.alert_webhook is not None:
+        wrong, why = {"alert_webhook"}, "has no meaning with --what-if: nothing is rolled back"
+    if options.cost_per_hour is not None and not options.what_if:
+        wrong, why = {"cost_per_hour"}, "needs --what-if CHANGE"
     if wrong:
         raise GitOpsError(f"--{min(wrong).replace('_', '-')} {why}")
 

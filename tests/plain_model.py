@@ -94,7 +94,8 @@ def plain_stage(environment, healthy_upstream, lineage, noise, end):
     fates, starts = {}, {}
     for commit, second in healthy_upstream.items():
         if approval[commit] < environment.approval_rate:
-            starts[commit] = second + plain_seconds(environment.wait_hours, wait[commit], 3600)
+            start = second + plain_seconds(environment.wait_hours, wait[commit], 3600)
+            starts[commit] = plain_train(start, round(environment.release_every_hours * 3600))
         else:
             fates[commit] = ("held",)
     for commit, start in starts.items():
@@ -106,6 +107,14 @@ def plain_stage(environment, healthy_upstream, lineage, noise, end):
             good = outcome[commit] < environment.success_rate
             fates[commit] = ("deployed", start, plain_seconds(environment.duration_sec, duration[commit], 1), good)
     return fates
+
+
+def plain_train(start, every):
+    """The first departure from then on; one leaves at 00:00 on Monday 1970-01-05."""
+    monday = 4 * 86400
+    while every and (start - monday) % every:
+        start += every - (start - monday) % every
+    return start
 
 
 def is_overtaken(promotion, commit, start, starts, healthy_upstream, lineage):
@@ -269,6 +278,7 @@ def _environments(most_hours, most_seconds, promotions, most_environments):
         duration_sec=_ranges(most_seconds),
         promotion=st.sampled_from(promotions),
         approval_rate=rates,
+        release_every_hours=st.sampled_from([0, 0, 24, 0.5]) | _numbers(most_hours),
     )
     by_name = dict(unique_by=lambda environment: environment.name)
     return st.lists(environment, min_size=1, max_size=most_environments, **by_name).map(tuple)
@@ -318,9 +328,12 @@ def assorted_scenarios():
     and a gate that is open, half open or closed."""
     approvals = itertools.cycle([1, 0.6, 0.9, 0, 1, 0.3])
     waits = itertools.cycle([(0, 0), (0, 12), (3, 3), (1, 5, 30), (24, 72)])
+    trains = itertools.cycle([0, 0, 24, 0, 6])
     for count, promotion in itertools.product(range(1, 6), gitops.PROMOTIONS):
         stages = [
-            Environment(f"stage {i}", 0.9 - 0.1 * (i % 3), next(waits), (0, 600), promotion, next(approvals))
+            Environment(
+                f"stage {i}", 0.9 - 0.1 * (i % 3), next(waits), (0, 600), promotion, next(approvals), next(trains)
+            )
             for i in range(count)
         ]
         yield Scenario(environments=tuple(stages))

@@ -1181,7 +1181,6 @@ def test_the_flags_say_how_to_tell_the_environment(flags, environment, write, tm
         (["--environment-pattern", "prod"], "group"),
         (["--days", "5"], "--days"),
         (["--end", "2026-01-31"], "--end"),
-        (["--seed", "1"], "--seed"),
         (["--alert-webhook", "http://localhost:1"], "--alert-webhook"),
         (["--config", "team.json"], "--config"),
         (["--repo", "nowhere"], "--repo"),

@@ -22,6 +22,7 @@ PROGRAM = Path(module.__file__)
 FLAGS = [
     *("--days", "--seed", "--end", "--config", "--print-config", "--repo", "--output", "--dpi", "--no-dashboard"),
     *("--argocd", "--environment", "--environment-label", "--environment-pattern"),
+    *("--what-if", "--runs", "--cost-per-hour"),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
 ]
 RUN = ["--seed", "7", "--end", "2026-01-31"]

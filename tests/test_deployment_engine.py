@@ -27,6 +27,7 @@ from plain_model import (
 import gitops_automation as gitops
 from gitops_automation import (
     Environment,
+    Noise,
     Scenario,
     Window,
     calculate_dora_metrics,
@@ -102,7 +103,7 @@ def test_commits_that_crowd_and_tie_go_the_way_of_the_loop(scenario, commits, en
     scenario = dataclasses.replace(scenario, environments=crowded)
     lineage, committed = [pair[0] for pair in commits], [pair[1] for pair in commits]
     window = Window(pd.Timestamp(0, unit="s", tz="UTC"), pd.Timestamp(end, unit="s", tz="UTC"))
-    stages = run_pipeline(np.array(committed, np.int64), np.array(lineage, np.int16), scenario, window, seed)
+    stages = run_pipeline(np.array(committed, np.int64), np.array(lineage, np.int16), scenario, window, Noise(seed))
     fates = plain_pipeline(committed, lineage, scenario, end, seed)
     for stage, of_stage in zip(stages, fates):
         deployed = {commit: fate for commit, fate in of_stage.items() if fate[0] == "deployed"}
@@ -420,7 +421,8 @@ def test_soak_meets_its_closed_form(arrivals_per_soak):
     committed = np.cumsum(gaps).astype(np.int64)
     window = Window(pd.Timestamp(0, unit="s", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC"))
     live = Environment("live", 1, (2, 2), (0, 0), "soak")
-    stage = run_pipeline(committed, np.zeros(len(committed), np.int16), Scenario(environments=[live]), window, 1)[0]
+    lineage, scenario = np.zeros(len(committed), np.int16), Scenario(environments=[live])
+    stage = run_pipeline(committed, lineage, scenario, window, Noise(1))[0]
 
     assert (stage.good == stage.deployed).all()
     frequency = stage.deployed.sum() / committed[-1]
@@ -438,7 +440,7 @@ def test_soak_behind_a_dev_stage_meets_the_closed_form_for_each_application():
     lineage = np.repeat(np.arange(3, dtype=np.int16), 50_000)
     stages = [Environment("dev", 1, (0, 0), (0, 0), "each"), Environment("live", 1, (2, 2), (0, 0), "soak")]
     window = Window(pd.Timestamp(0, unit="s", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC"))
-    dev, live = run_pipeline(times.ravel(), lineage, Scenario(environments=stages), window, 1)
+    dev, live = run_pipeline(times.ravel(), lineage, Scenario(environments=stages), window, Noise(1))
     assert dev.deployed.all()
     for application in range(3):
         frequency = live.deployed[lineage == application].sum() / times[application, -1]

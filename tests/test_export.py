@@ -135,10 +135,10 @@ def test_an_export_needs_its_metrics_first(tmp_path):
 
 
 GOLDEN = {
-    "commits.csv": "433d001df044303d84b1b5f4943e1896c00b1a93c00c13e2b9b2c59587f90397",
-    "deployments.csv": "78b66f44374ca8d0b2026bbc35568fecf29fabdefcca55272faaf5508a8f6df7",
-    "rollbacks.csv": "d688db8c859af638ddb86d2985ef2ec10a92f12409df24137fa0ea9999eff033",
-    "metrics.json": "03e42023c0f7e66eee2d8759e06dab10770654d281901c01e6734908b0449300",
+    "commits.csv": "52f0618417c013f776290d9bbff732fd92ba6f8f96fd4cc3281c268a329af178",
+    "deployments.csv": "a383695a3f47f868cad2ec8753ccecbceb8379655378ef678ce7660e1211a306",
+    "rollbacks.csv": "36c2c7bc3ab2ec05de786292371bb087be6ab50e7e016c4866df5b138c8783d4",
+    "metrics.json": "c90a8cbd6c80b85c7111ea2353969713168c0c08de18df9eafaeb5ad4d5446dd",
 }
 
 

@@ -37,6 +37,9 @@ CELLS = {
     "the picture in mid-cell": "path = gitops.visualize_metrics(dpi=60)\nprint('after', path.name)\n1 + 1",
     "the picture in a loop": "for _ in range(2):\n    gitops.visualize_metrics(dpi=60)\n",
     "a table": "gitops.deployments.head()",
+    "a what if": 'fast = Scenario().with_environment("production", wait_hours=(4, 12))\n'
+    'table = gitops.what_if({"fast": fast}, runs=10)\n'
+    'table.groupby(["scenario", "metric"])["value"].median().unstack("scenario").loc["mean_lead_time"].round()',
     "an open figure of the user": "from matplotlib import pyplot\npyplot.plot([1])\ngitops.visualize_metrics(dpi=60)\n",
     "bad days": "gitops.simulate_git_activity(days=0)",
     "a step too early": "GitOpsAutomation().visualize_metrics()",
@@ -44,6 +47,7 @@ CELLS = {
     "the paste": MODULE.read_text(encoding="utf-8"),
     "main once more": "x = 1\nmain()",
     "main with arguments": 'main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard"])',
+    "main with a what if": 'main(["--seed", "7", "--what-if", "elite", "--runs", "10", "--dpi", "60"])',
     "main with bad arguments": 'main(["--days", "0"])',
     "main with an unknown option": 'main(["--no-such-option"])',
     "what the paste defined": "GitOpsAutomation.__module__, GitOpsAutomation(seed=7).environments",
@@ -171,6 +175,16 @@ def test_the_same_picture_is_shown_on_each_call(outputs):
 def test_a_table_is_shown_as_a_table(outputs):
     (result,) = outputs["a table"]
     assert "commit_sha" in result["data"]["text/html"]
+
+
+def test_a_what_if_is_a_table_of_both_scenarios(outputs):
+    (result,) = outputs["a what if"]
+    assert re.search(r"baseline +4[67].0\nfast +1[12].0", result["data"]["text/plain"])
+
+
+def test_a_what_if_on_the_command_line_shows_its_picture_once(outputs):
+    assert len(pictures(outputs["main with a what if"])) == 1
+    assert "10 simulated months" in printed(outputs["main with a what if"])
 
 
 # ---- Bad input ------------------------------------------------------------------------------------

@@ -40,9 +40,9 @@ def message_of(build, *arguments, **knobs):
 def test_the_default_environments_are_the_documented_table():
     rows = [dataclasses.astuple(environment) for environment in Scenario().environments]
     assert rows == [
-        ("dev", 0.90, (0, 0), (10, 60), "each", 1),
-        ("staging", 0.93, (2, 6), (15, 90), "newest", 1),
-        ("production", 0.95, (24, 72), (30, 120), "newest", 1),
+        ("dev", 0.90, (0, 0), (10, 60), "each", 1, 0),
+        ("staging", 0.93, (2, 6), (15, 90), "newest", 1, 0),
+        ("production", 0.95, (24, 72), (30, 120), "newest", 1, 0),
     ]
 
 

@@ -1,0 +1,767 @@
+"""What-if: forecasts, paired differences, changes, tried recommendations, and the baseline fitted to a history."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import re
+
+import benchmarks
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain_model import END, MONTH, simulated
+
+import gitops_automation as gitops
+from gitops_automation import (
+    BENCHMARKS,
+    FORECAST_METRICS,
+    LEVELS,
+    PRESETS,
+    GitOpsAutomation,
+    GitOpsError,
+    Noise,
+    Scenario,
+    Trial,
+    Window,
+    calculate_dora_metrics,
+    elite_criteria,
+    fit_scenario,
+    forecast,
+    is_elite,
+    level_counts,
+    main,
+    maturity_level,
+    named_scenario,
+    paired_difference,
+    parse_change,
+    survival_range,
+    tried_recommendations,
+    try_changes,
+    what_if,
+)
+
+WEEK = Window.before(END, 7)
+EACH = Scenario()
+for _environment in EACH.environments:
+    EACH = EACH.with_environment(_environment.name, promotion="each")
+SOME = {
+    "default": Scenario(),
+    "each": EACH,
+    "soak": Scenario().with_environment("production", promotion="soak"),
+    "gate": Scenario().with_environment("production", approval_rate=0.6),
+    "train": PRESETS["traditional"],
+    "one stage": Scenario(environments=Scenario().environments[-1:]),
+}
+
+
+def months(scenario, runs=60, seed=1, window=MONTH):
+    return forecast({"": scenario}, window, runs, seed)[""]
+
+
+def silent(function, *arguments):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return function(*arguments)
+
+
+# ---- One engine -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", SOME)
+def test_a_forecast_of_one_month_is_the_month_that_the_steps_simulate(name, seed):
+    """Block 0 has the noise of a single run, so every number that does not hang on the rollbacks' own noise is
+    that of the tables."""
+    found = gitops._forecast_block([SOME[name]], MONTH, 1, Noise(seed, 0))[0]
+    history, _ = simulated(SOME[name], seed)
+    metrics = calculate_dora_metrics(history)
+    for key in set(FORECAST_METRICS) - {"mttr_minutes", "waiting_hours", "failed_hours"}:
+        assert found[key] == pytest.approx(metrics[key], rel=1e-9, nan_ok=True), key
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("name", SOME)
+def test_the_hours_lost_are_those_of_a_loop_over_the_tables(name, seed):
+    scenario = SOME[name].with_rollback(success_rate=0)  # so that failures last until the next good release
+    found = gitops._forecast_block([scenario], MONTH, 1, Noise(seed, 0))[0]
+    history, _ = simulated(scenario, seed)
+    commits, deployments = history.git_commits.to_dict("records"), history.deployments.to_dict("records")
+    position = {commit["sha"]: number for number, commit in enumerate(commits)}
+    rows = [
+        {
+            "start": row["timestamp"].timestamp(),
+            "end": row["timestamp"].timestamp() + row["duration_sec"],
+            "good": row["health"] == "Healthy",
+            "commit": position[row["commit_sha"]],
+            "application": row["application"],
+            "environment": "production" if row["environment"] == history.production else "before",
+        }
+        for row in deployments
+    ]
+    for key, value in benchmarks.plain_hours_lost(commits, rows, [], MONTH).items():
+        assert found[key][0] == pytest.approx(value, rel=1e-9), key
+
+
+def test_the_months_agree_with_a_plain_python_model_of_its_own_noise():
+    """Means over 300 months each, within five standard errors of their difference."""
+    plain = [benchmarks.plain_month(Scenario(), MONTH, seed) for seed in range(300)]
+    ours = months(Scenario().with_team(sprint_ramp=0, dispersion=1), 300)
+    for key in FORECAST_METRICS:
+        theirs = np.array([month[key] for month in plain])
+        error = math.hypot(theirs.std() / math.sqrt(300), ours[key].std() / math.sqrt(300))
+        assert abs(theirs.mean() - ours[key].mean()) < 5 * error, key
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_all_months_together_are_the_months_of_smaller_blocks(name, monkeypatch):
+    table = what_if({"a": SOME[name], "b": Scenario()}, WEEK, 40, 3)
+    assert list(table.columns) == ["scenario", "run", "metric", "value"]
+    assert len(table) == 2 * 40 * len(FORECAST_METRICS)
+    assert set(table["metric"]) == set(FORECAST_METRICS)
+    monkeypatch.setattr(gitops, "_BLOCK", 7)
+    smaller = what_if({"a": SOME[name], "b": Scenario()}, WEEK, 40, 3)
+    means = [t.groupby(["scenario", "metric"])["value"].mean() for t in (table, smaller)]
+    assert means[0].index.equals(means[1].index)
+
+
+def test_every_metric_name_that_the_headline_has_means_the_same():
+    hours = {"waiting_hours", "failed_hours"}
+    assert set(FORECAST_METRICS) - hours <= set(gitops.METRICS)
+
+
+def test_months_without_a_commit_are_undefined_and_never_elite():
+    found = months(Scenario().with_team(commits_per_day=0), 5)
+    assert np.isnan(found["mean_lead_time"]).all()
+    assert np.isnan(found["change_failure_rate"]).all()
+    assert not any(met.any() for met in elite_criteria(found).values())
+    assert level_counts(found)[LEVELS[-1].name] == 5
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_the_criteria_and_levels_of_many_months_are_those_of_each(name):
+    found = months(SOME[name].with_team(commits_per_day=0.7), 50, window=WEEK)
+    met, counts = elite_criteria(found), level_counts(found)
+    each = [{key: float(values[run]) for key, values in found.items()} for run in range(50)]
+    for key in BENCHMARKS:
+        assert met[key].tolist() == [is_elite(key, month) for month in each]
+    levels = [maturity_level(month)[1].name for month in each]
+    assert counts == {level.name: levels.count(level.name) for level in LEVELS}
+
+
+# ---- Pairs ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(sorted(SOME)), st.integers(0, 2**63 - 1))
+def test_identical_scenarios_differ_by_exactly_zero(name, seed):
+    table = what_if({"a": SOME[name], "b": Scenario.from_json(SOME[name].to_json())}, WEEK, 5, seed)
+    a, b = (table[table["scenario"] == which]["value"].to_numpy() for which in "ab")
+    assert np.array_equal(a, b, equal_nan=True)
+
+
+def test_a_scenario_has_the_same_months_whatever_it_is_compared_with():
+    alone = what_if({"a": Scenario()}, WEEK, 9, 1)
+    among = what_if({"x": PRESETS["traditional"], "a": Scenario(), "y": SOME["gate"]}, WEEK, 9, 1)
+    among = among[among["scenario"] == "a"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, among)
+
+
+def test_the_paired_difference_agrees_with_independent_months_and_is_sharper():
+    other = Scenario().with_environment("production", wait_hours=(20, 60))
+    key, runs = "mean_lead_time", 400
+    pair = forecast({"a": Scenario(), "b": other}, MONTH, runs, 1)
+    mean, low, high = paired_difference(pair["b"][key], pair["a"][key])
+    apart = months(other, runs, 2)[key] - months(Scenario(), runs, 3)[key]
+    error = apart.std() / math.sqrt(runs)
+    assert abs(mean - apart.mean()) < 4 * error
+    assert low < mean < high < 0
+    assert (high - low) < 0.7 * 2 * 1.96 * error
+
+
+def test_the_paired_interval_covers_the_true_difference():
+    """95 of 100 intervals from 40 months hold the mean difference of 6000 months; 4 standard errors off: 0.86."""
+    other = Scenario().with_environment("production", wait_hours=(4, 72))
+    key = "mean_lead_time"
+    pair = forecast({"a": Scenario(), "b": other}, MONTH, 6000, 11)
+    difference = pair["b"][key] - pair["a"][key]
+    truth = difference[:2000].mean()
+    intervals = [paired_difference(part, np.zeros(40)) for part in difference[2000:].reshape(100, 40)]
+    assert 86 <= sum(low <= truth <= high for _, low, high in intervals) <= 100
+
+
+def test_the_range_of_months_covers_other_months():
+    """9 of 10 new months lie between the 5 % and the 95 % of the printed range, for every benchmark."""
+    seen, new = months(Scenario(), 1000, 1), months(Scenario(), 1000, 2)
+    for key in BENCHMARKS:
+        _, low, high = gitops._spread(seen[key])
+        assert 0.86 < ((new[key] >= low) & (new[key] <= high)).mean() < 0.94, key
+
+
+def test_a_difference_needs_two_months_that_have_it():
+    nan = math.nan
+    assert all(map(math.isnan, paired_difference(np.array([1.0, nan]), np.array([nan, 2.0]))))
+    assert paired_difference(np.array([3.0, 3.0, nan]), np.array([1.0, 1.0, 1.0])) == (2, 2, 2)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(["staging", "production"]),
+    st.floats(0, 1),
+    st.integers(0, 2**32),
+    st.sampled_from([WEEK, Window.before(END, 3)]),
+)
+def test_a_shorter_wait_never_lengthens_the_way_of_a_commit_under_each(name, factor, seed, window):
+    """And so never ships fewer releases. Compared by release: a mean can rise as slower ones come in time."""
+    shorter = parse_change(f"{name}.wait_hours=*{factor}", EACH)
+    noise = Noise(seed)
+    committed = gitops._simulate_months(EACH.team, window, 3, noise)
+    before, after = (
+        gitops.run_pipeline(committed.committed, committed.lineage, scenario, window, noise)[-1]
+        for scenario in (EACH, shorter)
+    )
+    assert (after.start[before.good] <= before.start[before.good]).all()
+    assert after.good[before.good].all()
+
+
+@pytest.mark.parametrize(
+    ("change", "metric", "sign"),
+    [
+        ("production.success_rate=1", "change_failure_rate", -1),
+        ("rollback.duration_min=*0.5", "mttr_minutes", -1),
+        ("production.wait_hours=*0.5", "waiting_hours", -1),
+        ("production.success_rate=1", "failed_hours", -1),
+        ("team.commits_per_day=*2", "deployment_frequency", 1),
+    ],
+)
+def test_a_change_moves_its_metric_the_way_it_must(change, metric, sign):
+    pair = forecast({"a": EACH, "b": parse_change(change, EACH)}, MONTH, 60, 1)
+    mean, low, high = paired_difference(pair["b"][metric], pair["a"][metric])
+    assert low * sign > 0 or high * sign > 0
+    assert mean * sign > 0
+
+
+# ---- Soak and trains ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [1, 2, 4])
+def test_soak_ships_as_often_as_its_closed_form_says(rate):
+    """With commits at random times around the clock, `rate` a day, a release stays the newest for 24 h with
+    probability exp(-rate): so `rate` * exp(-rate) a day ship."""
+    scenario = Scenario(
+        environments=(gitops.Environment("live", 1, (24, 24), (0, 0), "soak"),), rollback=gitops.RollbackPolicy()
+    ).with_team(
+        applications={"shop": 1},
+        commits_per_day=rate,
+        weekday_factors=(1,) * 7,
+        dispersion=1,
+        sprint_ramp=0,
+        work_hours=(0, 24),
+    )
+    found = months(scenario, 300, window=Window.before(END, 61))["total_deployments"]
+    expected = 60 * rate * math.exp(-rate)  # what is committed on the last day would ship after the end
+    assert found.mean() == pytest.approx(expected, abs=5 * found.std() / math.sqrt(300))
+
+
+def test_trains_leave_at_their_hours_and_a_weekly_one_on_mondays():
+    history, _ = simulated(PRESETS["traditional"], 1)
+    starts = history.deployments.set_index("environment")["timestamp"]
+    assert (starts["dev"].dt.strftime("%H:%M:%S") == "00:00:00").all()
+    assert {time.weekday() for time in starts["production"]} == {0}
+    assert (starts["production"].dt.strftime("%H:%M:%S") == "00:00:00").all()
+
+
+# ---- Names and changes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("production.wait_hours=4:12", Scenario().with_environment("production", wait_hours=(4, 12))),
+        ("production.wait_hours=*0.5", Scenario().with_environment("production", wait_hours=(12, 36))),
+        ("team.commits_per_day=16", Scenario().with_team(commits_per_day=16)),
+        ("team.commits_per_day=*2", Scenario().with_team(commits_per_day=16)),
+        ("team.sprint_days=7", Scenario().with_team(sprint_days=7)),
+        ("rollback.success_rate=1", Scenario().with_rollback(success_rate=1)),
+        ("staging.promotion=soak", Scenario().with_environment("staging", promotion="soak")),
+        (
+            "rollback.success_rate=1, dev.approval_rate=0.5",
+            Scenario().with_rollback(success_rate=1).with_environment("dev", approval_rate=0.5),
+        ),
+    ],
+)
+def test_a_change_is_what_the_knob_would_be_set_to(text, expected):
+    assert parse_change(text, Scenario()) == expected
+    assert named_scenario(text, Scenario()) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "production.wait=3",
+        "moon.wait_hours=3",
+        "wait_hours=3",
+        "team.authors=3",
+        "production.name=live",
+        "=3",
+        "production.wait_hours=",
+        "production.wait_hours=a:b",
+        "production.wait_hours=3",
+        "production.wait_hours=9:3",
+        "production.wait_hours=*-1",
+        "production.wait_hours=*nan",
+        "production.success_rate=1.5",
+        "production.success_rate=x",
+        "production.promotion=often",
+        "team.sprint_days=2.5",
+        "team.weekday_factors=1:1",
+        "team.commits_per_day=1e400",
+        "production.wait_hours=1:2,production.wait",
+        "\x1b[31m=1",
+        "nothing-of-the-sort",
+        "",
+        ".",
+    ],
+)
+def test_a_change_that_cannot_be_is_one_clear_line(text):
+    with pytest.raises(GitOpsError) as caught:
+        named_scenario(text, Scenario())
+    assert str(caught.value).isprintable()
+
+
+def test_an_unknown_knob_is_told_the_knobs_there_are():
+    with pytest.raises(GitOpsError) as caught:
+        parse_change("production.wait=3", Scenario())
+    for knob in ("team.commits_per_day", "rollback.success_rate", "dev.promotion", "production.wait_hours"):
+        assert knob in str(caught.value)
+
+
+def test_an_unknown_preset_is_told_the_presets_there_are():
+    with pytest.raises(GitOpsError, match="gitops, traditional, elite"):
+        named_scenario("agile", Scenario())
+
+
+def test_a_preset_has_the_team_of_the_baseline_and_a_file_its_own(tmp_path):
+    baseline = Scenario().with_team(commits_per_day=3)
+    assert named_scenario("traditional", baseline).team == baseline.team
+    assert named_scenario("traditional", baseline).environments == PRESETS["traditional"].environments
+    path = tmp_path / "team.json"
+    path.write_text(EACH.to_json())
+    assert named_scenario(str(path), baseline) == EACH
+
+
+def test_the_presets_keep_what_they_promise():
+    """Elite reaches its level in nearly every month, gitops is the default, traditional is slower in all."""
+    assert PRESETS["gitops"] == Scenario()
+    found = forecast(PRESETS, MONTH, 100, 5)
+    assert level_counts(found["elite"])["ELITE PERFORMER"] >= 95
+    assert np.median(found["traditional"]["mean_lead_time"]) > np.median(found["gitops"]["mean_lead_time"])
+    assert np.median(found["traditional"]["mttr_minutes"]) > 60
+    assert np.median(found["traditional"]["production_deployment_frequency"]) < 1
+
+
+# ---- Tried recommendations ------------------------------------------------------------------------
+
+POOR = (
+    Scenario()
+    .with_environment("dev", success_rate=0.7)
+    .with_environment("staging", success_rate=0.8)
+    .with_rollback(duration_min=(30, 200))
+)
+HARD = {
+    "the default": Scenario(),
+    "failures and slow rollbacks": POOR,
+    "rare commits": Scenario().with_team(commits_per_day=0.5),
+    "a gate": Scenario().with_environment("production", wait_hours=(2, 60), approval_rate=0.3),
+    "a soak": Scenario().with_environment("production", wait_hours=(24, 24), promotion="soak"),
+    "traditional": PRESETS["traditional"],
+}
+
+
+def missed_by(scenario, seed=1):
+    history, _ = simulated(scenario, seed)
+    metrics = calculate_dora_metrics(history)
+    return metrics, [key for key in BENCHMARKS if not is_elite(key, metrics)]
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_a_recommendation_run_afresh_does_what_it_said(name):
+    """Found on 100 months of one seed, it meets its target in about as many of 400 months of another."""
+    metrics, missed = missed_by(HARD[name])
+    for metric, advice in try_changes(HARD[name], missed, Trial.of(MONTH, 100, 1)).items():
+        if advice is None:
+            continue
+        said = elite_criteria(advice.months)[metric].mean()
+        again = elite_criteria(months(advice.scenario, 400, 99))[metric].mean()
+        assert said >= 0.9
+        assert abs(again - said) < 4 * math.sqrt(0.9 * 0.1 / 100)
+        before, after = np.nanmedian(months(HARD[name], 100)[metric]), np.nanmedian(advice.months[metric])
+        assert after > before if BENCHMARKS[metric].better == ">" else after < before or math.isnan(before)
+
+
+def test_every_miss_of_a_scenario_that_can_be_helped_has_a_change():
+    _, missed = missed_by(POOR)
+    assert missed == ["mean_lead_time", "mttr_minutes", "change_failure_rate"]
+    assert all(try_changes(POOR, missed, Trial.of(MONTH, 60, 1)).values())
+
+
+def test_a_change_is_the_smallest_on_its_grid():
+    trial = Trial.of(MONTH, 100, 1)
+    advice = try_changes(Scenario(), ["mean_lead_time"], trial)["mean_lead_time"]
+    wait = tuple(advice.factor * edge for edge in (24, 72))
+    assert advice.scenario.environments[-1].wait_hours == pytest.approx(wait)
+    smaller = tuple((advice.factor + 1 / gitops._STEPS) * edge for edge in (24, 72))
+    found = trial.months(Scenario().with_environment("production", wait_hours=smaller))
+    assert elite_criteria(found)["mean_lead_time"].mean() < 0.9
+
+
+def test_two_changes_are_tried_where_one_is_not_enough():
+    scenario = (
+        Scenario().with_environment("staging", wait_hours=(20, 40)).with_environment("production", wait_hours=(20, 40))
+    )
+    advice = try_changes(scenario, ["mean_lead_time"], Trial.of(MONTH, 50, 1))["mean_lead_time"]
+    assert re.fullmatch(r"Cut the staging wait from \S+ to \S+ h and cut the production wait from .*", advice.say)
+
+
+def test_where_nothing_helps_nothing_is_recommended():
+    rare = Scenario().with_team(commits_per_day=0.05)
+    metrics, missed = missed_by(rare)
+    assert "deployment_frequency" in missed
+    assert try_changes(rare, ["deployment_frequency"], Trial.of(MONTH, 30, 1)) == {"deployment_frequency": None}
+    lines = tried_recommendations(rare, metrics, Trial.of(MONTH, 30, 1))
+    assert any("no change of one or two knobs" in line for line in lines)
+
+
+def test_the_report_prints_what_was_tried_with_its_odds(capsys):
+    run = GitOpsAutomation(seed=7, end="2026-01-31")
+    for step in (run.simulate_git_activity, run.simulate_deployments, run.simulate_rollbacks):
+        step()
+    run.calculate_dora_metrics()
+    run.generate_report()
+    line = re.search(
+        r"Cut the production wait from 24-72 to (\S+) h: lead time (\S+) → (\S+)h \((\S+)-(\S+) in 9 of 10\), "
+        r"target met in (\d+) of 100 months, ELITE in (\d+)",
+        capsys.readouterr().out,
+    )
+    before, after, low, high = map(float, line.group(2, 3, 4, 5))
+    assert low <= after <= high < 24 < before
+    assert int(line.group(6)) >= 90
+
+
+def test_a_run_that_misses_nothing_gets_no_advice(capsys):
+    run = GitOpsAutomation(PRESETS["elite"], seed=1, end="2026-01-31")
+    silent(lambda: (run.simulate_git_activity(), run.simulate_deployments(), run.simulate_rollbacks()))
+    silent(run.calculate_dora_metrics)
+    run.generate_report()
+    assert "None: all four targets are met" in capsys.readouterr().out
+
+
+# ---- One's own pipeline ---------------------------------------------------------------------------
+
+FITTED = {
+    "default": Scenario(),
+    "each": EACH,
+    "elite": PRESETS["elite"],
+    "a gate": SOME["gate"],
+    "a sprint": Scenario().with_team(sprint_ramp=1, dispersion=6),
+    "a crowd": Scenario().with_team(commits_per_day=30).with_environment("dev", success_rate=0.7),
+    "other names": Scenario(
+        environments=(gitops.Environment("qa", 0.8, (1, 5)), gitops.Environment("live", 0.9, (2, 30), (60, 900)))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_the_fit_of_a_history_reproduces_it_within_its_own_months(name):
+    """Each measured metric lies in the central 99 % of the fitted months, for five histories of a quarter."""
+    window = Window.before(END, 90)
+    for seed in range(5):
+        history, _ = simulated(FITTED[name], seed, window)
+        metrics, found = calculate_dora_metrics(history), months(fit_scenario(history)[0], 100, 50 + seed, window)
+        for key in (*BENCHMARKS, "production_deployment_frequency", "total_rollbacks"):
+            mean, deviation = np.nanmean(found[key]), np.nanstd(found[key])
+            assert abs(metrics[key] - mean) < 3.5 * deviation, (key, seed)
+
+
+def test_the_fit_has_the_knobs_of_the_scenario_that_made_the_history():
+    history, _ = simulated(Scenario(), 3, Window.before(END, 720))
+    fitted = Scenario.from_history(history)
+    assert [environment.name for environment in fitted.environments] == ["dev", "staging", "production"]
+    for got, made in zip(fitted.environments, Scenario().environments):
+        assert got.success_rate == pytest.approx(made.success_rate, abs=0.03)
+        assert got.promotion == made.promotion
+        assert got.wait_hours[0] == pytest.approx(made.wait_hours[0], abs=0.5)
+        middle = np.interp(0.5, np.linspace(0, 1, len(got.wait_hours)), got.wait_hours)
+        assert middle == pytest.approx(np.mean(made.wait_hours), rel=0.12)
+        assert got.duration_sec[0] == pytest.approx(made.duration_sec[0], abs=3)
+        assert got.duration_sec[-1] == pytest.approx(made.duration_sec[-1], abs=3)
+    team = fitted.team
+    assert team.commits_per_day == pytest.approx(8, rel=0.15)
+    assert team.weekday_factors[5] == pytest.approx(0.2, abs=0.06)
+    assert team.work_hours[0] == pytest.approx(9, abs=0.1)
+    assert sum(team.types.values()) == len(history.git_commits)
+    assert fitted.rollback.success_rate == pytest.approx(0.95, abs=0.03)
+    assert Scenario.from_json(fitted.to_json()) == fitted
+
+
+def test_it_is_said_what_was_fitted_and_from_how_many():
+    history, _ = simulated(Scenario(), 7)
+    said = "\n".join(fit_scenario(history)[1])
+    for number in (len(history.git_commits), len(history.rollbacks)):
+        assert f"from {number} " in said
+    for name in history.environments:
+        assert f"{name}: success from {(history.deployments['environment'] == name).sum()} deployments" in said
+    assert "sprint ramp not fitted" in said
+
+
+def test_waits_that_were_cut_short_lengthen_the_curve_by_kaplan_and_meier():
+    """By hand: waits 1 and 3, one cut short at 2. After 1 of three, 2/3 are left; after 3, none."""
+    waits = survival_range(np.array([1.0, 3.0]), np.array([2.0]), points=4)
+    assert waits == pytest.approx((1, 1, 2, 3))  # at 2/3 half way from (1/3, 1) to (1, 3)
+    assert survival_range(np.array([1.0, 2.0]), np.empty(0), points=3) == pytest.approx((1, 1, 2))
+
+
+def test_a_share_that_never_came_never_comes():
+    waits = survival_range(np.array([1.0, 2.0]), np.array([9.0, 9.0]), points=5)
+    assert waits[2] == 2
+    assert waits[3] == waits[4] == 90
+
+
+def test_a_history_without_failures_that_could_be_seen_keeps_the_rates_of_its_base():
+    history, _ = simulated(Scenario(), 1)
+    fitted, said = fit_scenario(history._replace(failures_observable=False))
+    assert [e.success_rate for e in fitted.environments] == [e.success_rate for e in Scenario().environments]
+    assert "success not observable" in "\n".join(said)
+
+
+def test_a_history_of_nothing_known_cannot_be_fitted():
+    history, _ = simulated(Scenario(), 1)
+    unknown = history.deployments.iloc[:0]
+    with pytest.raises(GitOpsError, match="nothing to fit"):
+        fit_scenario(history._replace(deployments=unknown))
+
+
+def test_no_commit_in_the_window_is_a_team_that_commits_nothing():
+    history, _ = simulated(Scenario(), 1)
+    team, said = gitops.fit_team(history.git_commits.iloc[:0], MONTH)
+    assert team.commits_per_day == 0
+    assert "no commits in the window" in said[0]
+
+
+def folders_of_their_own(seed=5):
+    """An Argo CD history whose production has commits of its own: half as many as dev, live 6 to 12 hours later."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    start = int(MONTH.start.timestamp())
+    made = np.sort(rng.integers(0, 30 * 86400 - 60000, 150)) + start
+    changes, deployments = [], []
+    for number, second in enumerate(made.tolist()):
+        production = number % 3 == 2
+        name = "production" if production else "dev"
+        wait = int(rng.integers(6 * 3600, 12 * 3600)) if production else 120
+        sha = f"{number:040x}"
+        changes.append(("shop", name, sha, second, second + wait + 30))
+        health = "Degraded" if rng.random() < 0.1 else "Healthy"
+        reason = "Rolled back" if health == "Degraded" else None
+        deployments.append((second + wait, "shop", name, sha, "Synced", health, 30, reason))
+    deployments.sort()
+    table = dict(zip(gitops.COLUMNS["deployments"], zip(*deployments)))
+    table["timestamp"] = np.array(table["timestamp"], np.int64)
+    changes = pd.DataFrame(changes, columns=["application", "environment", "commit_sha", "committed", "deployed"])
+    for column in ("committed", "deployed"):
+        changes[column] = gitops._utc(changes[column].to_numpy(np.int64))
+    commits = {
+        "sha": [f"{number:040x}" for number in range(len(made))],
+        "timestamp": made,
+        **{column: ["x"] * len(made) for column in ("author", "type", "branch", "message")},
+        "application": ["shop"] * len(made),
+        "files_changed": [1] * len(made),
+    }
+    return gitops.History(
+        gitops.as_table("git_commits", commits),
+        gitops.as_table("deployments", table),
+        simulated(Scenario(), 1)[0].rollbacks.iloc[:0],
+        MONTH,
+        ("dev", "production"),
+        changes,
+    )
+
+
+def test_an_environment_with_commits_of_its_own_keeps_its_share_and_its_lead_time():
+    history = folders_of_their_own()
+    fitted, said = fit_scenario(history)
+    production = fitted.environments[-1]
+    assert production.approval_rate == pytest.approx(50 / 90, abs=0.03)
+    assert 5.9 < production.wait_hours[0] < production.wait_hours[-1] < 12.2
+    assert "its releases are not those of dev" in "\n".join(said)
+
+
+def test_without_a_repository_the_rhythm_is_that_of_the_first_environment():
+    history, _ = simulated(EACH, 2)
+    fitted, said = fit_scenario(history._replace(git_commits=history.git_commits.iloc[:0]))
+    assert "no commits are known" in said[0]
+    found, metrics = months(fitted, 100), calculate_dora_metrics(history)
+    for key in ("deployment_frequency", "production_deployment_frequency", "change_failure_rate"):
+        assert abs(metrics[key] - found[key].mean()) < 3.5 * found[key].std(), key
+
+
+# ---- The class and the command line ---------------------------------------------------------------
+
+FAST = ["--seed", "7", "--end", "2026-01-31", "--runs", "20"]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_class_gives_a_tidy_table_that_begins_with_the_baseline():
+    run = GitOpsAutomation(seed=7, end="2026-01-31")
+    table = run.what_if({"fast": PRESETS["elite"]}, runs=10, days=14)
+    assert list(dict.fromkeys(table["scenario"])) == ["baseline", "fast"]
+    again = GitOpsAutomation(seed=7, end="2026-01-31").what_if({"fast": PRESETS["elite"]}, runs=10, days=14)
+    pd.testing.assert_frame_equal(table, again)
+    assert set(run.metrics or {}) == set()  # nothing was simulated into the object
+
+
+@pytest.mark.parametrize(("runs", "days"), [(0, 30), (1, 30), (10**9, 30), (2.5, 30), (10, 0), (10, -1), ("10", 30)])
+def test_runs_and_days_that_cannot_be_are_refused(runs, days):
+    with pytest.raises(GitOpsError):
+        GitOpsAutomation(seed=7).what_if({}, runs=runs, days=days)
+
+
+def test_the_command_prints_the_comparison_and_draws_it(capsys, tmp_path):
+    main([*FAST, "--what-if", "production.wait_hours=4:12", "--what-if", "traditional", "--cost-per-hour", "100"])
+    out = capsys.readouterr().out
+    for part in ("20 simulated months of 30 days", "baseline", "traditional", "production.wait_hours=4:12"):
+        assert part in out
+    for metric in BENCHMARKS:
+        assert gitops.METRICS[metric].label in out
+    assert "baseline instead of traditional saves" in out
+    assert "production.wait_hours=4:12 instead of baseline saves" in out
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["gitops_what_if.png"]
+
+
+def test_the_printed_cost_is_the_hours_times_the_price(capsys):
+    main([*FAST, "--what-if", "traditional", "--cost-per-hour", "100", "--no-dashboard"])
+    rows = re.findall(r"^  (baseline|traditional) +([\d.,]+) +([\d.,]+) +([\d.,]+)$", capsys.readouterr().out, re.M)
+    assert len(rows) == 2
+    for _, failed, waiting, cost in rows:
+        failed, waiting, cost = (float(text.replace(",", "")) for text in (failed, waiting, cost))
+        assert cost == pytest.approx(100 * (failed + waiting), abs=11)
+
+
+def test_the_json_has_the_spread_the_difference_and_the_levels(capsys):
+    main([*FAST, "--what-if", "elite", "--json", "--no-dashboard"])
+    document = json.loads(capsys.readouterr().out)
+    assert (document["seed"], document["runs"], document["days"]) == (7, 20, 30)
+    table = GitOpsAutomation(seed=7, end="2026-01-31").what_if({"elite": PRESETS["elite"]}, 20, 30)
+    values = table[(table["scenario"] == "elite") & (table["metric"] == "mean_lead_time")]["value"]
+    base = table[(table["scenario"] == "baseline") & (table["metric"] == "mean_lead_time")]["value"]
+    lead = document["what_if"]["elite"]["metrics"]["mean_lead_time"]
+    assert lead["median"] == pytest.approx(values.median())
+    assert lead["difference"]["mean"] == pytest.approx((values.to_numpy() - base.to_numpy()).mean())
+    assert sum(document["what_if"]["baseline"]["levels"].values()) == 20
+
+
+def test_the_exported_table_is_the_one_of_the_class(tmp_path):
+    silent(main, [*FAST, "--what-if", "elite", "--export", "--no-dashboard"])
+    read = pd.read_csv(tmp_path / "output" / "what_if.csv")
+    table = GitOpsAutomation(seed=7, end="2026-01-31").what_if({"elite": PRESETS["elite"]}, 20, 30)
+    assert read["value"].to_numpy() == pytest.approx(table["value"].to_numpy(), nan_ok=True)
+    assert read["metric"].tolist() == table["metric"].tolist()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--what-if", "agile"],
+        ["--what-if", "production.wait=3"],
+        ["--what-if", "production.wait_hours=3:1"],
+        ["--what-if", "elite", "--runs", "1"],
+        ["--what-if", "elite", "--runs", "many"],
+        ["--what-if", "elite", "--cost-per-hour", "much"],
+        ["--what-if", "elite", "--cost-per-hour", "nan"],
+        ["--what-if", "elite", "--alert-webhook", "http://localhost:1"],
+        ["--cost-per-hour", "100"],
+        ["--what-if"],
+    ],
+)
+def test_a_what_if_that_cannot_be_is_one_line_and_status_2(flags, capsys, tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main(flags)
+    assert stopped.value.code == 2
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert not (tmp_path / "output").exists()
+
+
+def test_more_months_sharpen_the_recommendations(capsys):
+    main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard", "--runs", "30"])
+    assert re.search(r"target met in \d+ of 30 months", capsys.readouterr().out)
+
+
+def test_progress_is_shown_on_a_terminal_alone_and_wiped_away(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for stream, expected in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(gitops.sys, "stderr", stream)
+        monkeypatch.setattr(gitops.time, "monotonic", iter(range(0, 10**6, 3)).__next__)
+        with gitops._Progress() as progress:
+            forecast({"": Scenario()}, WEEK, 20, 1, progress)
+        assert ("20 of 20 months" in stream.getvalue()) == expected
+        assert stream.getvalue().endswith("\r\x1b[K\r") == expected
+
+
+def test_a_repository_lends_its_team_to_the_baseline(capsys, tmp_path):
+    import subprocess
+
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    for number in range(5):
+        command = ["git", *identity, "commit", "-q", "--allow-empty", "-m", f"feat: {number}"]
+        subprocess.run(command, cwd=folder, check=True)
+    main(["--repo", str(folder), "--seed", "1", "--runs", "5", "--what-if", "elite", "--no-dashboard"])
+    out = capsys.readouterr().out
+    assert "from 5 commits" in out
+    assert "Fitting the baseline" in out
+
+
+# ---- The picture ----------------------------------------------------------------------------------
+
+
+def test_the_picture_has_a_card_for_each_benchmark_and_nothing_leaves_it():
+    names = {"baseline": Scenario(), "production.wait_hours=4:12,rollback.success_rate=1": EACH, "$x_$": EACH}
+    table = what_if(names, MONTH, 20, 1)
+    figure = gitops.draw_what_if(table)
+    assert [ax.get_title() for ax in figure.axes] == [gitops.METRICS[key].label for key in BENCHMARKS]
+    renderer = gitops.FigureCanvasAgg(figure).get_renderer()
+    for ax, card in zip(figure.axes, figure.patches):
+        taken, room = ax.get_tightbbox(renderer), card.get_window_extent(renderer).padded(1)
+        assert room.x0 <= taken.x0 and taken.x1 <= room.x1 and room.y0 <= taken.y0 and taken.y1 <= room.y1
+    for ax, key in zip(figure.axes, BENCHMARKS):
+        diamonds = [line for line in ax.get_lines() if line.get_marker() == "D"]
+        medians = [np.nanmedian(gitops.months_of(table, name)[key]) for name in names]
+        assert [line.get_xdata()[0] for line in diamonds] == pytest.approx(medians)
+        assert [line.get_xdata()[0] for line in ax.get_lines() if line.get_linestyle() == "--"] == [
+            BENCHMARKS[key].limit
+        ]
+
+
+def test_months_without_a_value_leave_their_row_empty():
+    empty = Scenario().with_team(commits_per_day=0)
+    figure = gitops.draw_what_if(what_if({"baseline": empty}, WEEK, 5, 1))
+    assert len(gitops.render_png(figure, 50)) > 1000
+
+
+def test_the_scenarios_of_a_table_are_unchanged_by_it():
+    scenario = Scenario()
+    before = dataclasses.asdict(scenario)
+    what_if({"a": scenario}, WEEK, 3, 1)
+    try_changes(scenario, ["mean_lead_time"], Trial.of(WEEK, 5, 1))
+    assert dataclasses.asdict(scenario) == before
