@@ -105,6 +105,8 @@ __all__ = [
     "History",
     "Window",
     "EnvironmentRules",
+    "PRESETS",
+    "fit_scenario",
     "production_metrics",
     "calculate_dora_metrics",
     "calculate_maturity",
@@ -2135,9 +2137,11 @@ METRICS: Dict[str, Metric] = {
         "",
         "Failed deployments without a rollback; in a simulation: there was no earlier good release to return to.",
     ),
-    "failure_reasons_by_environment": Metric("Failure Reasons by Environment", "", "The same for each environment."),
     "failure_reasons": Metric(
         "Main Failure Reasons", "", "How many deployments failed for each reason, most frequent first."
+    ),
+    "failure_reasons_by_environment": Metric(
+        "Failure Reasons by Environment", "", "How many deployments to each environment failed for each reason."
     ),
 }
 """Every key of the metrics dict: its label, unit and definition. The four with an elite target are the

@@ -1,0 +1,224 @@
+"""What README.md shows of the program is made by the program: `python tests/readme.py` makes it anew.
+
+An HTML comment says what stands behind it:
+
+    <!-- output: "first words" to "last words" -->   a ```text block: lines that the block before it printed
+    <!-- generated: name -->                         a table from the code, up to <!-- end -->
+
+Commands run in a folder with a copy of the program, a git repository, a config repository and a file of Argo CD
+applications; `argocd` and `kubectl` there print that file. Python blocks run one after the other, in one session.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argocd_documents as argo  # noqa: E402
+
+import gitops_automation as gitops  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OUTPUT = re.compile(r'(<!-- output: "(.*?)" to "(.*?)" -->\n```text\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL)
+GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+BY_HAND = "<!-- run by .ci/run -->\n"
+
+
+# ---- The folder in which commands run -------------------------------------------------------------
+
+
+def sandbox(folder):
+    """Fill a folder; the environment in which its commands run."""
+    (folder / "gitops_automation.py").write_bytes((ROOT / "gitops_automation.py").read_bytes())
+    make_repository(folder / "path/to/repository", {"README.md": 40})
+    shas = make_repository(folder / "path/to/config-repository", {"shop/dev": 30, "shop/prod": 10})
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "applications.json").write_text(json.dumps(applications(shas)))
+    for name, script in {
+        "python": f'exec "{sys.executable}" "$@"',
+        "argocd": f'cat "{programs}/applications.json"',
+        "kubectl": f'cat "{programs}/applications.json"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(stat.S_IRWXU)
+    variables = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONIOENCODING": "utf-8"}
+    return {**os.environ, **variables}
+
+
+def make_repository(folder, commits):
+    """A repository with so many commits for each path, three a day before 2026-01-31; {path: [(sha, time)]}."""
+    folder.mkdir(parents=True)
+    stream = []
+    for number, path in enumerate(interleaved(commits)):
+        time = argo.seconds("2026-01-30 16:00") - (sum(commits.values()) - number) * 28800
+        kind = ("feat", "fix", "chore", "feat", "docs")[number % 5]
+        message = f"{kind}: change {number}\n"
+        data = f"{number}\n"
+        name = path if "." in path else f"{path}/values.yaml"
+        stream.append(
+            f"commit refs/heads/main\nmark :{number + 1}\ncommitter dev <dev@example.org> {time} +0000\n"
+            f"data {len(message)}\n{message}M 100644 inline {name}\ndata {len(data)}\n{data}\n"
+        )
+    run = dict(cwd=str(folder), check=True, stdout=subprocess.PIPE)
+    subprocess.run(["git", "init", "-q", "-b", "main"], **run)
+    subprocess.run(["git", "fast-import", "--quiet"], input="".join(stream).encode(), **run)
+    log = subprocess.run(["git", "log", "--reverse", "--format=%H %ct", "main"], **run).stdout.decode().split("\n")
+    found = {}
+    for path, line in zip(interleaved(commits), filter(None, log)):
+        sha, time = line.split()
+        found.setdefault(path, []).append((sha, int(time)))
+    return found
+
+
+def interleaved(commits):
+    """The paths in the order of their commits, spread evenly."""
+    places = [((number + 0.5) / count, path) for path, count in commits.items() for number in range(count)]
+    return [path for _, path in sorted(places)]
+
+
+def applications(commits):
+    """Argo CD's applications for them: dev follows at once, production some hours later, one bad release."""
+    documents = []
+    for path, delay in (("shop/dev", 120), ("shop/prod", 5 * 3600)):
+        name = path.replace("/", "-")
+        entries = [
+            argo.entry(number, time + delay * (5 + 7 * number % 10) // 10, sha, source=argo.source(path))
+            for number, (sha, time) in enumerate(commits[path])
+        ]
+        end = commits[path][-2][1] + delay + 1200
+        back = {**entries[-3], "deployedAt": argo.rfc3339(end), "deployStartedAt": argo.rfc3339(end - 30)}
+        entries.insert(len(entries) - 1, back)
+        for number, entry in enumerate(entries):
+            entry["id"] = number
+        documents.append(
+            argo.application(
+                name, entries, spec=argo.source(path), created="2026-01-16 00:00", reconciled="2026-01-31 00:00"
+            )
+        )
+    return {"apiVersion": "v1", "kind": "List", "items": documents}
+
+
+# ---- Blocks ---------------------------------------------------------------------------------------
+
+
+def blocks(text):
+    """(Language, source, whether a test runs it) of each block, in order."""
+    for match in BLOCK.finditer(text):
+        yield match.group(1), match.group(2), not text[: match.start()].endswith(BY_HAND)
+
+
+def outputs_of(text):
+    """What each block prints: {source: text}."""
+    found, session = {}, {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        variables, before = sandbox(folder), os.getcwd()
+        os.chdir(str(folder))
+        try:
+            for language, source, ours in blocks(text):
+                if language == "bash" and ours:
+                    found[source] = shell(source, variables)
+                elif language == "python":
+                    with contextlib.redirect_stdout(io.StringIO()) as printed:
+                        exec(compile(source, "README.md", "exec"), session)  # noqa: S102 - our own README
+                    found[source] = printed.getvalue()
+        finally:
+            os.chdir(before)
+    return found
+
+
+def shell(source, variables):
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", source], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    if done.returncode or done.stderr:
+        raise AssertionError(f"{source}\nends with {done.returncode}: {done.stderr.decode('utf-8', 'replace')}")
+    return done.stdout.decode("utf-8")
+
+
+def excerpt(printed, first, last):
+    """The lines from the one that begins with `first` to the next that begins with `last`."""
+    lines = printed.split("\n")
+    start = position(lines, first, 0)
+    return "\n".join(line.rstrip() for line in lines[start : position(lines, last, start) + 1]) + "\n"
+
+
+def position(lines, words, start):
+    for number in range(start, len(lines)):
+        if lines[number].strip().startswith(words):
+            return number
+    raise AssertionError(f"no line begins with {words!r} in:\n" + "\n".join(lines[start:]))
+
+
+# ---- Tables from the code -------------------------------------------------------------------------
+
+
+def table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def headline():
+    rows = []
+    for key, metric in gitops.METRICS.items():
+        elite = "" if metric.elite is None else f"{metric.elite.better} {metric.elite.limit:g} {metric.elite.unit}"
+        rows.append([f"`{key}`", metric.label, metric.definition, elite.replace("< ", "&lt; ").replace("> ", "&gt; ")])
+    return table(["key", "in the report", "definition", "elite"], rows)
+
+
+def production():
+    rows = [[f"`{key}`", m.label, m.definition] for key, m in gitops.PRODUCTION_METRICS.items()]
+    return table(["key", "dora.dev's name", "definition"], rows)
+
+
+def options():
+    rows = []
+    for action in gitops._parser()._actions:
+        value = f" {action.metavar}" + (" ..." if action.nargs == "+" else "") if action.metavar else ""
+        flag = ", ".join(action.option_strings) + value
+        rows.append([f"`{flag}`", action.help % {"prog": "gitops_automation.py"}])
+    return table(["option", "meaning"], rows)
+
+
+def presets():
+    names = {"wait_hours": "wait (h)", "promotion": "promotion", "release_every_hours": "train (h)"}
+    rows = []
+    for name, scenario in gitops.PRESETS.items():
+        for environment in scenario.environments:
+            knobs = dataclasses.asdict(environment)
+            cells = ["-".join(f"{x:g}" for x in knobs["wait_hours"]), knobs["promotion"]]
+            train = f"{knobs['release_every_hours']:g}" if knobs["release_every_hours"] else ""
+            minutes = "-".join(f"{x:g}" for x in scenario.rollback.duration_min)
+            rows.append([f"`{name}`", environment.name, *cells, train, minutes])
+    return table(["preset", "environment", *names.values(), "rollback (min)"], rows)
+
+
+TABLES = {"headline": headline, "production": production, "options": options, "presets": presets}
+
+
+def rebuilt(text):
+    """README.md with everything anew that the program makes."""
+    printed = outputs_of(text)
+
+    def output(match):
+        before = [source for language, source, _ in blocks(text[: match.start()]) if language != "text"]
+        return match.group(1) + excerpt(printed[before[-1]], match.group(2), match.group(3)) + match.group(5)
+
+    text = OUTPUT.sub(output, text)
+    return GENERATED.sub(lambda match: match.group(1) + TABLES[match.group(2)]() + match.group(4), text)
+
+
+if __name__ == "__main__":
+    README.write_text(rebuilt(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,171 @@
+"""README.md: every block runs, prints what it says, and every table is that of the code."""
+
+import ast
+import dataclasses
+import json
+import os
+import re
+import sys
+from unittest import mock
+
+import readme
+import yaml
+from test_notebook import pytestmark as notebook_warnings
+
+import gitops_automation as gitops
+
+TEXT = readme.README.read_text(encoding="utf-8")
+pytestmark = notebook_warnings
+
+
+def test_the_readme_shows_what_the_program_prints():
+    """Every command and every Python block is run; `python tests/readme.py` mends what differs."""
+    assert readme.rebuilt(TEXT) == TEXT
+
+
+def test_every_command_is_run_by_a_test_or_by_the_checks():
+    script = (readme.ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert readme.BY_HAND.strip() in script
+    by_hand = [source for language, source, ours in readme.blocks(TEXT) if not ours]
+    assert len(by_hand) == 2
+    assert "python gitops_automation.py" in by_hand[0].replace(".venv/bin/", "")
+    assert "pytest" in by_hand[1]
+    assert {language for language, _, _ in readme.blocks(TEXT)} == {"bash", "python", "text", "mermaid", "yaml"}
+
+
+def test_every_shown_output_is_compared():
+    shown = len(re.findall(r"^```text$", TEXT, re.MULTILINE))
+    assert shown == len(readme.OUTPUT.findall(TEXT)) > 10
+
+
+def test_the_python_session_works_line_by_line_in_a_fresh_kernel(tmp_path):
+    """Each statement is a cell of its own; what they print together is what the blocks print."""
+    from nbclient import NotebookClient
+    from nbformat import v4
+
+    sources = [source for language, source, _ in readme.blocks(TEXT) if language == "python"]
+    printed = readme.outputs_of("".join(f"```python\n{source}```\n" for source in sources[:-1]))
+    statements = [part for source in sources[:-1] for part in statements_of(source)]
+    (tmp_path / "gitops_automation.py").write_bytes((readme.ROOT / "gitops_automation.py").read_bytes())
+    spec = tmp_path / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (spec / "kernel.json").write_text(json.dumps({"argv": kernel, "display_name": "test", "language": "python"}))
+    folders = ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    with mock.patch.dict(os.environ, {**{name: str(tmp_path) for name in folders}, "JUPYTER_PLATFORM_DIRS": "1"}):
+        notebook = v4.new_notebook(cells=[v4.new_code_cell(statement) for statement in statements])
+        NotebookClient(
+            notebook, kernel_name="python3", timeout=120, resources={"metadata": {"path": str(tmp_path)}}
+        ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.outputs]
+    assert "".join(output["text"] for output in outputs if output.get("name") == "stdout") == "".join(
+        printed[source] for source in sources[:-1]
+    )
+    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+
+
+def statements_of(source):
+    lines = source.split("\n")
+    starts = [node.lineno - 1 for node in ast.parse(source).body]
+    return ["\n".join(lines[start:end]).strip() for start, end in zip(starts, [*starts[1:], len(lines)])]
+
+
+# ---- Tables that people wrote ---------------------------------------------------------------------
+
+
+def rows_after(heading):
+    section = TEXT[TEXT.index(f"\n## {heading}\n") :]
+    lines = section[section.index("\n|---") :].split("\n")[2:]
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+
+
+def test_the_table_of_knobs_has_every_knob_with_its_default():
+    scenario = gitops.Scenario()
+    known = {f"team.{knob.name}": getattr(scenario.team, knob.name) for knob in dataclasses.fields(gitops.Team)}
+    known.update({f"rollback.{k}": v for k, v in dataclasses.asdict(scenario.rollback).items()})
+    for knob in dataclasses.fields(gitops.Environment):
+        known[f"environments[].{knob.name}"] = [getattr(e, knob.name) for e in scenario.environments]
+    known["failure_reasons"] = scenario.failure_reasons
+    rows = {row[0].strip("`"): row[1] for row in rows_after("Every knob")}
+    assert set(rows) == set(known)
+    for name, value in known.items():
+        if name == "failure_reasons":
+            assert rows[name].startswith("seven") and len(value) == 7
+        else:
+            assert rows[name] == shown(value), name
+
+
+def shown(value):
+    """A default as the table writes it."""
+    if isinstance(value, dict):
+        if len(set(value.values())) == 1:
+            return ", ".join(value) + f": {next(iter(value.values()))} each"
+        return ", ".join(f"{name} {weight:g}" for name, weight in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    if isinstance(value, tuple):
+        return "-".join(f"{x:g}" for x in value) if len(value) == 2 else ", ".join(f"{x:g}" for x in value)
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def test_what_troubleshooting_quotes_is_what_the_program_says():
+    code = (readme.ROOT / "gitops_automation.py").read_text(encoding="utf-8")
+    for said, _ in rows_after("Troubleshooting"):
+        for quoted in re.findall(r"`([^`]+)`", said):
+            for words in filter(None, (part.strip() for part in re.split("…|;", quoted))):
+                assert words in code, words
+
+
+def test_every_section_is_found_from_the_top():
+    anchors = re.findall(r"\]\(#([\w-]+)\)", TEXT[: TEXT.index("\n## ")])
+    titles = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
+    assert anchors == [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
+def test_the_files_that_the_readme_names_exist():
+    for path in re.findall(r"\]\(((?:tests|output)/[^)]+)\)", TEXT):
+        assert (readme.ROOT / path).is_file()
+
+
+def test_the_diagram_of_the_code_has_every_room():
+    code = (readme.ROOT / "gitops_automation.py").read_text(encoding="utf-8")
+    rooms = dict.fromkeys(re.findall(r"^# ---- ([^:\n]+): ", code, re.MULTILINE))
+    assert len(rooms) == 9
+    for room in set(rooms) - {"Vocabulary"}:
+        assert room in TEXT, room
+
+
+# ---- The scheduled job ----------------------------------------------------------------------------
+
+
+def manifests():
+    (source,) = [source for language, source, _ in readme.blocks(TEXT) if language == "yaml"]
+    return {document["kind"]: document for document in yaml.safe_load_all(source)}
+
+
+def test_the_job_may_read_applications_and_nothing_else():
+    (rule,) = manifests()["Role"]["rules"]
+    assert rule == {"apiGroups": ["argoproj.io"], "resources": ["applications"], "verbs": ["get", "list"]}
+    binding, job = manifests()["RoleBinding"], manifests()["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert binding["roleRef"]["name"] == manifests()["Role"]["metadata"]["name"]
+    assert (
+        binding["subjects"][0]["name"] == job["serviceAccountName"] == manifests()["ServiceAccount"]["metadata"]["name"]
+    )
+
+
+def test_the_script_of_the_job_runs_twice_and_leaves_its_report(tmp_path):
+    pod = manifests()["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["bash", "-euo", "pipefail", "-c"]
+    variables = readme.sandbox(tmp_path)
+    (tmp_path / "data").mkdir()
+    script = container["args"][0].replace("/data", str(tmp_path / "data")).replace("/app/", f"{tmp_path}/")
+    for _ in range(2):
+        assert readme.shell(script, variables) == ""
+    report = {path.name for path in (tmp_path / "data" / "report").iterdir()}
+    assert report == {"commits.csv", "deployments.csv", "rollbacks.csv", "metrics.json", "gitops_dashboard.png"}
