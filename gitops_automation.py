@@ -1829,87 +1829,74 @@ def _places(applications: Iterable[ArgoApplication]) -> Iterator[Tuple[str, str]
 def _named(applications: Sequence[ArgoApplication], rules: EnvironmentRules) -> List[Tuple[str, str, str]]:
     """(Environment, rule, application) of each; the full name where two would be one and the same."""
     told = [classify(application, rules) for application in applications]
-    full = ["/".join(filter(None, (application.namespace, application.name))) for application in applications]
+    full = [_full_name(application) for application in applications]
     taken = collections.Counter((environment, name) for (environment, _, name), _ in set(zip(told, full)))
     return [
-        (
-            environment,
-            rule,
-            name
-            if taken[environment, name] == 1
-            else "/".join(filter(None, (application.namespace, application.name))),
-        )
-        for application, (environment, rule, name) in zip(applications, told)
+        (environment, rule, name if taken[environment, name] == 1 else whole)
+        for (environment, rule, name), whole in zip(told, full)
     ]
 
 
 def _rows_of(
     application: ArgoApplication, names: Tuple[str, str, str], history: Deployed, graph: Optional[GitGraph]
 ) -> _Rows:
-    """An application's rows of every table. The first release of a truncated history is no deployment:
-    whether it changed anything is not known, it marks where the known history begins."""
-    environment, rule, name = names
-    restoring, first = history.restoring, int(history.truncated)
+    """An application's rows of every table."""
+    environment, _, name = names
     deployments = [
-        (
-            release.start,
-            name,
-            environment,
-            _commit_of(release, graph),
-            SYNCED,
-            DEGRADED if number in history.bad else HEALTHY,
-            release.end - release.start,
-            history.bad.get(number),
-        )
-        for number, release in enumerate(history.releases)
-        if number >= first and number not in restoring
-    ]
-    deployments += [
-        (
-            failure.start,
-            name,
-            environment,
-            _commit_of(failure, graph),
-            FAILED,
-            DEGRADED,
-            failure.end - failure.start,
-            failure.failure,
-        )
-        for failure in history.failures
+        (sync.start, name, environment, _commit_of(sync, graph), status, health, sync.end - sync.start, reason)
+        for sync, status, health, reason in _deployments_in(history)
     ]
     rollbacks = [
-        (
-            history.releases[bad].end,
-            name,
-            environment,
-            _commit_of(history.releases[bad], graph),
-            _commit_of(history.releases[good], graph),
-            history.bad[bad],
-            (history.releases[good].end - history.releases[bad].end) / 60,
-            good not in history.bad,
-        )
-        for bad, good in history.rollbacks
+        (bad.end, name, environment, _commit_of(bad, graph), _commit_of(good, graph), reason, minutes, success)
+        for bad, good, reason, minutes, success in _rollbacks_of(history)
     ]
+    changes = [(name, environment, position, history.releases[number].end) for position, number in history.changes]
     known = {position: name for position, _ in history.changes}
-    syncs = sorted(application.entries.values(), key=lambda entry: entry.end)
-    begin = (
-        syncs[0].end
-        if syncs and (history.truncated or application.created is None)
-        else application.created or application.seen
-    )
-    coverage = {
+    return _Rows(deployments, rollbacks, changes, known, _coverage_of(application, names, history, deployments))
+
+
+def _deployments_in(history: Deployed) -> Iterator[Tuple[ArgoEntry, str, str, Optional[str]]]:
+    """(Sync, status, health, reason) of each deployment. The first release of a truncated history is none:
+    whether it changed anything is not known, it marks where the known history begins."""
+    for number, release in enumerate(history.releases):
+        if number >= history.truncated and number not in history.restoring:
+            health = DEGRADED if number in history.bad else HEALTHY
+            yield release, SYNCED, health, history.bad.get(number)
+    for failure in history.failures:
+        yield failure, FAILED, DEGRADED, failure.failure
+
+
+def _rollbacks_of(history: Deployed) -> Iterator[Tuple[ArgoEntry, ArgoEntry, str, float, bool]]:
+    """(The bad release, what restored it, why, minutes, whether that was good) of each rollback."""
+    for number, target in history.rollbacks:
+        bad, good = history.releases[number], history.releases[target]
+        yield bad, good, history.bad[number], (good.end - bad.end) / 60, target not in history.bad
+
+
+def _coverage_of(
+    application: ArgoApplication, names: Tuple[str, str, str], history: Deployed, deployments: Sequence[Tuple[Any, ...]]
+) -> Dict[str, Any]:
+    """What the history of an application really covers: from its creation, or what is left of the history."""
+    environment, rule, name = names
+    ends = [entry.end for entry in application.entries.values()]
+    begin = application.created or application.seen
+    if ends and (history.truncated or application.created is None):
+        begin = min(ends)
+    return {
         "application": name,
         "environment": environment,
         "rule": rule,
         "from": min([begin, *(row[0] for row in deployments)]),
         "to": application.seen,
         "truncated": history.truncated,
-        "syncs": len(syncs),
+        "syncs": len(ends),
         "deployments": len(deployments),
-        "argocd_name": "/".join(filter(None, (application.namespace, application.name))),
+        "argocd_name": _full_name(application),
     }
-    changes = [(name, environment, position, history.releases[number].end) for position, number in history.changes]
-    return _Rows(deployments, rollbacks, changes, known, coverage)
+
+
+def _full_name(application: ArgoApplication) -> str:
+    return "/".join(filter(None, (application.namespace, application.name)))
 
 
 def _commit_of(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
