@@ -3031,8 +3031,7 @@ def to_jsonable(value: Any) -> Any:
 
 
 def _production_document(history: History) -> Dict[str, Any]:
-    table = production_metrics(history)
-    documents = {name: _metric_documents(rows) for name, rows in table.groupby("application", sort=False)}
+    documents = _metric_documents(production_metrics(history))
     overall = documents.pop(ALL_APPLICATIONS)
     document = {
         "production": overall,
@@ -3045,12 +3044,14 @@ def _production_document(history: History) -> Dict[str, Any]:
     return document
 
 
-def _metric_documents(rows: pd.DataFrame) -> Dict[str, Dict[str, Any]]:
-    """{metric: its fields} of one application; `mean`, `p90` and `open` only where they have a meaning."""
-    documents = {row.pop("metric"): row for row in rows.drop(columns="application").to_dict("records")}
-    for metric, row in documents.items():
+def _metric_documents(table: pd.DataFrame) -> Dict[str, Dict[str, Dict[str, Any]]]:
+    """{application: {metric: its fields}}; `mean`, `p90` and `open` only where they have a meaning."""
+    documents: Dict[str, Dict[str, Dict[str, Any]]] = {}
+    for row in table.to_dict("records"):
+        application, metric = row.pop("application"), row.pop("metric")
         for field_ in () if metric.endswith(("_hours", "_minutes")) else ("mean", "p90", "open"):
             del row[field_]
+        documents.setdefault(application, {})[metric] = row
     return documents
 
 
@@ -3942,6 +3943,11 @@ _ODDS = 0.9  # a change is recommended that meets the target in this share of th
 _STEPS = 20  # how finely the size of a change is searched
 
 
+def _enough_runs(scenario: Scenario, window: Window) -> int:
+    """A hundred months; fewer, so that a report stays fast, where a month has so many commits that it hardly varies."""
+    return int(np.clip(500_000 / max(window.days * scenario.team.commits_per_day, 1), 10, 100))
+
+
 class Trial(NamedTuple):
     """The months on which changes are tried."""
 
@@ -4009,11 +4015,22 @@ def tried_recommendations(scenario: Scenario, metrics: Mapping[str, Any], trial:
     """The advice of the report: for each benchmark that is missed, by how much and why, and a change that
     was simulated and meets it."""
     missed = [key for key in BENCHMARKS if not is_elite(key, metrics)]
-    if not missed:
+    measured = [key for key in missed if not math.isnan(metrics[key])]
+    if not measured:
         return recommendations(metrics)
-    baseline, tried = trial.months(scenario), try_changes(scenario, missed, trial)
-    lines = zip(recommendations(metrics), (_tried(metric, tried[metric], baseline, trial.runs) for metric in missed))
-    return [line for known, advised in lines for line in (known, "  " + advised)]
+    baseline = trial.months(scenario)
+    odds = {key: met.mean() for key, met in elite_criteria(baseline).items()}
+    tried = try_changes(scenario, [key for key in measured if odds[key] < _ODDS], trial)
+    lines = []
+    for key, line in zip(missed, recommendations(metrics)):
+        lines.append(line)
+        if key in tried:
+            lines.append("  " + _tried(key, tried[key], baseline, trial.runs))
+        elif key in measured:
+            lines.append(
+                f"  Nothing to change: as things are, {100 * odds[key]:.0f} of 100 simulated months meet the target"
+            )
+    return lines
 
 
 def _tried(metric: str, advice: Optional[Advice], baseline: Mapping[str, np.ndarray], runs: int) -> str:
@@ -4463,7 +4480,7 @@ class GitOpsAutomation:
         self.seed = _whole("seed", seed, 0, 2**63 - 1) if seed is not None else int.from_bytes(os.urandom(4), "big")
         self.output_dir = Path(output_dir)
         self.on_rollback = on_rollback
-        self.advice_runs = 100  # simulated months behind each recommendation
+        self.advice_runs: Optional[int] = None  # simulated months behind each recommendation; None: enough
         self._end = _window_end(end)
         self._keep(git_commits=None, window=None)
 
@@ -4651,7 +4668,11 @@ class GitOpsAutomation:
             return recommendations(metrics)
         window = Window.before(self.window.end, min(self.window.days, 30))
         with _Progress() as progress:
-            return tried_recommendations(scenario, metrics, Trial.of(window, self.advice_runs, self.seed, progress))
+            return tried_recommendations(
+                scenario,
+                metrics,
+                Trial.of(window, self.advice_runs or _enough_runs(scenario, window), self.seed, progress),
+            )
 
     def _forecast_end(self) -> pd.Timestamp:
         return self._end or (_today() if self.window is None else self.window.end)
@@ -4814,7 +4835,7 @@ def _parser() -> argparse.ArgumentParser:
         help="compare with KNOB=VALUE[,...] (production.wait_hours=4:12 or =*0.5),"
         " a preset (traditional, elite, gitops) or a JSON file; repeatable",
     )
-    add("--runs", metavar="N", help="simulated months for each scenario (default: 200; for the report's advice 100)")
+    add("--runs", metavar="N", help="simulated months for each scenario (default: 200; for the recommendations 100)")
     add("--cost-per-hour", metavar="N", help="with --what-if: what an hour of failed state or of waiting costs")
     add = parser.add_argument_group("what comes out").add_argument
     add("--output", metavar="DIR", default="output", help="folder for the files (default: output)")
@@ -4862,11 +4883,11 @@ def _run(options: argparse.Namespace) -> None:
     if alerts is not None and alerts.problem:
         _complain("warning", f"{alerts.undelivered} rollback alerts did not reach {alerts.host}: {alerts.problem}")
     if options.json:
-        _say(json.dumps(document, indent=2))
+        _say(json.dumps(document(), indent=2))
 
 
-def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> Dict[str, Any]:
-    """Measure, print and draw a history; what `--json` prints of it."""
+def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> Callable[[], Any]:
+    """Measure, print and draw a history; a function that gives what `--json` prints of it."""
     _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
     _history(gitops, options, days)
     gitops.calculate_dora_metrics()
@@ -4877,11 +4898,11 @@ def _pipeline(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, 
         _say(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
     _say("\n✅ GitOps automation complete!\n")
     _say(format_summary(gitops.history, gitops.metrics))
-    return gitops.document()
+    return gitops.document
 
 
-def _what_if(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> Dict[str, Any]:
-    """Print and draw the comparison; what `--json` prints of it."""
+def _what_if(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, dpi: int) -> Callable[[], Any]:
+    """Print and draw the comparison; a function that gives what `--json` prints of it."""
     cost, runs = _cost(options.cost_per_hour), _whole_number("runs", options.runs or "200")
     _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
     if options.argocd:
@@ -4901,7 +4922,7 @@ def _what_if(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, d
         saved = ", ".join(f"'{_one_line(path)}'" for path in write_files(gitops.output_dir, files))
         _say(f"\n✓ Saved as {saved}")
     _display(files.get("gitops_what_if.png"))
-    return what_if_document(table, gitops.seed, days)
+    return functools.partial(what_if_document, table, gitops.seed, days)
 
 
 def _cost(text: Optional[str]) -> Optional[float]:

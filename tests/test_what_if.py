@@ -434,6 +434,25 @@ def test_where_nothing_helps_nothing_is_recommended():
     assert any("no change of one or two knobs" in line for line in lines)
 
 
+def test_nothing_is_tried_for_what_could_not_be_measured():
+    metrics = {**missed_by(Scenario())[0], "mean_lead_time": math.nan}
+    lines = tried_recommendations(Scenario(), metrics, Trial.of(MONTH, 10, 1))
+    assert lines == gitops.recommendations(metrics)
+    assert "could not be measured" in lines[0]
+
+
+def test_a_month_of_bad_luck_is_no_reason_to_change_anything():
+    metrics = {**missed_by(PRESETS["elite"])[0], "change_failure_rate": 15.5}
+    lines = tried_recommendations(PRESETS["elite"], metrics, Trial.of(MONTH, 20, 1))
+    assert lines[1:] == ["  Nothing to change: as things are, 100 of 100 simulated months meet the target"]
+
+
+def test_a_busy_team_is_tried_on_fewer_months():
+    assert gitops._enough_runs(Scenario(), MONTH) == 100
+    assert gitops._enough_runs(Scenario().with_team(commits_per_day=500), MONTH) == 33
+    assert gitops._enough_runs(Scenario().with_team(commits_per_day=1e6), MONTH) == 10
+
+
 def test_the_report_prints_what_was_tried_with_its_odds(capsys):
     run = GitOpsAutomation(seed=7, end="2026-01-31")
     for step in (run.simulate_git_activity, run.simulate_deployments, run.simulate_rollbacks):
