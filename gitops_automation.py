@@ -53,9 +53,11 @@ import os
 import posixpath
 import re
 import reprlib
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unicodedata
 import urllib.parse
@@ -957,6 +959,7 @@ def _parse_git_chunk(chunk: bytes, marker: bytes = b"/") -> GitLog:
     begins = marks[np.minimum(starts[maybe][:, None] + np.arange(len(marker)), len(marks) - 1)]
     heads = maybe[(begins == np.frombuffer(marker, np.uint8)).all(axis=1)]
     tokens = np.array(chunk.split(b"\0")[:-1], dtype=object)
+    heads = heads[heads + 4 <= len(tokens)]  # git may end in the middle of a record; its status then says so
     files = np.diff(np.append(heads, len(tokens))) - 4
     sha, author, subject = (_decoded(tokens[heads + place]) for place in (0, 2, 3))
     sha = pd.Series(sha, dtype=object).str[len(marker) - 1 :].to_numpy(object)
@@ -972,6 +975,8 @@ def _epochs(tokens: np.ndarray) -> np.ndarray:
 
 def _decoded(tokens: np.ndarray) -> np.ndarray:
     """Marked tokens as text that a terminal can take; joined, so that each step is one call."""
+    if not len(tokens):
+        return tokens
     text = _printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n")
     return pd.Series(text.split("\n"), dtype=object).str[1:].to_numpy(object)
 
@@ -1095,7 +1100,7 @@ _REVERTS = re.compile(r"This reverts commit ([0-9a-f]{7,64})")
 
 def _parse_graph_chunk(chunk: bytes, marker: str) -> GitGraphLog:
     tokens = chunk.decode("utf-8", "replace").split("\0")[:-1]
-    heads = [number for number, token in enumerate(tokens) if token.startswith(marker)]
+    heads = [number for number, token in enumerate(tokens[:-5]) if token.startswith(marker)]
     columns: List[List[Any]] = [[tokens[head + field] for head in heads] for field in range(6)]
     files = [tokens[head + 6 : end] for head, end in zip(heads, [*heads[1:], len(tokens)])]
     return GitGraphLog(
@@ -4739,20 +4744,37 @@ def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> 
         tuple(folder / text for text in (f".{name}.{os.getpid()}.new", name, f".{name}.{os.getpid()}.old"))
         for name in files
     ]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for (new, _, _), content in zip(places, files.values()):
-            new.write_bytes(content)
-        _move_into_place(places)
-    except (OSError, ValueError) as error:
-        raise GitOpsError(
-            f"cannot write into {_one_line(folder)}: {_one_line(error)}; choose another output folder"
-        ) from None
-    finally:
-        for new, _, _ in places:
-            with contextlib.suppress(OSError, ValueError):
-                new.unlink()
+    with _uninterrupted():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for (new, _, _), content in zip(places, files.values()):
+                new.write_bytes(content)
+            _move_into_place(places)
+        except (OSError, ValueError) as error:
+            raise GitOpsError(
+                f"cannot write into {_one_line(folder)}: {_one_line(error)}; choose another output folder"
+            ) from None
+        finally:
+            for new, _, _ in places:
+                with contextlib.suppress(OSError, ValueError):
+                    new.unlink()
     return [path for _, path, _ in places]
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold an interrupt back until the block is done; only the main thread gets any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: List[Tuple[Any, ...]] = []
+    handler = signal.signal(signal.SIGINT, lambda *caught: held.append(caught))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        if held and callable(handler):
+            handler(*held[0])
 
 
 def _move_into_place(places: Sequence[Tuple[Path, ...]]) -> None:

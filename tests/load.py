@@ -1,0 +1,575 @@
+"""What the program bears: sizes of a large company, and inputs that nobody means. `python tests/load.py [what ...]`
+
+`year` is a year of 20 million commits, `fuzz` ten thousand odd inputs of each sort, `repository` a git repository of
+1.4 million commits, `argocd` ten thousand applications; all of them unless some are named. Nothing here is a test;
+tests/test_faults.py runs a little of the fuzzing.
+"""
+
+import argparse
+import collections
+import contextlib
+import copy
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import unicodedata
+import warnings
+from pathlib import Path
+
+import argocd_documents as argo
+import benchmarks  # puts the module on the path
+
+import gitops_automation as gitops
+
+HANGS = 20  # seconds after which a case is given up
+
+
+def row(what, figure, note=""):
+    print(f"{what:<62} {figure:>13}  {note}", flush=True)
+
+
+def timed(run):
+    start = time.perf_counter()
+    result = run()
+    return time.perf_counter() - start, result
+
+
+def apart(call):
+    """Print the rows of a function of this module, called in a process of its own: two cores and 24 GB."""
+    code = f"import load; load.confine(); load.{call}"
+    if subprocess.run([sys.executable, "-c", code], cwd=str(Path(__file__).resolve().parent)).returncode:
+        row(call, "failed", "the error is above")
+
+
+def confine():
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (24 * 10**9, 24 * 10**9))
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+
+
+def peak():
+    """The most memory that this process, and the largest of its children, have had."""
+    import resource
+
+    own, child = (resource.getrusage(who).ru_maxrss / 2**20 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return f"peak {own:.1f} GiB" + (f", git {child:.1f}" if child else "")
+
+
+# ---- A year of a large company --------------------------------------------------------------------
+
+
+def year(commits):
+    """Seconds and the peak memory after each layer, one after the other as in a run."""
+
+    def layer(name, run):
+        seconds, (rows, result) = timed(run)
+        row(f"year: {name}", f"{seconds:.1f} s", f"{rows:,} rows, {peak()}")
+        return result
+
+    def deploy():
+        deployments, _ = gitops.simulate_deployments(table, scenario, window, 1)
+        return len(deployments), deployments
+
+    def roll_back():
+        rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, 1)
+        return len(rollbacks), rollbacks
+
+    def measure():
+        names = tuple(environment.name for environment in scenario.environments)
+        metrics = gitops.calculate_dora_metrics(gitops.History(table, deployments, rollbacks, window, names))
+        return len(metrics), metrics
+
+    def commit():
+        made = benchmarks.busy(commits)
+        return len(made[2]), made
+
+    scenario, window, table = layer("simulate_commits", commit)
+    deployments = layer("simulate_deployments", deploy)
+    rollbacks = layer("simulate_rollbacks", roll_back)
+    layer("calculate_dora_metrics", measure)
+
+
+# ---- Large repositories ---------------------------------------------------------------------------
+
+
+def git(folder, *arguments, check=True, **options):
+    """What git prints, with nobody's configuration but the repository's."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    clean.update(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(
+        command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=check, **options
+    ).stdout
+
+
+def imported(folder, check=True, **stream):
+    """A repository of what `git fast-import` reads."""
+    os.makedirs(str(folder), exist_ok=True)
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "fast-import", "--quiet", "--force", "--date-format=raw-permissive", check=check, **stream)
+    return str(folder)
+
+
+COMMIT = b"commit refs/heads/main\ncommitter P%d <p@example.org> %d +0000\ndata %d\n%s\nM 100644 :%d %s\n\n"
+FIRST = 1_600_000_000
+
+
+def grown(folder, count, step, path):
+    """A repository of so many commits, `step` seconds apart; each changes one file, the one at path(number)."""
+    with tempfile.TemporaryFile() as stream:
+        for mark in range(1, 98):
+            stream.write(b"blob\nmark :%d\ndata 2\n%02d\n" % (mark, mark))
+        for number in range(count):
+            message = b"%s(backend): change %d" % ((b"feat", b"fix", b"docs")[number % 3], number)
+            file, mark = path(number), 1 + number % 97
+            stream.write(COMMIT % (number % 500, FIRST + number * step, len(message), message, mark, file))
+        stream.seek(0)
+        return imported(folder, stdin=stream)
+
+
+def repository(folder, days):
+    seconds, (commits, _) = timed(lambda: gitops.read_git_log(folder, days, None, ["backend"]))
+    row(f"repository: read_git_log of {len(commits):,} commits", f"{seconds:.1f} s", peak())
+
+
+def repository_rows(count=1_400_000):
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (count // 10, count):
+            at = os.path.join(folder, str(size))
+            step = 3650 * 86400 // size  # ten years of them
+            grown(at, size, step, lambda number: b"file%d" % (number % 50))
+            for days in (3651, 30):
+                apart(f"repository({at!r}, {days})")
+
+
+# ---- Many applications ----------------------------------------------------------------------------
+
+
+def fleet(file, revisions, order):
+    """Write applications of ten history entries each; entry `e` of application `a` deploys revisions[order(a, e)]."""
+    applications = []
+    for number in range(len(revisions) // 10):
+        there = argo.source(f"apps/{number // 100}/{number}")
+        shas = [revisions[order(number, entry)] for entry in range(10)]
+        entries = argo.releases(*shas, start=FIRST + 9_000_000 + number, source=there)
+        stage = ("dev", "staging", "prod")[number % 3]
+        applications.append(argo.application(f"app{number // 3}-{stage}", entries, spec=there))
+    Path(file).write_text(json.dumps(applications), encoding="utf-8")
+
+
+def argocd(file, repo, note):
+    seconds, history = timed(lambda: gitops.load_argocd([file], repo))
+    row(f"argocd: load_argocd, {note}", f"{seconds:.1f} s", f"{len(history.deployments):,} deployments, {peak()}")
+    seconds, metrics = timed(lambda: gitops.calculate_dora_metrics(history))
+    more, _ = timed(lambda: gitops.production_metrics(history))
+    text, _ = timed(lambda: gitops.format_report(history, metrics, None, 1, []))
+    row("argocd:   metrics, production, report", f"{seconds:.1f} {more:.1f} {text:.1f} s", peak())
+
+
+def argocd_rows(applications=10_000):
+    count = 10 * applications
+    orders = {
+        "each application's ten commits side by side": lambda number, entry: 10 * number + entry,
+        "all applications by turns, one repository": lambda number, entry: applications * entry + number,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = os.path.join(folder, "applications.json")
+        fleet(file, [argo.revision(number) for number in range(count)], next(iter(orders.values())))
+        apart(f"argocd({file!r}, None, '{applications:,} applications without a repository')")
+        for note, order in orders.items():
+            owner = {order(number, entry): number for number in range(applications) for entry in range(10)}
+            repo = os.path.join(folder, str(len(note)))
+            grown(repo, count, 60, lambda number: b"apps/%d/%d/values" % (owner[number] // 100, owner[number]))  # noqa: B023
+            fleet(file, git(repo, "rev-list", "--reverse", "main").decode().split(), order)
+            apart(f"argocd({file!r}, {repo!r}, {note!r})")
+
+
+# ---- Odd inputs: how one ends ---------------------------------------------------------------------
+
+
+class Hangs(BaseException):
+    pass
+
+
+def _give_up(*_):
+    raise Hangs
+
+
+def attempt(call, stdin=b""):
+    """How a call ends: ("well", ""), ("refused", "") with one line on stderr, or ("failed", why)."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors) for errors in ("strict", "backslashreplace"))
+    status, kept, before = 0, sys.stdin, signal.signal(signal.SIGALRM, _give_up)
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    signal.setitimer(signal.ITIMER_REAL, HANGS)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call()
+    except SystemExit as left:
+        status = left.code or 0
+    except gitops.GitOpsError as error:
+        status = err.write(f"{error}\n") and 2
+    except (Exception, Hangs) as error:
+        frames = traceback.extract_tb(error.__traceback__)[-1:]
+        places = [f"{frame.name}, line {frame.lineno}" for frame in frames]
+        return "failed", f"{type(error).__name__}: {str(error)[:120]!r} in {' '.join(places)}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        sys.stdin = kept
+    return verdict(status, *(text.flush() or text.buffer.getvalue().decode() for text in (out, err)))
+
+
+def verdict(status, out, err):
+    odd = {character for character in out + err if unicodedata.category(character) in gitops._UNSAFE} - {"\n"}
+    lines = err.count("\n")
+    if odd:
+        return "failed", f"control characters reach the console: {sorted(odd)}"
+    if status == 0 and (lines == 0 or lines == 1 and ": warning: " in err):
+        return "well", ""
+    if status == 2 and lines == 1 and len(err) < 3000:
+        return "refused", ""
+    return "failed", f"status {status}, {lines} lines on stderr: {err[:200]!r}"
+
+
+# ---- Odd inputs: documents ------------------------------------------------------------------------
+
+TIMES = "2026-01-05T10:00:00Z 2026-01-05T10:00:00.123456789+23:59 9999-12-31T23:59:59Z 0001-01-01T00:00:00+14:00"
+ODD_TEXTS = ["", " ", "\0", "a\nb", "\x1b[2J\x1b]0;owned\x07", "\u202eevil", "\u2028", "\ud800", "größe 🚀", "x" * 5000]
+ODD_TEXTS += (
+    "x -x -- .. ../../etc / {} %s%n 1e999 NaN -1 0 null ٣ 1_000 a,b=c = production dev each <deep> <huge>".split()
+)
+ODD_TEXTS += [*TIMES.split(), "1969-12-31T23:59:59Z", "2026-02-30T00:00:00Z", "a" * 40]
+ODD_VALUES = [None, True, False, 0, -1, 1, 2, 7, 0.5, -0.0, 1e-300, 1e308, float("nan"), float("inf"), 2**63, 10**400]
+ODD_VALUES += [
+    [],
+    {},
+    [[]],
+    [None],
+    [1, 2],
+    [2, 1],
+    [0, 1, 5, 9],
+    {"": 1},
+    {"a": None},
+    {"a": 1, "b": 0},
+    {"name": "x"},
+]
+
+
+def places(document):
+    """Every (container, key) of a document."""
+    keys = list(document) if isinstance(document, dict) else range(len(document) if isinstance(document, list) else 0)
+    for key in keys:
+        yield document, key
+        yield from places(document[key])
+
+
+def mutated(rng, document):
+    """A document with a few values deleted, moved, renamed or of another type."""
+    document = copy.deepcopy(document)
+    for _ in range(rng.choice([0, 1, 1, 1, 2, 3, 8])):
+        found = list(places(document))
+        if not found:
+            break
+        (holder, key), (other, place) = rng.choice(found), rng.choice(found)
+        change = rng.randrange(8)
+        if change == 0:
+            del holder[key]
+        elif change == 1:
+            holder[key] = copy.deepcopy(other[place])
+        elif change == 2 and isinstance(holder, dict):
+            holder[rng.choice(ODD_TEXTS)] = holder.pop(key)
+        elif change == 3 and isinstance(holder[key], list) and len(holder[key]) < 50:
+            holder[key] = holder[key] * rng.choice([2, 3, 30])
+        elif change == 4:
+            holder[key] = [holder[key]]
+        else:
+            holder[key] = copy.deepcopy(rng.choice(rng.choice([ODD_TEXTS, ODD_VALUES])))
+    return document
+
+
+def as_bytes(rng, document):
+    """A document as JSON, some of it cut, doubled or sprinkled with other bytes."""
+    deep = rng.choice([1, 40, 900, 100_000])
+    text = json.dumps(document, ensure_ascii=rng.random() < 0.5)
+    text = text.replace('"<deep>"', "[" * deep + "]" * deep).replace('"<huge>"', "9" * 5000)
+    raw = text.encode("utf-8", "surrogatepass")
+    change, at = rng.randrange(20), rng.randrange(len(raw) + 1)
+    if change == 0:
+        return raw[:at]
+    if change == 1:
+        return raw[:at] + bytes([rng.randrange(256)]) * rng.choice([1, 3]) + raw[at:]
+    if change == 2:
+        return raw + raw
+    return b"\xef\xbb\xbf" + raw if change == 3 else raw
+
+
+def written(folder, name, content):
+    path = Path(folder, name)
+    path.write_bytes(content)
+    return str(path)
+
+
+def bounded(document):
+    """The same configuration with few commits, whatever it says: a valid one may ask for millions."""
+    team = document.get("team") if isinstance(document, dict) else None
+    if isinstance(team, dict):
+        rate, factors = team.get("commits_per_day"), team.get("weekday_factors")
+        factors = [x for x in (factors if isinstance(factors, list) else ()) if isinstance(x, (int, float))]
+        if isinstance(rate, (int, float)) and 9 < rate <= 1e6:
+            team["commits_per_day"] = 9
+        if max(factors, default=0) > 9:
+            team["weekday_factors"] = [1, 0, 0.5, 2, 1, 9, 0]
+    return document
+
+
+def quick(rng, folder):
+    """Options that keep a run small."""
+    return ["--no-dashboard", "--output", str(Path(folder, "out")), "--runs", str(rng.randint(2, 5)), "--seed", "7"]
+
+
+def configuration(rng, folder):
+    document = bounded(mutated(rng, json.loads(gitops.Scenario().to_json())))
+    file = written(folder, "scenario.json", as_bytes(rng, document))
+    more = rng.choice([["--print-config"], ["--print-config"], ["--json"], [], ["--what-if", file], ["--export"]])
+    return lambda: gitops.main([*quick(rng, folder), "--days", "3", "--config", file, *more])
+
+
+def argocd_document(rng, folder):
+    documents = [mutated(rng, document) for document in rng.sample(list(argo.examples().values()), rng.randint(1, 4))]
+    file = written(
+        folder, "applications.json", as_bytes(rng, rng.choice([documents, {"items": documents}, documents[0]]))
+    )
+    more = rng.choice([[], ["--json"], ["--export"], ["--environment", "x"], ["--what-if", "elite"], ["--quiet"]])
+    return lambda: gitops.main([*quick(rng, folder), "--argocd", file, *more])
+
+
+# ---- Odd inputs: command lines --------------------------------------------------------------------
+
+SWITCHES = ["--print-config", "--export", "--json", "--quiet", "--version", "-h", "--nothing", "x"]
+OPTIONS = {
+    "--days": ["1", "5", "90", "400", "0", "-1", "1e3", "9" * 25, "100000", "+7"],
+    "--end": ["2026-01-31", "2026-02-30", "1970-01-01", "1970-01-02", "2200-01-01", "2200-01-02", "0000-00-00"],
+    "--seed": ["0", "8", str(2**63 - 1), str(2**63), "-1", "1.5"],
+    "--config": ["{folder}/good.json", "{folder}/bad.json", "{folder}", "{folder}/none"],
+    "--repo": ["{folder}/repo", "{folder}", "{folder}/none", "{folder}/good.json"],
+    "--argocd": ["{folder}/argo.json", "{folder}/good.json", "{folder}/none", "-"],
+    "--environment": ["prod", "Dev"],
+    "--environment-label": ["environment", "env"],
+    "--environment-pattern": ["(prod|dev)", "-([a-z]+)$", "(", "x", "(?P<n>.)|(y)", "()", "\\", "(" * 3000],
+    "--runs": ["2", "5", "1", "0", "100001", "2.0"],
+    "--cost-per-hour": ["0", "120", "1e9", "999999999.999999999"],
+    "--output": ["{folder}/out", "{folder}/good.json", "{folder}/good.json/x", "/dev/null/x"],
+    "--dpi": ["10", "20", "9", "1201"],
+    "--alert-webhook": ["http://127.0.0.1:9/x", "https://[", "ftp://x", "http://a:0/", "http://x y/", "http://u@h/"],
+}
+CHANGES = [
+    "0",
+    "1",
+    "0.5",
+    "3",
+    "4:12",
+    "1:2:3",
+    "12:4",
+    "*0.5",
+    "*0",
+    "*10",
+    "*1e308",
+    "*-1",
+    "1:",
+    ":",
+    "each",
+    "soak",
+]
+
+
+def what_if(rng):
+    if rng.random() < 0.2:
+        return rng.choice(["traditional", "elite", "gitops", "{folder}/good.json", "{folder}/bad.json", "Elite"])
+    knobs = [*gitops._knob_names(gitops.Scenario()), "team.authors", "qa.success_rate", "production", "environments.0"]
+    pieces = [
+        f"{rng.choice(knobs)}={rng.choice(CHANGES if rng.random() < 0.8 else ODD_TEXTS)}"
+        for _ in range(rng.choice([1, 1, 3]))
+    ]
+    return ",".join(pieces)
+
+
+def command_line(rng, folder):
+    """Any options, most of them with values that they know."""
+    arguments = quick(rng, folder)
+    if rng.random() < 0.03:
+        arguments = [*arguments[1:], "--dpi", "10"]
+    for _ in range(rng.randint(1, 5)):
+        kind = rng.random()
+        if kind < 0.2:
+            arguments.append(rng.choice(SWITCHES))
+        elif kind < 0.45:
+            arguments += ["--what-if", what_if(rng)]
+        else:
+            flag = rng.choice(list(OPTIONS))
+            arguments += [flag, rng.choice(OPTIONS[flag] if rng.random() < 0.85 else ODD_TEXTS)]
+    arguments = [argument.replace("{folder}", str(folder)) for argument in arguments]
+    return lambda: gitops.main(arguments)
+
+
+def prepared(folder):
+    """What the command lines name."""
+    written(folder, "good.json", gitops.Scenario().with_team(commits_per_day=3).to_json().encode())
+    written(folder, "bad.json", b'{"team": {"commits_per_day": -1}}')
+    written(folder, "argo.json", json.dumps(list(argo.examples().values())).encode())
+    grown(Path(folder, "repo"), 30, 40_000, lambda number: b"f%d" % (number % 5))
+
+
+# ---- Odd inputs: git logs and repositories --------------------------------------------------------
+
+ODD_BYTES = [
+    b"feat(backend): add",
+    b"fix!: x",
+    b"\xff\xfe",
+    b"\xe2\x80\xaeevil",
+    b"\x1b[2J\x07",
+    b"",
+    b" ",
+    b"\r",
+    b"/",
+]
+ODD_BYTES += [b"x" * 3000, b"a\tb", "größe 🚀".encode(), b"feat(" * 50, b"\xed\xa0\x80", b"(): x", b"-", b"revert"]
+ODD_BYTES += [b"This reverts commit " + b"a" * 40, b"Argocd-reference-commit-sha: x\nArgocd-reference-commit-date: y"]
+ODD_TIMES = [0, 1, FIRST, FIRST + 86400, 2**31, 2**32, 7_258_118_399, 7_258_118_400, 2**40, 10**15, 2**62]
+
+
+def git_log(rng, folder):
+    """What `git log` prints, of odd commits, whole or cut off anywhere: git can be killed."""
+    marker = b"/%016x" % rng.getrandbits(64)
+    raw = b""
+    for _ in range(rng.randint(0, 8)):
+        time_ = rng.choice([*(b"%d" % time_ for time_ in ODD_TIMES), b"", b"-5", b"x", b"1" * 30])
+        author, subject = (rng.choice(ODD_BYTES).replace(b"\n", b" ") for _ in range(2))
+        fields = [marker + b"%040x" % rng.getrandbits(160), time_, b"a" + author, b"s" + subject]
+        raw += b"\0".join([*fields, *rng.sample(ODD_BYTES[:8], rng.randint(0, 3))]) + b"\0"
+    if rng.random() < 0.2:
+        raw = raw[: rng.randrange(len(raw) + 1)]
+    chunks = gitops._records(io.BytesIO(raw), b"\0" + marker, rng.randint(1, 400))
+    return lambda: read_log(chunks, marker)
+
+
+def read_log(chunks, marker):
+    log = gitops._parse_git_log(chunks, marker)
+    assert len({len(column) for column in log}) == 1, "columns of different lengths"
+    inside = (log.seconds >= 0) & (log.seconds < 7_258_118_400)
+    if inside.any():
+        commits = gitops._commits_of_log(
+            gitops.GitLog(*(column[inside] for column in log)), "shop", "main", ["backend"]
+        )
+        print(commits.to_csv(index=False).replace("\r", ""))
+
+
+def odd_commits(rng):
+    """A stream for `git fast-import`: odd people, times, messages, paths, merges and roots."""
+    for mark in range(1, rng.randint(2, 12)):
+        branch = rng.choice([b"main", b"main", b"main", b"side", "größe".encode(), b"-x", b"a/b"])
+        who = rng.choice(ODD_BYTES).translate(None, b"\n<>\0") or b"A"
+        message = b"\n".join(rng.sample(ODD_BYTES, rng.randint(1, 3)))
+        yield b"commit refs/heads/%s\nmark :%d\n" % (branch, mark)
+        yield b"committer %s <%s> %d %s\n" % (who, who[:9], rng.choice(ODD_TIMES), rng.choice([b"+0000", b"-9959"]))
+        yield b"encoding %s\n" % rng.choice([b"UTF-16", b"latin-1", b"evil"]) if rng.random() < 0.1 else b""
+        yield b"data %d\n%s\n" % (len(message), message)
+        yield b"from :%d\n" % rng.randrange(1, mark) if mark > 1 and rng.random() < 0.7 else b""
+        yield b"merge :%d\n" % rng.randrange(1, mark) if mark > 1 and rng.random() < 0.3 else b""
+        for _ in range(rng.randint(0, 4)):
+            path = "".join("\\%03o" % byte for byte in rng.choice(ODD_BYTES)[:200].replace(b"/", b"_") or b"f")
+            mode = rng.choice([b"100644 inline", b"100755 inline", b"120000 inline", b"160000 " + b"ab" * 20])
+            yield b'M %s "%s"\n' % (mode, path.encode()) + (b"data 1\nx\n" if mode.endswith(b"inline") else b"")
+        yield b"\n"
+
+
+def damaged(rng, data):
+    """Break something in a `.git` folder, or nothing."""
+    change = rng.randrange(12)
+    if change == 0:
+        (data / "HEAD").write_bytes(rng.choice([b"ref: refs/heads/none\n", b"", b"\0\xff", b"a" * 40 + b"\n"]))
+    elif change in (1, 2, 3):
+        objects = sorted((data / "objects").glob("??/*"))
+        for path in objects and rng.sample(objects, 1):
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content[: len(content) // 2]) if change == 1 else None
+    elif change == 4:
+        (data / "config").write_bytes(rng.choice([b"[core\n", b"[core]\nbare = true\n", b"\xff", b""]))
+    elif change == 5:
+        (data / "shallow").write_bytes(rng.choice([b"a" * 40 + b"\n", b"x\n", b""]))
+
+
+def odd_repository(rng, folder):
+    """A repository, read on its own or as the config repository of applications that deployed its commits."""
+    repo = Path(tempfile.mkdtemp(dir=str(folder)))
+    imported(repo, check=False, input=b"".join(odd_commits(rng)))
+    shas = git(repo, "rev-list", "--all", check=False).decode().split() or [argo.revision(1)]
+    damaged(rng, repo / ".git")
+    entries = argo.releases(*rng.choices(shas, k=4), source=argo.source(rng.choice(["", "f", "x", "größe 🚀"])))
+    file = written(repo, "applications.json", json.dumps(argo.application("shop-prod", entries)).encode())
+    more = rng.choice([["--days", "7"], ["--days", "20000"], ["--argocd", file], ["--argocd", file, "--json"]])
+    return lambda: gitops.main([*quick(rng, folder), "--repo", str(repo), *more])
+
+
+SORTS = {
+    "configurations": configuration,
+    "command lines": command_line,
+    "Argo CD documents": argocd_document,
+    "git logs": git_log,
+    "git repositories": odd_repository,
+}
+
+
+def fuzz(sort, cases, seed):
+    """(How often the cases of a sort ended how, the failures as (seed, why)); case n has the seed `seed + n`."""
+    ends, failures = collections.Counter(), []
+    with tempfile.TemporaryDirectory() as folder:
+        prepared(folder)
+        for number in range(seed, seed + cases):
+            rng = random.Random(f"{sort} {number}")
+            end, why = attempt(SORTS[sort](rng, folder), b'{"items": []}')
+            ends[end] += 1
+            failures += [(number, why)] if why else []
+    return ends, failures
+
+
+def fuzz_rows(cases=10_000, seed=1):
+    for sort in SORTS:
+        count = -(-cases // 25) if sort == "git repositories" else cases
+        seconds, (ends, failures) = timed(lambda: fuzz(sort, count, seed))  # noqa: B023
+        note = f"{ends['well']:,} well, {ends['refused']:,} refused with a line, {seconds:.0f} s"
+        row(f"fuzz: {count:,} {sort}", f"{len(failures)} failed", note)
+        for number, why in failures[:10]:
+            row(f"  --seed {number} --cases 1: {why}", "")
+
+
+def main():
+    parts = {
+        "year": lambda: apart(f"year({options.commits})"),
+        "fuzz": lambda: fuzz_rows(options.cases, options.seed),
+        "repository": repository_rows,
+        "argocd": argocd_rows,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="*", help=f"some of {', '.join(parts)} (default: all)")
+    parser.add_argument("--commits", type=int, default=20_000_000, help="of the year (default: 20 million)")
+    parser.add_argument("--cases", type=int, default=10_000, help="of each sort of fuzzing (default: 10,000)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first case (default: 1)")
+    options = parser.parse_args()
+    row("what", "figure", "note")
+    for what in options.what or parts:
+        parts[what]()
+
+
+if __name__ == "__main__":
+    main()
