@@ -34,6 +34,7 @@ window and its scenario. What is undefined is NaN in Python, `n/a` in print and 
 from __future__ import annotations
 
 import argparse
+import bisect
 import collections
 import concurrent.futures
 import contextlib
@@ -161,6 +162,7 @@ _DAY = 86_400
 _NEVER = 1 << 40  # seconds: later than any time of a window, and small enough to stack runs and lineages
 _MONDAY = 4 * _DAY  # 1970-01-05, the first Monday
 _FIRST_DAY, _LAST_DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
+_LAST_SECOND = int(_LAST_DAY.timestamp()) - 1
 _MOST_COMMITS = 100_000_000
 _MOST_RUNS = 100_000
 
@@ -999,6 +1001,8 @@ class GitGraph:
         self.log = self._walk(repo, sorted(set(self.commit.values())))
         self.positions = {sha: position for position, sha in enumerate(self.log.sha)}
         self._between: Dict[Tuple[str, str], List[int]] = {}
+        self._main, self._landed = self._mainline()
+        self._touching = self._index({path for _, path in places})
 
     @staticmethod
     def _walk(repo: Union[str, os.PathLike], commits: Sequence[str]) -> GitGraphLog:
@@ -1010,6 +1014,55 @@ class GitGraph:
         chunks = _git_stream(repo, *_GIT_GRAPH, form, separator=b"\0" + marker.encode(), stdin=revisions)
         parts = [_parse_graph_chunk(chunk, marker) for chunk in chunks]
         return GitGraphLog(*(list(itertools.chain.from_iterable(columns)) for columns in zip(*parts)))
+
+    def _mainline(self) -> Tuple[Dict[int, int], List[int]]:
+        """({position: rank} of the longest line of first parents, oldest first; for each position the least rank
+        of a commit there that contains it, -1 if none does). What lies between two commits of the line is then
+        told by rank, without a walk."""
+        parents = [[self.positions[sha] for sha in shas if sha in self.positions] for shas in self.log.parents]
+        length = [1] * len(parents)
+        for position in range(len(parents) - 1, -1, -1):
+            if parents[position]:
+                length[position] += length[parents[position][0]]
+        line = [length.index(max(length))] if length else []
+        while line and parents[line[-1]]:
+            line.append(parents[line[-1]][0])
+        main, landed = {position: rank for rank, position in enumerate(line[::-1])}, [-1] * len(parents)
+        for position, rank in main.items():
+            stack = [position]
+            while stack:
+                commit = stack.pop()
+                if landed[commit] < 0:
+                    landed[commit] = rank
+                    stack += parents[commit]
+        return main, landed
+
+    def _index(self, paths: Set[str]) -> Dict[str, List[Tuple[int, int]]]:
+        """For each path (rank on the mainline, position) of the commits that touch it, in order."""
+        index: Dict[str, List[Tuple[int, int]]] = {path: [] for path in paths}
+        for position in sorted(range(len(self._landed)), key=self._landed.__getitem__):
+            if len(self.log.parents[position]) < 2:
+                touched = {""}
+                for file in self.log.files[position]:
+                    touched.update(itertools.accumulate(file.split("/"), "{}/{}".format))
+                for path in touched & index.keys():
+                    index[path].append((self._landed[position], position))
+        return index
+
+    def contains(self, commit: str, other: str) -> bool:
+        """Whether a commit contains another one."""
+        here, there = self.positions[commit], self.positions[other]
+        if here in self._main and there in self._main:
+            return self._main[there] <= self._main[here]
+        return not self.between(commit, other)
+
+    def shipped(self, old: str, new: str, path: str) -> List[int]:
+        """Positions of the commits that touch a path and that `new` contains and `old` does not."""
+        low, high = (self._main.get(self.positions[sha], -1) for sha in (old, new))
+        if low < 0 or high < 0 or path not in self._touching:
+            return [position for position in self.between(old, new) if self.touches(position, path)]
+        found = self._touching[path]
+        return [at for _, at in found[bisect.bisect_left(found, (low + 1,)) : bisect.bisect_left(found, (high + 1,))]]
 
     def between(self, old: str, new: str) -> List[int]:
         """Positions in the log of the commits that `new` contains and `old` does not, newest first."""
@@ -1106,7 +1159,7 @@ def _parse_graph_chunk(chunk: bytes, marker: str) -> GitGraphLog:
     return GitGraphLog(
         [token[len(marker) :] for token in columns[0]],
         [token[1:].split() for token in columns[1]],
-        [max(_epoch(token), 0) for token in columns[2]],
+        [min(max(_epoch(token), 0), _LAST_SECOND) for token in columns[2]],
         [_printable(token[1:]) for token in columns[3]],
         [_printable(token[1:]) for token in columns[4]],
         [token[1:] for token in columns[5]],
@@ -1605,7 +1658,7 @@ def _environments(application: ArgoApplication, rules: EnvironmentRules) -> Iter
     for key in [rules.label] if rules.label else _ENVIRONMENT_KEYS:
         value = application.marks.get(key, "").rpartition(":" if key == _KARGO else "\0")[2]  # its project:stage
         if value:
-            yield _alias(_one_line(value, 40)), f"label {key}"
+            yield _alias(_one_line(value, 40)), f"label {_one_line(key, 60)}"
     if rules.pattern:
         match = re.search(rules.pattern, application.name)
         if match and match.group(1):
@@ -1693,9 +1746,8 @@ def _dated(releases: Sequence[ArgoEntry], graph: Optional[GitGraph]) -> Tuple[Li
     for number, (old, new) in enumerate(zip(releases, releases[1:]), start=1):
         for (before, _, _), (after, path, _) in zip(old.sources, new.sources):
             if graph is not None and before in graph.commit and after in graph.commit:
-                for position in graph.between(graph.commit[before], graph.commit[after]):
-                    if graph.touches(position, path):
-                        first.setdefault(position, number)
+                for position in graph.shipped(graph.commit[before], graph.commit[after], path):
+                    first.setdefault(position, number)
     return sorted(first.items(), key=lambda pair: (pair[1], pair[0])), undated
 
 
@@ -1758,7 +1810,7 @@ def _is_ancestor(release: ArgoEntry, before: ArgoEntry, graph: Optional[GitGraph
             continue
         if graph.commit[old] == graph.commit[new]:
             continue
-        if not graph.between(graph.commit[old], graph.commit[new]):
+        if graph.contains(graph.commit[old], graph.commit[new]):
             return True
     return False
 
@@ -1803,13 +1855,16 @@ def load_argocd(
     order = [name for name in (_UNCLASSIFIED, "dev", "staging") if (coverage["environment"] == name).any()]
     others = sorted(set(coverage["environment"]) - {*order, "production"})
     undated = collections.Counter(reason for history in told for reason in history.undated)
+    changes = _changes_table(rows, graph)
+    too_late = (changes["committed"] > changes["deployed"]).to_numpy()  # somebody's clock was wrong
+    undated.update({"a commit is dated after its deployment": _count(too_late)} if too_late.any() else {})
     return History(
         _argo_commits(rows, graph, branch),
         _sorted_table("deployments", [row for part in rows for row in part.deployments]),
         _sorted_table("rollbacks", [row for part in rows for row in part.rollbacks]),
         window,
         (*order[:1], *others, *order[1:], "production"),
-        _changes_table(rows, graph),
+        changes[~too_late],
         coverage.sort_values(["application", "environment", "argocd_name"], ignore_index=True),
         dict(undated),
         any(history.bad or history.failures for history in told) or any(history.changes for history in told),
@@ -2092,7 +2147,7 @@ METRICS: Dict[str, Metric] = {
         "Lead Time",
         " hours",
         "Mean time from a commit to the start of the production sync that applied it, over the "
-        "Synced production deployments.",
+        "Synced production deployments; a commit with a later time than its sync is left out.",
         Target("<", 24, "h"),
     ),
     "mttr_minutes": Metric(
@@ -2237,6 +2292,7 @@ def _lead_times(history: History, environment: np.ndarray) -> np.ndarray:
     start = _seconds(deployments["timestamp"])
     committed = _seconds(history.git_commits["timestamp"])
     shipped = np.flatnonzero((environment == production) & (commit >= 0) & _is(deployments["status"], SYNCED))
+    shipped = shipped[committed[commit[shipped]] <= start[shipped]]  # a real commit may bear a wrong time
     marks = [committed[commit[shipped]]]
     for stage in range(production):
         rows = np.flatnonzero((environment == stage) & (commit >= 0))[::-1]

@@ -194,6 +194,8 @@ def plain_metrics(history):
     for row in deployments:
         if row["environment"] != production or row["status"] != "Synced" or row["commit_sha"] not in committed:
             continue
+        if committed[row["commit_sha"]] > row["timestamp"]:
+            continue
         leads.append(hours(row["timestamp"] - committed[row["commit_sha"]]))
         before = committed[row["commit_sha"]]
         for name in history.environments:

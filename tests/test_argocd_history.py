@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import random
@@ -401,6 +402,44 @@ def test_an_unclassified_application_is_listed_and_is_not_production(load):
     assert measured(history)[FREQUENCY]["n"] == 0
     text = module.format_report(history, module.calculate_dora_metrics(history), None, None)
     assert "unclassified: 1" in text
+
+
+def test_a_commit_dated_after_its_deployment_has_no_lead_time_and_is_told(repository, load):
+    """Two clocks that are wrong: a little, and by thirty thousand years, which no timestamp holds."""
+    path = "apps/shop/a"
+    folder, sha = repository(
+        change("c1", "2026-01-05 08:00", {path: "1"}),
+        change("c2", "2026-01-05 23:00", {path: "2"}),
+        change("c3", 1 << 40, {path: "3"}),
+        change("c4", "2026-01-05 12:30", {path: "4"}),
+    )
+    history = load(application("shop-prod", releases(*(sha[f"c{n}"] for n in range(1, 5)))), repo=folder)
+    assert history.undated == {"a commit is dated after its deployment": 2}
+    assert (history.changes["committed"] <= history.changes["deployed"]).all()
+    assert measured(history)[LEAD]["n"] == 1
+    assert module.calculate_dora_metrics(history)["mean_lead_time"] > 0
+    check_history(history)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_lies_between_two_commits_is_found_by_rank_as_by_a_walk(seed, repository):
+    """Random histories with merges: the shortcut along the longest line agrees with the search."""
+    draw = random.Random(seed)
+    changes, names = [], []
+    for number in range(draw.randint(2, 25)):
+        parents = draw.sample(names, min(len(names), draw.choice([1, 1, 1, 2])))
+        files = {f"apps/{draw.choice('ab')}/{draw.randrange(2)}": str(number)}
+        names.append(f"c{number}")
+        changes.append(change(names[-1], 1767600000 + 600 * number, files, parents=parents or None))
+    folder, sha = repository(*changes)
+    paths = ["", "apps", "apps/a", "apps/b/1", "app"]
+    graph = module.GitGraph(folder, [(sha[name], path) for name in names for path in paths])
+    for old, new in itertools.product([sha[name] for name in names], repeat=2):
+        walked = graph.between(old, new)
+        assert graph.contains(old, new) == (not walked)
+        for path in paths:
+            wanted = [position for position in walked if graph.touches(position, path)]
+            assert sorted(graph.shipped(old, new, path)) == sorted(wanted)
 
 
 # ---- Failures
