@@ -2236,7 +2236,7 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
         "lead_time_hours_by_environment": dict(zip(history.environments, (_mean(part) for part in parts.T))),
         "success_rates": {
             name: _percent(good, of) if history.failures_observable else math.nan
-            for name, good, of in zip(history.environments, healthy, total)
+            for name, good, of in zip(history.environments, healthy.tolist(), total.tolist())
         },
         "overall_success_rate": _percent(len(deployments) - failed, len(deployments))
         if history.failures_observable
@@ -2271,7 +2271,7 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _percent(part: int, whole: int) -> float:
+def _percent(part: float, whole: float) -> float:
     return float(100 * part / whole) if whole else math.nan
 
 
