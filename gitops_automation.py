@@ -3864,30 +3864,35 @@ def parse_change(text: str, scenario: Scenario) -> Scenario:
         if place.strip() not in _knob_names(scenario) or not value.strip():
             known = ", ".join(_knob_names(scenario))
             raise GitOpsError(f"unknown change {_quote(change)}; give KNOB=VALUE with a knob of {known}")
-        new = _knob_value(place.strip(), value.strip(), getattr(_owner(scenario, owner), knob))
+        new = _knob_value(place.strip(), value.strip(), getattr(_parts(scenario)[owner], knob))
         scenario = with_knob(scenario, owner, **{knob: new})
     return scenario
 
 
-def _owner(scenario: Scenario, name: str) -> Any:
-    """The part of a scenario that has the knobs of `team`, `rollback` or an environment."""
-    parts = {"team": scenario.team, "rollback": scenario.rollback}
-    return parts.get(name) or next(environment for environment in scenario.environments if environment.name == name)
+def _parts(scenario: Scenario) -> Dict[str, Any]:
+    """The parts of a scenario by the name that changes give them: `team`, `rollback` and the environments, of
+    which one that is itself called `team` is `environments.team`."""
+    parts: Dict[str, Any] = {"team": scenario.team, "rollback": scenario.rollback}
+    own = set(parts)
+    for environment in scenario.environments:
+        parts[f"environments.{environment.name}" if environment.name in own else environment.name] = environment
+    return parts
 
 
 def with_knob(scenario: Scenario, owner: str, **knobs: Any) -> Scenario:
-    """A copy with other knobs of `team`, `rollback` or an environment."""
+    """A copy with other knobs of one of its parts (see `_parts`)."""
     if owner == "team":
         return scenario.with_team(**knobs)
-    return scenario.with_rollback(**knobs) if owner == "rollback" else scenario.with_environment(owner, **knobs)
+    if owner == "rollback":
+        return scenario.with_rollback(**knobs)
+    return scenario.with_environment(_parts(scenario)[owner].name, **knobs)
 
 
 def _knob_names(scenario: Scenario) -> List[str]:
-    owners = {"team": Team, "rollback": RollbackPolicy, **{e.name: Environment for e in scenario.environments}}
     return [
         f"{owner}.{knob.name}"
-        for owner, kind in owners.items()
-        for knob in dataclasses.fields(kind)
+        for owner, part in _parts(scenario).items()
+        for knob in dataclasses.fields(part)
         if knob.name != "name" and knob.default_factory is dataclasses.MISSING
     ]
 
@@ -3945,39 +3950,41 @@ class Advice(NamedTuple):
 
 
 def _knobs(scenario: Scenario) -> List[Knob]:
-    knobs = [knob for environment in scenario.environments for knob in _environment_knobs(environment)]
+    parts = _parts(scenario).items()
+    knobs = [knob for owner, part in parts if isinstance(part, Environment) for knob in _environment_knobs(owner, part)]
     return knobs + [
         _scaled("rollback", "duration_min", ("mttr_minutes",), "Shorten rollbacks from {} to {} minutes"),
         _scaled("rollback", "success_rate", ("mttr_minutes",), "Raise the rollback success rate from {} to {}"),
     ]
 
 
-def _environment_knobs(environment: Environment) -> List[Knob]:
-    name, speed = environment.name, ("mean_lead_time", "deployment_frequency")
+def _environment_knobs(owner: str, environment: Environment) -> List[Knob]:
+    name = environment.name.replace("{", "{{").replace("}", "}}")  # it becomes part of a format
+    speed = ("mean_lead_time", "deployment_frequency")
     knobs = [
         _scaled(
-            name,
+            owner,
             "success_rate",
             ("change_failure_rate", "deployment_frequency"),
             f"Raise the {name} success rate from {{}} to {{}}",
         )
     ]
     if environment.wait_hours[-1] > 0:
-        knobs.append(_scaled(name, "wait_hours", speed, f"Cut the {name} wait from {{}} to {{}} h"))
+        knobs.append(_scaled(owner, "wait_hours", speed, f"Cut the {name} wait from {{}} to {{}} h"))
     if environment.release_every_hours > 0:
         knobs.append(
-            _scaled(name, "release_every_hours", speed, f"Release to {name} every {{1}} h instead of every {{0}} h")
+            _scaled(owner, "release_every_hours", speed, f"Release to {name} every {{1}} h instead of every {{0}} h")
         )
     if environment.approval_rate < 1:
-        knobs.append(_scaled(name, "approval_rate", speed, f"Approve {{1}} of the {name} releases instead of {{0}}"))
+        knobs.append(_scaled(owner, "approval_rate", speed, f"Approve {{1}} of the {name} releases instead of {{0}}"))
     if environment.promotion == "soak":
-        knobs.append(_scaled(name, "promotion", speed, f"Promote to {name} with policy {{1}} instead of {{0}}"))
+        knobs.append(_scaled(owner, "promotion", speed, f"Promote to {name} with policy {{1}} instead of {{0}}"))
     return knobs
 
 
 def _scaled(owner: str, knob: str, metrics: Tuple[str, ...], words: str) -> Knob:
     def value(scenario: Scenario) -> Any:
-        return getattr(_owner(scenario, owner), knob)
+        return getattr(_parts(scenario)[owner], knob)
 
     def turn(scenario: Scenario, factor: float) -> Scenario:
         return with_knob(scenario, owner, **{knob: _turned(knob, value(scenario), factor)})
@@ -4355,9 +4362,10 @@ def observed_range(values: np.ndarray, most: int = 101) -> Range:
 class _Passages(NamedTuple):
     """How releases came to an environment."""
 
-    waits: np.ndarray  # hours that those which came had waited
+    start: np.ndarray  # seconds since 1970 at which those which came did so
+    waits: np.ndarray  # hours that they had waited
     censored: np.ndarray  # hours that the others had waited when a newer one overtook them, or at the end
-    overtaking: int  # how many came after a newer one
+    overtaking: int  # how many came after a newer one or with it
 
 
 def _fit_environment(
@@ -4372,14 +4380,44 @@ def _fit_environment(
     if before >= 0 and len(passages.waits) < len(rows) / 2:
         gate, how = _own_way(history, number, before, upstream, default)
     elif len(passages.waits):
-        gate = dict(
-            wait_hours=survival_range(passages.waits, passages.censored), promotion=_policy(passages), approval_rate=1.0
-        )
-        how = f"wait from {len(passages.waits)} promotions and {len(passages.censored)} releases that did not come"
+        gate, how = _gate(passages)
     else:
         gate, how = dict(wait_hours=(0.0, 0.0)), "wait 0: releases are counted from here, as no commits are known"
-    fitted = dataclasses.replace(default, **knobs, **gate, release_every_hours=0.0)  # type: ignore[arg-type]
+    fitted = dataclasses.replace(default, **{"release_every_hours": 0.0, **knobs, **gate})
     return fitted, f"{name}: {success} from {len(rows)} deployments; {how}; promotion {fitted.promotion}"
+
+
+def _gate(passages: _Passages) -> Tuple[Dict[str, Any], str]:
+    """The wait and the promotion of an environment to which the releases of the one before come."""
+    waits, censored, every = passages.waits, passages.censored, _train(passages)
+    gate: Dict[str, Any] = dict(promotion=_policy(passages), approval_rate=1.0, release_every_hours=every)
+    gate["wait_hours"] = boarding_range(waits, censored, every) if every else survival_range(waits, censored)
+    train = f"train every {every:g} h, " if every else ""
+    return gate, f"{train}wait from {len(waits)} promotions and {len(censored)} releases that did not come"
+
+
+def _train(passages: _Passages) -> float:
+    """The hours between the departures of a release train; 0 where the releases come at any time. Departures are
+    counted from a Monday, so what divides all of them is the time between two; three tell it from chance."""
+    departures = np.unique(passages.start) - _MONDAY
+    every = int(np.gcd.reduce(departures)) if len(departures) > 2 else 0
+    return every / 3600 if every >= 3600 else 0.0
+
+
+def boarding_range(waits: np.ndarray, censored: np.ndarray, every: float, points: int = 101) -> Range:
+    """The quantiles of the wait before a train, of which one knows only that it was over between two departures,
+    or not before the last that left: the distribution that makes this most likely (B. W. Turnbull, JRSS B 38, 1976)."""
+    least = np.concatenate([waits, censored]) - every
+    most = np.concatenate([waits, np.full(len(censored), np.inf)])
+    some = slice(None, None, 1 + len(least) // 5000)
+    hours = np.linspace(0, waits.max(), 2 * points)
+    possible = (hours > least[some, None]) & (hours <= most[some, None])
+    possible = possible[possible.any(axis=1)]
+    chance = np.full(len(hours), 1 / len(hours))
+    for _ in range(300):
+        weight = possible * chance
+        chance = (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
+    return tuple(np.interp(np.linspace(0, 1, points), np.cumsum(chance), hours).tolist())
 
 
 def _policy(passages: _Passages) -> str:
@@ -4420,14 +4458,15 @@ def _passages(history: History, number: int, before: int) -> _Passages:
     releases = _commits_to(history, number) if before < 0 else _healthy(history, before)
     releases = releases.merge(here.rename(columns={"time": "start"}), how="left", on=keys)
     application = pd.factorize(releases["application"])[0]
-    order = np.lexsort((releases["time"], application))
+    commit = pd.Index(history.git_commits["sha"]).get_indexer(releases["commit"])  # tells which release is newer
+    order = np.lexsort((releases["time"], commit, application))
     arrival = releases["time"].to_numpy(np.int64)[order]
     start = releases["start"].fillna(_NEVER).to_numpy(np.int64)[order]
     overtaken = _earliest_of_newer(start, application[order])
     went, limit = start < _NEVER, np.minimum(overtaken, end)
     left = ~went & (limit > arrival)
     waits = np.maximum(start - arrival, 0)[went] / 3600
-    return _Passages(waits, (limit - arrival)[left] / 3600, _count(went & (start > overtaken)))
+    return _Passages(start[went], waits, (limit - arrival)[left] / 3600, _count(went & (start >= overtaken)))
 
 
 def _releases_of(deployments: pd.DataFrame, done: bool) -> pd.DataFrame:

@@ -254,7 +254,7 @@ def middle(values):
 # ---- Scenarios ------------------------------------------------------------------------------------
 
 _words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
-names = st.lists(_words, min_size=1, max_size=3).map(" ".join)
+names = st.sampled_from(["team", "rollback", "a{b}"]) | st.lists(_words, min_size=1, max_size=3).map(" ".join)
 rates = st.sampled_from([0, 1, 0.5]) | st.floats(0, 1)
 
 

@@ -21,6 +21,7 @@ from gitops_automation import (
     FORECAST_METRICS,
     LEVELS,
     PRESETS,
+    Environment,
     GitOpsAutomation,
     GitOpsError,
     Noise,
@@ -251,7 +252,7 @@ def test_soak_ships_as_often_as_its_closed_form_says(rate):
     """With commits at random times around the clock, `rate` a day, a release stays the newest for 24 h with
     probability exp(-rate): so `rate` * exp(-rate) a day ship."""
     scenario = Scenario(
-        environments=(gitops.Environment("live", 1, (24, 24), (0, 0), "soak"),), rollback=gitops.RollbackPolicy()
+        environments=(Environment("live", 1, (24, 24), (0, 0), "soak"),), rollback=gitops.RollbackPolicy()
     ).with_team(
         applications={"shop": 1},
         commits_per_day=rate,
@@ -336,6 +337,28 @@ def test_an_unknown_knob_is_told_the_knobs_there_are():
         parse_change("production.wait=3", Scenario())
     for knob in ("team.commits_per_day", "rollback.success_rate", "dev.promotion", "production.wait_hours"):
         assert knob in str(caught.value)
+
+
+ODD = Scenario(
+    environments=(Environment("team", 0.7), Environment("a{b}", 0.8, (20, 40)), Environment("rollback", 0.8))
+)
+
+
+def test_an_environment_that_is_called_as_another_part_can_be_changed_too():
+    changed = parse_change("environments.team.success_rate=0.9,rollback.success_rate=1,a{b}.success_rate=0.6", ODD)
+    assert [environment.success_rate for environment in changed.environments] == [0.9, 0.6, 0.8]
+    assert changed.rollback.success_rate == 1
+    assert changed.team == ODD.team
+
+
+def test_recommendations_are_tried_whatever_the_environments_are_called(capsys):
+    run = GitOpsAutomation(ODD, seed=3, end=END)
+    silent(lambda: (run.simulate_git_activity(), run.simulate_deployments(), run.simulate_rollbacks()))
+    silent(run.calculate_dora_metrics)
+    run.generate_report()
+    advice = capsys.readouterr().out.partition("Recommendations:")[2]
+    assert "the a{b} wait" in advice
+    assert "the team success rate" in advice or "the a{b} success rate" in advice
 
 
 def test_an_unknown_preset_is_told_the_presets_there_are():
@@ -483,11 +506,17 @@ FITTED = {
     "default": Scenario(),
     "each": EACH,
     "elite": PRESETS["elite"],
+    "traditional": PRESETS["traditional"],
+    "a train for each": PRESETS["traditional"]
+    .with_environment("dev", promotion="each")
+    .with_environment("production", promotion="each"),
+    "a short train": Scenario().with_environment("production", release_every_hours=6, wait_hours=(1, 3)),
+    "a soak": SOME["soak"],
     "a gate": SOME["gate"],
     "a sprint": Scenario().with_team(sprint_ramp=1, dispersion=6),
     "a crowd": Scenario().with_team(commits_per_day=30).with_environment("dev", success_rate=0.7),
     "other names": Scenario(
-        environments=(gitops.Environment("qa", 0.8, (1, 5)), gitops.Environment("live", 0.9, (2, 30), (60, 900)))
+        environments=(Environment("qa", 0.8, (1, 5)), Environment("live", 0.9, (2, 30), (60, 900)))
     ),
 }
 
@@ -540,6 +569,24 @@ def test_waits_that_were_cut_short_lengthen_the_curve_by_kaplan_and_meier():
     waits = survival_range(np.array([1.0, 3.0]), np.array([2.0]), points=4)
     assert waits == pytest.approx((1, 1, 2, 3))  # at 2/3 half way from (1/3, 1) to (1, 3)
     assert survival_range(np.array([1.0, 2.0]), np.empty(0), points=3) == pytest.approx((1, 1, 2))
+
+
+def test_waits_before_a_train_are_told_apart_from_the_waiting_for_it():
+    """Of what waited 2 to 5 hours for a train every 6 only the departures are seen, and of a part not even those."""
+    draw = np.random.default_rng(4)
+    ready, patience = draw.uniform(2, 5, 4000), draw.uniform(0, 30, 4000)
+    arrival = draw.uniform(0, 24, 4000)
+    seen = np.ceil((arrival + ready) / 6) * 6 - arrival
+    gone = np.ceil((arrival + patience) / 6) * 6 - arrival  # overtaken by a release of that train
+    found = gitops.boarding_range(seen[seen < gone], gone[seen >= gone], 6)
+    assert np.allclose(np.percentile(found, [5, 50, 95]), [2.15, 3.5, 4.85], atol=0.4)
+
+
+def test_departures_that_share_no_hour_are_no_train():
+    history, _ = simulated(PRESETS["traditional"], 1, MONTH)
+    assert [e.release_every_hours for e in Scenario.from_history(history).environments] == [24, 0, 168]
+    history, _ = simulated(Scenario(), 1, MONTH)
+    assert [e.release_every_hours for e in Scenario.from_history(history).environments] == [0, 0, 0]
 
 
 def test_a_share_that_never_came_never_comes():
