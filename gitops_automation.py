@@ -3237,7 +3237,11 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     day = (_seconds(history.deployments["timestamp"]) - int(history.window.start.timestamp())) // _DAY
     for number, (name, colour) in enumerate(zip(history.environments, _environment_colours(history.environments))):
         counts = np.bincount(day[environment == number], minlength=len(days))
-        ax.plot(dates, counts, ".", color=colour, alpha=0.35, markersize=max(2.0, 8 - len(days) / 40), label="_daily")
+        beside = (number - (len(history.environments) - 1) / 2) * 0.6 / len(history.environments)  # none hides another
+        size = max(2.0, 8 - len(days) / 40)
+        ax.plot(
+            dates + beside, counts, ".", color=colour, alpha=0.5, markersize=size, markeredgewidth=0, label="_daily"
+        )
         ax.plot(*_smooth(dates, counts), color=colour, linewidth=2.2, label=_label(name))
     _shade_weekends(ax, history.window, dates)
     ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))

@@ -406,6 +406,12 @@ def dots_of(ax):
     return [line for line in ax.lines if line.get_linestyle() in ("None", "none", "", " ")]
 
 
+def days_of(dots):
+    """The days that dots stand for: each environment's lie beside those of the others, within their day."""
+    assert np.abs(dots.get_xdata() - np.rint(dots.get_xdata())).max() < 0.31
+    return np.rint(dots.get_xdata())
+
+
 def lines_of(ax):
     return [line for line in ax.lines if line.get_linestyle() == "-"]
 
@@ -424,10 +430,16 @@ def test_the_daily_counts_are_drawn_as_dots(name):
     assert len(dots) == len(history.environments)
     for line, environment in zip(dots, history.environments):
         assert list(line.get_ydata()) == list(daily(history, environment))
-        assert list(np.diff(line.get_xdata())) == [1] * (history.window.days - 1)
+        assert list(np.diff(days_of(line))) == [1] * (history.window.days - 1)
         assert line.get_marker() not in ("None", "", None, ",")
         assert line.get_markersize() >= 2
         assert line.get_alpha() is None or line.get_alpha() >= 0.3
+
+
+def test_no_dot_hides_that_of_another_environment():
+    history, _ = run("default")
+    places = [place for line in dots_of(panel(plot_deployments_over_time)) for place in line.get_xdata()]
+    assert len(np.unique(places)) == history.window.days * len(history.environments)
 
 
 def test_a_dot_of_each_count_lies_within_the_axes():
@@ -449,15 +461,15 @@ def test_no_line_is_below_zero_nor_beyond_the_data_nor_outside_the_days(name):
         x, y = line.get_data()
         assert min(y) >= max(0, min(counts.get_ydata()))
         assert max(y) <= max(counts.get_ydata())
-        assert min(x) >= min(counts.get_xdata())
-        assert max(x) <= max(counts.get_xdata())
+        assert min(x) >= min(days_of(counts))
+        assert max(x) <= max(days_of(counts))
         assert len(x) > history.window.days  # smooth, not a polygon through the days
 
 
 def test_a_line_follows_its_counts():
     ax = panel(plot_deployments_over_time)
     for line, dots in zip(lines_of(ax), dots_of(ax)):
-        smooth = np.interp(dots.get_xdata(), *line.get_data())
+        smooth = np.interp(days_of(dots), *line.get_data())
         assert np.corrcoef(smooth, dots.get_ydata())[0, 1] > 0.6
         assert np.mean(smooth) == pytest.approx(np.mean(dots.get_ydata()), rel=0.1)
 
@@ -507,7 +519,7 @@ def test_weekends_and_no_other_days_are_shaded(days_before):
     window = Window.before(END - pd.Timedelta(days=days_before), 10)
     history, _ = simulated(Scenario(), 7, window)
     ax = plot_deployments_over_time(history, axes())
-    for day, x in enumerate(dots_of(ax)[0].get_xdata()):
+    for day, x in enumerate(days_of(dots_of(ax)[0])):
         weekend = (window.start + pd.Timedelta(days=day)).day_name() in ("Saturday", "Sunday")
         for hour in (-0.4, 0, 0.4):
             assert is_shaded(ax, x + hour) == weekend
@@ -517,7 +529,7 @@ def test_weekends_and_no_other_days_are_shaded(days_before):
 def test_weekends_are_shaded_in_short_and_in_long_windows(name):
     history, _ = run(name)
     ax = panel(plot_deployments_over_time, name)
-    x = dots_of(ax)[0].get_xdata()
+    x = days_of(dots_of(ax)[0])
     for day in range(0, history.window.days, max(1, history.window.days // 20)):
         assert is_shaded(ax, x[day]) == ((history.window.start + pd.Timedelta(days=day)).weekday() >= 5)
 
@@ -526,7 +538,7 @@ def test_weekends_are_shaded_in_short_and_in_long_windows(name):
 def test_a_date_below_the_axis_is_the_date_of_its_place(name):
     history, _ = run(name)
     ax = page(name).figure.axes[0]
-    first = pd.Timestamp(mdates.num2date(dots_of(ax)[0].get_xdata()[0])).floor("D")
+    first = pd.Timestamp(mdates.num2date(days_of(dots_of(ax)[0])[0])).floor("D")
     assert first == history.window.start
     ticks = page(name).ticks(ax.xaxis)
     assert ticks
