@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import called
 
 import gitops_automation as module
 from gitops_automation import Scenario, calculate_maturity
@@ -51,18 +52,6 @@ def program(*arguments, **variables):
     with start(*arguments, env=environment(**variables)) as process:
         out, err = process.communicate(timeout=60)
     return process.returncode, out, err
-
-
-def called(capsys, *arguments):
-    """(Status, standard output, standard error) of the program in this process."""
-    capsys.readouterr()
-    status = 0
-    try:
-        module.main([str(argument) for argument in arguments])
-    except SystemExit as left:
-        status = left.code or 0
-    out, err = capsys.readouterr()
-    return status, out, err
 
 
 def files(folder="."):
