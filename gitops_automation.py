@@ -40,6 +40,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime as dt
+import difflib
 import functools
 import gc
 import hashlib
@@ -181,6 +182,11 @@ class Window(NamedTuple):
     def days(self) -> int:
         return (self.end - self.start).days
 
+    @property
+    def last(self) -> pd.Timestamp:
+        """The last day that is in it."""
+        return self.end - pd.Timedelta(days=1)
+
     @classmethod
     def before(cls, end: pd.Timestamp, days: int) -> Window:
         """The `days` whole days before `end`; GitOpsError if `days` is no positive whole number."""
@@ -195,7 +201,8 @@ class History(NamedTuple):
     """What happened: the three tables, the window they cover and the environments in promotion order.
 
     The rest is known of real deployments alone. `changes`: a row is a commit in the first deployment
-    to an environment that contains it (application, environment, commit_sha, committed, deployed).
+    to an environment that contains it (application, environment, commit_sha, committed, deployed); `deployed`
+    is missing where production has it not yet, but another environment has.
     `coverage`: a row is an Argo CD application and what its history really covers (application,
     environment, rule, from, to, truncated, syncs, deployments, argocd_name). `undated`: how many
     revisions could not be dated, by reason. `failures_observable`: whether failures could have been seen.
@@ -877,7 +884,7 @@ def read_git_log(
     inside = (fields.seconds >= window.start.timestamp()) & (fields.seconds < window.end.timestamp())
     if not inside.any():
         raise GitOpsError(
-            f"no commit in {_one_line(repo)} from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}; "
+            f"no commit in {_one_line(repo)} from {window.start:%Y-%m-%d} to {window.last:%Y-%m-%d}; "
             "choose more --days or another --end"
         )
     order = np.flatnonzero(inside)[np.argsort(fields.seconds[inside], kind="stable")]
@@ -1741,14 +1748,26 @@ def _releases(syncs: Iterable[ArgoEntry]) -> List[ArgoEntry]:
 def _dated(releases: Sequence[ArgoEntry], graph: Optional[GitGraph]) -> Tuple[List[Tuple[int, int]], List[str]]:
     """(The commits that each release is the first to contain, why the others could not be told)."""
     first: Dict[int, int] = {}
-    pairs = zip(releases, releases[1:])
-    undated = [reason for old, new in pairs for reason in [_undatable(new, graph) or _undatable(old, graph)] if reason]
+    undated = []
     for number, (old, new) in enumerate(zip(releases, releases[1:]), start=1):
-        for (before, _, _), (after, path, _) in zip(old.sources, new.sources):
-            if graph is not None and before in graph.commit and after in graph.commit:
-                for position in graph.shipped(graph.commit[before], graph.commit[after], path):
-                    first.setdefault(position, number)
+        reason = _undatable(new, graph) or _undatable(old, graph)
+        found = _commits_between(old, new, new, graph)
+        moved = _commit_of(old, graph) != _commit_of(new, graph) and not _is_ancestor(new, old, graph)
+        if moved and not found and not reason:
+            reason = "none touches the source path"
+        undated += [reason] if reason else []
+        for position in found:
+            first.setdefault(position, number)
     return sorted(first.items(), key=lambda pair: (pair[1], pair[0])), undated
+
+
+def _commits_between(old: ArgoEntry, new: ArgoEntry, where: ArgoEntry, graph: Optional[GitGraph]) -> List[int]:
+    """Positions of the commits that a release contains and an older one does not, at the source paths of `where`."""
+    found: List[int] = []
+    for (before, _, _), (after, _, _), (_, path, _) in zip(old.sources, new.sources, where.sources):
+        if graph is not None and before in graph.commit and after in graph.commit:
+            found += graph.shipped(graph.commit[before], graph.commit[after], path)
+    return found
 
 
 def _undatable(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
@@ -1855,7 +1874,7 @@ def load_argocd(
     order = [name for name in (_UNCLASSIFIED, "dev", "staging") if (coverage["environment"] == name).any()]
     others = sorted(set(coverage["environment"]) - {*order, "production"})
     undated = collections.Counter(reason for history in told for reason in history.undated)
-    changes = _changes_table(rows, graph)
+    changes = _changes_table([*(row for part in rows for row in part.changes), *_waiting(names, told, graph)], graph)
     too_late = (changes["committed"] > changes["deployed"]).to_numpy()  # somebody's clock was wrong
     undated.update({"a commit is dated after its deployment": _count(too_late)} if too_late.any() else {})
     return History(
@@ -1871,10 +1890,13 @@ def load_argocd(
     )
 
 
+_Change = Tuple[str, str, int, Optional[int]]  # application, environment, commit in the log, when it was deployed
+
+
 class _Rows(NamedTuple):
     deployments: List[Tuple[Any, ...]]
     rollbacks: List[Tuple[Any, ...]]
-    changes: List[Tuple[str, str, int, int]]  # application, environment, commit in the log, deployed
+    changes: List[_Change]
     commits: Dict[int, str]
     coverage: Dict[str, Any]
 
@@ -1911,7 +1933,7 @@ def _rows_of(
         (bad.end, name, environment, _commit_of(bad, graph), _commit_of(good, graph), reason, minutes, success)
         for bad, good, reason, minutes, success in _rollbacks_of(history)
     ]
-    changes = [(name, environment, position, history.releases[number].end) for position, number in history.changes]
+    changes: List[_Change] = [(name, environment, at, history.releases[first].end) for at, first in history.changes]
     known = {position: name for position, _ in history.changes}
     return _Rows(deployments, rollbacks, changes, known, _coverage_of(application, names, history, deployments))
 
@@ -1994,10 +2016,25 @@ def _argo_commits(rows: Sequence[_Rows], graph: Optional[GitGraph], branch: str)
     return graph.commits_table(positions, branch)
 
 
-def _changes_table(rows: Sequence[_Rows], graph: Optional[GitGraph]) -> pd.DataFrame:
-    changes = [change for part in rows for change in part.changes]
+def _waiting(
+    names: Sequence[Tuple[str, str, str]], told: Sequence[Deployed], graph: Optional[GitGraph]
+) -> Iterator[_Change]:
+    """The changes that production has not had yet: another environment of the application has, or a sync failed."""
+    newest: Dict[str, List[ArgoEntry]] = collections.defaultdict(list)
+    for (environment, _, name), history in zip(names, told):
+        if environment != _UNCLASSIFIED:
+            newest[name] += [*history.releases[-1:], *history.failures]
+    for (environment, _, name), history in zip(names, told):
+        if environment == "production" and history.releases:
+            last, had = history.releases[-1], {commit for commit, _ in history.changes}
+            found = {commit for entry in newest[name] for commit in _commits_between(last, entry, last, graph)}
+            yield from ((name, environment, commit, None) for commit in sorted(found - had))
+
+
+def _changes_table(changes: Sequence[_Change], graph: Optional[GitGraph]) -> pd.DataFrame:
     name, environment, position, done = zip(*changes) if changes else ((), (), (), ())
     committed = [graph.committed(commit) for commit in position] if graph is not None else []
+    deployed = np.array([-1 if end is None else end for end in done], np.int64)
     return pd.DataFrame(
         {
             "application": pd.Series(name, dtype=object),
@@ -2006,7 +2043,7 @@ def _changes_table(rows: Sequence[_Rows], graph: Optional[GitGraph]) -> pd.DataF
                 [graph.log.sha[commit] for commit in position] if graph is not None else [], dtype=object
             ),
             "committed": _utc(np.array(committed, np.int64)),
-            "deployed": _utc(np.array(done, np.int64)),
+            "deployed": _utc(deployed).where(deployed >= 0),
         }
     )
 
@@ -2349,8 +2386,9 @@ PRODUCTION_METRICS: Dict[str, ProductionMetric] = {
     "change_lead_time_hours": ProductionMetric(
         "Change lead time",
         "h",
-        "Median, over every change, of the time from its commit to the end of the first "
-        "successful production deployment that contains it; changes that shipped with a newer release included.",
+        "Median, over every change, of the time from its commit to the end of the first Synced "
+        "production deployment that contains it; changes that shipped with a newer release, and in one that turned "
+        "out bad later, included.",
     ),
     "deployment_frequency_per_day": ProductionMetric(
         "Deployment frequency", "/day", "Deployments to production, failed ones included, over the days covered."
@@ -2477,6 +2515,7 @@ def _shipped_changes(
     if history.changes is not None:
         changes = history.changes[history.changes["environment"] == history.production]
         hours = (_seconds(changes["deployed"]) - _seconds(changes["committed"])) / 3600
+        hours[changes["deployed"].isna().to_numpy()] = np.nan
         return pd.Index(names, dtype=object).get_indexer(changes["application"]), hours
     application = _codes(history.git_commits["application"], names).astype(np.int64)
     commit = _codes(deployments["commit_sha"], history.git_commits["sha"])
@@ -2713,12 +2752,12 @@ def format_report(
 ) -> str:
     """The console report. `flow` is that of a simulation; without it or the `seed` their lines are left
     out. `advice` takes the place of the recommendations that follow from the metrics alone."""
-    start, last = history.window.start, history.window.end - pd.Timedelta(days=1)
+    window = history.window
     lines = [
         _DOUBLE_LINE,
         "🔄 GITOPS WORKFLOW AUTOMATION REPORT",
         _DOUBLE_LINE,
-        _row("Window (UTC):", f"{start:%Y-%m-%d} to {last:%Y-%m-%d} ({history.window.days} days)"),
+        _row("Window (UTC):", f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({window.days} days)"),
     ]
     if seed is not None and history.coverage is None:
         lines.append(_row("Seed:", f"{seed} (the same seed, window and scenario give the same run)"))
@@ -3030,7 +3069,7 @@ def _frequency_cause(metrics: Mapping[str, Any]) -> str:
 def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
     if math.isnan(metrics["mean_lead_time"]):
         if metrics["production_deployment_frequency"]:
-            return "no commit of the production deployments is known: name the repository with --repo"
+            return "no commit of the production deployments is known: --repo takes a clone that has them"
         return "no change reached production in the window: measure more days"
     name, hours = max(metrics["lead_time_hours_by_environment"].items(), key=lambda part: part[1])
     share = _show(_percent(hours, metrics["mean_lead_time"]), "%", 0)
@@ -3043,7 +3082,7 @@ def _failure_cause(metrics: Mapping[str, Any]) -> str:
         return _NOTHING_DEPLOYED
     worst = min(rates, key=lambda name: rates[name])
     reason = next(iter(metrics["failure_reasons_by_environment"][worst]), "no reason given")
-    return f"{worst} fails most ({_show(100 - rates[worst], '%', 1)}), mainly with {reason}"
+    return f"{worst} fails most ({_show(100 - rates[worst], '%', 1)}), most often: {reason}"
 
 
 def _recovery_cause(metrics: Mapping[str, Any]) -> str:
@@ -3051,7 +3090,7 @@ def _recovery_cause(metrics: Mapping[str, Any]) -> str:
         return _NOTHING_DEPLOYED
     if not metrics["successful_rollbacks"]:
         return f"no rollback of {metrics['failed_deployments']} failures succeeded: keep an earlier good release ready"
-    return f"{metrics['successful_rollbacks']} rollbacks took that long on average: automate them"
+    return f"the mean of the rollbacks that succeeded ({metrics['successful_rollbacks']}): automate them"
 
 
 def format_summary(history: History, metrics: Mapping[str, Any]) -> str:
@@ -3866,11 +3905,16 @@ def parse_change(text: str, scenario: Scenario) -> Scenario:
         place, _, value = change.partition("=")
         owner, _, knob = place.strip().rpartition(".")
         if place.strip() not in _knob_names(scenario) or not value.strip():
-            known = ", ".join(_knob_names(scenario))
-            raise GitOpsError(f"unknown change {_quote(change)}; give KNOB=VALUE with a knob of {known}")
+            raise GitOpsError(_unknown_change(change, place.strip(), _knob_names(scenario)))
         new = _knob_value(place.strip(), value.strip(), getattr(_parts(scenario)[owner], knob))
         scenario = with_knob(scenario, owner, **{knob: new})
     return scenario
+
+
+def _unknown_change(change: str, place: str, known: Sequence[str]) -> str:
+    alike = [name for name in difflib.get_close_matches(place, known, 1) if name != place]
+    hint = f"did you mean {alike[0]}? The knobs are" if alike else "give KNOB=VALUE with a knob of"
+    return f"unknown change {_quote(change)}; {hint} {', '.join(known)}"
 
 
 def _parts(scenario: Scenario) -> Dict[str, Any]:
@@ -4039,7 +4083,7 @@ class Trial(NamedTuple):
 
 def try_changes(scenario: Scenario, missed: Sequence[str], trial: Trial) -> Dict[str, Optional[Advice]]:
     """For each missed benchmark the smallest change of one knob, else of two, that meets it in 90 % of the
-    simulated months; None where no such change is known."""
+    simulated months in which it has a value; None where no such change is known."""
     found: Dict[str, Optional[Advice]] = {}
     for metric in missed:
         knobs = [knob for knob in _knobs(scenario) if metric in knob.metrics]
@@ -4054,6 +4098,22 @@ def try_changes(scenario: Scenario, missed: Sequence[str], trial: Trial) -> Dict
     return found
 
 
+def _odds(months: Mapping[str, np.ndarray], metric: str) -> Tuple[int, int]:
+    """(In how many of the months that have a value it meets the target, how many these are)."""
+    known = ~np.isnan(months[metric])
+    return _count(elite_criteria(months)[metric] & known), _count(known)
+
+
+def _enough(months: Mapping[str, np.ndarray], metric: str) -> bool:
+    """Whether so many months have a value that odds can be told."""
+    return _odds(months, metric)[1] >= min(10, len(months[metric]))
+
+
+def _likely(months: Mapping[str, np.ndarray], metric: str) -> bool:
+    met, known = _odds(months, metric)
+    return _enough(months, metric) and met >= _ODDS * known
+
+
 def _smallest_change(scenario: Scenario, metric: str, knobs: Sequence[Knob], trial: Trial) -> Optional[Advice]:
     """The largest factor on a grid that meets the target, found by halving: a larger change helps more."""
 
@@ -4062,7 +4122,7 @@ def _smallest_change(scenario: Scenario, metric: str, knobs: Sequence[Knob], tri
         for knob in knobs:
             changed = knob.turn(changed, step / _STEPS)
         months = trial.months(changed)
-        if elite_criteria(months)[metric].mean() < _ODDS:
+        if not _likely(months, metric):
             return None
         return Advice(
             " and ".join(_lower(knob.say(scenario, changed), number) for number, knob in enumerate(knobs)),
@@ -4091,18 +4151,28 @@ def tried_recommendations(scenario: Scenario, metrics: Mapping[str, Any], trial:
     if not measured:
         return recommendations(metrics)
     baseline = trial.months(scenario)
-    odds = {key: met.mean() for key, met in elite_criteria(baseline).items()}
-    tried = try_changes(scenario, [key for key in measured if odds[key] < _ODDS], trial)
+    unlikely = [key for key in measured if _enough(baseline, key) and not _likely(baseline, key)]
+    tried = try_changes(scenario, unlikely, trial)
     lines = []
     for key, line in zip(missed, recommendations(metrics)):
         lines.append(line)
         if key in tried:
             lines.append("  " + _tried(key, tried[key], baseline, trial.runs))
         elif key in measured:
-            lines.append(
-                f"  Nothing to change: as things are, {100 * odds[key]:.0f} of 100 simulated months meet the target"
-            )
+            lines.append("  " + _untried(key, baseline))
     return lines
+
+
+def _untried(metric: str, baseline: Mapping[str, np.ndarray]) -> str:
+    if _likely(baseline, metric):
+        return f"Nothing to change: as things are, the target is met in {_months_met(baseline, metric)}"
+    known, runs = _odds(baseline, metric)[1], len(baseline[metric])
+    return f"Nothing was tried: {known} of {runs} simulated months have a value; --runs N simulates more"
+
+
+def _months_met(months: Mapping[str, np.ndarray], metric: str) -> str:
+    met, known = _odds(months, metric)
+    return f"{met} of {known} simulated months" + (" that have a value" if known < len(months[metric]) else "")
 
 
 def _tried(metric: str, advice: Optional[Advice], baseline: Mapping[str, np.ndarray], runs: int) -> str:
@@ -4113,11 +4183,10 @@ def _tried(metric: str, advice: Optional[Advice], baseline: Mapping[str, np.ndar
         METRICS[metric].label if metric == "mttr_minutes" else METRICS[metric].label.lower(),
     )
     (before, _, _), (after, low, high) = _spread(baseline[metric]), _spread(advice.months[metric])
-    met = int(elite_criteria(advice.months)[metric].sum())
     elite = level_counts(advice.months)["ELITE PERFORMER"]
     return (
         f"{advice.say}: {label} {before:.1f} → {_show(float(after), unit, 1)} ({low:.1f}-{high:.1f} in 9 of 10), "
-        f"target met in {met} of {runs} months, ELITE in {elite}"
+        f"target met in {_months_met(advice.months, metric)}, ELITE in {elite} of {runs}"
     )
 
 
@@ -4366,8 +4435,7 @@ def observed_range(values: np.ndarray, most: int = 101) -> Range:
 class _Passages(NamedTuple):
     """How releases came to an environment."""
 
-    start: np.ndarray  # seconds since 1970 at which those which came did so
-    waits: np.ndarray  # hours that they had waited
+    waits: np.ndarray  # hours that those which came had waited
     censored: np.ndarray  # hours that the others had waited when a newer one overtook them, or at the end
     overtaking: int  # how many came after a newer one or with it
 
@@ -4384,26 +4452,26 @@ def _fit_environment(
     if before >= 0 and len(passages.waits) < len(rows) / 2:
         gate, how = _own_way(history, number, before, upstream, default)
     elif len(passages.waits):
-        gate, how = _gate(passages)
+        gate, how = _gate(passages, _train(rows))
     else:
         gate, how = dict(wait_hours=(0.0, 0.0)), "wait 0: releases are counted from here, as no commits are known"
     fitted = dataclasses.replace(default, **{"release_every_hours": 0.0, **knobs, **gate})
     return fitted, f"{name}: {success} from {len(rows)} deployments; {how}; promotion {fitted.promotion}"
 
 
-def _gate(passages: _Passages) -> Tuple[Dict[str, Any], str]:
+def _gate(passages: _Passages, every: float) -> Tuple[Dict[str, Any], str]:
     """The wait and the promotion of an environment to which the releases of the one before come."""
-    waits, censored, every = passages.waits, passages.censored, _train(passages)
+    waits, censored = passages.waits, passages.censored
     gate: Dict[str, Any] = dict(promotion=_policy(passages), approval_rate=1.0, release_every_hours=every)
     gate["wait_hours"] = boarding_range(waits, censored, every) if every else survival_range(waits, censored)
     train = f"train every {every:g} h, " if every else ""
     return gate, f"{train}wait from {len(waits)} promotions and {len(censored)} releases that did not come"
 
 
-def _train(passages: _Passages) -> float:
+def _train(deployments: pd.DataFrame) -> float:
     """The hours between the departures of a release train; 0 where the releases come at any time. Departures are
     counted from a Monday, so what divides all of them is the time between two; three tell it from chance."""
-    departures = np.unique(passages.start) - _MONDAY
+    departures = np.unique(_seconds(deployments["timestamp"])) - _MONDAY
     every = int(np.gcd.reduce(departures)) if len(departures) > 2 else 0
     return every / 3600 if every >= 3600 else 0.0
 
@@ -4470,7 +4538,7 @@ def _passages(history: History, number: int, before: int) -> _Passages:
     went, limit = start < _NEVER, np.minimum(overtaken, end)
     left = ~went & (limit > arrival)
     waits = np.maximum(start - arrival, 0)[went] / 3600
-    return _Passages(start[went], waits, (limit - arrival)[left] / 3600, _count(went & (start >= overtaken)))
+    return _Passages(waits, (limit - arrival)[left] / 3600, _count(went & (start >= overtaken)))
 
 
 def _releases_of(deployments: pd.DataFrame, done: bool) -> pd.DataFrame:
@@ -4561,8 +4629,9 @@ class GitOpsAutomation:
     Attributes (None until their step has run): `git_commits`, `deployments`, `rollbacks` (tables, see
     `COLUMNS`), `metrics` (dict, see `METRICS`); and `environments`, `applications`, `seed`, `window`.
 
-    Parameters: `seed` repeats a run (one is chosen, and shown, if left out). `end`: the date (UTC) before
-    which the window lies, today by default. `on_rollback` is called with a dict for each rollback.
+    Parameters: `scenario` has the knobs of the simulation. `seed` repeats a run (one is chosen, and shown, if
+    left out). `end`: the date (UTC) before which the window lies, today by default. `output_dir` is the folder
+    for files, made when first needed. `on_rollback` is called with a dict for each simulated rollback.
 
     >>> gitops = GitOpsAutomation(seed=7, end="2026-01-31")
     >>> commits = gitops.simulate_git_activity(days=30)
@@ -4620,7 +4689,7 @@ class GitOpsAutomation:
     def _need(self, step: str) -> Any:
         """The result of an earlier step; GitOpsError that says which to call."""
         if getattr(self, step) is None:
-            raise GitOpsError(f"there is no {step} yet: call {self._STEPS[step]} first")
+            raise GitOpsError(f"no {step} yet: call {self._STEPS[step]} first")
         return getattr(self, step)
 
     @property
@@ -4915,7 +4984,8 @@ The simulated days end yesterday (UTC) unless --end says otherwise. Exit status:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
-        raise GitOpsError(f"{_one_line(message, 500)}; -h lists the options")
+        dash = "; a value that begins with - needs =, as --option=-value" if "expected one argument" in message else ""
+        raise GitOpsError(f"{_one_line(message, 500)}{dash}; -h lists the options")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -4964,7 +5034,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-dashboard", action="store_true", help="draw no dashboard")
     add("--export", action="store_true", help="write the tables as CSV and the metrics as JSON too")
     add("--json", action="store_true", help="print one JSON object in the place of the report")
-    add("--quiet", action="store_true", help="print nothing but warnings and errors")
+    add("--quiet", action="store_true", help="print nothing but warnings and errors (and what --json prints)")
     add("--alert-webhook", metavar="URL", help="POST each rollback to this Slack or Mattermost style webhook")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
@@ -5072,7 +5142,7 @@ def _environment_rules(options: argparse.Namespace) -> EnvironmentRules:
     except (re.error, RecursionError, OverflowError) as error:
         raise GitOpsError(f"--environment-pattern is no regular expression: {_one_line(error)}") from None
     if groups < 1:
-        raise GitOpsError(f"--environment-pattern needs a group, such as -(dev|prod)$, not {_quote(pattern)}")
+        raise GitOpsError(f"--environment-pattern needs a group, as ='-(dev|prod)$', not {_quote(pattern)}")
     return EnvironmentRules(
         _name("--environment", options.environment) if options.environment is not None else None,
         options.environment_label,

@@ -808,6 +808,46 @@ def test_a_change_behind_a_revision_that_is_not_in_the_clone_is_dated_or_has_a_r
     assert len(history.changes) + sum(history.undated.values()) == 2
 
 
+def test_a_release_that_brings_nothing_to_the_source_path_has_a_reason_and_one_that_goes_back_has_none(
+    repository, load
+):
+    folder, c = repository(*line("1", "2"), change("other", "2026-01-05 09:30", {OTHER: "2"}))
+    history = load(one(releases(c["c0"], c["c1"], c["other"], c["c0"])), repo=folder)
+    assert history.undated == {"none touches the source path": 1}
+    text = module.format_report(history, module.calculate_dora_metrics(history))
+    assert "No commit for 1 releases: none touches the source path" in text
+
+
+def waiting(history):
+    """The commits that production has not had yet."""
+    return sorted(history.changes.loc[history.changes["deployed"].isna(), "commit_sha"])
+
+
+def test_what_another_environment_has_and_production_has_not_waits_to_be_shipped(repository, load):
+    """Of five commits dev has had all, one elsewhere left out; production is at the second."""
+    folder, c = repository(*line("1", "2", "3", "4", "5"), change("other", "2026-01-05 09:55", {OTHER: "2"}))
+    dev = application("shop-dev", releases(c["c0"], c["c2"], c["other"]), created="2026-01-01 00:00")
+    history = load(one(releases(c["c0"], c["c1"])), dev, repo=folder)
+    assert waiting(history) == sorted([c["c2"], c["c3"], c["c4"]])
+    row = measured(history)[LEAD]
+    assert (row["n"], row["open"]) == (1, 3)
+    assert "Changes not yet shipped:        3" in module.format_report(history, module.calculate_dora_metrics(history))
+
+
+def test_what_only_a_failed_sync_had_waits_and_what_was_taken_back_had_been_shipped(repository, load):
+    folder, c = repository(*line("1", "2", "3"))
+    failed = operation("Failed", "2026-01-06 10:00", "2026-01-06 10:01", c["c2"])
+    production = application("shop-prod", releases(c["c0"], c["c1"], c["c0"]), operation=failed)
+    assert waiting(load(production, repo=folder)) == [c["c2"]]
+
+
+def test_nothing_waits_for_the_production_of_another_application_or_without_a_clone(repository, load):
+    folder, c = repository(*line("1", "2", "3"))
+    others = [application(name, releases(c["c0"], c["c2"])) for name in ("cart-dev", "shop-lab")]
+    assert waiting(load(one(releases(c["c0"], c["c1"])), *others, repo=folder)) == []
+    assert waiting(load(one(releases(c["c0"], c["c1"])), application("shop-dev", releases(c["c0"], c["c2"])))) == []
+
+
 def test_several_sources_are_dated_each_by_its_own_revision_and_path(repository, load):
     folder, c = repository(
         change("c0", "2026-01-05 09:00", {"charts/shop/a": "1", "values/shop/a": "1"}),

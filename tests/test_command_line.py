@@ -644,3 +644,12 @@ def test_a_metric_of_the_json_is_the_one_of_the_report(capsys):
     for label, key in (("Mean Lead Time", "mean_lead_time"), ("Change Failure Rate", "change_failure_rate")):
         shown = float(re.search(r"^%s:\s+([\d.]+)" % label, report, re.M).group(1))
         assert math.isclose(shown, metrics[key], abs_tol=0.005)
+
+
+def test_a_value_that_begins_with_a_dash_is_told_how_to_give_it(capsys):
+    status, _, err = called(capsys, "--environment-pattern", "-(dev|prod)$", "--argocd", "apps.json")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "--option=-value" in err
+    status, _, err = called(capsys, "--environment-pattern=-(dev|prod)$", "--argocd", "apps.json")
+    assert status == 2
+    assert "cannot read apps.json" in err

@@ -308,7 +308,7 @@ def test_a_window_may_reach_back_to_1970(repository):
 def test_no_commit_in_the_window_is_refused_with_the_window(repository):
     message = refusal(repository(commit(when="2026-01-30 12:00")), days=5, end="2025-06-10")
     assert "2025-06-05" in message
-    assert "2025-06-10" in message
+    assert "2025-06-09" in message
     assert "--days" in message
 
 

@@ -117,7 +117,7 @@ def test_what_troubleshooting_quotes_is_what_the_program_says():
     code = (readme.ROOT / "gitops_automation.py").read_text(encoding="utf-8")
     for said, _ in rows_after("Troubleshooting"):
         for quoted in re.findall(r"`([^`]+)`", said):
-            for words in filter(None, (part.strip() for part in re.split("…|;", quoted))):
+            for words in filter(None, (part.strip() for part in re.split("…|[;:]", quoted))):
                 assert words in code, words
 
 

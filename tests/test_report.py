@@ -476,7 +476,7 @@ def test_nothing_missed_is_one_line_that_says_so():
     [
         ("deployment_frequency", ["Deployment Frequency", "0.40/day", "60% below", "1/day", "12 deployments"]),
         ("mean_lead_time", ["Lead Time", "36.00h", "50% above", "24h", "staging", "75%", "27.0h"]),
-        ("mttr_minutes", ["MTTR", "90.00min", "50% above", "60min", "3 rollbacks"]),
+        ("mttr_minutes", ["MTTR", "90.00min", "50% above", "60min", "rollbacks that succeeded (3)"]),
         ("change_failure_rate", ["Change Failure Rate", "18.00%", "20% above", "15%", "staging", "30.0%", "OOMKilled"]),
     ],
 )

@@ -332,6 +332,11 @@ def test_a_change_that_cannot_be_is_one_clear_line(text):
     assert str(caught.value).isprintable()
 
 
+def test_a_knob_that_is_nearly_right_is_told_the_one_it_is_like():
+    with pytest.raises(GitOpsError, match="did you mean production.wait_hours"):
+        parse_change("production.wait=3", Scenario())
+
+
 def test_an_unknown_knob_is_told_the_knobs_there_are():
     with pytest.raises(GitOpsError) as caught:
         parse_change("production.wait=3", Scenario())
@@ -448,6 +453,26 @@ def test_two_changes_are_tried_where_one_is_not_enough():
     assert re.fullmatch(r"Cut the staging wait from \S+ to \S+ h and cut the production wait from .*", advice.say)
 
 
+def test_months_without_a_value_are_no_reason_against_a_change():
+    """A team that hardly ever fails has months without a rollback: the others tell how fast rollbacks are."""
+    rare = Scenario().with_team(commits_per_day=0.5).with_rollback(duration_min=(90, 120))
+    advice = try_changes(rare, ["mttr_minutes"], Trial.of(MONTH, 100, 2))["mttr_minutes"]
+    values = advice.months["mttr_minutes"]
+    assert np.isnan(values).sum() > 5
+    assert (values[~np.isnan(values)] < 60).mean() >= 0.9
+    assert "simulated months that have a value" in gitops._tried("mttr_minutes", advice, months(rare), 100)
+
+
+def test_fewer_than_ten_months_with_a_value_tell_nothing():
+    hardly = Scenario().with_team(commits_per_day=0.02).with_rollback(duration_min=(90, 120))
+    assert np.isfinite(months(hardly, 100, 2)["mttr_minutes"]).sum() < 10
+    metrics = {**missed_by(Scenario())[0], "mttr_minutes": 100.0}
+    lines = tried_recommendations(hardly, metrics, Trial.of(MONTH, 100, 2))
+    assert re.fullmatch(
+        r"  Nothing was tried: \d of 100 simulated months have a value; --runs N simulates more", lines[-1]
+    )
+
+
 def test_where_nothing_helps_nothing_is_recommended():
     rare = Scenario().with_team(commits_per_day=0.05)
     metrics, missed = missed_by(rare)
@@ -467,7 +492,7 @@ def test_nothing_is_tried_for_what_could_not_be_measured():
 def test_a_month_of_bad_luck_is_no_reason_to_change_anything():
     metrics = {**missed_by(PRESETS["elite"])[0], "change_failure_rate": 15.5}
     lines = tried_recommendations(PRESETS["elite"], metrics, Trial.of(MONTH, 20, 1))
-    assert lines[1:] == ["  Nothing to change: as things are, 100 of 100 simulated months meet the target"]
+    assert lines[1:] == ["  Nothing to change: as things are, the target is met in 20 of 20 simulated months"]
 
 
 def test_a_busy_team_is_tried_on_fewer_months():
@@ -484,7 +509,7 @@ def test_the_report_prints_what_was_tried_with_its_odds(capsys):
     run.generate_report()
     line = re.search(
         r"Cut the production wait from 24-72 to (\S+) h: lead time (\S+) → (\S+)h \((\S+)-(\S+) in 9 of 10\), "
-        r"target met in (\d+) of 100 months, ELITE in (\d+)",
+        r"target met in (\d+) of 100 simulated months, ELITE in (\d+)",
         capsys.readouterr().out,
     )
     before, after, low, high = map(float, line.group(2, 3, 4, 5))
@@ -765,7 +790,7 @@ def test_a_what_if_that_cannot_be_is_one_line_and_status_2(flags, capsys, tmp_pa
 
 def test_more_months_sharpen_the_recommendations(capsys):
     main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard", "--runs", "30"])
-    assert re.search(r"target met in \d+ of 30 months", capsys.readouterr().out)
+    assert re.search(r"target met in \d+ of 30 simulated months", capsys.readouterr().out)
 
 
 def test_progress_is_shown_on_a_terminal_alone_and_wiped_away(monkeypatch):
