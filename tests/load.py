@@ -72,7 +72,7 @@ def year(commits):
 
     def layer(name, run):
         seconds, (rows, result) = timed(run)
-        row(f"year: {name}", f"{seconds:.1f} s", f"{rows:,} rows, {peak()}")
+        row(f"year: {name}", f"{seconds:.1f} s", f"{rows:,} results, {peak()}")
         return result
 
     def deploy():
