@@ -203,9 +203,10 @@ class History(NamedTuple):
     The rest is known of real deployments alone. `changes`: a row is a commit in the first deployment
     to an environment that contains it (application, environment, commit_sha, committed, deployed); `deployed`
     is missing where production has it not yet, but another environment has.
-    `coverage`: a row is an Argo CD application and what its history really covers (application,
-    environment, rule, from, to, truncated, syncs, deployments, argocd_name). `undated`: how many
-    revisions could not be dated, by reason. `failures_observable`: whether failures could have been seen.
+    `coverage`: a row is a span of time that the history of an Argo CD application really covers
+    (application, environment, rule, from, to, truncated, syncs, deployments, argocd_name,
+    failures_observable); more than one where snapshots leave gaps. `undated`: how many revisions could not
+    be dated, by reason.
     """
 
     git_commits: pd.DataFrame
@@ -216,11 +217,18 @@ class History(NamedTuple):
     changes: Optional[pd.DataFrame] = None
     coverage: Optional[pd.DataFrame] = None
     undated: Mapping[str, int] = {}
-    failures_observable: bool = True
 
     @property
     def production(self) -> str:
         return self.environments[-1]
+
+    def failures_observable(self, environment: Optional[str] = None) -> bool:
+        """Whether a failure (in an environment) could have been seen. Argo CD's own history has the
+        successful syncs alone; it can where one was seen, or where commits are known, and reverts with them."""
+        if self.coverage is None:
+            return True
+        there = environment is None or self.coverage["environment"] == environment
+        return bool((self.coverage["failures_observable"] & there).any())
 
     @classmethod
     def of(
@@ -1007,6 +1015,7 @@ class GitGraph:
         self.tree = {place: found for place, found in zip(places, objects[len(revisions) :]) if found}
         self.log = self._walk(repo, sorted(set(self.commit.values())))
         self.positions = {sha: position for position, sha in enumerate(self.log.sha)}
+        self._sorted = sorted(self.log.sha)
         self._between: Dict[Tuple[str, str], List[int]] = {}
         self._main, self._landed = self._mainline()
         self._touching = self._index({path for _, path in places})
@@ -1118,8 +1127,12 @@ class GitGraph:
         return self.log.seconds[position]
 
     def reverted(self, position: int) -> List[str]:
-        """The (abbreviated) commits that a commit says it reverts."""
-        return _REVERTS.findall(self.log.body[position])
+        """The known commits that a commit says it reverts, be they abbreviated."""
+        found = []
+        for name in _REVERTS.findall(self.log.body[position]):
+            at = bisect.bisect_left(self._sorted, name)
+            found += [sha for sha in self._sorted[at : at + 2] if sha.startswith(name)]
+        return found
 
     def commits_table(self, positions: Mapping[int, str], branch: str) -> pd.DataFrame:
         """The `git_commits` table of some commits, given as {position: application}."""
@@ -1182,10 +1195,15 @@ def _git_objects(repo: Union[str, os.PathLike], names: Sequence[str]) -> List[st
     return [line if re.fullmatch("[0-9a-f]{40,64}", line) else "" for line in printed.split("\n")]
 
 
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
 def _rfc3339(text: str) -> int:
     """Seconds since 1970; ValueError if it is no such time, or none between 1970 and 2200."""
+    if not _TIME.fullmatch(text):  # what fromisoformat takes beyond it differs between versions of Python
+        raise ValueError(f"not a time such as 2026-01-31T12:00:00Z: {text}")
     moment = dt.datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00"))
-    if moment.tzinfo is None or not 1970 <= moment.year < 2200:
+    if not 1970 <= moment.year < 2200:
         raise ValueError(f"not a time with a zone between 1970 and 2200: {text}")
     return int(moment.timestamp())
 
@@ -1411,23 +1429,27 @@ _UNCLASSIFIED = "unclassified"
 _DWELL = 60  # seconds that a release must stay before going back from it is a rollback and no flap of a cache
 
 
+class ArgoSource(NamedTuple):
+    """What a sync took from one of its sources."""
+
+    revision: str
+    paths: Tuple[str, ...]  # what it uses of a repository; "" is all of it
+    chart: str
+
+
 class ArgoEntry(NamedTuple):
-    """A sync that Argo CD recorded. `sources` are (revision, path, chart) in the order of the sources."""
+    """A sync that Argo CD recorded, or a last operation that failed."""
 
     id: int
     start: int  # seconds since 1970
     end: int
-    sources: Tuple[Tuple[str, str, str], ...]
-    fingerprint: str  # the whole source definition: same revision, other parameters is another release
+    sources: Tuple[ArgoSource, ...]
+    fingerprint: str  # the source definitions: same revision, other parameters is another release
     failure: str = ""
 
     @property
     def revision(self) -> str:
-        return "+".join(revision for revision, _, _ in self.sources)
-
-    @property
-    def release(self) -> Tuple[str, str]:
-        return self.revision, self.fingerprint
+        return "+".join(source.revision for source in self.sources)
 
 
 @dataclass
@@ -1443,7 +1465,7 @@ class ArgoApplication:
     failures: Dict[int, ArgoEntry] = field(default_factory=dict)
     degraded: Dict[int, str] = field(default_factory=dict)  # seconds at which it was seen so: message
     seen: int = 0  # the newest time in the files that name it
-    override: str = ""
+    snapshots: Dict[int, int] = field(default_factory=dict)  # end of the newest sync in a file: newest time there
 
 
 class EnvironmentRules(NamedTuple):
@@ -1470,6 +1492,7 @@ def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplicatio
         for application, uid in found:
             application.seen = seen
             _merge(merged.setdefault((application.namespace, application.name, uid), application), application)
+    _merge_nameless(merged)
     if not any(application.entries or application.failures for application in merged.values()):
         raise GitOpsError(
             f"no deployment in {', '.join(_one_line(file) for file in files)}: no application has a history"
@@ -1481,11 +1504,23 @@ def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplicatio
 
 
 def _merge(known: ArgoApplication, snapshot: ArgoApplication) -> None:
+    newest = max((entry.end for entry in (*snapshot.entries.values(), *snapshot.failures.values())), default=0)
+    known.snapshots[newest] = max(snapshot.seen, known.snapshots.get(newest, 0))
+    known.snapshots.update({end: seen for end, seen in snapshot.snapshots.items() if end not in known.snapshots})
     known.entries.update(snapshot.entries)
     known.failures.update(snapshot.failures)
     known.degraded.update(snapshot.degraded)
     if snapshot.seen >= known.seen:
         known.marks, known.hints, known.seen = snapshot.marks, snapshot.hints, snapshot.seen
+
+
+def _merge_nameless(merged: Dict[Tuple[str, str, str], ArgoApplication]) -> None:
+    """A snapshot that leaves the uid out is of the application that has its name, the newest of them."""
+    newest: Dict[Tuple[str, str], Tuple[str, str, str]] = {}
+    for key in sorted(merged, key=lambda key: (bool(key[2]), merged[key].seen)):
+        newest[key[:2]] = key
+    for key in [key for key in merged if not key[2] and newest[key[:2]] != key]:
+        _merge(merged[newest[key[:2]]], merged.pop(key))
 
 
 def _read_text(file: Union[str, os.PathLike]) -> str:
@@ -1518,7 +1553,7 @@ def _skip_space(text: str, position: int) -> int:
 
 
 _SPACE = re.compile(r"[\s,]*")
-_YAML = re.compile(r"\s*(---|- |[A-Za-z]+:\s)")
+_YAML = re.compile(r"""\s*(#|%YAML|---|- |["']?[A-Za-z]+["']?:\s)""")
 
 
 def _argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
@@ -1546,9 +1581,10 @@ def _at(document: Any, *path: str, kind: Any = dict) -> Any:
 
 def _argo_application(document: Mapping[str, Any], file: str) -> Tuple[ArgoApplication, str]:
     """(An application, its uid), or GitOpsError that names the entry at fault."""
-    metadata, status = _at(document, "metadata"), _at(document, "status")
+    metadata = _at(document, "metadata")
     namespace, name = _at(metadata, "namespace", kind=str), metadata["name"]
     where = f"{file}: application {_one_line(name, 80)}"
+    status = _given(document, "status", dict, where)
     sources = _sources_of(_at(document, "spec"))
     paths = [
         text
@@ -1567,13 +1603,20 @@ def _argo_application(document: Mapping[str, Any], file: str) -> Tuple[ArgoAppli
         ],
         _time(metadata, "creationTimestamp", where, needed=False),
     )
-    for number, entry in enumerate(_at(status, "history", kind=list)):
+    for number, entry in enumerate(_given(status, "history", list, where)):
         read = _argo_entry(entry, f"{where}, history entry {number}")
         application.entries[read.id, read.end] = read
     _read_operation(application, status, where)
     times = [entry.end for entry in (*application.entries.values(), *application.failures.values())]
     application.seen = max([*times, application.created or 0, _time(status, "reconciledAt", where, needed=False) or 0])
     return application, _at(metadata, "uid", kind=str)
+
+
+def _given(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
+    value = holder.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise GitOpsError(f"{where}: {key} is not {'a list' if kind is list else 'an object'}: {_quote(value)}")
+    return kind() if value is None else value
 
 
 def _texts(mapping: Mapping[str, Any]) -> Dict[str, str]:
@@ -1613,15 +1656,29 @@ def _sync(
     several = [str(revision) for revision in _at(revisions, "revisions", kind=list)]
     listed = several or [_at(revisions, "revision", kind=str)]
     listed += [""] * (len(sources) - len(listed))
-    triples = tuple(
-        (_one_line(revision, 100) if revision else "", _clean_path(source), _at(source, "chart", kind=str))
+    used = tuple(
+        ArgoSource(
+            _one_line(revision, 100) if revision else "", _paths_of(source, sources), _at(source, "chart", kind=str)
+        )
         for revision, source in zip(listed, sources)
     )
-    return ArgoEntry(number, min(start, end), end, triples, json.dumps(sources, sort_keys=True, default=str), failure)
+    # a branch or tag that leads to the same revision is no other release
+    lasting = [{key: value for key, value in source.items() if key != "targetRevision"} for source in sources]
+    return ArgoEntry(number, min(start, end), end, used, json.dumps(lasting, sort_keys=True, default=str), failure)
 
 
-def _clean_path(source: Mapping[str, Any]) -> str:
-    path = posixpath.normpath(_at(source, "path", kind=str) or ".").lstrip("/")
+def _paths_of(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
+    """What a sync uses of a source's repository: its path and, where others refer to it, their value files."""
+    path, mark = _at(source, "path", kind=str), f"${_at(source, 'ref', kind=str)}/"
+    if mark == "$/":
+        return (_clean_path(path),)
+    files = [file for other in sources for file in _at(other, "helm", "valueFiles", kind=list)]
+    named = {file[len(mark) :] for file in files if isinstance(file, str) and file.startswith(mark)}
+    return tuple(sorted(map(_clean_path, named | ({path} if path else set()))))
+
+
+def _clean_path(path: str) -> str:
+    path = posixpath.normpath(path or ".").lstrip("/")
     return "" if path == "." or path.startswith("..") or _printable(path) != path else path
 
 
@@ -1634,50 +1691,51 @@ def _read_operation(application: ArgoApplication, status: Mapping[str, Any], whe
     failed = state.get("phase") in ("Failed", "Error") and whole
     if failed and finished is not None:
         started = _time(state, "startedAt", where) or finished
-        result = _at(state, "syncResult") or sync
+        result = {**sync, **{key: value for key, value in _at(state, "syncResult").items() if value}}
         message = _one_line(_at(state, "message", kind=str) or state["phase"], 60)
         application.failures[started] = _sync(-1, started, finished, result, result, message)
     checked = _time(status, "reconciledAt", where, needed=False)
-    if (
-        _at(status, "health", "status", kind=str) == DEGRADED
-        and checked is not None
-        and checked >= (finished or checked)
-        and not failed  # the failed sync is the failure then, and one is counted once
-    ):
+    newest = finished if state else max((entry.end for entry in application.entries.values()), default=0)
+    degraded = _at(status, "health", "status", kind=str) == DEGRADED
+    if degraded and checked is not None and newest is not None and checked >= newest:
         message = _one_line(_at(status, "health", "message", kind=str) or "Degraded health", 60)
         application.degraded[checked] = message
 
 
 def classify(application: ArgoApplication, rules: EnvironmentRules) -> Tuple[str, str, str]:
     """(Environment, the rule that told it, the name without the environment): the first rule that does."""
-    environment, rule = next(_environments(application, rules), (_UNCLASSIFIED, "none"))
-    tokens = re.split(r"([-_/.])", application.name)
-    if len(tokens) > 2 and _alias(tokens[-1]) == environment:
-        return environment, rule, "".join(tokens[:-2])
-    if len(tokens) > 2 and _alias(tokens[0]) == environment:
-        return environment, rule, "".join(tokens[2:])
-    return environment, rule, application.name
+    environment, rule, span = next(_environments(application, rules), (_UNCLASSIFIED, "none", None))
+    name = application.name
+    words = [match.span() for match in re.finditer(r"[^-_/.]+", name)]
+    named = [word for word in (words[-1:] + words[:1]) if _alias(name[slice(*word)]) == environment]
+    start, end = span or (named or [(len(name), len(name))])[0]
+    before, after = name[:start], name[end:]
+    rest = before.rstrip("-_/.") + after if before.strip("-_/.") else after.lstrip("-_/.")
+    return environment, rule, rest if end > start and rest else name
 
 
-def _environments(application: ArgoApplication, rules: EnvironmentRules) -> Iterator[Tuple[str, str]]:
+def _environments(
+    application: ArgoApplication, rules: EnvironmentRules
+) -> Iterator[Tuple[str, str, Optional[Tuple[int, int]]]]:
+    """(Environment, rule, where a pattern found it in the name) by every rule that tells one."""
     if rules.fixed:
-        yield _alias(rules.fixed), "given"
+        yield _alias(rules.fixed), "given", None
     for key in [rules.label] if rules.label else _ENVIRONMENT_KEYS:
         value = application.marks.get(key, "").rpartition(":" if key == _KARGO else "\0")[2]  # its project:stage
         if value:
-            yield _alias(_one_line(value, 40)), f"label {_one_line(key, 60)}"
+            yield _alias(_one_line(value, 40)), f"label {_one_line(key, 60)}", None
     if rules.pattern:
         match = re.search(rules.pattern, application.name)
         if match and match.group(1):
-            yield _alias(match.group(1)), "pattern"
+            yield _alias(match.group(1)), "pattern", match.span(1)
     tokens = _tokens(application.name)
     for place, token in (("suffix", tokens[-1:]), ("prefix", tokens[:1])):
         if token and token[0] in _ALIASES:
-            yield _ALIASES[token[0]], f"name {place}"
+            yield _ALIASES[token[0]], f"name {place}", None
     for what, text in zip(("source path", "destination name", "destination namespace"), application.hints):
         told = {_ALIASES[token] for token in _tokens(text) if token in _ALIASES}
         if len(told) == 1:
-            yield told.pop(), what
+            yield told.pop(), what, None
 
 
 def _alias(name: str) -> str:
@@ -1693,34 +1751,35 @@ def _tokens(text: str) -> List[str]:
 class Deployed(NamedTuple):
     """What one application's history comes to, in order of time; positions are those of `releases`."""
 
-    releases: List[ArgoEntry]  # the changes of what runs: re-syncs and flaps of a cache left out
-    truncated: bool  # the first release is only where the known history begins
+    releases: List[ArgoEntry]  # the changes of what runs and the syncs that failed; re-syncs and flaps left out
+    markers: Set[int]  # releases with which the known history begins, or goes on after a gap: no deployments
     rollbacks: List[Tuple[int, int]]  # (the bad release, the one that restored it in the end)
     restoring: Set[int]  # the releases that went back: no deployments
-    bad: Dict[int, str]  # why a release turned out bad
-    failures: List[ArgoEntry]  # syncs that failed
+    bad: Dict[int, str]  # why a release failed or turned out bad
     changes: List[Tuple[int, int]]  # (commit in the log, the first release that contains it)
     undated: List[str]  # why a release's commits are not known
 
 
 def deployed(application: ArgoApplication, graph: Optional[GitGraph]) -> Deployed:
     """Tell changes, rollbacks and failures in an application's history."""
-    syncs = sorted(application.entries.values(), key=lambda entry: (entry.end, entry.id))
-    releases = _releases(syncs)
-    starts = {entry.start for entry in syncs}
-    failures = [failure for _, failure in sorted(application.failures.items()) if failure.start not in starts]
-    changes, undated = _dated(releases, graph)
-    truncated = bool(syncs) and min(entry.id for entry in syncs) > 0
-    moves = _rollbacks_in(releases, changes, graph)
+    releases, markers = _releases(application, graph)
+    changes, undated = _dated(releases, markers, graph)
+    moves = _rollbacks_in(releases, markers, changes, graph)
     restoring = {restored for _, restored in moves}
-    rollbacks = [pair for pair in _one_for_each(moves).items() if pair[0] >= truncated]
-    bad = {release: "Rolled back" for release, _ in rollbacks}
+    rollbacks = [
+        (bad, good)
+        for bad, good in _one_for_each(moves).items()
+        if bad not in restoring and not any(bad <= marker <= good for marker in markers)
+    ]
+    bad = {number: release.failure for number, release in enumerate(releases) if release.failure}
+    for number, _ in rollbacks:
+        bad.setdefault(number, "Rolled back")
     ends = np.array([release.end for release in releases], np.int64)
     for seen, message in sorted(application.degraded.items()):
         newest = int(np.searchsorted(ends, seen, side="right")) - 1
         if newest >= 0:
             bad.setdefault(newest, message)
-    return Deployed(releases, truncated, rollbacks, restoring, bad, failures, changes, undated)
+    return Deployed(releases, markers, rollbacks, restoring, bad, changes, undated)
 
 
 def _one_for_each(rollbacks: Iterable[Tuple[int, int]]) -> Dict[int, int]:
@@ -1733,52 +1792,80 @@ def _one_for_each(rollbacks: Iterable[Tuple[int, int]]) -> Dict[int, int]:
     return restored
 
 
-def _releases(syncs: Iterable[ArgoEntry]) -> List[ArgoEntry]:
+def _releases(application: ArgoApplication, graph: Optional[GitGraph]) -> Tuple[List[ArgoEntry], Set[int]]:
+    """(The changes and the failed syncs in order of time, which of them come after entries that are lost)."""
+    ids = {entry.id for entry in application.entries.values()}
+    starts = {entry.start for entry in application.entries.values()}
+    failed = [failure for failure in application.failures.values() if failure.start not in starts]  # no retry succeeded
     releases: List[ArgoEntry] = []
-    for sync in syncs:
-        if releases and sync.release == releases[-1].release:
+    markers: Set[int] = set()
+    for sync in sorted([*application.entries.values(), *failed], key=lambda entry: (entry.end, entry.id)):
+        if sync.id > 0 and sync.id - 1 not in ids:
+            markers.add(len(releases))
+        elif releases and _same(sync, releases[-1], graph):
             continue
-        if len(releases) > 1 and sync.release == releases[-2].release and sync.start - releases[-1].end < _DWELL:
+        elif len(releases) > 1 and _same(sync, releases[-2], graph) and _is_flap(releases[-1], sync):
             releases.pop()
             continue
         releases.append(sync)
-    return releases
+    return releases, markers
 
 
-def _dated(releases: Sequence[ArgoEntry], graph: Optional[GitGraph]) -> Tuple[List[Tuple[int, int]], List[str]]:
+def _same(sync: ArgoEntry, release: ArgoEntry, graph: Optional[GitGraph]) -> bool:
+    """Whether a sync of the same revisions and sources came to the same: a success after a failure did not."""
+    return bool(sync.failure) == bool(release.failure) and _content(sync, graph) == _content(release, graph)
+
+
+def _is_flap(release: ArgoEntry, following: ArgoEntry) -> bool:
+    return not release.failure and not following.failure and following.start - release.end < _DWELL
+
+
+def _content(release: ArgoEntry, graph: Optional[GitGraph]) -> Tuple[str, ...]:
+    """The revisions, tags peeled where the clone has them, and the source definitions."""
+    known = graph.commit if graph is not None else {}
+    return (release.fingerprint, *(known.get(source.revision, source.revision) for source in release.sources))
+
+
+def _dated(
+    releases: Sequence[ArgoEntry], markers: Set[int], graph: Optional[GitGraph]
+) -> Tuple[List[Tuple[int, int]], List[str]]:
     """(The commits that each release is the first to contain, why the others could not be told)."""
     first: Dict[int, int] = {}
     undated = []
-    for number, (old, new) in enumerate(zip(releases, releases[1:]), start=1):
+    synced = [number for number, release in enumerate(releases) if not release.failure]
+    for before, number in zip(synced, synced[1:]):
+        old, new = releases[before], releases[number]
         reason = _undatable(new, graph) or _undatable(old, graph)
         found = _commits_between(old, new, new, graph)
         moved = _commit_of(old, graph) != _commit_of(new, graph) and not _is_ancestor(new, old, graph)
-        if moved and not found and not reason:
-            reason = "none touches the source path"
+        if moved and not reason and (number in markers or not found):
+            reason = "it came in a gap of the history" if found else "none touches the source path"
         undated += [reason] if reason else []
         for position in found:
             first.setdefault(position, number)
-    return sorted(first.items(), key=lambda pair: (pair[1], pair[0])), undated
+    dated = [pair for pair in first.items() if pair[1] not in markers]
+    return sorted(dated, key=lambda pair: (pair[1], pair[0])), undated
 
 
-def _commits_between(old: ArgoEntry, new: ArgoEntry, where: ArgoEntry, graph: Optional[GitGraph]) -> List[int]:
+def _commits_between(old: ArgoEntry, new: ArgoEntry, where: ArgoEntry, graph: Optional[GitGraph]) -> Set[int]:
     """Positions of the commits that a release contains and an older one does not, at the source paths of `where`."""
-    found: List[int] = []
-    for (before, _, _), (after, _, _), (_, path, _) in zip(old.sources, new.sources, where.sources):
-        if graph is not None and before in graph.commit and after in graph.commit:
-            found += graph.shipped(graph.commit[before], graph.commit[after], path)
+    found: Set[int] = set()
+    for before, after, place in zip(old.sources, new.sources, where.sources):
+        if graph is not None and before.revision in graph.commit and after.revision in graph.commit:
+            for path in place.paths:
+                found.update(graph.shipped(graph.commit[before.revision], graph.commit[after.revision], path))
     return found
 
 
 def _undatable(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
     """Why none of a release's revisions can be dated, or nothing."""
     reasons = []
-    for revision, _, chart in release.sources:
-        if graph is not None and revision in graph.commit:
+    for source in release.sources:
+        if graph is not None and source.revision in graph.commit:
             return ""
-        if chart:
+        if source.chart:
             reasons.append("chart version")
-        elif revision.startswith("sha256:"):
+        elif source.revision.startswith("sha256:"):
             reasons.append("digest")
         else:
             reasons.append("no repository given (--repo)" if graph is None else "not in the clone")
@@ -1786,65 +1873,90 @@ def _undatable(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
 
 
 def _rollbacks_in(
-    releases: Sequence[ArgoEntry], changes: Sequence[Tuple[int, int]], graph: Optional[GitGraph]
+    releases: Sequence[ArgoEntry], markers: Set[int], changes: Sequence[Tuple[int, int]], graph: Optional[GitGraph]
 ) -> List[Tuple[int, int]]:
-    """(Bad release, restoring release): where a release goes back to an earlier one, or reverts a commit."""
-    rank: Dict[Any, int] = {}
-    shipped = {graph.log.sha[commit]: release for commit, release in changes} if graph is not None else {}
-    found = []
+    """(Bad release, restoring release): where a release goes back to an earlier one, or reverts a commit.
+    After a sync that failed it is that one which is restored, be it by a sync of what had run before."""
+    states = [_states(release, graph) for release in releases]
+    rank: Dict[Any, int] = {}  # of a state that ran: its first release
+    found: List[Tuple[int, int]] = []
+    ran = -1  # the newest release that did not fail
     for number, release in enumerate(releases):
-        states = [release.release] + ([_trees(release, graph)] if graph is not None and _trees(release, graph) else [])
-        again = release.release in rank and number > 0 and _is_ancestor(releases[number - 1], release, graph)
-        ranks = [rank.setdefault(state, number) for state in states]
-        if number and not again and release.start - releases[number - 1].end >= _DWELL and _stays(releases, number):
-            if (
-                min(ranks) < number - 1
-                and min(ranks) < _rank_of(releases[number - 1], rank, graph)
-                or _is_ancestor(release, releases[number - 1], graph)
-            ):
-                found.append((number - 1, number))
+        failed, bad = list(range(ran + 1, number)), []
+        if ran >= 0 and number not in markers and _settled(releases, number):
+            older = _oldest(states[number], rank, number) < _oldest(states[ran], rank, ran) + bool(failed)
+            again = _content(release, graph) in rank and _is_ancestor(releases[ran], release, graph)
+            if failed and states[number] & states[number - 1]:  # the failed sync done once more
+                bad = failed if any(restored == number - 1 for _, restored in found) else []
+            elif older and not again or _is_ancestor(release, releases[ran], graph):
+                bad = failed or [ran]
             else:
-                found += [(bad, number) for bad in _reverted_releases(number, changes, shipped, graph)]
+                bad = _reverted_release(number, releases, changes, graph)
+                bad += failed if bad else []
+        found += [(position, number) for position in bad]
+        if not release.failure:
+            rank.update({state: number for state in states[number] - rank.keys()})
+            ran = number
     return found
 
 
-def _rank_of(release: ArgoEntry, rank: Mapping[Any, int], graph: Optional[GitGraph]) -> int:
-    return rank[_trees(release, graph) if graph is not None and _trees(release, graph) else release.release]
+def _oldest(states: Iterable[Any], rank: Mapping[Any, int], otherwise: int) -> int:
+    """The first release that brought a state."""
+    return min(rank.get(state, otherwise) for state in states)
 
 
-def _stays(releases: Sequence[ArgoEntry], number: int) -> bool:
-    return number + 1 == len(releases) or releases[number + 1].start - releases[number].end >= _DWELL
+def _settled(releases: Sequence[ArgoEntry], number: int) -> bool:
+    """Whether a release and the one before it stayed long enough to be no flap."""
+    return not any(_is_flap(*pair) for pair in zip(releases[number - 1 : number + 1], releases[number : number + 2]))
 
 
-def _trees(release: ArgoEntry, graph: GitGraph) -> Optional[Tuple[str, ...]]:
-    """What lies at the source paths, with the source definitions; None if any of it is not in the clone."""
-    trees = [graph.tree.get((revision, path)) for revision, path, _ in release.sources]
-    return None if None in trees else (release.fingerprint, *trees)  # type: ignore[arg-type]
+def _states(release: ArgoEntry, graph: Optional[GitGraph]) -> Set[Tuple[str, ...]]:
+    """What tells a state that runs: the revisions and, where the clone has all of it, what lies at the source paths."""
+    states = {_content(release, graph)}
+    if graph is not None:
+        trees = [
+            source.revision
+            if source.chart or source.revision.startswith("sha256:")
+            else graph.tree.get((source.revision, path), "")
+            for source in release.sources
+            for path in source.paths
+        ]
+        states |= {("trees", release.fingerprint, *trees)} if all(trees) else set()
+    return states
 
 
 def _is_ancestor(release: ArgoEntry, before: ArgoEntry, graph: Optional[GitGraph]) -> bool:
     """Whether a release is of an older commit than the one before: a backward move."""
-    for (old, _, _), (new, _, _) in zip(before.sources, release.sources):
-        if graph is None or old not in graph.commit or new not in graph.commit:
-            continue
-        if graph.commit[old] == graph.commit[new]:
-            continue
-        if graph.contains(graph.commit[old], graph.commit[new]):
+    known = graph.commit if graph is not None else {}
+    for old, new in zip(before.sources, release.sources):
+        older, newer = known.get(old.revision), known.get(new.revision)
+        if graph is not None and older and newer and older != newer and graph.contains(older, newer):
             return True
     return False
 
 
-def _reverted_releases(
-    number: int, changes: Sequence[Tuple[int, int]], shipped: Mapping[str, int], graph: Optional[GitGraph]
+def _reverted_release(
+    number: int, releases: Sequence[ArgoEntry], changes: Sequence[Tuple[int, int]], graph: Optional[GitGraph]
 ) -> List[int]:
-    """The newest earlier release that shipped a commit which this one says it reverts, if any."""
+    """The newest earlier release that shipped a commit (merges included) which this one says it reverts, if any."""
     if graph is None:
         return []
-    named = {name for commit, release in changes if release == number for name in graph.reverted(commit)}
-    releases = [
-        release for sha, release in shipped.items() if release < number and any(sha.startswith(name) for name in named)
-    ]
-    return [max(releases)] if releases else []
+    named = {sha for commit, release in changes if release == number for sha in graph.reverted(commit)}
+    synced = [position for position in range(number) if not releases[position].failure]
+    for before, after in zip(synced[-2::-1], synced[:0:-1]):
+        if any(_ships(releases[before], releases[after], sha, graph) for sha in named):
+            return [after]
+    return []
+
+
+def _ships(old: ArgoEntry, new: ArgoEntry, sha: str, graph: GitGraph) -> bool:
+    """Whether a release contains a commit that the one before does not."""
+    for before, after in zip(old.sources, new.sources):
+        if before.revision in graph.commit and after.revision in graph.commit:
+            older, newer = graph.commit[before.revision], graph.commit[after.revision]
+            if graph.contains(newer, sha) and not graph.contains(older, sha):
+                return True
+    return False
 
 
 def load_argocd(
@@ -1860,12 +1972,9 @@ def load_argocd(
     applications = read_argocd(files)
     graph = None if repo is None else GitGraph(repo, _places(applications))
     branch = "" if repo is None else _one_line(_git(repo, "rev-parse", "--abbrev-ref", "HEAD"))
-    names = _named(applications, rules)
-    told = [deployed(application, graph) for application in applications]
-    rows = [
-        _rows_of(application, name, history, graph) for application, name, history in zip(applications, names, told)
-    ]
-    coverage = pd.DataFrame([row.coverage for row in rows])
+    told = _told(applications, rules, graph)
+    rows = [_rows_of(one, graph) for one in told]
+    coverage = pd.DataFrame([row for part in rows for row in part.coverage])
     window = Window(
         _utc(np.array([coverage["from"].min() // _DAY * _DAY]))[0],
         _utc(np.array([(coverage["to"].max() // _DAY + 1) * _DAY]))[0],
@@ -1873,8 +1982,8 @@ def load_argocd(
     coverage = coverage.assign(**{edge: _utc(coverage[edge].to_numpy(np.int64)) for edge in ("from", "to")})
     order = [name for name in (_UNCLASSIFIED, "dev", "staging") if (coverage["environment"] == name).any()]
     others = sorted(set(coverage["environment"]) - {*order, "production"})
-    undated = collections.Counter(reason for history in told for reason in history.undated)
-    changes = _changes_table([*(row for part in rows for row in part.changes), *_waiting(names, told, graph)], graph)
+    undated = collections.Counter(reason for one in told for reason in one.history.undated)
+    changes = _changes_table([*(row for part in rows for row in part.changes), *_waiting(told, graph)], graph)
     too_late = (changes["committed"] > changes["deployed"]).to_numpy()  # somebody's clock was wrong
     undated.update({"a commit is dated after its deployment": _count(too_late)} if too_late.any() else {})
     return History(
@@ -1884,13 +1993,23 @@ def load_argocd(
         window,
         (*order[:1], *others, *order[1:], "production"),
         changes[~too_late],
-        coverage.sort_values(["application", "environment", "argocd_name"], ignore_index=True),
+        coverage.sort_values(["application", "environment", "argocd_name", "from"], ignore_index=True),
         dict(undated),
-        any(history.bad or history.failures for history in told) or any(history.changes for history in told),
     )
 
 
 _Change = Tuple[str, str, int, Optional[int]]  # application, environment, commit in the log, when it was deployed
+
+
+class _Told(NamedTuple):
+    """What an Argo CD application is taken for, and what its history comes to."""
+
+    application: ArgoApplication
+    environment: str
+    rule: str
+    base: str  # the name without the environment
+    name: str  # the same, or the full name where two of an environment would be one
+    history: Deployed
 
 
 class _Rows(NamedTuple):
@@ -1898,33 +2017,37 @@ class _Rows(NamedTuple):
     rollbacks: List[Tuple[Any, ...]]
     changes: List[_Change]
     commits: Dict[int, str]
-    coverage: Dict[str, Any]
+    coverage: List[Dict[str, Any]]
 
 
 def _places(applications: Iterable[ArgoApplication]) -> Iterator[Tuple[str, str]]:
     for application in applications:
         for entry in (*application.entries.values(), *application.failures.values()):
-            for revision, path, chart in entry.sources:
-                if not chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", revision):
-                    yield revision, path
+            for source in entry.sources:
+                if not source.chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", source.revision):
+                    yield from ((source.revision, path) for path in source.paths)
 
 
-def _named(applications: Sequence[ArgoApplication], rules: EnvironmentRules) -> List[Tuple[str, str, str]]:
-    """(Environment, rule, application) of each; the full name where two would be one and the same."""
-    told = [classify(application, rules) for application in applications]
+def _told(applications: Sequence[ArgoApplication], rules: EnvironmentRules, graph: Optional[GitGraph]) -> List[_Told]:
+    classes = [classify(application, rules) for application in applications]
     full = [_full_name(application) for application in applications]
-    taken = collections.Counter((environment, name) for (environment, _, name), _ in set(zip(told, full)))
+    taken = collections.Counter((environment, base) for (environment, _, base), _ in set(zip(classes, full)))
     return [
-        (environment, rule, name if taken[environment, name] == 1 else whole)
-        for (environment, rule, name), whole in zip(told, full)
+        _Told(
+            application,
+            environment,
+            rule,
+            base,
+            base if taken[environment, base] == 1 else whole,
+            deployed(application, graph),
+        )
+        for application, (environment, rule, base), whole in zip(applications, classes, full)
     ]
 
 
-def _rows_of(
-    application: ArgoApplication, names: Tuple[str, str, str], history: Deployed, graph: Optional[GitGraph]
-) -> _Rows:
+def _rows_of(one: _Told, graph: Optional[GitGraph]) -> _Rows:
     """An application's rows of every table."""
-    environment, _, name = names
+    name, environment, history = one.name, one.environment, one.history
     deployments = [
         (sync.start, name, environment, _commit_of(sync, graph), status, health, sync.end - sync.start, reason)
         for sync, status, health, reason in _deployments_in(history)
@@ -1935,18 +2058,16 @@ def _rows_of(
     ]
     changes: List[_Change] = [(name, environment, at, history.releases[first].end) for at, first in history.changes]
     known = {position: name for position, _ in history.changes}
-    return _Rows(deployments, rollbacks, changes, known, _coverage_of(application, names, history, deployments))
+    return _Rows(deployments, rollbacks, changes, known, _coverage_of(one, deployments))
 
 
 def _deployments_in(history: Deployed) -> Iterator[Tuple[ArgoEntry, str, str, Optional[str]]]:
-    """(Sync, status, health, reason) of each deployment. The first release of a truncated history is none:
-    whether it changed anything is not known, it marks where the known history begins."""
+    """(Sync, status, health, reason) of each deployment. A release with which the known history begins is
+    none: whether it changed anything is not known."""
     for number, release in enumerate(history.releases):
-        if number >= history.truncated and number not in history.restoring:
-            health = DEGRADED if number in history.bad else HEALTHY
-            yield release, SYNCED, health, history.bad.get(number)
-    for failure in history.failures:
-        yield failure, FAILED, DEGRADED, failure.failure
+        if number not in history.markers and number not in history.restoring:
+            status, health = FAILED if release.failure else SYNCED, DEGRADED if number in history.bad else HEALTHY
+            yield release, status, health, history.bad.get(number)
 
 
 def _rollbacks_of(history: Deployed) -> Iterator[Tuple[ArgoEntry, ArgoEntry, str, float, bool]]:
@@ -1956,26 +2077,33 @@ def _rollbacks_of(history: Deployed) -> Iterator[Tuple[ArgoEntry, ArgoEntry, str
         yield bad, good, history.bad[number], (good.end - bad.end) / 60, target not in history.bad
 
 
-def _coverage_of(
-    application: ArgoApplication, names: Tuple[str, str, str], history: Deployed, deployments: Sequence[Tuple[Any, ...]]
-) -> Dict[str, Any]:
-    """What the history of an application really covers: from its creation, or what is left of the history."""
-    environment, rule, name = names
-    ends = [entry.end for entry in application.entries.values()]
-    begin = application.created or application.seen
-    if ends and (history.truncated or application.created is None):
-        begin = min(ends)
-    return {
-        "application": name,
-        "environment": environment,
-        "rule": rule,
-        "from": min([begin, *(row[0] for row in deployments)]),
-        "to": application.seen,
-        "truncated": history.truncated,
-        "syncs": len(ends),
-        "deployments": len(deployments),
-        "argocd_name": _full_name(application),
-    }
+def _coverage_of(one: _Told, deployments: Sequence[Tuple[Any, ...]]) -> List[Dict[str, Any]]:
+    """The spans that the history of an application really covers: from its creation, or from where entries
+    are lost before, to the newest time of the last file that has the next ones."""
+    application, history = one.application, one.history
+    syncs = [entry.end for entry in application.entries.values()]
+    again = [history.releases[number].end for number in sorted(history.markers)]
+    if 0 not in history.markers:
+        again.insert(0, application.created or min(syncs, default=application.seen))
+    spans = []
+    for begin, low, high in zip(again, [-1, *again[1:]], [*again[1:], _LAST_SECOND]):
+        made = [row[0] for row in deployments if low <= row[0] + row[6] < high]
+        done = [end for end in syncs if low <= end < high]
+        seen = [seen for newest, seen in application.snapshots.items() if low <= newest < high]
+        span = {
+            "application": one.name,
+            "environment": one.environment,
+            "rule": one.rule,
+            "from": min([begin, *made]),
+            "to": application.seen if high == _LAST_SECOND else min(max([begin, *done, *seen]), high),
+            "truncated": 0 in history.markers or begin != again[0],
+            "syncs": len(done),
+            "deployments": len(made),
+            "argocd_name": _full_name(application),
+            "failures_observable": bool(history.bad or history.changes),
+        }
+        spans.append(span)
+    return spans
 
 
 def _full_name(application: ArgoApplication) -> str:
@@ -2016,19 +2144,32 @@ def _argo_commits(rows: Sequence[_Rows], graph: Optional[GitGraph], branch: str)
     return graph.commits_table(positions, branch)
 
 
-def _waiting(
-    names: Sequence[Tuple[str, str, str]], told: Sequence[Deployed], graph: Optional[GitGraph]
-) -> Iterator[_Change]:
+def _waiting(told: Sequence[_Told], graph: Optional[GitGraph]) -> Iterator[_Change]:
     """The changes that production has not had yet: another environment of the application has, or a sync failed."""
-    newest: Dict[str, List[ArgoEntry]] = collections.defaultdict(list)
-    for (environment, _, name), history in zip(names, told):
-        if environment != _UNCLASSIFIED:
-            newest[name] += [*history.releases[-1:], *history.failures]
-    for (environment, _, name), history in zip(names, told):
-        if environment == "production" and history.releases:
-            last, had = history.releases[-1], {commit for commit, _ in history.changes}
-            found = {commit for entry in newest[name] for commit in _commits_between(last, entry, last, graph)}
-            yield from ((name, environment, commit, None) for commit in sorted(found - had))
+    same: Dict[str, List[_Told]] = collections.defaultdict(list)
+    for one in told:
+        same[one.base] += [one] if one.environment != _UNCLASSIFIED else []
+    for one in told:
+        last = [release for release in one.history.releases if not release.failure][-1:]
+        if one.environment == "production" and last:
+            near = _of_one_team(one, same[one.base])
+            releases = [release for other in near for release in _newest_releases(other.history)]
+            found = {commit for release in releases for commit in _commits_between(last[0], release, last[0], graph)}
+            had = {commit for commit, _ in one.history.changes}
+            yield from ((one.name, one.environment, commit, None) for commit in sorted(found - had))
+
+
+def _of_one_team(one: _Told, others: Sequence[_Told]) -> Sequence[_Told]:
+    """Those of the same name that belong to an application: of its namespace, where several have that name."""
+    if one.name == one.base:
+        return others
+    return [other for other in others if other.application.namespace == one.application.namespace]
+
+
+def _newest_releases(history: Deployed) -> List[ArgoEntry]:
+    """The newest that is running, and those whose sync failed."""
+    synced = [release for release in history.releases if not release.failure]
+    return synced[-1:] + [release for release in history.releases if release.failure]
 
 
 def _changes_table(changes: Sequence[_Change], graph: Optional[GitGraph]) -> pd.DataFrame:
@@ -2272,13 +2413,13 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
         "median_lead_time": float(np.median(lead)) if len(lead) else math.nan,
         "lead_time_hours_by_environment": dict(zip(history.environments, (_mean(part) for part in parts.T))),
         "success_rates": {
-            name: _percent(good, of) if history.failures_observable else math.nan
+            name: _percent(good, of) if history.failures_observable(name) else math.nan
             for name, good, of in zip(history.environments, healthy.tolist(), total.tolist())
         },
         "overall_success_rate": _percent(len(deployments) - failed, len(deployments))
-        if history.failures_observable
+        if history.failures_observable()
         else math.nan,
-        "change_failure_rate": _percent(failed, len(deployments)) if history.failures_observable else math.nan,
+        "change_failure_rate": _percent(failed, len(deployments)) if history.failures_observable() else math.nan,
         "mttr_minutes": _mean(duration),
         "production_deployment_frequency": _frequency(history, environment == len(total) - 1),
         "total_deployments": len(deployments),
@@ -2448,14 +2589,16 @@ def production_metrics(history: History) -> pd.DataFrame:
     the lead and recovery times), `open` (changes not shipped, failures not recovered at the end).
     """
     names = sorted({*_ranking(history.deployments["application"]), *_ranking(history.git_commits["application"])})
+    observable = pd.Series(True, index=names, dtype=bool)
     if history.coverage is not None:
-        names = sorted(
-            history.coverage.loc[history.coverage["environment"] == history.production, "application"].unique()
-        )
+        covered = history.coverage[history.coverage["environment"] == history.production]
+        observable = covered.groupby("application")["failures_observable"].any()
+        names = list(observable.index)
     events = _production_events(history, names)
-    frames = [_measure(events.together(history.window.days), [ALL_APPLICATIONS], history.failures_observable)]
+    together = events.together(history.window.days)
+    frames = [_measure(together, [ALL_APPLICATIONS], np.array([history.failures_observable(history.production)]))]
     if names:
-        frames.append(_measure(events, names, history.failures_observable))
+        frames.append(_measure(events, names, observable.to_numpy(bool)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -2465,7 +2608,7 @@ def _production_events(history: History, names: Sequence[str]) -> _Production:
     application = _codes(deployments["application"], names).astype(np.int64)
     bad = _is(deployments["health"], DEGRADED)
     end = _seconds(deployments["timestamp"]) + deployments["duration_sec"].to_numpy()
-    next_good = _next_good(application, bad)
+    next_good = _next_good(_spans(history, application, end, names), bad)
     rolled_back = _rollback_ends(deployments[bad], rollbacks)
     forward = np.where(next_good >= 0, end[next_good], -1) if len(end) else next_good
     restored = np.where(rolled_back >= 0, rolled_back, forward)
@@ -2483,11 +2626,22 @@ def _production_events(history: History, names: Sequence[str]) -> _Production:
     )
 
 
-def _next_good(application: np.ndarray, bad: np.ndarray) -> np.ndarray:
-    """For each failed deployment the row of the next good one of its application, -1 if there is none."""
-    order = np.argsort(application, kind="stable")
+def _spans(history: History, application: np.ndarray, end: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """A number for each span without a gap that a deployment lies in: over a gap nothing is known to recover."""
+    if history.coverage is None or not len(end):
+        return application
+    covered = history.coverage[(history.coverage["environment"] == history.production) & history.coverage["truncated"]]
+    gaps = pd.Index(names, dtype=object).get_indexer(covered["application"]) * (_LAST_SECOND + 1) + _seconds(
+        covered["from"]
+    )
+    return application + np.searchsorted(np.sort(gaps), application * (_LAST_SECOND + 1) + end, side="right")
+
+
+def _next_good(span: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """For each failed deployment the row of the next good one in its span, -1 if there is none."""
+    order = np.argsort(span, kind="stable")
     rows = np.where(bad[order], _NEVER, np.arange(len(order)))
-    following = _earliest_of_newer(rows, application[order])
+    following = _earliest_of_newer(rows, span[order])
     found = np.full(len(order), -1)
     found[order] = np.where(following < len(order), order[np.minimum(following, len(order) - 1)], -1)
     return found[bad]
@@ -2547,7 +2701,7 @@ def covered_days(history: History) -> Dict[Tuple[str, str], float]:
     return {place: max(span, 1.0) for place, span in days.items()}
 
 
-def _measure(events: _Production, names: Sequence[str], observable: bool) -> pd.DataFrame:
+def _measure(events: _Production, names: Sequence[str], observable: np.ndarray) -> pd.DataFrame:
     size = len(names)
     total, failed, rolled_back, fixed = (
         np.bincount(codes[codes >= 0], minlength=size)
@@ -2560,8 +2714,8 @@ def _measure(events: _Production, names: Sequence[str], observable: bool) -> pd.
             value=total / events.days, low=low / events.days, high=high / events.days, n=total
         ),
         "failed_deployment_recovery_minutes": _medians(events.failed, events.recovery_minutes, size),
-        "change_fail_rate_pct": _rates(failed, total if observable else total * 0),
-        "deployment_rework_rate_pct": _rates(rolled_back + fixed, (total + rolled_back) if observable else total * 0),
+        "change_fail_rate_pct": _rates(failed, total * observable),
+        "deployment_rework_rate_pct": _rates(rolled_back + fixed, (total + rolled_back) * observable),
     }
     tables = [pd.DataFrame({"application": names, "metric": metric, **columns}) for metric, columns in frames.items()]
     table = pd.concat(tables, ignore_index=True)
@@ -2885,7 +3039,7 @@ def _production_section(history: History) -> List[str]:
     overall = table[table["application"] == ALL_APPLICATIONS].set_index("metric")
     rows = [
         f"{'':<31} {'value':>10}  {'95% interval':<19} {'mean':>8} {'p90':>8} {'n':>6}",
-        *(_production_row(metric, line) for metric, line in overall.iterrows()),
+        *(_production_row(metric, line, _hidden(overall)) for metric, line in overall.iterrows()),
     ]
     rows += [
         _row("Changes not yet shipped:", f"{overall.loc['change_lead_time_hours', 'open']}"),
@@ -2895,10 +3049,10 @@ def _production_section(history: History) -> List[str]:
         rows.append(
             "Lead time is config-repository lead time: it starts at the commit of the manifests, not of the code."
         )
-    if not history.failures_observable:
-        rows.append(
-            "n/a (failures not observable): the history shows the successful syncs alone, and no sign of a failed one."
-        )
+        if not history.coverage["failures_observable"].all():
+            rows.append(
+                "n/a (failures not observable): there the history shows successful syncs alone, none that failed."
+            )
     rows += [f"No commit for {count} releases: {reason}" for reason, count in sorted(history.undated.items())]
     return _section(
         "🎯 PRODUCTION, AS DORA DEFINES IT",
@@ -2912,10 +3066,20 @@ def _production_section(history: History) -> List[str]:
     )
 
 
-def _production_row(metric: Any, line: pd.Series) -> str:
+def _hidden(table: pd.DataFrame) -> bool:
+    """Whether there were deployments, but their failures could not have been seen."""
+    return math.isnan(table["value"]["change_fail_rate_pct"]) and table["n"]["deployment_frequency_per_day"] > 0
+
+
+def _undefined(metric: str, hidden: bool) -> str:
+    return "n/a" if hidden and metric != "change_lead_time_hours" else "no data"
+
+
+def _production_row(metric: Any, line: pd.Series, hidden: bool) -> str:
     label, unit, _ = PRODUCTION_METRICS[metric]
     if math.isnan(line["value"]):
-        return _row(label + ":", "   no data")
+        why = _undefined(metric, hidden)
+        return _row(label + ":", f"   {why}" + " (failures not observable)" * (why == "n/a"))
     interval = "" if math.isnan(line["low"]) else f"{_show(line['low'])} to {_show(line['high'])}"
     spread = " ".join(f"{'' if math.isnan(line[key]) else _show(line[key]):>8}" for key in ("mean", "p90"))
     return f"{label + ':':<31} {_show(line['value'], unit):>10}  {interval:<19} {spread} {line['n']:>6}"
@@ -2926,18 +3090,16 @@ def _application_rows(table: pd.DataFrame, most: int = 15) -> List[str]:
     each = table[table["application"] != ALL_APPLICATIONS]
     if each.empty:
         return ["No application in production"]
-    wide, counts = (
-        each.pivot(index="application", columns="metric", values="value"),
-        each.pivot(index="application", columns="metric", values="n"),
-    )
-    ranked = counts["deployment_frequency_per_day"].sort_values(ascending=False, kind="mergesort").index
+    wide = each.pivot(index="application", columns="metric", values=["value", "n"])
+    ranked = wide["n"]["deployment_frequency_per_day"].sort_values(ascending=False, kind="mergesort").index
     heads = ("lead time", "frequency", "recovery", "fail rate", "rework")
     lines = ["{:<31} ".format("By application:") + " ".join(f"{head:>11}" for head in heads)]
     for name in ranked[:most]:
+        one = wide.loc[name].unstack(level=0)
         cells = (
-            "no data"
-            if math.isnan(wide.loc[name, metric])
-            else _show(wide.loc[name, metric], PRODUCTION_METRICS[metric].unit)
+            _undefined(metric, _hidden(one))
+            if math.isnan(one["value"][metric])
+            else _show(one["value"][metric], PRODUCTION_METRICS[metric].unit)
             for metric in PRODUCTION_METRICS
         )
         lines.append(f"{_row('  • ' + name, '')}" + " ".join(f"{cell:>11}" for cell in cells))
@@ -2969,14 +3131,16 @@ def _cluster_rows() -> List[str]:
 
 
 def _coverage_section(history: History, most: int = 40) -> List[str]:
-    """Which Argo CD application is taken for what, and what its history covers."""
+    """Which Argo CD application is taken for what, the unclassified all, and what its history covers."""
     if history.coverage is None:
         return []
     line = "{:<28} {:<16} {:<13} {:<21} {:<24} {:>5} {:>11}".format
     lines = [
         line("Argo CD application", "application", "environment", "told by", "covered (UTC)", "syncs", "deployments")
     ]
-    for row in history.coverage.head(most).to_dict("records"):
+    plain = history.coverage["environment"] != _UNCLASSIFIED
+    shown = history.coverage[~plain | (plain.cumsum() <= most)]
+    for row in shown.to_dict("records"):
         covered = f"{row['from']:%Y-%m-%d} to {row['to']:%Y-%m-%d}"
         cells = line(
             *(row[key] for key in ("argocd_name", "application", "environment", "rule")),
@@ -2985,16 +3149,16 @@ def _coverage_section(history: History, most: int = 40) -> List[str]:
             row["deployments"],
         )
         lines.append(cells + " truncated" * row["truncated"])
-    return _section("📡 WHAT ARGO CD'S HISTORY COVERS", *lines, *_coverage_notes(history.coverage, most))
+    return _section("📡 WHAT ARGO CD'S HISTORY COVERS", *lines, *_coverage_notes(history.coverage, len(shown)))
 
 
 def _coverage_notes(coverage: pd.DataFrame, most: int) -> List[str]:
-    unclassified = _count(coverage["environment"].to_numpy() == _UNCLASSIFIED)
+    unclassified = coverage.loc[coverage["environment"] == _UNCLASSIFIED, "argocd_name"].nunique()
     remedy = "--environment-label, --environment-pattern or --environment says what they are"
     notes = {
         f"and {len(coverage) - most} more (--json has them all)": len(coverage) > most,
         f"unclassified: {unclassified}; {remedy}": unclassified,
-        "truncated: older entries are gone; the first one left only marks where the window begins": (
+        "truncated: older entries are gone; the first one left only marks where the covered time begins": (
             coverage["truncated"].any()
         ),
     }
@@ -3058,6 +3222,7 @@ def _gap(key: str, metrics: Mapping[str, Any]) -> str:
 
 
 _NOTHING_DEPLOYED = "nothing was deployed in the window: measure more days"
+_NOT_OBSERVABLE = "the history shows no failed sync: save it more often, and let --repo find what was reverted"
 
 
 def _frequency_cause(metrics: Mapping[str, Any]) -> str:
@@ -3079,7 +3244,7 @@ def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
 def _failure_cause(metrics: Mapping[str, Any]) -> str:
     rates = {name: rate for name, rate in metrics["success_rates"].items() if not math.isnan(rate)}
     if not rates:
-        return _NOTHING_DEPLOYED
+        return _NOT_OBSERVABLE if metrics["total_deployments"] else _NOTHING_DEPLOYED
     worst = min(rates, key=lambda name: rates[name])
     reason = next(iter(metrics["failure_reasons_by_environment"][worst]), "no reason given")
     return f"{worst} fails most ({_show(100 - rates[worst], '%', 1)}), most often: {reason}"
@@ -3088,6 +3253,8 @@ def _failure_cause(metrics: Mapping[str, Any]) -> str:
 def _recovery_cause(metrics: Mapping[str, Any]) -> str:
     if not metrics["total_deployments"]:
         return _NOTHING_DEPLOYED
+    if not metrics["failed_deployments"]:
+        return _NOT_OBSERVABLE
     if not metrics["successful_rollbacks"]:
         return f"no rollback of {metrics['failed_deployments']} failures succeeded: keep an earlier good release ready"
     return f"the mean of the rollbacks that succeeded ({metrics['successful_rollbacks']}): automate them"
@@ -4446,8 +4613,9 @@ def _fit_environment(
     name, rows = history.environments[number], _deployments_to(history, number)
     default = {environment.name: environment for environment in base.environments}.get(name, Environment(name))
     passages = _passages(history, number, before)
-    rate = 1 - float(_is(rows["health"], DEGRADED).mean()) if history.failures_observable else default.success_rate
-    success = "success" if history.failures_observable else f"success not observable, left at {rate:g}; the rest"
+    seen = history.failures_observable(name)
+    rate = 1 - float(_is(rows["health"], DEGRADED).mean()) if seen else default.success_rate
+    success = "success" if seen else f"success not observable, left at {rate:g}; the rest"
     knobs = dict(success_rate=rate, duration_sec=observed_range(rows["duration_sec"].to_numpy(), 101))
     if before >= 0 and len(passages.waits) < len(rows) / 2:
         gate, how = _own_way(history, number, before, upstream, default)

@@ -4,8 +4,10 @@ import contextlib
 import io
 import itertools
 import json
+import math
 import os
 import random
+import re
 import subprocess
 import unicodedata
 
@@ -165,6 +167,12 @@ def shas_so_far(folder, marks, stream, message):
     return run_import(folder, marks, stream) if "{" in message else {}
 
 
+def tagged(folder, commit):
+    """The id of a tag that names a commit."""
+    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "tag", "-a", "-m", "one", "v1", commit)
+    return git(folder, "rev-parse", "refs/tags/v1")
+
+
 # ---- The documents
 
 
@@ -232,6 +240,15 @@ def test_degraded_health_of_an_earlier_snapshot_is_kept(write):
     assert measured(history)[RECOVERY]["value"] == 60
 
 
+def test_a_snapshot_without_the_uid_is_of_the_application_with_that_name(write):
+    named = application("shop-prod", releases(A, B), uid="u")
+    nameless = application("shop-prod", releases(A, B, C))
+    for files in ([[named], [nameless]], [[nameless], [named]]):
+        history = module.load_argocd(write(*files))
+        check_history(history)
+        assert deployments(history) == [ok(A), ok(B), ok(C)]
+
+
 def test_applications_with_the_same_name_in_two_namespaces_are_two(load):
     history = load(
         application("shop-prod", releases(A), namespace="a"), application("shop-prod", releases(B), namespace="b")
@@ -289,6 +306,22 @@ def test_a_sync_at_midnight_lies_inside_the_window(load):
     history = load(application("shop-prod", entries))
     assert history.window.days >= 1
     assert measured(history)[FREQUENCY]["n"] == 1
+
+
+def test_the_branch_that_leads_to_a_revision_makes_no_deployment_of_it(load):
+    """B is pinned by its id after main had led to it; A is pinned when they go back."""
+    entries = releases(A, B, B, A)
+    for entry_ in entries[2:]:
+        entry_["source"] = {**source(), "targetRevision": entry_["revision"]}
+    history = load(one(entries))
+    assert deployments(history) == [ok(A), bad(B)]
+    assert moves(history) == [(B, A)]
+
+
+def test_a_tag_and_the_commit_that_it_names_are_one_deployment(repository, load):
+    folder, c = repository(*line("1", "2"))
+    tag = tagged(folder, c["c1"])
+    assert deployments(load(one(releases(c["c0"], tag, c["c1"])), repo=folder)) == [ok(c["c0"]), ok(c["c1"])]
 
 
 # ---- Environments and names
@@ -375,6 +408,21 @@ def test_a_pattern_and_a_fixed_environment_outrank_the_name(load):
     assert load(shop, fixed="prod").coverage.loc[0, ["environment", "rule"]].tolist() == ["production", "given"]
 
 
+@pytest.mark.parametrize(
+    ("name", "pattern", "shown"),
+    [
+        ("shop-prod-eu", r"-(prod)-", "shop-eu"),
+        ("eu-prod-shop", r"^\w+-(\w+)-", "eu-shop"),
+        ("shopprod", r"(prod)$", "shop"),
+        ("prod", r"(prod)", "prod"),
+        ("prod.shop-prod", r"^(prod)", "shop-prod"),
+    ],
+)
+def test_what_a_pattern_found_is_cut_out_of_the_name(name, pattern, shown, load):
+    row = load(application(name, releases(A)), pattern=pattern).coverage.loc[0]
+    assert (row["environment"], row["application"]) == ("production", shown)
+
+
 def test_one_application_in_three_environments_is_one(load):
     history = load(*(application(f"shop-{name}", releases(A)) for name in ("dev", "stg", "prod")))
     assert set(history.deployments["application"]) == {"shop"}
@@ -385,6 +433,16 @@ def test_one_application_in_three_environments_is_one(load):
 def test_two_applications_that_would_be_one_keep_their_full_names(load):
     history = load(application("shop-prod", releases(A)), application("prod-shop", releases(B)))
     assert sorted(history.coverage["application"]) == ["argocd/prod-shop", "argocd/shop-prod"]
+
+
+def test_the_unclassified_applications_are_all_listed_however_long_the_table(load):
+    made = [application(f"a{number}-prod", releases(A)) for number in range(50)]
+    made += [application(f"z{number}", releases(A)) for number in range(3)]
+    history = load(*made)
+    text = module.format_report(history, module.calculate_dora_metrics(history))
+    assert all(f"argocd/z{number}" in text for number in range(3))
+    assert "and 10 more" in text
+    assert "unclassified: 3;" in text
 
 
 def test_an_application_that_was_deleted_and_made_again_keeps_its_name(load):
@@ -480,7 +538,7 @@ def test_a_last_operation_that_failed_is_a_failed_deployment(phase, load):
 def test_dry_runs_selective_syncs_and_other_phases_are_no_failed_deployment(phase, sync, load):
     history = load(failed_application(phase, sync))
     assert deployments(history) == [ok(A), ok(B)]
-    assert not history.failures_observable
+    assert not history.failures_observable()
 
 
 def test_a_failed_sync_with_every_default_is_a_failed_deployment(load):
@@ -518,10 +576,131 @@ def test_degraded_health_counts_only_if_it_is_not_older_than_the_operation(recon
         )
     )
     assert history.deployments["health"].tolist() == ["Healthy", expected]
-    assert history.failures_observable == (expected == "Degraded")
+    assert history.failures_observable() == (expected == "Degraded")
     if expected == "Degraded":
         assert history.deployments["failure_reason"][1] == "no ready pod"
         assert history.deployments["status"][1] == "Synced"
+
+
+def test_degraded_health_during_an_operation_says_nothing_of_the_release_before(load):
+    state = operation("Running", "2026-01-06 09:59", "2026-01-06 10:00", C)
+    del state["finishedAt"]
+    shop = application("shop-prod", releases(A, B), operation=state, health="Degraded", reconciled="2026-01-06 10:00")
+    assert deployments(load(shop)) == [ok(A), ok(B)]
+
+
+def test_degraded_health_older_than_the_last_deployment_is_not_trusted(load):
+    shop = application("shop-prod", releases(A, B), health="Degraded", reconciled="2026-01-05 10:30")
+    assert deployments(load(shop)) == [ok(A), ok(B)]
+
+
+def test_a_failed_sync_that_names_its_revision_in_the_operation_alone_is_of_that_revision(load):
+    document = failed_application()
+    document["status"]["operationState"]["syncResult"]["revision"] = ""
+    assert load(document).deployments["commit_sha"].tolist() == [A, B, C]
+
+
+@pytest.fixture
+def after_failure(write):
+    """A function that loads A, B, a sync of a revision that failed at 12:00 and what was synced afterwards."""
+
+    def history(failed, *later, repo=None, first=(A, B), **more):
+        state = operation("Failed", "2026-01-05 11:58", "2026-01-05 12:00", failed, **more)
+        earlier = application("shop-prod", releases(*first), operation=state, reconciled="2026-01-05 12:01")
+        entries = [*releases(*first), *releases(*later, start="2026-01-05 13:00", first=len(first))]
+        made = module.load_argocd(write([earlier], [application("shop-prod", entries)]), repo)
+        check_history(made)
+        return made
+
+    return history
+
+
+@pytest.mark.parametrize(
+    ("later", "expected", "taken_back"),
+    [
+        ([C], [ok(A), ok(B), bad(C), ok(C)], []),
+        ([D], [ok(A), ok(B), bad(C), ok(D)], []),
+        ([B], [ok(A), ok(B), bad(C)], [(C, B)]),
+        ([A], [ok(A), ok(B), bad(C)], [(C, A)]),
+        ([B, B, D], [ok(A), ok(B), bad(C), ok(D)], [(C, B)]),
+    ],
+)
+def test_a_failed_sync_ends_with_the_next_sync_be_it_forward_or_of_what_ran_before(
+    later, expected, taken_back, after_failure
+):
+    history = after_failure(C, *later)
+    assert deployments(history) == expected
+    assert moves(history) == taken_back
+    of = measured(history)
+    assert (of[RECOVERY]["value"], of[RECOVERY]["open"]) == (60, 0)
+    assert of[REWORK]["n"] == len(expected) + len(taken_back)
+    assert of[REWORK]["value"] == pytest.approx(100 / of[REWORK]["n"])
+    if taken_back:
+        row = history.rollbacks.iloc[0]
+        assert (row["reason"], row["duration_min"], row["success"]) == ("one or more objects failed to apply", 60, True)
+
+
+def test_a_rollback_that_failed_and_was_done_again_is_one_that_lasted_until_it_succeeded(after_failure):
+    """B came at 11:00; going back to A failed at 12:00 and succeeded at 13:00."""
+    history = after_failure(A, A)
+    assert deployments(history) == [ok(A), bad(B)]
+    assert moves(history) == [(B, A)]
+    assert measured(history)[RECOVERY]["value"] == 120
+
+
+def test_a_rollback_that_failed_is_one_without_success(after_failure):
+    history = after_failure(A)
+    assert (moves(history), history.rollbacks["success"].tolist()) == ([(B, A)], [False])
+    history = after_failure(A, C)
+    assert deployments(history) == [ok(A), bad(B), ok(C)]
+    assert measured(history)[RECOVERY]["value"] == 120
+
+
+def test_a_failed_sync_whose_revert_brings_the_same_files_back_is_a_rollback(repository, after_failure):
+    """c2 failed; c3, a new commit, has the files of c1, which ran before."""
+    folder, c = repository(*line("1", "2", "3", "2", start="2026-01-05 08:00"))
+    history = after_failure(c["c2"], c["c3"], repo=folder, first=(c["c0"], c["c1"]))
+    assert deployments(history) == [ok(c["c0"]), ok(c["c1"]), bad(c["c2"])]
+    assert moves(history) == [(c["c2"], c["c3"])]
+
+
+def test_a_failed_sync_of_what_other_commits_changed_is_followed_by_a_deployment(repository, after_failure):
+    """c2 and c3 change another application: nothing was taken back."""
+    others = [change(name, f"2026-01-05 11:{minute}", {OTHER: name}) for name, minute in (("x", 10), ("y", 20))]
+    folder, c = repository(*line("1", "2", start="2026-01-05 08:00"), *others)
+    history = after_failure(c["x"], c["y"], repo=folder, first=(c["c0"], c["c1"]))
+    assert deployments(history) == [ok(c["c0"]), ok(c["c1"]), bad(c["x"]), ok(c["y"])]
+    assert moves(history) == []
+
+
+def test_a_failure_shows_the_failures_of_its_own_environment_and_application(load):
+    """Only cart's production and shop's dev were ever seen to fail: shop's production is not at 0 %."""
+    failed = dict(operation=operation("Failed", "2026-01-06 10:00", "2026-01-06 10:01", C))
+    shop = [application("shop-prod", releases(A, B)), application("shop-dev", releases(A, B), **failed)]
+    history = load(*shop)
+    assert math.isnan(measured(history)[FAIL_RATE]["value"])
+    metrics = module.calculate_dora_metrics(history)
+    assert metrics["success_rates"] == {
+        "dev": pytest.approx(200 / 3),
+        "production": pytest.approx(math.nan, nan_ok=True),
+    }
+    history = load(*shop, application("cart-prod", releases(A, B), **failed))
+    assert math.isnan(measured(history, "shop")[FAIL_RATE]["value"])
+    assert measured(history, "cart")[FAIL_RATE]["value"] == pytest.approx(100 / 3)
+    assert measured(history)[FAIL_RATE]["value"] == pytest.approx(100 / 5)
+    text = module.format_report(history, module.calculate_dora_metrics(history))
+    shown = next(row.split() for row in text.split("\n") if row.startswith("  • shop  "))
+    assert shown[-3:] == ["n/a"] * 3
+
+
+def test_failures_that_cannot_be_seen_are_said_to_be_so_wherever_they_count(load):
+    history = load(one(releases(A, B)))
+    text = module.format_report(history, module.calculate_dora_metrics(history))
+    for label in ("Failed deployment recovery time:", "Change fail rate:", "Deployment rework rate:"):
+        assert re.search(rf"^{label} +n/a \(failures not observable\)$", text, re.MULTILINE)
+    assert re.search("^Change lead time: +no data$", text, re.MULTILINE)
+    assert text.count("the history shows no failed sync") == 2
+    assert "nothing was deployed" not in text
 
 
 def test_degraded_health_without_a_time_is_not_trusted(load):
@@ -673,6 +852,20 @@ def test_a_commit_that_reverts_a_deployed_one_is_a_rollback(repository, load):
     assert history.rollbacks["duration_min"].tolist() == [120]
 
 
+def test_a_commit_that_reverts_a_deployed_merge_is_a_rollback(repository, load):
+    """The pull request `merge` is reverted, named by an abbreviated id; c2 lies between."""
+    message = "Revert the pull request\n\nThis reverts commit {merge:.9}, reversing\nchanges.\n"
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("side", "2026-01-05 09:05", {SHOP: "2"}),
+        change("merge", "2026-01-05 09:10", {SHOP: "2"}, parents=["c0", "side"]),
+        change("c2", "2026-01-05 09:20", {"apps/shop/more.yaml": "x"}),
+        change("c3", "2026-01-05 09:30", {SHOP: "1"}, message),
+    )
+    history = load(one(releases(c["c0"], c["merge"], c["c2"], c["c3"])), repo=folder)
+    assert moves(history) == [(c["merge"], c["c3"])]
+
+
 def test_a_revert_of_a_commit_that_was_not_deployed_is_no_rollback(repository, load):
     """c1 and its revert came with the same release."""
     folder, c = repository(
@@ -701,8 +894,7 @@ def test_two_reverts_of_one_release_leave_one_failure(repository, load):
 
 def test_a_tag_and_the_commit_that_it_names_are_no_backward_move(repository, load):
     folder, c = repository(*line("1", "2"))
-    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "tag", "-a", "-m", "one", "v1", c["c1"])
-    tag = git(folder, "rev-parse", "refs/tags/v1")
+    tag = tagged(folder, c["c1"])
     assert tag != c["c1"]
     assert moves(load(one(releases(c["c0"], tag, c["c1"])), repo=folder)) == []
 
@@ -763,8 +955,7 @@ def test_a_change_of_a_failed_sync_ships_with_the_next_one(repository, load):
 
 def test_tags_are_peeled(repository, load):
     folder, c = repository(*line("1", "2"))
-    git(folder, "-c", "user.name=a", "-c", "user.email=a@example.org", "tag", "-a", "-m", "one", "v1", c["c1"])
-    history = load(one(releases(c["c0"], git(folder, "rev-parse", "refs/tags/v1"))), repo=folder)
+    history = load(one(releases(c["c0"], tagged(folder, c["c1"]))), repo=folder)
     assert lead_hours(history) == {c["c1"]: 1}
     assert history.deployments["commit_sha"].tolist() == [c["c0"], c["c1"]]
 
@@ -841,6 +1032,29 @@ def test_what_only_a_failed_sync_had_waits_and_what_was_taken_back_had_been_ship
     assert waiting(load(production, repo=folder)) == [c["c2"]]
 
 
+def test_two_applications_of_one_environment_keep_what_production_waits_for(repository, load):
+    """`dev` and `test` are both dev: their rows bear full names, and production's changes are found all the same."""
+    folder, c = repository(*line("1", "2", "3"))
+    history = load(
+        one(releases(c["c0"], c["c1"])),
+        application("shop-dev", releases(c["c0"], c["c2"])),
+        application("shop-test", releases(c["c0"])),
+        repo=folder,
+    )
+    assert sorted(history.coverage["application"]) == ["argocd/shop-dev", "argocd/shop-test", "shop"]
+    assert waiting(history) == [c["c2"]]
+
+
+def test_what_waits_for_production_is_of_its_own_namespace_where_a_name_occurs_twice(repository, load):
+    folder, c = repository(*line("1", "2", "3"))
+    made = [
+        application(name, releases(c["c0"], c[newest]), namespace=namespace)
+        for namespace, name, newest in (("a", "shop-prod", "c1"), ("b", "shop-prod", "c1"), ("b", "shop-dev", "c2"))
+    ]
+    changes = load(*made, repo=folder).changes
+    assert changes.loc[changes["deployed"].isna(), "application"].tolist() == ["b/shop-prod"]
+
+
 def test_nothing_waits_for_the_production_of_another_application_or_without_a_clone(repository, load):
     folder, c = repository(*line("1", "2", "3"))
     others = [application(name, releases(c["c0"], c["c2"])) for name in ("cart-dev", "shop-lab")]
@@ -862,6 +1076,28 @@ def test_several_sources_are_dated_each_by_its_own_revision_and_path(repository,
     ]
     history = load(application("shop-prod", entries, sources=several), repo=folder)
     assert lead_hours(history) == {c["c1"]: 1.5, c["c2"]: 1}
+
+
+def test_of_a_repository_of_value_files_only_the_files_that_are_referred_to_count(repository, load):
+    """Another team's values, and a file of the same repository that no source names, are no changes of the shop."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {"shop/prod.yaml": "1", "shop/dev.yaml": "1"}),
+        change("c1", "2026-01-05 09:30", {"shop/prod.yaml": "2"}),
+        change("other", "2026-01-05 09:40", {"cart/prod.yaml": "2"}),
+        change("dev", "2026-01-05 09:45", {"shop/dev.yaml": "2"}),
+        change("c2", "2026-01-05 10:30", {"shop/prod.yaml": "1"}),
+    )
+    several = [
+        chart("1.0.0", helm={"valueFiles": ["values.yaml", "$values/shop/prod.yaml"]}),
+        {"repoURL": "https://git.example.org/values.git", "targetRevision": "main", "ref": "values"},
+    ]
+    entries = [
+        multi_entry(number, f"2026-01-05 {10 + number}:00", ["1.0.0", c[name]], several)
+        for number, name in enumerate(("c0", "dev", "c2"))
+    ]
+    history = load(application("shop-prod", entries, sources=several), repo=folder)
+    assert sorted(history.changes["commit_sha"]) == sorted([c["c1"], c["c2"]])
+    assert history.rollbacks["to_commit"].tolist() == [c["c2"]]  # its values are those of c0 again
 
 
 def test_the_number_of_git_processes_does_not_grow_with_the_history(repository, load, monkeypatch):
@@ -903,6 +1139,62 @@ def test_the_first_entry_of_a_truncated_history_only_marks_its_beginning(load):
     assert (row["syncs"], row["deployments"]) == (3, 2)
     assert deployments(history) == [ok(B), ok(C)]
     assert measured(history)[FREQUENCY]["value"] == pytest.approx(2 / 10)
+
+
+def snapshots(*parts, **more):
+    """A file for each part of a history: (the first id, its revisions, the day in January), seen a day later."""
+    return [
+        [
+            application(
+                "shop-prod",
+                releases(*commits, first=first, start=f"2026-01-{day:02} 10:00"),
+                created="2026-01-01 00:00",
+                reconciled=f"2026-01-{day + 1:02} 10:00",
+                **(more if first == 0 else {}),
+            )
+        ]
+        for first, commits, day in parts
+    ]
+
+
+def test_over_a_gap_between_snapshots_nothing_is_covered_and_nothing_told(write):
+    """Entries 0 to 1, then 7 to 8: entry 7 is where the history goes on. A is no rollback and B not its failure."""
+    files = snapshots((0, [A, B], 5), (7, [A, C], 20))
+    for order in (files, files[::-1]):
+        history = module.load_argocd(write(*order))
+        check_history(history)
+        rows = history.coverage
+        assert rows["truncated"].tolist() == [False, True]
+        assert [str(time)[:13] for edge in ("from", "to") for time in rows[edge]] == [
+            "2026-01-01 00",
+            "2026-01-20 10",
+            "2026-01-06 10",
+            "2026-01-21 10",
+        ]
+        assert (rows["syncs"].tolist(), rows["deployments"].tolist()) == ([2, 2], [2, 1])
+        assert deployments(history) == [ok(A), ok(B), ok(C)]
+        assert moves(history) == []
+        assert measured(history)[FREQUENCY]["value"] == pytest.approx(3 / (5 + 10 / 24 + 1))
+        text = module.format_report(history, module.calculate_dora_metrics(history))
+        assert text.count("argocd/shop-prod") == 2
+
+
+def test_a_failure_before_a_gap_is_not_known_to_be_recovered(write):
+    """C failed on the 6th; what the release of the 20th has to do with it nobody knows."""
+    failed = operation("Failed", "2026-01-06 08:00", "2026-01-06 08:01", C)
+    apart = module.load_argocd(write(*snapshots((0, [A, B], 5), (7, [A, D], 20), operation=failed)))
+    joined = module.load_argocd(write(*snapshots((0, [A, B], 5), (2, [A, D], 20), operation=failed)))
+    assert deployments(apart) == [ok(A), ok(B), bad(C), ok(D)]
+    assert (measured(apart)[RECOVERY]["n"], measured(apart)[RECOVERY]["open"]) == (0, 1)
+    assert (measured(joined)[RECOVERY]["n"], measured(joined)[RECOVERY]["open"]) == (1, 0)
+
+
+def test_changes_that_came_in_a_gap_have_no_lead_time(repository, write):
+    folder, c = repository(*line("1", "2", "3", "4", start="2026-01-05 08:00"))
+    files = snapshots((0, [c["c0"], c["c1"]], 5), (7, [c["c2"], c["c3"]], 20))
+    history = module.load_argocd(write(*files), folder)
+    assert sorted(history.changes["commit_sha"]) == sorted([c["c1"], c["c3"]])
+    assert history.undated == {"it came in a gap of the history": 1}
 
 
 def test_a_rollback_of_the_first_known_release_of_a_truncated_history_keeps_the_tables_sound(repository, load):
@@ -952,6 +1244,8 @@ def error_of(files, repo=None):
     [
         ("apiVersion: argoproj.io/v1alpha1\nkind: Application\n", ["YAML", "-o json"]),
         ("---\n- a\n", ["YAML", "-o json"]),
+        ("# saved on Monday\nitems: []\n", ["YAML", "-o json"]),
+        ('"kind": List\n', ["YAML", "-o json"]),
         ('{"items": [', ["not JSON", "-o json"]),
         ("NAME  CLUSTER  STATUS\nshop  x  Synced\n", ["not JSON", "-o json"]),
         ("", ["not JSON"]),
@@ -999,6 +1293,23 @@ def test_a_wrong_value_is_an_error_that_names_the_file_and_the_entry(key, value,
     message = error_of(files)
     for part in (files[0].name, "shop-prod", "entry 1", key):
         assert part in message
+
+
+@pytest.mark.parametrize("time", ["2026-01-05T10:00:00+0000", "2026-01-05", "20260105T100000Z", "2026-W02-1T10:00:00Z"])
+def test_a_time_that_only_some_versions_of_python_read_is_wrong_for_all(time, write):
+    entries = releases(A)
+    entries[0]["deployedAt"] = time
+    assert time in error_of(write([application("shop-prod", entries)]))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kind"), [("status", "Synced", "an object"), ("history", {"0": {}}, "a list")]
+)
+def test_a_history_of_another_kind_is_an_error_and_not_an_empty_one(key, value, kind, write):
+    document = application("cart-prod", releases(A))
+    (document if key == "status" else document["status"])[key] = value
+    message = error_of(write([application("shop-prod", releases(A)), document]))
+    assert f"cart-prod: {key} is not {kind}" in message
 
 
 def test_an_entry_that_is_no_object_is_an_error_that_names_it(write):

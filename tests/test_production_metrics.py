@@ -179,11 +179,14 @@ def test_without_any_data_every_metric_is_undefined():
     assert of[FREQUENCY]["high"] == pytest.approx(0.3689, abs=5e-5)
 
 
-def test_a_history_that_cannot_show_failures_has_no_fail_rate_and_no_rework_rate():
-    made = history([commit(1, "02 08:00")], [deploy(1, "02 10:00")])._replace(failures_observable=False)
-    of = measured(made)
-    assert math.isnan(of[FAIL_RATE]["value"])
-    assert math.isnan(of[REWORK]["value"])
+@pytest.mark.parametrize("observable", [False, True])
+def test_a_history_that_cannot_show_failures_has_no_fail_rate_and_no_rework_rate(observable):
+    made = history([commit(1, "02 08:00")], [deploy(1, "02 10:00")])
+    covered = {"application": "shop", "environment": "production", "truncated": False, "argocd_name": "shop-prod"}
+    span = {"from": made.window.start, "to": made.window.end, "failures_observable": observable}
+    of = measured(made._replace(coverage=pd.DataFrame([{**covered, **span}])))
+    assert math.isnan(of[FAIL_RATE]["value"]) != observable
+    assert math.isnan(of[REWORK]["value"]) != observable
     assert of[FREQUENCY]["value"] == pytest.approx(0.1)
 
 

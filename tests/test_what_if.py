@@ -620,11 +620,14 @@ def test_a_share_that_never_came_never_comes():
     assert waits[3] == waits[4] == 90
 
 
-def test_a_history_without_failures_that_could_be_seen_keeps_the_rates_of_its_base():
+def test_an_environment_without_failures_that_could_be_seen_keeps_the_rate_of_its_base(monkeypatch):
     history, _ = simulated(Scenario(), 1)
-    fitted, said = fit_scenario(history._replace(failures_observable=False))
-    assert [e.success_rate for e in fitted.environments] == [e.success_rate for e in Scenario().environments]
-    assert "success not observable" in "\n".join(said)
+    monkeypatch.setattr(gitops.History, "failures_observable", lambda history, environment=None: environment == "dev")
+    fitted, said = fit_scenario(history)
+    dev = history.deployments[history.deployments["environment"] == "dev"]
+    assert fitted.environments[0].success_rate == pytest.approx((dev["health"] == "Healthy").mean())
+    assert [e.success_rate for e in fitted.environments[1:]] == [0.93, 0.95]
+    assert "\n".join(said).count("success not observable") == 2
 
 
 def test_a_history_of_nothing_known_cannot_be_fitted():
