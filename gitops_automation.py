@@ -1468,12 +1468,26 @@ class ArgoApplication:
     snapshots: Dict[int, int] = field(default_factory=dict)  # end of the newest sync in a file: newest time there
 
 
-class EnvironmentRules(NamedTuple):
-    """How to tell the environment of an application: a fixed name, a label or annotation, a pattern."""
+@dataclass(frozen=True)
+class EnvironmentRules:
+    """How to tell the environment of an application: a fixed name, the key of a label or annotation, a regular
+    expression with a group for its name. Raises GitOpsError for one that can tell none."""
 
     fixed: Optional[str] = None
     label: Optional[str] = None
     pattern: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if self.fixed is not None:
+            _name("--environment", self.fixed)
+        if self.label is not None and not self.label.strip():
+            raise GitOpsError(f"--environment-label is the key of a label, such as tier, not {_quote(self.label)}")
+        try:
+            groups = re.compile(self.pattern).groups if self.pattern is not None else 1
+        except (re.error, RecursionError, OverflowError) as error:
+            raise GitOpsError(f"--environment-pattern is no regular expression: {_one_line(error)}") from None
+        if groups < 1:
+            raise GitOpsError(f"--environment-pattern needs a group, as ='-(dev|prod)$', not {_quote(self.pattern)}")
 
 
 def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplication]:
@@ -5265,7 +5279,7 @@ def _what_if(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any, d
     cost, runs = _cost(options.cost_per_hour), _whole_number("runs", options.runs or "200")
     _say("🔄 GitOps Workflow Automation with ArgoCD\n" + _DOUBLE_LINE)
     if options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=_environment_rules(options))
+        _load_argocd(gitops, options)
     elif options.repo is not None:
         gitops.load_git_history(options.repo, days)
     baseline, fitted = gitops.fit()
@@ -5290,10 +5304,15 @@ def _cost(text: Optional[str]) -> Optional[float]:
     return None if text is None else float(text)
 
 
+def _load_argocd(gitops: GitOpsAutomation, options: argparse.Namespace) -> None:
+    rules = EnvironmentRules(options.environment, options.environment_label, options.environment_pattern)
+    gitops.load_argocd_history(options.argocd, options.repo, rules=rules)
+
+
 def _history(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any) -> None:
     """Have the three tables, whichever way they come."""
     if options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=_environment_rules(options))
+        _load_argocd(gitops, options)
         return
     if options.repo is None:
         gitops.simulate_git_activity(days)
@@ -5301,21 +5320,6 @@ def _history(gitops: GitOpsAutomation, options: argparse.Namespace, days: Any) -
         gitops.load_git_history(options.repo, days)
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
-
-
-def _environment_rules(options: argparse.Namespace) -> EnvironmentRules:
-    pattern = options.environment_pattern
-    try:
-        groups = re.compile(pattern).groups if pattern else 1
-    except (re.error, RecursionError, OverflowError) as error:
-        raise GitOpsError(f"--environment-pattern is no regular expression: {_one_line(error)}") from None
-    if groups < 1:
-        raise GitOpsError(f"--environment-pattern needs a group, as ='-(dev|prod)$', not {_quote(pattern)}")
-    return EnvironmentRules(
-        _name("--environment", options.environment) if options.environment is not None else None,
-        options.environment_label,
-        pattern,
-    )
 
 
 def _refuse_mixtures(options: argparse.Namespace) -> None:

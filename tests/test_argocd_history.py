@@ -1569,6 +1569,9 @@ def test_the_flags_say_how_to_tell_the_environment(flags, environment, write, tm
     [
         (["--environment-pattern", "("], "--environment-pattern"),
         (["--environment-pattern", "prod"], "group"),
+        (["--environment-pattern", ""], "group"),
+        (["--environment-label", ""], "--environment-label"),
+        (["--environment", " "], "--environment"),
         (["--days", "5"], "--days"),
         (["--end", "2026-01-31"], "--end"),
         (["--alert-webhook", "http://localhost:1"], "--alert-webhook"),
