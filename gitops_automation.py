@@ -83,6 +83,10 @@ from typing import (
     Union,
 )
 
+if __name__ == "__main__" and "IPython" not in sys.modules:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during these imports ends quietly, too
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -881,7 +885,8 @@ def read_git_log(
     scope if it is one of `applications`, else the repository's name. Raises GitOpsError if `repo` is
     no repository, or has no commit in the window.
     """
-    newest = _epoch(_git(repo, "log", "-1", "--no-show-signature", "--format=%ct"))
+    # the last one is not always the newest: it may be of somebody whose clock is behind
+    newest = max(map(_epoch, _git(repo, "log", "-1000", "--no-show-signature", "--format=%ct").split()), default=-1)
     branch, folder = _git(repo, "branch", "--show-current") or "HEAD", _git(repo, "rev-parse", "--git-common-dir")
     if end is None:
         end = pd.Timestamp(min(max(newest, 0) // _DAY + 1, (_LAST_DAY - _FIRST_DAY).days) * _DAY, unit="s", tz="UTC")
@@ -2283,6 +2288,8 @@ class WebhookAlerts:
     counts, `problem` says why (without the address: it is a secret). Redirects are not followed.
     """
 
+    timeout = 5.0  # seconds for the whole of a request
+
     def __init__(self, url: str) -> None:
         self.host = _webhook_host(url)
         self._url, self.undelivered, self.problem = url, 0, ""
@@ -2294,11 +2301,20 @@ class WebhookAlerts:
         self.undelivered += bool(self.problem)
 
     def _post(self, alert: Mapping[str, Any]) -> None:
+        # a socket's timeout is for each read, and for no name to be looked up: a thread can be left behind
         request = urllib.request.Request(self._url, json.dumps(alert).encode(), {"Content-Type": "application/json"})
+        outcome = [f"timed out after {self.timeout:g} s"]
+        sending = threading.Thread(target=self._send, args=(request, outcome), daemon=True)
+        sending.start()
+        sending.join(self.timeout)
+        self.problem = outcome[-1]
+
+    def _send(self, request: urllib.request.Request, outcome: List[str]) -> None:
         try:
-            self._open(request, timeout=5).close()
+            self._open(request, timeout=self.timeout).close()
+            outcome.append("")
         except (OSError, ValueError, http.client.HTTPException) as error:
-            self.problem = _one_line(error)
+            outcome.append(_one_line(error))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -2456,7 +2472,7 @@ def _frequency(history: History, counted: np.ndarray) -> float:
     rows = history.deployments[counted]
     places = collections.Counter(zip(rows["application"].astype(object), rows["environment"].astype(object)))
     days = covered_days(history)
-    return float(sum(count / days[place] for place, count in places.items()))
+    return math.fsum(count / days[place] for place, count in places.items())
 
 
 def _mean(values: np.ndarray) -> float:
@@ -2863,7 +2879,7 @@ def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
             hours = value if metric == "change_lead_time_hours" else value / 60
             scores[metric] = 10 - 2.0 * int(np.searchsorted(_DURATION_BANDS, hours, side="right"))
     defined = [score for score in scores.values() if not math.isnan(score)]
-    return {"overall": sum(defined) / len(defined) if defined else math.nan, **scores}
+    return {"overall": math.fsum(defined) / len(defined) if defined else math.nan, **scores}
 
 
 # ---- Reporting engine: metrics -> console ---------------------------------------------------------
@@ -3247,6 +3263,8 @@ def _frequency_cause(metrics: Mapping[str, Any]) -> str:
 
 def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
     if math.isnan(metrics["mean_lead_time"]):
+        if list(metrics["success_rates"].values())[-1] == 0:
+            return "no production deployment succeeded"
         if metrics["production_deployment_frequency"]:
             return "no commit of the production deployments is known: --repo takes a clone that has them"
         return "no change reached production in the window: measure more days"
@@ -3428,6 +3446,17 @@ def _label(text: str, width: int = 18) -> str:
     return text.replace("$", r"\$")
 
 
+def _labels(names: Sequence[str], width: int = 18) -> List[str]:
+    """The labels of names that stand beside each other; those that would look alike begin where they differ."""
+    labels = [_label(name, width) for name in names]
+    alike = {label for label, count in collections.Counter(labels).items() if count > 1}
+    for label in alike:
+        twins = [name for name, short in zip(names, labels) if short == label]
+        begin = max(len(os.path.commonprefix(twins)) - 3, 0)
+        labels = [_label(f"…{name[begin:]}", width) if name in twins else old for name, old in zip(names, labels)]
+    return labels
+
+
 def _font_characters() -> Mapping[int, int]:
     if not _CHARACTERS:
         _CHARACTERS.update(
@@ -3458,7 +3487,7 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     for number, (name, colour) in enumerate(zip(history.environments, _environment_colours(history.environments))):
         counts = np.bincount(day[environment == number], minlength=len(days))
         beside = (number - (len(history.environments) - 1) / 2) * 0.6 / len(history.environments)  # none hides another
-        size = max(2.0, 8 - len(days) / 40)
+        size = max(3.6, 8 - len(days) / 40)
         ax.plot(
             dates + beside, counts, ".", color=colour, alpha=0.5, markersize=size, markeredgewidth=0, label="_daily"
         )
@@ -3506,8 +3535,8 @@ def _legend_below(ax: Axes, names: Sequence[str], most: int = 12) -> None:
         handlelength=1.6 if few else 1.2,
     )
     width = 18 if len(lines) <= 3 else 12 if len(lines) <= 8 else 9
-    for text, name in zip(legend.get_texts(), list(names)[-most:]):
-        text.set_text(_label(name, width))  # not as a label, as matplotlib hides those that begin with _
+    for text, label in zip(legend.get_texts(), _labels(names, width)[-most:]):
+        text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
 
 
 def _smooth(dates: np.ndarray, counts: np.ndarray, points: int = 400) -> Tuple[np.ndarray, np.ndarray]:
@@ -3562,7 +3591,7 @@ def plot_success_rates(metrics: Mapping[str, Any], ax: Axes) -> Axes:
     ax.set(title=title, ylabel="Healthy deployments (%)", ylim=(0, 110), yticks=range(0, 101, 20))
     ax.set_xticks(range(len(rates)))
     ax.set_xlim(-0.6 if len(rates) > 1 else -1, len(rates) - 0.4 if len(rates) > 1 else 1)
-    labels = [_label(name, 16 if len(rates) <= 3 else 12) for name in rates]
+    labels = _labels(list(rates), 16 if len(rates) <= 3 else 12)
     ax.set_xticklabels(labels, fontsize=10.5 if few else 9, rotation=0 if few else 40, ha="center" if few else "right")
     ax.annotate(
         "Target\n95%",
@@ -3587,20 +3616,34 @@ def plot_commit_types(commits: pd.DataFrame, ax: Axes) -> Axes:
         return _nothing_to_draw(ax, title, "No commit in this window")
     wide = [count / len(commits) >= 0.03 for count in types.values()].count(True)
     types = _top(types, max(wide, 1), "all others")
-    labels = [f"{_label(name, 11)} {_show(_percent(count, len(commits)), '%', 1)}" for name, count in types.items()]
-    # the thin slices come last: from 180 degrees clockwise they lie on the left, where labels stack best
-    ax.pie(
+    types = dict(sorted(types.items(), key=lambda pair: -pair[1]))
+    wedges = ax.pie(
         list(types.values()),
-        labels=labels,
         radius=0.92,
         startangle=180,
         counterclock=False,
         colors=sns.color_palette("Set2" if len(types) <= 8 else "husl", len(types)),
         wedgeprops=dict(edgecolor="white", linewidth=1.5),
-        textprops=dict(fontsize=11, color=_INK),
-    )
+    )[0]
+    labels = [f"{_label(name, 11)} {_show(_percent(count, len(commits)), '%', 1)}" for name, count in types.items()]
+    middle = np.radians([(wedge.theta1 + wedge.theta2) / 2 for wedge in wedges])
+    right, height = np.cos(middle) >= 0, 1.01 * np.sin(middle)
+    for side in (right, ~right):
+        upwards = np.flatnonzero(side)[np.argsort(height[side])]
+        height[upwards] = _apart(height[upwards], 0.15)
+    for label, y, side in zip(labels, height, np.where(right, 1, -1)):
+        x = side * max(math.sqrt(max(1.01**2 - y**2, 0)), 0.05)
+        ax.text(x, y, label, ha="left" if side > 0 else "right", va="center", fontsize=11, color=_INK)
     ax.set_title(title)
     return ax
+
+
+def _apart(places: np.ndarray, gap: float) -> np.ndarray:
+    """Ascending places moved as little as may be, so that each is a gap or more above the one before."""
+    steps = gap * np.arange(len(places))
+    up = np.maximum.accumulate(places - steps)
+    down = np.minimum.accumulate((places - steps)[::-1])[::-1]
+    return (up + down) / 2 + steps
 
 
 def _top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
@@ -3655,9 +3698,8 @@ def plot_deployments_by_application(deployments: pd.DataFrame, ax: Axes, most: i
             va="center",
             fontweight="bold",
         )
-    labels = [_label(name, 18) for name, _ in ascending]
     ax.set_yticks(range(len(ascending)))
-    ax.set_yticklabels(labels, fontsize=10.5)
+    ax.set_yticklabels(_labels([name for name, _ in ascending]), fontsize=10.5)
     ax.set(title=title, xlabel="Deployments")
     _count_axis(ax.xaxis)
     ax.margins(x=0.15)
@@ -3673,14 +3715,9 @@ def plot_scorecard(metrics: Mapping[str, Any], ax: Axes) -> Axes:
     mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
     for y, key in zip((9.2, 7.9, 6.6, 5.3), BENCHMARKS):
         better, limit, unit = BENCHMARKS[key]
-        ax.plot(
-            [0.25],
-            [y],
-            "o" if is_elite(key, metrics) else "X",
-            color=_GREEN if is_elite(key, metrics) else _RED,
-            markersize=9,
-            clip_on=False,
-        )
+        elite, measured = is_elite(key, metrics), not math.isnan(metrics[key])
+        colour = _GREEN if elite else _RED if measured else rate_grade(math.nan)[1]
+        ax.plot([0.25], [y], "X" if measured and not elite else "o", color=colour, markersize=9, clip_on=False)
         ax.text(0.7, y, METRICS[key].label, **mono)
         ax.text(10, y, _show(float(metrics[key]), unit), ha="right", fontweight="bold", **mono)
         ax.text(0.7, y - 0.55, f"elite {better} {limit:g}{unit}", color=_MUTED, **{**mono, "fontsize": 9.5})
@@ -5384,5 +5421,7 @@ def _run_and_flush(argv: Optional[Sequence[str]]) -> None:
 
 if __name__ == "__main__":
     if _kernel() is None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         gc.freeze()  # the imports live to the end: the collections before it need not look at them, a tenth of a run
     main()

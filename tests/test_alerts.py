@@ -298,6 +298,25 @@ def test_a_server_that_never_answers_is_given_up_after_its_timeout(server, capsy
     assert timeouts == [5]
 
 
+def test_a_server_that_answers_a_little_at_a_time_is_given_up_as_well(server, capsys, monkeypatch):
+    """Each read is in time; the whole is not."""
+    monkeypatch.setattr(module.WebhookAlerts, "timeout", 0.3)
+    stop = threading.Event()
+
+    def drip(handler):
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            while not stop.wait(0.1):
+                handler.wfile.write(b"X: y\r\n")
+                handler.wfile.flush()
+
+    server.answer = drip
+    try:
+        assert "timed out" in one_warning(capsys, server.url)
+    finally:
+        stop.set()
+
+
 def test_a_name_that_does_not_resolve_is_one_warning(capsys, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")

@@ -703,6 +703,29 @@ def test_no_two_slices_of_a_pie_share_a_colour(counts):
         assert not same_color(one, other)
 
 
+@pytest.mark.parametrize(
+    "counts",
+    [
+        dict(feat=40, fix=20, chore=12, docs=6, test=5, refactor=5, ci=4, build=4, style=4),
+        {f"type{number}": 200 // (number + 1) for number in range(16)},
+        {f"type{number}": 10 for number in range(30)},
+        dict(feat=88, refactor=4, perf=4, revert=4),
+    ],
+    ids=["nine", "a long tail", "thirty alike", "three thin ones"],
+)
+def test_the_labels_of_a_pie_keep_clear_of_each_other(counts):
+    commits = run("90 days")[0].git_commits
+    words = [word for word, count in counts.items() for _ in range(count)]
+    table = commits.iloc[np.arange(len(words)) % len(commits)].assign(type=words)
+    figure = Figure(figsize=(18, 10))
+    ax = plot_commit_types(as_table("git_commits", table), figure.add_axes(gitops._card(figure, 2, framed=False)))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    boxes = [text.get_window_extent(renderer) for text in ax.texts if plain(text)]
+    assert len(boxes) >= 4
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+
+
 def test_a_thin_slice_keeps_its_name_where_it_is_the_only_one():
     texts = [plain(text) for text in types_panel(feat=60, fix=30, chore=8, perf=2).texts]
     assert "perf 2.0%" in texts
@@ -824,6 +847,11 @@ def test_names_that_begin_alike_can_be_told_apart():
     ax = plot_deployments_by_application(as_table("deployments", deployments.assign(application=names)), axes())
     shown = [text.get_text() for text in ax.get_yticklabels()]
     assert len(set(shown)) == 2
+    names = [f"application-number-{i % 10}-with-a-very-long-name" for i in range(len(deployments))]
+    ax = plot_deployments_by_application(as_table("deployments", deployments.assign(application=names)), axes())
+    shown = [text.get_text() for text in ax.get_yticklabels()]
+    assert len(set(shown)) == 10
+    assert max(map(len, shown)) == 18
 
 
 # ---- Scorecard ------------------------------------------------------------------------------------
@@ -879,6 +907,9 @@ def test_the_values_of_the_scorecard_end_in_one_column():
 def test_what_is_undefined_is_not_available_on_the_scorecard():
     words = [plain(text) for text in plot_scorecard(empty()[1], axes()).texts]
     assert words.count("n/a") == 3
+    red = to_hex(gitops._RED)
+    marks = [to_hex(line.get_color()) for line in plot_scorecard(empty()[1], axes()).get_lines()]
+    assert marks.count(red) == 1  # the frequency is measured: none
     assert not any("nan" in word for word in words)
     assert "NEEDS IMPROVEMENT" in words
 

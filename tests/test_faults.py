@@ -199,6 +199,15 @@ UNIGNORED = (
 )
 
 
+def test_an_interrupt_during_the_imports_is_quiet(tmp_path):
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport nothing\n")
+    command = [sys.executable, "-c", UNIGNORED, sys.executable, module.__file__]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
 def interrupted_after(delay):
     """(Status, stdout, stderr, seconds) of a run that is interrupted so many seconds after its first line of output."""
     command = [sys.executable, "-u", "-W", "error", module.__file__, "--seed", "2", *RUN]

@@ -281,6 +281,11 @@ def test_the_window_ends_with_the_day_of_the_newest_commit(repository):
     assert days_of_january(folder, days=365) == [1, 10, 18, 19, 20]
 
 
+def test_a_last_commit_whose_clock_was_behind_does_not_end_the_window(repository):
+    folder = repository(*(commit(when="2026-%s 10:00" % day) for day in ("01-18", "01-20", "01-02")))
+    assert days_of_january(folder, days=3) == [18, 20]
+
+
 def test_the_window_includes_its_start_and_excludes_its_end(repository):
     times = ["2026-01-09 23:59:59", "2026-01-10 00:00:00", "2026-01-10 23:59:59", "2026-01-11 00:00:00"]
     folder = repository(*(commit(when, when=when) for when in times))

@@ -526,6 +526,15 @@ def test_the_overall_score_is_the_mean_of_the_five():
     assert module.quick_check(values)["overall"] == pytest.approx(8.6)
 
 
+def test_the_overall_score_is_the_same_to_the_last_bit_on_every_version():
+    """Ten times a tenth is one only if the sum is exact; `sum` is since Python 3.12."""
+    values = {LEAD: math.nan, FREQUENCY: math.nan, RECOVERY: math.nan, FAIL_RATE: 99.0, REWORK: 97.3}
+    values.update({f"{number}_pct": 99.0 for number in range(8)})
+    scores = [score for score in module.quick_check(values).values() if not math.isnan(score)]
+    assert scores[0] == math.fsum(scores[1:]) / 10
+    assert sum(Fraction(score) for score in scores[1:]) / 10 == pytest.approx(Fraction(scores[0]), abs=1e-17)
+
+
 def test_the_overall_score_is_the_mean_of_those_that_exist():
     values = {LEAD: math.nan, FREQUENCY: 1, RECOVERY: math.nan, FAIL_RATE: 0, REWORK: math.nan}
     scores = module.quick_check(values)

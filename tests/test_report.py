@@ -504,6 +504,12 @@ def test_recovery_that_could_not_be_measured_is_one_advice_with_its_cause():
     assert "nan" not in advice
 
 
+def test_a_lead_time_without_a_production_deployment_that_succeeded_names_that_cause():
+    rates = {"dev": 90.0, "production": 0.0}
+    metrics = elite_but_for(mean_lead_time=math.nan, success_rates=rates, production_deployment_frequency=0.5)
+    assert recommendations(metrics) == ["Lead Time could not be measured; no production deployment succeeded"]
+
+
 def test_advice_for_an_empty_history_says_that_there_is_nothing_to_measure():
     advices = recommendations(calculate_dora_metrics(empty_history()))
     assert len(advices) == 4
