@@ -1072,9 +1072,9 @@ class GitGraph:
 
     def contains(self, commit: str, other: str) -> bool:
         """Whether a commit contains another one."""
-        here, there = self.positions[commit], self.positions[other]
-        if here in self._main and there in self._main:
-            return self._main[there] <= self._main[here]
+        rank = self._main.get(self.positions[commit])
+        if rank is not None:
+            return 0 <= self._landed[self.positions[other]] <= rank
         return not self.between(commit, other)
 
     def shipped(self, old: str, new: str, path: str) -> List[int]:
@@ -1529,6 +1529,7 @@ def _merge(known: ArgoApplication, snapshot: ArgoApplication) -> None:
     known.entries.update(snapshot.entries)
     known.failures.update(snapshot.failures)
     known.degraded.update(snapshot.degraded)
+    known.created = known.created or snapshot.created
     if snapshot.seen >= known.seen:
         known.marks, known.hints, known.seen = snapshot.marks, snapshot.hints, snapshot.seen
 
@@ -1691,9 +1692,12 @@ def _paths_of(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -
     path, mark = _at(source, "path", kind=str), f"${_at(source, 'ref', kind=str)}/"
     if mark == "$/":
         return (_clean_path(path),)
-    files = [file for other in sources for file in _at(other, "helm", "valueFiles", kind=list)]
+    helms = [_at(other, "helm") for other in sources]
+    files = [file for helm in helms for file in _at(helm, "valueFiles", kind=list)]
+    files += [_at(file, "path", kind=str) for helm in helms for file in _at(helm, "fileParameters", kind=list)]
     named = {file[len(mark) :] for file in files if isinstance(file, str) and file.startswith(mark)}
-    return tuple(sorted(map(_clean_path, named | ({path} if path else set()))))
+    fixed = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", name) for name in named}  # of a pattern, the folder above
+    return tuple(sorted(map(_clean_path, fixed | ({path} if path else set()))))
 
 
 def _clean_path(path: str) -> str:
@@ -1771,8 +1775,8 @@ class Deployed(NamedTuple):
     """What one application's history comes to, in order of time; positions are those of `releases`."""
 
     releases: List[ArgoEntry]  # the changes of what runs and the syncs that failed; re-syncs and flaps left out
-    markers: Set[int]  # releases with which the known history begins, or goes on after a gap: no deployments
-    rollbacks: List[Tuple[int, int]]  # (the bad release, the one that restored it in the end)
+    markers: Set[int]  # releases with which the known history begins, or goes on after a gap
+    rollbacks: Dict[int, int]  # {a bad release: the one that restored it in the end}
     restoring: Set[int]  # the releases that went back: no deployments
     bad: Dict[int, str]  # why a release failed or turned out bad
     changes: List[Tuple[int, int]]  # (commit in the log, the first release that contains it)
@@ -1783,15 +1787,9 @@ def deployed(application: ArgoApplication, graph: Optional[GitGraph]) -> Deploye
     """Tell changes, rollbacks and failures in an application's history."""
     releases, markers = _releases(application, graph)
     changes, undated = _dated(releases, markers, graph)
-    moves = _rollbacks_in(releases, markers, changes, graph)
-    restoring = {restored for _, restored in moves}
-    rollbacks = [
-        (bad, good)
-        for bad, good in _one_for_each(moves).items()
-        if bad not in restoring and not any(bad <= marker <= good for marker in markers)
-    ]
+    rollbacks, restoring = _rollbacks_in(releases, markers, changes, graph)
     bad = {number: release.failure for number, release in enumerate(releases) if release.failure}
-    for number, _ in rollbacks:
+    for number in rollbacks:
         bad.setdefault(number, "Rolled back")
     ends = np.array([release.end for release in releases], np.int64)
     for seen, message in sorted(application.degraded.items()):
@@ -1799,16 +1797,6 @@ def deployed(application: ArgoApplication, graph: Optional[GitGraph]) -> Deploye
         if newest >= 0:
             bad.setdefault(newest, message)
     return Deployed(releases, markers, rollbacks, restoring, bad, changes, undated)
-
-
-def _one_for_each(rollbacks: Iterable[Tuple[int, int]]) -> Dict[int, int]:
-    """{Bad release: what restored it in the end}: a restoring release that is itself rolled back was only
-    a step, and so was the first of two partial reverts."""
-    restored: Dict[int, int] = {}
-    for bad, good in rollbacks:
-        origin = next((first for first, last in restored.items() if last == bad), bad)
-        restored[origin] = good
-    return restored
 
 
 def _releases(application: ArgoApplication, graph: Optional[GitGraph]) -> Tuple[List[ArgoEntry], Set[int]]:
@@ -1824,8 +1812,10 @@ def _releases(application: ArgoApplication, graph: Optional[GitGraph]) -> Tuple[
         elif releases and _same(sync, releases[-1], graph):
             continue
         elif len(releases) > 1 and _same(sync, releases[-2], graph) and _is_flap(releases[-1], sync):
-            releases.pop()
-            continue
+            gone = releases.pop()
+            if len(releases) not in markers:
+                continue
+            sync = sync._replace(start=gone.start, end=gone.end)
         releases.append(sync)
     return releases, markers
 
@@ -1850,18 +1840,19 @@ def _dated(
 ) -> Tuple[List[Tuple[int, int]], List[str]]:
     """(The commits that each release is the first to contain, why the others could not be told)."""
     first: Dict[int, int] = {}
-    undated = []
+    undated: List[str] = []
     synced = [number for number, release in enumerate(releases) if not release.failure]
     for before, number in zip(synced, synced[1:]):
         old, new = releases[before], releases[number]
-        reason = _undatable(new, graph) or _undatable(old, graph)
         found = _commits_between(old, new, new, graph)
-        moved = _commit_of(old, graph) != _commit_of(new, graph) and not _is_ancestor(new, old, graph)
-        if moved and not reason and (number in markers or not found):
-            reason = "it came in a gap of the history" if found else "none touches the source path"
-        undated += [reason] if reason else []
+        if graph is not None and _is_ancestor(old, releases[synced[0]], graph):  # what the first one had is not new
+            found = {position for position in found if not _has(releases[synced[0]], graph.log.sha[position], graph)}
         for position in found:
             first.setdefault(position, number)
+        if number in markers:
+            undated += ["it came in a gap of the history"] if found else []
+        elif not _is_ancestor(new, old, graph):
+            undated += _undated(old, new, bool(found), graph)
     dated = [pair for pair in first.items() if pair[1] not in markers]
     return sorted(dated, key=lambda pair: (pair[1], pair[0])), undated
 
@@ -1876,47 +1867,62 @@ def _commits_between(old: ArgoEntry, new: ArgoEntry, where: ArgoEntry, graph: Op
     return found
 
 
-def _undatable(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
-    """Why none of a release's revisions can be dated, or nothing."""
+def _undated(old: ArgoEntry, new: ArgoEntry, found: bool, graph: Optional[GitGraph]) -> List[str]:
+    """Why the revisions that changed with a release bring no commit that can be dated."""
+    known = graph.commit if graph is not None else {}
+    moved = [(before, after) for before, after in zip(old.sources, new.sources) if before.revision != after.revision]
     reasons = []
-    for source in release.sources:
-        if graph is not None and source.revision in graph.commit:
-            return ""
-        if source.chart:
-            reasons.append("chart version")
-        elif source.revision.startswith("sha256:"):
-            reasons.append("digest")
-        else:
-            reasons.append("no repository given (--repo)" if graph is None else "not in the clone")
-    return reasons[0]
+    for before, after in moved:
+        unknown = [source for source in (after, before) if source.revision not in known]
+        if unknown:
+            reasons.append(_undatable(unknown[0], graph is not None))
+    if found or reasons:
+        return reasons
+    return ["none touches the source path" if moved else "the revision is the same, the parameters are not"]
+
+
+def _undatable(source: ArgoSource, cloned: bool) -> str:
+    if source.chart:
+        return "chart version"
+    if source.revision.startswith("sha256:"):
+        return "digest"
+    return "not in the clone" if cloned else "no repository given (--repo)"
 
 
 def _rollbacks_in(
     releases: Sequence[ArgoEntry], markers: Set[int], changes: Sequence[Tuple[int, int]], graph: Optional[GitGraph]
-) -> List[Tuple[int, int]]:
-    """(Bad release, restoring release): where a release goes back to an earlier one, or reverts a commit.
-    After a sync that failed it is that one which is restored, be it by a sync of what had run before."""
+) -> Tuple[Dict[int, int], Set[int]]:
+    """({bad release: what restored it in the end}, the releases that restored): where a release goes back to an
+    earlier one or reverts a commit, or where a sync that failed is followed by one of what had run before."""
     states = [_states(release, graph) for release in releases]
     rank: Dict[Any, int] = {}  # of a state that ran: its first release
-    found: List[Tuple[int, int]] = []
-    ran = -1  # the newest release that did not fail
+    restored: Dict[int, int] = {}
+    restoring: Set[int] = set()
+    ran, begin = -1, 0  # the newest release that did not fail; where the history goes on after a gap
     for number, release in enumerate(releases):
-        failed, bad = list(range(ran + 1, number)), []
-        if ran >= 0 and number not in markers and _settled(releases, number):
-            older = _oldest(states[number], rank, number) < _oldest(states[ran], rank, ran) + bool(failed)
-            again = _content(release, graph) in rank and _is_ancestor(releases[ran], release, graph)
+        begin, failed, bad = (number if number in markers else begin), list(range(ran + 1, number)), []
+        if begin <= ran and begin < number and _settled(releases, number):
+            here, before = _oldest(states[number], rank, number), _oldest(states[ran], rank, ran)
+            forward = _content(release, graph) in rank and _is_ancestor(releases[ran], release, graph)
             if failed and states[number] & states[number - 1]:  # the failed sync done once more
-                bad = failed if any(restored == number - 1 for _, restored in found) else []
-            elif older and not again or _is_ancestor(release, releases[ran], graph):
-                bad = failed or [ran]
+                bad = [first for first, last in restored.items() if last == number - 1]
+            elif here < before and not forward or _is_ancestor(release, releases[ran], graph):
+                steps = [first for first, last in restored.items() if last == ran]
+                # one that went back and goes back further: what had first brought the same was bad as well
+                known = before in restoring or before in restored
+                bad = [ran if ran not in restoring else steps[0] if known and steps else before, *failed]
+            elif here == before and failed:
+                bad = failed
             else:
                 bad = _reverted_release(number, releases, changes, graph)
-                bad += failed if bad else []
-        found += [(position, number) for position in bad]
+                bad += failed if bad and bad[0] not in restoring else []
+        bad = [position for position in bad if position >= begin and position not in restoring]
+        restored.update(dict.fromkeys(bad, number))
+        restoring.update([number] if bad else [])
         if not release.failure:
             rank.update({state: number for state in states[number] - rank.keys()})
             ran = number
-    return found
+    return restored, restoring
 
 
 def _oldest(states: Iterable[Any], rank: Mapping[Any, int], otherwise: int) -> int:
@@ -1960,22 +1966,20 @@ def _reverted_release(
     """The newest earlier release that shipped a commit (merges included) which this one says it reverts, if any."""
     if graph is None:
         return []
-    named = {sha for commit, release in changes if release == number for sha in graph.reverted(commit)}
+    reverts = {graph.log.sha[commit]: graph.reverted(commit) for commit, release in changes if release == number}
+    undone = set(itertools.chain.from_iterable(reverts.values()))
+    named = {sha for commit, shas in reverts.items() if commit not in undone for sha in shas} - reverts.keys()
     synced = [position for position in range(number) if not releases[position].failure]
     for before, after in zip(synced[-2::-1], synced[:0:-1]):
-        if any(_ships(releases[before], releases[after], sha, graph) for sha in named):
+        if any(_has(releases[after], sha, graph) and not _has(releases[before], sha, graph) for sha in named):
             return [after]
     return []
 
 
-def _ships(old: ArgoEntry, new: ArgoEntry, sha: str, graph: GitGraph) -> bool:
-    """Whether a release contains a commit that the one before does not."""
-    for before, after in zip(old.sources, new.sources):
-        if before.revision in graph.commit and after.revision in graph.commit:
-            older, newer = graph.commit[before.revision], graph.commit[after.revision]
-            if graph.contains(newer, sha) and not graph.contains(older, sha):
-                return True
-    return False
+def _has(release: ArgoEntry, sha: str, graph: GitGraph) -> bool:
+    """Whether a release contains a commit."""
+    revisions = [source.revision for source in release.sources]
+    return any(graph.contains(graph.commit[revision], sha) for revision in revisions if revision in graph.commit)
 
 
 def load_argocd(
@@ -2082,16 +2086,16 @@ def _rows_of(one: _Told, graph: Optional[GitGraph]) -> _Rows:
 
 def _deployments_in(history: Deployed) -> Iterator[Tuple[ArgoEntry, str, str, Optional[str]]]:
     """(Sync, status, health, reason) of each deployment. A release with which the known history begins is
-    none: whether it changed anything is not known."""
+    none, as it may have changed nothing, but if it is known to be bad."""
     for number, release in enumerate(history.releases):
-        if number not in history.markers and number not in history.restoring:
+        if number not in history.restoring and (number not in history.markers or number in history.bad):
             status, health = FAILED if release.failure else SYNCED, DEGRADED if number in history.bad else HEALTHY
             yield release, status, health, history.bad.get(number)
 
 
 def _rollbacks_of(history: Deployed) -> Iterator[Tuple[ArgoEntry, ArgoEntry, str, float, bool]]:
     """(The bad release, what restored it, why, minutes, whether that was good) of each rollback."""
-    for number, target in history.rollbacks:
+    for number, target in history.rollbacks.items():
         bad, good = history.releases[number], history.releases[target]
         yield bad, good, history.bad[number], (good.end - bad.end) / 60, target not in history.bad
 
@@ -2174,7 +2178,8 @@ def _waiting(told: Sequence[_Told], graph: Optional[GitGraph]) -> Iterator[_Chan
             near = _of_one_team(one, same[one.base])
             releases = [release for other in near for release in _newest_releases(other.history)]
             found = {commit for release in releases for commit in _commits_between(last[0], release, last[0], graph)}
-            had = {commit for commit, _ in one.history.changes}
+            own = [release for release in one.history.releases if not release.failure]
+            had = {commit for release in own for commit in _commits_between(last[0], release, last[0], graph)}
             yield from ((one.name, one.environment, commit, None) for commit in sorted(found - had))
 
 
@@ -2451,7 +2456,7 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
         else math.nan,
         "change_failure_rate": _percent(failed, len(deployments)) if history.failures_observable() else math.nan,
         "mttr_minutes": _mean(duration),
-        "production_deployment_frequency": _frequency(history, environment == len(total) - 1),
+        "production_deployment_frequency": _frequency(history, environment == len(total) - 1, history.production),
         "total_deployments": len(deployments),
         "failed_deployments": failed,
         "total_rollbacks": len(rollbacks),
@@ -2465,10 +2470,13 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     }
 
 
-def _frequency(history: History, counted: np.ndarray) -> float:
-    """Deployments a day: over the window, or over what the history of each application really covers."""
+def _frequency(history: History, counted: np.ndarray, environment: Optional[str] = None) -> float:
+    """Deployments a day: over the window, or over what the history of each application really covers; NaN
+    where it has none in that environment."""
     if history.coverage is None:
         return _count(counted) / history.window.days
+    if environment is not None and not (history.coverage["environment"] == environment).any():
+        return math.nan
     rows = history.deployments[counted]
     places = collections.Counter(zip(rows["application"].astype(object), rows["environment"].astype(object)))
     days = covered_days(history)
@@ -2598,10 +2606,10 @@ class _Production(NamedTuple):
     recovery_minutes: np.ndarray  # of each failed deployment; NaN while it is open
     days: np.ndarray  # covered, of each application
 
-    def together(self, window_days: int) -> _Production:
-        """The same with all applications as one."""
+    def together(self, otherwise: float) -> _Production:
+        """The same with all applications as one; the days covered are `otherwise` if there is none."""
         rates = np.bincount(self.deployed, minlength=len(self.days)) / self.days
-        days = len(self.deployed) / rates.sum() if rates.sum() else max(self.days, default=float(window_days))
+        days = len(self.deployed) / rates.sum() if rates.sum() else max(self.days, default=float(otherwise))
         return self._replace(
             **{
                 name: np.zeros_like(getattr(self, name))
@@ -2625,7 +2633,7 @@ def production_metrics(history: History) -> pd.DataFrame:
         observable = covered.groupby("application")["failures_observable"].any()
         names = list(observable.index)
     events = _production_events(history, names)
-    together = events.together(history.window.days)
+    together = events.together(history.window.days if history.coverage is None else math.nan)
     frames = [_measure(together, [ALL_APPLICATIONS], np.array([history.failures_observable(history.production)]))]
     if names:
         frames.append(_measure(events, names, observable.to_numpy(bool)))
@@ -2660,7 +2668,7 @@ def _spans(history: History, application: np.ndarray, end: np.ndarray, names: Se
     """A number for each span without a gap that a deployment lies in: over a gap nothing is known to recover."""
     if history.coverage is None or not len(end):
         return application
-    covered = history.coverage[(history.coverage["environment"] == history.production) & history.coverage["truncated"]]
+    covered = history.coverage[history.coverage["environment"] == history.production]
     gaps = pd.Index(names, dtype=object).get_indexer(covered["application"]) * (_LAST_SECOND + 1) + _seconds(
         covered["from"]
     )
@@ -3081,9 +3089,10 @@ def _production_section(history: History) -> List[str]:
         )
         if not history.coverage["failures_observable"].all():
             rows.append(
-                "n/a (failures not observable): there the history shows successful syncs alone, none that failed."
+                "n/a (failures not observable): there the history shows successful syncs alone. The rates of all count "
+                "them as good."
             )
-    rows += [f"No commit for {count} releases: {reason}" for reason, count in sorted(history.undated.items())]
+    rows += [f"Revisions without a lead time: {count} ({reason})" for reason, count in sorted(history.undated.items())]
     return _section(
         "🎯 PRODUCTION, AS DORA DEFINES IT",
         *rows,
@@ -3265,7 +3274,7 @@ def _lead_time_cause(metrics: Mapping[str, Any]) -> str:
     if math.isnan(metrics["mean_lead_time"]):
         if list(metrics["success_rates"].values())[-1] == 0:
             return "no production deployment succeeded"
-        if metrics["production_deployment_frequency"]:
+        if metrics["production_deployment_frequency"] > 0:
             return "no commit of the production deployments is known: --repo takes a clone that has them"
         return "no change reached production in the window: measure more days"
     name, hours = max(metrics["lead_time_hours_by_environment"].items(), key=lambda part: part[1])

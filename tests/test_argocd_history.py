@@ -621,7 +621,6 @@ def after_failure(write):
         ([C], [ok(A), ok(B), bad(C), ok(C)], []),
         ([D], [ok(A), ok(B), bad(C), ok(D)], []),
         ([B], [ok(A), ok(B), bad(C)], [(C, B)]),
-        ([A], [ok(A), ok(B), bad(C)], [(C, A)]),
         ([B, B, D], [ok(A), ok(B), bad(C), ok(D)], [(C, B)]),
     ],
 )
@@ -638,6 +637,14 @@ def test_a_failed_sync_ends_with_the_next_sync_be_it_forward_or_of_what_ran_befo
     if taken_back:
         row = history.rollbacks.iloc[0]
         assert (row["reason"], row["duration_min"], row["success"]) == ("one or more objects failed to apply", 60, True)
+
+
+def test_going_back_beyond_what_ran_before_a_failed_sync_rolls_both_back(after_failure):
+    """B of 11:00 ran, C failed at 12:00, A came at 13:00: not B, which was bad as well."""
+    history = after_failure(C, A)
+    assert deployments(history) == [ok(A), bad(B), bad(C)]
+    assert sorted(moves(history)) == [(B, A), (C, A)]
+    assert measured(history)[RECOVERY]["mean"] == (120 + 60) / 2
 
 
 def test_a_rollback_that_failed_and_was_done_again_is_one_that_lasted_until_it_succeeded(after_failure):
@@ -754,12 +761,22 @@ def test_going_back_to_the_source_of_an_earlier_release_is_a_rollback(load):
     assert deployments(history) == [ok(A), bad(A)]
 
 
-def test_a_rollback_in_two_steps_ends_when_the_second_step_has(load):
-    """C is rolled back to B at 13:00, B to A at 14:00: C, of 12:00, was restored after two hours."""
+def test_a_release_that_was_gone_back_to_and_is_left_for_an_older_one_was_bad_too(load):
+    """C of 12:00 is rolled back to B at 13:00, B, which came at 11:00, to A at 14:00: an hour, and three."""
     history = load(one(releases(A, B, C, B, A)))
-    assert deployments(history) == [ok(A), ok(B), bad(C)]
-    assert measured(history)[RECOVERY]["value"] == 120
-    assert measured(history)[FAIL_RATE]["value"] == pytest.approx(100 / 3)
+    assert deployments(history) == [ok(A), bad(B), bad(C)]
+    assert sorted(moves(history)) == [(B, A), (C, B)]
+    of = measured(history)
+    assert (of[RECOVERY]["mean"], of[RECOVERY]["n"]) == ((60 + 180) / 2, 2)
+    assert of[REWORK]["value"] == pytest.approx(100 * 2 / 5)
+
+
+def test_a_second_step_back_from_an_ancestor_that_never_was_deployed_is_of_the_same_rollback(repository, load):
+    """c2 is rolled back to c1, then to c0: no deployment brought c1, so it is c2 that was restored in the end."""
+    folder, c = repository(*line("1", "2", "3"))
+    history = load(one(releases(c["c0"], c["c2"], c["c1"], c["c0"])), repo=folder)
+    assert deployments(history) == [ok(c["c0"]), bad(c["c2"])]
+    assert history.rollbacks["duration_min"].tolist() == [120]
 
 
 def flap(*minutes):
@@ -866,6 +883,22 @@ def test_a_commit_that_reverts_a_deployed_merge_is_a_rollback(repository, load):
     assert moves(history) == [(c["merge"], c["c3"])]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_revert_that_is_reverted_itself_brings_the_change_back_and_is_no_rollback(together, repository, load):
+    """c2 reverts c1, c3 reverts c2; where one release brings both, c1 was never taken back."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("c1", "2026-01-05 09:10", {SHOP: "2"}),
+        change("c2", "2026-01-05 09:20", {SHOP: "1"}, "Revert\n\nThis reverts commit {c1}.\n"),
+        change("c3", "2026-01-05 09:30", {SHOP: "2", "apps/shop/b": "1"}, "Reapply\n\nThis reverts commit {c2}.\n"),
+    )
+    names = ["c0", "c1", "c3"] if together else ["c0", "c1", "c2", "c3"]
+    history = load(one(releases(*(c[name] for name in names))), repo=folder)
+    assert moves(history) == ([] if together else [(c["c1"], c["c2"])])
+    assert deployments(history) == [ok(c["c0"]), (ok if together else bad)(c["c1"]), ok(c["c3"])]
+    assert sum(history.rollbacks["duration_min"]) == (0 if together else 60)
+
+
 def test_a_revert_of_a_commit_that_was_not_deployed_is_no_rollback(repository, load):
     """c1 and its revert came with the same release."""
     folder, c = repository(
@@ -944,6 +977,15 @@ def test_a_backward_move_ships_nothing_and_a_change_ships_once(repository, load)
     assert lead_hours(history) == {c["c1"]: 2, c["c2"]: 3}
 
 
+@pytest.mark.parametrize("first", [0, 5])
+def test_what_the_first_release_had_is_not_shipped_again(first, repository, load):
+    """c2, back to c0, c3: of c1 and c2 it is not known when they came first."""
+    folder, c = repository(*line("1", "2", "3", "4", start="2026-01-05 08:00"))
+    history = load(one(releases(c["c2"], c["c0"], c["c3"], first=first)), repo=folder)
+    assert lead_hours(history) == {c["c3"]: 1}
+    assert load(one(releases(c["c2"], c["c0"], c["c2"], first=first)), repo=folder).changes.empty
+
+
 def test_a_change_of_a_failed_sync_ships_with_the_next_one(repository, load):
     folder, c = repository(*line("1", "2", "3", start="2026-01-05 08:00"))
     state = operation("Failed", "2026-01-05 10:30", "2026-01-05 10:31", c["c1"])
@@ -983,12 +1025,24 @@ def test_every_revision_that_cannot_be_dated_has_a_reason(repository, load):
     digests = ["sha256:" + digit * 64 for digit in "12"]
     charts = [entry(number, f"2026-01-05 1{number}:00", f"1.{number}.0", source=chart()) for number in range(3)]
     images = [entry(number, f"2026-01-05 1{number}:00", digest, source=oci()) for number, digest in enumerate(digests)]
+    several = [chart(), source()]
+    both = [
+        multi_entry(number, f"2026-01-05 1{number}:00", [version, c["c0"]], several)
+        for number, version in enumerate(["1.0.0", "1.1.0"])
+    ]
     applications = [
         application("redis-prod", charts, spec=chart()),
         application("image-prod", images, spec=oci()),
         application("shop-prod", releases(c["c0"], D)),
+        application("cart-prod", both, sources=several),
+        application("web-prod", releases(A, A, every=60), spec=source()),
     ]
-    assert load(*applications, repo=folder).undated == {"chart version": 2, "digest": 1, "not in the clone": 1}
+    applications[4]["status"]["history"][1]["source"] = source(kustomize={"images": ["shop:2"]})
+    assert load(*applications[:3], repo=folder).undated == {"chart version": 2, "digest": 1, "not in the clone": 1}
+    assert load(*applications[3:], repo=folder).undated == {
+        "chart version": 1,
+        "the revision is the same, the parameters are not": 1,
+    }
     assert load(applications[2]).undated == {"no repository given (--repo)": 1}
 
 
@@ -1006,7 +1060,7 @@ def test_a_release_that_brings_nothing_to_the_source_path_has_a_reason_and_one_t
     history = load(one(releases(c["c0"], c["c1"], c["other"], c["c0"])), repo=folder)
     assert history.undated == {"none touches the source path": 1}
     text = module.format_report(history, module.calculate_dora_metrics(history))
-    assert "No commit for 1 releases: none touches the source path" in text
+    assert "Revisions without a lead time: 1 (none touches the source path)" in text
 
 
 def waiting(history):
@@ -1055,6 +1109,14 @@ def test_what_waits_for_production_is_of_its_own_namespace_where_a_name_occurs_t
     assert changes.loc[changes["deployed"].isna(), "application"].tolist() == ["b/shop-prod"]
 
 
+def test_what_production_went_back_from_or_had_in_a_gap_does_not_wait(repository, load):
+    folder, c = repository(*line("1", "2", "3", "4"))
+    dev = application("shop-dev", releases(c["c0"], c["c2"]))
+    assert waiting(load(one(releases(c["c2"], c["c0"])), dev, repo=folder)) == []
+    gap = [*releases(c["c0"], c["c1"]), *releases(c["c2"], c["c1"], first=7, start="2026-01-06 10:00")]
+    assert waiting(load(one(gap), dev, repo=folder)) == []
+
+
 def test_nothing_waits_for_the_production_of_another_application_or_without_a_clone(repository, load):
     folder, c = repository(*line("1", "2", "3"))
     others = [application(name, releases(c["c0"], c["c2"])) for name in ("cart-dev", "shop-lab")]
@@ -1086,18 +1148,42 @@ def test_of_a_repository_of_value_files_only_the_files_that_are_referred_to_coun
         change("other", "2026-01-05 09:40", {"cart/prod.yaml": "2"}),
         change("dev", "2026-01-05 09:45", {"shop/dev.yaml": "2"}),
         change("c2", "2026-01-05 10:30", {"shop/prod.yaml": "1"}),
+        change("glob", "2026-01-05 12:30", {"shop/all/more/prod.yaml": "1"}),
+        change("file", "2026-01-05 12:40", {"shop/licence": "1"}),
     )
+    names = [{"name": "licence", "path": "$values/shop/licence"}]
     several = [
-        chart("1.0.0", helm={"valueFiles": ["values.yaml", "$values/shop/prod.yaml"]}),
+        chart("1.0.0", helm={"valueFiles": ["values.yaml", "$values/shop/prod.yaml"], "fileParameters": names}),
         {"repoURL": "https://git.example.org/values.git", "targetRevision": "main", "ref": "values"},
     ]
     entries = [
         multi_entry(number, f"2026-01-05 {10 + number}:00", ["1.0.0", c[name]], several)
-        for number, name in enumerate(("c0", "dev", "c2"))
+        for number, name in enumerate(("c0", "dev", "c2", "file"))
     ]
     history = load(application("shop-prod", entries, sources=several), repo=folder)
-    assert sorted(history.changes["commit_sha"]) == sorted([c["c1"], c["c2"]])
-    assert history.rollbacks["to_commit"].tolist() == [c["c2"]]  # its values are those of c0 again
+    assert sorted(history.changes["commit_sha"]) == sorted([c["c1"], c["c2"], c["file"]])
+    several[0]["helm"] = {"valueFiles": ["$values/shop/*/more/prod.yaml", "$values/shop/prod.yaml"]}
+    for entry_ in entries:
+        entry_["sources"] = several
+    history = load(application("shop-prod", entries, sources=several), repo=folder)
+    assert sorted(history.changes["commit_sha"]) == sorted(c[name] for name in ("c1", "dev", "c2", "glob", "file"))
+
+
+def test_value_files_as_they_were_before_are_a_rollback(repository, load):
+    folder, c = repository(
+        *(
+            change(f"c{number}", f"2026-01-05 0{number}:00", {"shop/prod.yaml": text})
+            for number, text in enumerate("121")
+        )
+    )
+    several = [
+        chart("1.0.0", helm={"valueFiles": ["$values/shop/prod.yaml"]}),
+        {"repoURL": "https://git.example.org/values.git", "targetRevision": "main", "ref": "values"},
+    ]
+    entries = [
+        multi_entry(number, f"2026-01-05 {10 + number}:00", ["1.0.0", c[f"c{number}"]], several) for number in range(3)
+    ]
+    assert moves(load(application("shop-prod", entries, sources=several), repo=folder)) == [(c["c1"], c["c2"])]
 
 
 def test_the_number_of_git_processes_does_not_grow_with_the_history(repository, load, monkeypatch):
@@ -1180,13 +1266,78 @@ def test_over_a_gap_between_snapshots_nothing_is_covered_and_nothing_told(write)
 
 
 def test_a_failure_before_a_gap_is_not_known_to_be_recovered(write):
-    """C failed on the 6th; what the release of the 20th has to do with it nobody knows."""
+    """C failed on the 6th; what the release of the 20th has to do with it nobody knows. Without a gap it is over
+    with A, which went back beyond B."""
     failed = operation("Failed", "2026-01-06 08:00", "2026-01-06 08:01", C)
     apart = module.load_argocd(write(*snapshots((0, [A, B], 5), (7, [A, D], 20), operation=failed)))
     joined = module.load_argocd(write(*snapshots((0, [A, B], 5), (2, [A, D], 20), operation=failed)))
     assert deployments(apart) == [ok(A), ok(B), bad(C), ok(D)]
     assert (measured(apart)[RECOVERY]["n"], measured(apart)[RECOVERY]["open"]) == (0, 1)
-    assert (measured(joined)[RECOVERY]["n"], measured(joined)[RECOVERY]["open"]) == (1, 0)
+    assert (measured(joined)[RECOVERY]["n"], measured(joined)[RECOVERY]["open"]) == (2, 0)
+    again = application("shop-prod", releases(A, start="2026-01-20 10:00"), uid="second", created="2026-01-20 09:00")
+    first = snapshots((0, [A, B], 5), operation=failed)[0]
+    first[0]["metadata"]["uid"] = "first"
+    remade = module.load_argocd(write(first, [again]))
+    assert (measured(remade)[RECOVERY]["n"], measured(remade)[RECOVERY]["open"]) == (0, 1)
+
+
+def test_a_release_that_goes_back_from_where_the_history_goes_on_is_its_rollback(write):
+    """C, entry 7, may have changed nothing, but was rolled back an hour later: a failure and its rollback. What it is
+    rolled back to is older for what is known of before the gap."""
+    history = module.load_argocd(write(*snapshots((0, [A, B], 5), (7, [C, A, D], 20))))
+    check_history(history)
+    assert deployments(history) == [ok(A), ok(B), bad(C), ok(D)]
+    assert moves(history) == [(C, A)]
+    assert history.coverage["deployments"].tolist() == [2, 2]
+
+
+def test_going_back_over_a_gap_is_a_deployment_of_which_no_more_is_known(repository, write):
+    """c1 was deployed before the gap, its revert after it: how long it was bad, and whether it was all the time,
+    nobody knows."""
+    folder, c = repository(
+        change("c0", "2026-01-05 09:00", {SHOP: "1"}),
+        change("c1", "2026-01-05 09:10", {SHOP: "2"}),
+        change("c2", "2026-01-20 09:20", {"apps/shop/more.yaml": "x"}),
+        change("c3", "2026-01-20 09:30", {SHOP: "1"}, "Revert\n\nThis reverts commit {c1}.\n"),
+    )
+    history = module.load_argocd(write(*snapshots((0, [c["c0"], c["c1"]], 5), (7, [c["c2"], c["c3"]], 20))), folder)
+    check_history(history)
+    assert deployments(history) == [ok(c["c0"]), ok(c["c1"]), ok(c["c3"])]
+    assert moves(history) == []
+
+
+def test_a_release_with_which_the_history_goes_on_counts_if_it_was_seen_degraded(load):
+    entries = releases(B, first=7)
+    history = load(application("shop-prod", entries, health="Degraded", reconciled="2026-01-05 12:00"))
+    assert deployments(history) == [bad(B)]
+
+
+def test_a_flap_with_which_the_history_goes_on_leaves_what_it_came_back_to(load):
+    """B and A within a minute, then C: A is where the history goes on, C the one deployment."""
+    times = [("2026-01-05 10:00:00", B), ("2026-01-05 10:00:20", A), ("2026-01-05 12:00", C)]
+    late = [entry(7 + number, time, commit, took=0) for number, (time, commit) in enumerate(times)]
+    history = load(one([entry(0, "2026-01-02 10:00", A), *late]))
+    assert deployments(history) == [ok(A), ok(C)]
+    assert history.coverage["to"].tolist() == [pd.Timestamp(f"2026-01-{day}", tz="UTC") for day in ("02 10:00", "11")]
+    assert history.coverage["from"].tolist() == [pd.Timestamp(f"2026-01-{day}", tz="UTC") for day in ("01", "05 10:00")]
+    assert history.coverage[["syncs", "deployments"]].to_numpy().tolist() == [[1, 1], [3, 1]]
+
+
+def test_the_creation_is_known_if_one_snapshot_tells_it(write):
+    told = application("shop-prod", releases(A), created="2026-01-01 00:00")
+    silent = application("shop-prod", releases(A, B))
+    for files in ([[told], [silent]], [[silent], [told]]):
+        assert module.load_argocd(write(*files)).coverage["from"].tolist() == [pd.Timestamp("2026-01-01", tz="UTC")]
+
+
+def test_without_an_application_in_production_there_is_no_data_and_no_zero(load):
+    history = load(application("shop-dev", releases(A, B)), application("web", releases(A)))
+    metrics = module.calculate_dora_metrics(history)
+    assert all(math.isnan(row["value"]) for row in measured(history).values())
+    assert math.isnan(metrics["production_deployment_frequency"])
+    document = json.dumps(module.summary_document(history, metrics, None, None), allow_nan=False)
+    assert json.loads(document)["quick_check"]["overall"] is None
+    assert re.search("Deployment frequency: +no data", module.format_report(history, metrics))
 
 
 def test_changes_that_came_in_a_gap_have_no_lead_time(repository, write):
