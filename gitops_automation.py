@@ -226,13 +226,12 @@ class History(NamedTuple):
     def production(self) -> str:
         return self.environments[-1]
 
-    def failures_observable(self, environment: Optional[str] = None) -> bool:
-        """Whether a failure (in an environment) could have been seen. Argo CD's own history has the
+    def failures_observable(self, environment: str) -> bool:
+        """Whether a failure in an environment could have been seen. Argo CD's own history has the
         successful syncs alone; it can where one was seen, or where commits are known, and reverts with them."""
         if self.coverage is None:
             return True
-        there = environment is None or self.coverage["environment"] == environment
-        return bool((self.coverage["failures_observable"] & there).any())
+        return bool(self.coverage.loc[self.coverage["environment"] == environment, "failures_observable"].any())
 
     @classmethod
     def of(
@@ -2372,7 +2371,7 @@ METRICS: Dict[str, Metric] = {
     "change_failure_rate": Metric(
         "Change Failure Rate",
         "%",
-        "Degraded deployments over all deployments, in all environments.",
+        "Degraded deployments over all deployments, in all environments where failures can be seen.",
         Target("<", 15, "%"),
     ),
     "median_lead_time": Metric("Median Lead Time", " hours", "The median where mean_lead_time takes the mean."),
@@ -2385,7 +2384,9 @@ METRICS: Dict[str, Metric] = {
     "success_rates": Metric(
         "Success Rates", "%", "For each environment its Healthy deployments over all its deployments."
     ),
-    "overall_success_rate": Metric("Overall Success Rate", "%", "Healthy deployments over all deployments."),
+    "overall_success_rate": Metric(
+        "Overall Success Rate", "%", "What is left of 100 % without the change_failure_rate."
+    ),
     "production_deployment_frequency": Metric(
         "Production Alone", "/day", "Deployments to production, failed ones included, over the days of the window."
     ),
@@ -2442,19 +2443,18 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     parts = _lead_times(history, environment)
     lead = parts.sum(axis=1)
     duration = rollbacks["duration_min"].to_numpy()[rollbacks["success"].to_numpy(bool)]
+    seen = np.array([history.failures_observable(name) for name in history.environments])
     return {
         "deployment_frequency": _frequency(history, np.ones(len(deployments), bool)),
         "mean_lead_time": _mean(lead),
         "median_lead_time": float(np.median(lead)) if len(lead) else math.nan,
         "lead_time_hours_by_environment": dict(zip(history.environments, (_mean(part) for part in parts.T))),
         "success_rates": {
-            name: _percent(good, of) if history.failures_observable(name) else math.nan
-            for name, good, of in zip(history.environments, healthy.tolist(), total.tolist())
+            name: _percent(good, of)
+            for name, good, of in zip(history.environments, healthy.tolist(), (total * seen).tolist())
         },
-        "overall_success_rate": _percent(len(deployments) - failed, len(deployments))
-        if history.failures_observable()
-        else math.nan,
-        "change_failure_rate": _percent(failed, len(deployments)) if history.failures_observable() else math.nan,
+        "overall_success_rate": _percent(int(healthy[seen].sum()), int(total[seen].sum())),
+        "change_failure_rate": _percent(failed, int(total[seen].sum())),
         "mttr_minutes": _mean(duration),
         "production_deployment_frequency": _frequency(history, environment == len(total) - 1, history.production),
         "total_deployments": len(deployments),
@@ -3032,7 +3032,8 @@ def _success_section(history: History, metrics: Mapping[str, Any]) -> List[str]:
         f"{rate_grade(rate)[0]} {name:<{width}} {_show(rate, '%'):<7} {_successful(healthy[name], counts[name], rate)}"
         for name, rate in metrics["success_rates"].items()
     ]
-    share = "" if math.isnan(metrics["overall_success_rate"]) else f" ({sum(healthy.values())}/{sum(counts.values())})"
+    known = [name for name, rate in metrics["success_rates"].items() if not math.isnan(rate)]
+    share = f" ({sum(healthy[name] for name in known)}/{sum(counts[name] for name in known)})" if known else ""
     overall = _show(metrics["overall_success_rate"], "%") + share
     return _section("✅ SUCCESS RATES BY ENVIRONMENT", *rows, "", _row("Overall Success Rate:", overall))
 
@@ -3089,8 +3090,7 @@ def _production_section(history: History) -> List[str]:
         )
         if not history.coverage["failures_observable"].all():
             rows.append(
-                "n/a (failures not observable): there the history shows successful syncs alone. The rates of all count "
-                "them as good."
+                "n/a (failures not observable): only successful syncs are known there; the rates above count them as good."
             )
     rows += [f"Revisions without a lead time: {count} ({reason})" for reason, count in sorted(history.undated.items())]
     return _section(

@@ -538,7 +538,7 @@ def test_a_last_operation_that_failed_is_a_failed_deployment(phase, load):
 def test_dry_runs_selective_syncs_and_other_phases_are_no_failed_deployment(phase, sync, load):
     history = load(failed_application(phase, sync))
     assert deployments(history) == [ok(A), ok(B)]
-    assert not history.failures_observable()
+    assert not history.failures_observable("production")
 
 
 def test_a_failed_sync_with_every_default_is_a_failed_deployment(load):
@@ -576,7 +576,7 @@ def test_degraded_health_counts_only_if_it_is_not_older_than_the_operation(recon
         )
     )
     assert history.deployments["health"].tolist() == ["Healthy", expected]
-    assert history.failures_observable() == (expected == "Degraded")
+    assert history.failures_observable("production") == (expected == "Degraded")
     if expected == "Degraded":
         assert history.deployments["failure_reason"][1] == "no ready pod"
         assert history.deployments["status"][1] == "Synced"
@@ -687,6 +687,8 @@ def test_a_failure_shows_the_failures_of_its_own_environment_and_application(loa
     history = load(*shop)
     assert math.isnan(measured(history)[FAIL_RATE]["value"])
     metrics = module.calculate_dora_metrics(history)
+    assert metrics["change_failure_rate"] == pytest.approx(100 / 3)  # what cannot be seen is no success
+    assert "Overall Success Rate:           66.67% (2/3)" in module.format_report(history, metrics)
     assert metrics["success_rates"] == {
         "dev": pytest.approx(200 / 3),
         "production": pytest.approx(math.nan, nan_ok=True),

@@ -622,7 +622,7 @@ def test_a_share_that_never_came_never_comes():
 
 def test_an_environment_without_failures_that_could_be_seen_keeps_the_rate_of_its_base(monkeypatch):
     history, _ = simulated(Scenario(), 1)
-    monkeypatch.setattr(gitops.History, "failures_observable", lambda history, environment=None: environment == "dev")
+    monkeypatch.setattr(gitops.History, "failures_observable", lambda history, environment: environment == "dev")
     fitted, said = fit_scenario(history)
     dev = history.deployments[history.deployments["environment"] == "dev"]
     assert fitted.environments[0].success_rate == pytest.approx((dev["health"] == "Healthy").mean())
