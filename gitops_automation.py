@@ -3090,7 +3090,7 @@ def _production_section(history: History) -> List[str]:
         )
         if not history.coverage["failures_observable"].all():
             rows.append(
-                "n/a (failures not observable): only successful syncs are known there; the rates above count them as good."
+                "n/a (failures not observable): only successful syncs are known there. They are good in the rates above."
             )
     rows += [f"Revisions without a lead time: {count} ({reason})" for reason, count in sorted(history.undated.items())]
     return _section(
