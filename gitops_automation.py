@@ -3090,7 +3090,7 @@ def _production_section(history: History) -> List[str]:
         )
         if not history.coverage["failures_observable"].all():
             rows.append(
-                "n/a (failures not observable): only successful syncs are known there. They are good in the rates above."
+                "n/a (failures not observable): only successful syncs are known there. The rates above count them."
             )
     rows += [f"Revisions without a lead time: {count} ({reason})" for reason, count in sorted(history.undated.items())]
     return _section(
@@ -3450,9 +3450,12 @@ def _label(text: str, width: int = 18) -> str:
     """A name as matplotlib can draw it: no mathtext, no character its font lacks, not too long."""
     known = _font_characters()
     text = "".join(character if ord(character) in known else "?" for character in text)
-    if len(text) > width:  # the end tells names apart as often as the beginning
-        text = text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
-    return text.replace("$", r"\$")
+    return _shorten(text, width).replace("$", r"\$")
+
+
+def _shorten(text: str, width: int) -> str:
+    """The beginning and the end of a text that is too long: the end tells names apart as often."""
+    return text if len(text) <= width else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
 
 
 def _labels(names: Sequence[str], width: int = 18) -> List[str]:
@@ -3878,7 +3881,7 @@ FORECAST_METRICS = (
 """What is known of each simulated month: keys of `METRICS`, and the hours in it that changes waited for
 production (from the commit to the end of the deployment that shipped them, or of the month), and that
 production was in a failed state (to the end of the rollback that succeeded or the start of the next good
-deployment, whichever is first, or the end of the month)."""
+deployment, whichever is first, or the end of the month), both summed over the applications."""
 
 PRESETS: Dict[str, Scenario] = {
     "gitops": Scenario(),
@@ -4067,8 +4070,19 @@ def _hours_lost(months: _Months, production: Stage, failures: _Failures, end: in
     over = np.minimum(np.minimum(rolled_back, next_good), end)
     return {
         "waiting_hours": np.bincount(months.run, (shipped - months.committed) / 3600, minlength=months.runs),
-        "failed_hours": months.sum(row, np.maximum(over - detected, 0) / 3600),
+        "failed_hours": months.sum(row, _not_counted_yet(months.lineage[row], detected, over) / 3600),
     }
+
+
+def _not_counted_yet(lineage: np.ndarray, begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """The length of each span without what lies in an earlier one of its lineage, so that their sum is that of
+    the time that any of them covers."""
+    order = np.lexsort((begin, lineage))
+    own = lineage[order] * _NEVER  # sets the lineages apart
+    before = np.append(0, np.maximum.accumulate(end[order] + own))[:-1] - own
+    out = np.zeros(len(order))
+    out[order] = np.maximum(end[order] - np.maximum(begin[order], before), 0)
+    return out
 
 
 def _next_start(lineage: np.ndarray, start: np.ndarray, good: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -4115,8 +4129,22 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Tuple[float, 
     difference = (values - baseline)[~np.isnan(values - baseline)]
     if len(difference) < 2:
         return math.nan, math.nan, math.nan
-    mean, half = float(difference.mean()), _Z * float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    mean, error = float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(len(difference))
+    half = _student(len(difference) - 1) * error
     return mean, mean - half, mean + half
+
+
+def _student(freedom: int) -> float:
+    """The quantile of Student's t for a 95 % interval (Abramowitz and Stegun, 26.7.5; good from three degrees
+    of freedom on, and short for one and two, of which the exact values are few enough to say)."""
+    z, exact = _Z, {1: 12.706205, 2: 4.302653}
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return exact.get(freedom) or z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 # A knob as the command line and the advice name it: `production.wait_hours`.
@@ -4461,7 +4489,7 @@ def _target(key: str) -> str:
 
 
 def _cell(name: str, width: int) -> str:
-    return f"{name if len(name) <= width else name[: width - 1] + '…':<{width}}"
+    return f"{_shorten(name, width):<{width}}"
 
 
 def _what_if_row(name: str, key: str, months: Mapping[str, Mapping[str, np.ndarray]], baseline: str) -> str:
@@ -4571,8 +4599,7 @@ def fit_scenario(history: History, base: Scenario = Scenario()) -> Tuple[Scenari
     deployment to a known environment.
     """
     used = _used_environments(history)
-    arrivals = history.git_commits if len(history.git_commits) else _deployments_to(history, used[0])
-    team, said = fit_team(arrivals, history.window, base.team)
+    team, said = fit_team(_arrivals(history, used[0]), history.window, base.team)
     environments: List[Environment] = []
     for before, number in zip([-1, *used], used):
         environment, line = _fit_environment(history, number, before, environments, base)
@@ -4587,6 +4614,17 @@ def fit_scenario(history: History, base: Scenario = Scenario()) -> Tuple[Scenari
     )
     scenario = Scenario(team, tuple(environments), rollback, reasons or base.failure_reasons)
     return scenario, [*said, rollback_said, reasons_said]
+
+
+def _arrivals(history: History, number: int) -> pd.DataFrame:
+    """The commits that can come to an environment (with a folder for each environment not all do); its
+    deployments where none is known."""
+    commits, deployments = history.git_commits, _deployments_to(history, number)
+    if history.changes is not None:
+        changes = history.changes[history.changes["environment"] == history.environments[number]]
+        known = {*changes["commit_sha"], *deployments["commit_sha"].astype(object)}
+        commits = commits[commits["sha"].isin(list(known))]
+    return commits if len(commits) else deployments
 
 
 def _used_environments(history: History) -> List[int]:
@@ -4665,6 +4703,7 @@ class _Passages(NamedTuple):
     waits: np.ndarray  # hours that those which came had waited
     censored: np.ndarray  # hours that the others had waited when a newer one overtook them, or at the end
     overtaking: int  # how many came after a newer one or with it
+    soak: bool  # whether none came that a newer one had followed while it waited
 
 
 def _fit_environment(
@@ -4690,10 +4729,11 @@ def _fit_environment(
 def _gate(passages: _Passages, every: float) -> Tuple[Dict[str, Any], str]:
     """The wait and the promotion of an environment to which the releases of the one before come."""
     waits, censored = passages.waits, passages.censored
-    gate: Dict[str, Any] = dict(promotion=_policy(passages), approval_rate=1.0, release_every_hours=every)
-    gate["wait_hours"] = boarding_range(waits, censored, every) if every else survival_range(waits, censored)
+    wait, share = (boarding_range(waits, censored, every), 1.0) if every else survival_range(waits, censored)
+    gate = dict(promotion=_policy(passages), approval_rate=share, release_every_hours=every, wait_hours=wait)
     train = f"train every {every:g} h, " if every else ""
-    return gate, f"{train}wait from {len(waits)} promotions and {len(censored)} releases that did not come"
+    held = f"; {_show(100 * share, ' %', 1)} come" if share < 1 else ""
+    return gate, f"{train}wait from {len(waits)} promotions and {len(censored)} releases that did not come{held}"
 
 
 def _train(deployments: pd.DataFrame) -> float:
@@ -4721,7 +4761,9 @@ def boarding_range(waits: np.ndarray, censored: np.ndarray, every: float, points
 
 
 def _policy(passages: _Passages) -> str:
-    """Whether releases that a newer one has overtaken come all the same, as a rule."""
+    """Whether releases that a newer one has overtaken come all the same, as a rule, or not even followed ones."""
+    if passages.soak:
+        return "soak"
     return "each" if passages.overtaking >= len(passages.censored) else "newest"
 
 
@@ -4762,11 +4804,14 @@ def _passages(history: History, number: int, before: int) -> _Passages:
     order = np.lexsort((releases["time"], commit, application))
     arrival = releases["time"].to_numpy(np.int64)[order]
     start = releases["start"].fillna(_NEVER).to_numpy(np.int64)[order]
-    overtaken = _earliest_of_newer(start, application[order])
-    went, limit = start < _NEVER, np.minimum(overtaken, end)
+    overtaken, followed = (_earliest_of_newer(times, application[order]) for times in (start, arrival))
+    went = start < _NEVER
+    # without a soak time some come although a newer one follows, where others do not come at all
+    soak = before >= 0 and not (went & (followed < start)).any() and _count(~went & (followed < end)) >= 10
+    limit = np.minimum(followed if soak else overtaken, end)
     left = ~went & (limit > arrival)
     waits = np.maximum(start - arrival, 0)[went] / 3600
-    return _Passages(waits, (limit - arrival)[left] / 3600, _count(went & (start >= overtaken)))
+    return _Passages(waits, (limit - arrival)[left] / 3600, _count(went & (start >= overtaken)), soak)
 
 
 def _releases_of(deployments: pd.DataFrame, done: bool) -> pd.DataFrame:
@@ -4798,19 +4843,18 @@ def _commits_to(history: History, number: int) -> pd.DataFrame:
     )
 
 
-def survival_range(waits: np.ndarray, censored: np.ndarray, points: int = 101) -> Range:
-    """The quantiles of a wait of which some are only known to be longer (E. L. Kaplan and P. Meier, JASA 53,
-    1958). Releases with a long wait are overtaken more often: the observed waits alone would be too short.
-    The share of which nothing is known but that it is longer than all waits seen never comes in time."""
+def survival_range(waits: np.ndarray, censored: np.ndarray, points: int = 101) -> Tuple[Range, float]:
+    """(The quantiles of a wait of which some are only known to be longer, the share that comes at all: E. L.
+    Kaplan and P. Meier, JASA 53, 1958). Releases with a long wait are overtaken more often: the observed waits
+    alone would be too short. Those of which nothing is known but that they waited longer than all that came are
+    taken for held back for good."""
     hours = np.concatenate([waits, censored])
     event = np.concatenate([np.ones(len(waits)), np.zeros(len(censored))])
     order = np.lexsort((1 - event, hours))
     hours, event = hours[order], event[order]
     gone = 1 - np.cumprod(1 - event / np.arange(len(hours), 0, -1))
-    shares = np.linspace(0, 1, points)
-    edges = np.interp(shares, gone[event > 0], hours[event > 0])
-    never = 10 * max(float(hours.max()), 1.0)
-    return tuple(np.where(shares > gone[-1] + 1e-9, never, edges).tolist())
+    edges = np.interp(np.linspace(0, gone[-1], points), gone[event > 0], hours[event > 0])
+    return tuple(edges.tolist()), min(float(gone[-1]), 1.0)
 
 
 def _fit_rollback(history: History, base: RollbackPolicy) -> Tuple[RollbackPolicy, str]:
@@ -5047,6 +5091,10 @@ class GitOpsAutomation:
         `baseline` (see `fit`). `days` is the length of a month. GitOpsError for numbers that cannot be.
         """
         _whole("runs", runs, 2, _MOST_RUNS)
+        if not isinstance(scenarios, Mapping) or not all(isinstance(one, Scenario) for one in scenarios.values()):
+            raise GitOpsError(f"what_if takes {{name: Scenario}}, such as PRESETS, not {_quote(scenarios)}")
+        if "baseline" in scenarios:
+            raise GitOpsError("baseline is the name of what the scenarios are compared with: give this one another")
         window = Window.before(self._forecast_end(), days)
         with _Progress() as progress:
             return what_if({"baseline": self.fit()[0], **scenarios}, window, runs, self.seed, progress)
@@ -5398,7 +5446,7 @@ def _check_output(folder: Path) -> None:
 
 def _complain(kind: str, message: str) -> int:
     """Say a warning or an error on stderr; the exit status of an error."""
-    sys.stderr.write(f"gitops_automation.py: {kind}: {_one_line(message, 600)}\n")
+    sys.stderr.write(f"gitops_automation.py: {kind}: {_one_line(message, 8000)}\n")
     return 2
 
 

@@ -170,7 +170,7 @@ def plain_metrics(commits, deployments, rollbacks, window):
 def plain_hours_lost(commits, deployments, rollbacks, window):
     """The hours in which changes waited for production, and production was in a failed state."""
     shipped = [d for d in deployments if d["environment"] == "production"]
-    waiting, failed_hours = 0, 0
+    waiting, failed_hours, known = 0, 0, {}
     for number, commit in enumerate(commits):
         own = commit["application"]
         ends = (d["end"] for d in shipped if d["good"] and d["application"] == own and d["commit"] >= number)
@@ -179,7 +179,12 @@ def plain_hours_lost(commits, deployments, rollbacks, window):
         own = [d for d in shipped if d["good"] and d["application"] == failure["application"]]
         ends = [r["end"] + 60 * r["minutes"] for r in rollbacks if r["commit"] == failure["commit"] and r["success"]]
         ends += [d["start"] for d in own if d["start"] > failure["start"]]
-        failed_hours += max(min([*ends, window.end.timestamp()]) - failure["end"], 0)
+        known.setdefault(failure["application"], []).append((failure["end"], min([*ends, window.end.timestamp()])))
+    for spans in known.values():  # what several failures of an application have in common is lost once
+        until = 0
+        for begin, end in sorted(spans):
+            failed_hours += max(end - max(begin, until), 0)
+            until = max(until, end)
     return {"waiting_hours": waiting / 3600, "failed_hours": failed_hours / 3600}
 
 

@@ -128,6 +128,12 @@ def test_all_months_together_are_the_months_of_smaller_blocks(name, monkeypatch)
     assert means[0].index.equals(means[1].index)
 
 
+def test_production_cannot_be_in_a_failed_state_for_longer_than_the_month_lasts():
+    broken = Scenario().with_team(applications={"shop": 1}).with_environment("production", success_rate=0.1)
+    found = months(broken.with_rollback(success_rate=0), 20)
+    assert 360 < found["failed_hours"].max() <= 720
+
+
 def test_every_metric_name_that_the_headline_has_means_the_same():
     hours = {"waiting_hours", "failed_hours"}
     assert set(FORECAST_METRICS) - hours <= set(gitops.METRICS)
@@ -591,9 +597,10 @@ def test_it_is_said_what_was_fitted_and_from_how_many():
 
 def test_waits_that_were_cut_short_lengthen_the_curve_by_kaplan_and_meier():
     """By hand: waits 1 and 3, one cut short at 2. After 1 of three, 2/3 are left; after 3, none."""
-    waits = survival_range(np.array([1.0, 3.0]), np.array([2.0]), points=4)
+    waits, share = survival_range(np.array([1.0, 3.0]), np.array([2.0]), points=4)
+    assert share == 1
     assert waits == pytest.approx((1, 1, 2, 3))  # at 2/3 half way from (1/3, 1) to (1, 3)
-    assert survival_range(np.array([1.0, 2.0]), np.empty(0), points=3) == pytest.approx((1, 1, 2))
+    assert survival_range(np.array([1.0, 2.0]), np.empty(0), points=3)[0] == pytest.approx((1, 1, 2))
 
 
 def test_waits_before_a_train_are_told_apart_from_the_waiting_for_it():
@@ -614,10 +621,49 @@ def test_departures_that_share_no_hour_are_no_train():
     assert [e.release_every_hours for e in Scenario.from_history(history).environments] == [0, 0, 0]
 
 
-def test_a_share_that_never_came_never_comes():
-    waits = survival_range(np.array([1.0, 2.0]), np.array([9.0, 9.0]), points=5)
-    assert waits[2] == 2
-    assert waits[3] == waits[4] == 90
+@pytest.mark.parametrize(
+    ("knobs", "policy", "share", "waits"),
+    [
+        ({}, "newest", (1, 1), (24, 48, 72)),
+        (dict(promotion="each"), "each", (1, 1), (24, 48, 72)),
+        (dict(promotion="soak", wait_hours=(6, 6)), "soak", (1, 1), (6, 6, 6)),
+        (dict(promotion="soak", wait_hours=(4, 12)), "soak", (1, 1), (4, 8, 12)),
+        (dict(approval_rate=0.3), "newest", (0.2, 0.4), (24, 48, 72)),
+    ],
+    ids=["newest", "each", "soak", "soak of 4 to 12", "gate"],
+)
+def test_a_fit_tells_the_promotion_the_gate_and_the_wait_of_production(knobs, policy, share, waits):
+    history, _ = simulated(Scenario().with_environment("production", **knobs), 3, Window.before(END, 90))
+    found = Scenario.from_history(history).environments[-1]
+    assert found.promotion == policy
+    assert share[0] <= found.approval_rate <= share[1]
+    seen = [found.wait_hours[place] for place in (0, len(found.wait_hours) // 2, -1)]
+    assert seen == pytest.approx(waits, rel=0.12)
+
+
+def test_commits_that_never_come_to_the_first_environment_are_none_of_its_arrivals():
+    """Thirty commits in the folder of dev, ten in that of production."""
+    history, _ = simulated(Scenario(environments=Scenario().environments[::2]), 1)
+    commits, deployed = history.git_commits, history.deployments
+    late = [*["dev"] * 30, *["production"] * 10]
+    changes = pd.DataFrame(
+        {
+            "application": commits["application"].astype(object)[:40],
+            "environment": late,
+            "commit_sha": commits["sha"][:40],
+            "committed": commits["timestamp"][:40],
+            "deployed": commits["timestamp"][:40],
+        }
+    )
+    own = deployed[deployed["commit_sha"].isin(list(commits["sha"][:25])) | (deployed["environment"] == "production")]
+    arrivals = gitops._arrivals(history._replace(changes=changes, deployments=own), 0)
+    assert arrivals["sha"].tolist() == commits["sha"][:30].tolist()
+
+
+def test_a_share_that_never_came_is_held_back():
+    waits, share = survival_range(np.array([1.0, 2.0]), np.array([9.0, 9.0]), points=5)
+    assert share == 0.5
+    assert waits == pytest.approx((1, 1, 1, 1.5, 2))
 
 
 def test_an_environment_without_failures_that_could_be_seen_keeps_the_rate_of_its_base(monkeypatch):
@@ -859,3 +905,31 @@ def test_the_scenarios_of_a_table_are_unchanged_by_it():
     what_if({"a": scenario}, WEEK, 3, 1)
     try_changes(scenario, ["mean_lead_time"], Trial.of(WEEK, 5, 1))
     assert dataclasses.asdict(scenario) == before
+
+
+def test_the_interval_of_few_months_is_that_of_student():
+    """By hand: differences 1 and 3, mean 2, standard error 1; t is 12.706 for one degree of freedom."""
+    assert paired_difference(np.array([1.0, 3.0]), np.zeros(2)) == pytest.approx((2, -10.706, 14.706), abs=1e-3)
+    for freedom, exact in ((3, 3.1824), (4, 2.7764), (9, 2.2622), (29, 2.0452), (1000, 1.9623)):
+        assert gitops._student(freedom) == pytest.approx(exact, rel=2e-3)
+
+
+@pytest.mark.parametrize("scenarios", [{"x": "elite"}, {"x": None}, ["elite"], {"baseline": Scenario()}])
+def test_what_is_no_scenario_is_refused_in_python_too(scenarios):
+    with pytest.raises(GitOpsError):
+        GitOpsAutomation(seed=1).what_if(scenarios, runs=2)
+
+
+def test_long_names_of_scenarios_stay_apart_in_the_table():
+    names = ["baseline", "production.release_every_hours=126", "production.release_every_hours=84"]
+    table = what_if(dict.fromkeys(names, Scenario()), WEEK, 3, 1)
+    text = gitops.format_what_if(table, 1, 7)
+    assert text.count("hours=126") == text.count("hours=84") == 5
+
+
+def test_the_knobs_are_listed_to_the_last(capsys):
+    with pytest.raises(SystemExit):
+        gitops.main(["--what-if", "a=b"])
+    said = capsys.readouterr().err
+    assert all(name in said for name in gitops._knob_names(Scenario()))
+    assert said.count("\n") == 1
