@@ -3086,11 +3086,11 @@ def _production_section(history: History) -> List[str]:
     ]
     if history.coverage is not None:
         rows.append(
-            "Lead time is config-repository lead time: it starts at the commit of the manifests, not of the code."
+            "Lead time is config-repository lead time: from the commit to production's source path, not of the code."
         )
         if not history.coverage["failures_observable"].all():
             rows.append(
-                "n/a (failures not observable): only successful syncs are known there. The rates above count them."
+                "n/a (failures not observable): only successful syncs are known there; the rates above count them good."
             )
     rows += [f"Revisions without a lead time: {count} ({reason})" for reason, count in sorted(history.undated.items())]
     return _section(
@@ -3375,6 +3375,7 @@ def summary_document(
             "window": {"start": history.window.start, "end": history.window.end, "days": history.window.days},
             "environments": history.environments,
             "commits": len(history.git_commits),
+            "simulated": flow is not None,  # the deployments are; the commits may be those of a repository
             "metrics": metrics,
             **_production_document(history),
             "maturity": {
@@ -3499,11 +3500,10 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     for number, (name, colour) in enumerate(zip(history.environments, _environment_colours(history.environments))):
         counts = np.bincount(day[environment == number], minlength=len(days))
         beside = (number - (len(history.environments) - 1) / 2) * 0.6 / len(history.environments)  # none hides another
-        size = max(3.6, 8 - len(days) / 40)
-        ax.plot(
-            dates + beside, counts, ".", color=colour, alpha=0.5, markersize=size, markeredgewidth=0, label="_daily"
-        )
-        ax.plot(*_smooth(dates, counts), color=colour, linewidth=2.2, label=_label(name))
+        size, known = max(3.6, 8 - len(days) / 40), _days_known(history, name)
+        dots: Dict[str, Any] = dict(alpha=0.5, markersize=size, markeredgewidth=0, label="_daily")
+        ax.plot((dates + beside)[known], counts[known], ".", color=colour, **dots)
+        ax.plot(*_smooth(dates, counts, known), color=colour, linewidth=2.2, label=_label(name))
     _shade_weekends(ax, history.window, dates)
     ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))
     ax.set_ylim(bottom=0)
@@ -3511,6 +3511,18 @@ def plot_deployments_over_time(history: History, ax: Axes) -> Axes:
     _date_axis(ax, dates)
     _legend_below(ax, history.environments)
     return ax
+
+
+def _days_known(history: History, environment: str) -> np.ndarray:
+    """Whether each day of the window is covered by what is known of an environment: no deployment is known of the
+    others, which is not the same as none."""
+    days = history.window.days
+    if history.coverage is None:
+        return np.ones(days, bool)
+    spans = history.coverage[history.coverage["environment"] == environment]
+    edges = [(_seconds(spans[edge]) - int(history.window.start.timestamp())) // _DAY for edge in ("from", "to")]
+    first, last = (np.bincount(np.minimum(edge, days), minlength=days + 1) for edge in edges)
+    return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
 
 
 def _count_axis(axis: Axis) -> None:
@@ -3551,13 +3563,17 @@ def _legend_below(ax: Axes, names: Sequence[str], most: int = 12) -> None:
         text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
 
 
-def _smooth(dates: np.ndarray, counts: np.ndarray, points: int = 400) -> Tuple[np.ndarray, np.ndarray]:
-    """A Gaussian-weighted mean of the counts around each point. A mean with weights that sum to one
-    stays between the least and the greatest count, and the points between the first and last day."""
+def _smooth(
+    dates: np.ndarray, counts: np.ndarray, known: np.ndarray, points: int = 400
+) -> Tuple[np.ndarray, np.ndarray]:
+    """A Gaussian-weighted mean of the counts around each point, with a gap where they are not known. A mean with
+    weights that sum to one stays between the least and the greatest count, and the points between the first and
+    last day."""
     x = np.linspace(dates[0], dates[-1], points)
     width = max(1.0, len(dates) / 60)
-    weights = np.exp(-0.5 * ((x[:, None] - dates) / width) ** 2)
-    return x, weights @ counts / weights.sum(axis=1)
+    weights = np.exp(-0.5 * ((x[:, None] - dates) / width) ** 2) * known
+    near = known[np.rint(x - dates[0]).astype(np.int64)]
+    return x, np.where(near, weights @ counts / np.where(near, weights.sum(axis=1), 1), np.nan)
 
 
 def _shade_weekends(ax: Axes, window: Window, dates: np.ndarray) -> None:

@@ -1696,6 +1696,7 @@ def test_the_program_reads_standard_input(monkeypatch, tmp_path, capsys):
     row = document["coverage"][0]
     assert {"application", "environment", "rule", "from", "to", "truncated", "syncs", "deployments"} <= set(row)
     assert (row["application"], row["environment"], row["from"]) == ("shop", "production", "2026-01-01T00:00:00Z")
+    assert document["simulated"] is False
     assert document["production"][FAIL_RATE]["value"] is None
     assert document["production"][FREQUENCY]["value"] == pytest.approx(0.2)
 

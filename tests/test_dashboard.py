@@ -549,6 +549,31 @@ def test_a_date_below_the_axis_is_the_date_of_its_place(name):
         assert f"{day:%b}" in said or f"{day:%m}" in said
 
 
+def test_days_of_which_nothing_is_known_have_neither_dots_nor_line():
+    """Of a week dev is known on the second and the third day and the last two, production on all."""
+    window = Window(END - pd.Timedelta(days=7), END)
+    spans = [("dev", 1, 2), ("dev", 5, 6), ("production", 0, 6)]
+    coverage = pd.DataFrame(
+        {
+            "environment": [name for name, _, _ in spans],
+            "from": [window.start + pd.Timedelta(days=first, hours=3) for _, first, _ in spans],
+            "to": [window.start + pd.Timedelta(days=last, hours=5) for _, _, last in spans],
+        }
+    )
+    deployments = run("7 days")[0].deployments
+    deployments = deployments[deployments["environment"] != "staging"]
+    history = gitops.History.of(
+        empty_history().git_commits, deployments, empty_history().rollbacks, window, ("dev", "production")
+    )
+    ax = plot_deployments_over_time(history._replace(coverage=coverage), axes())
+    dots = [line for line in ax.get_lines() if line.get_linestyle() == "None"]
+    lines = [line for line in ax.get_lines() if line.get_linestyle() != "None"]
+    assert [len(line.get_xdata()) for line in dots] == [4, 7]
+    day = np.rint(lines[0].get_xdata() - mdates.date2num(window.start.to_pydatetime()))
+    assert set(day[~np.isnan(lines[0].get_ydata())]) == {1, 2, 5, 6}
+    assert not np.isnan(lines[1].get_ydata()).any()
+
+
 def test_the_axis_counts_deployments_in_whole_numbers_on_a_grid():
     drawn_page = page("default")
     ax = drawn_page.figure.axes[0]
