@@ -229,9 +229,17 @@ class History(NamedTuple):
     def failures_observable(self, environment: str) -> bool:
         """Whether a failure in an environment could have been seen. Argo CD's own history has the
         successful syncs alone; it can where one was seen, or where commits are known, and reverts with them."""
-        if self.coverage is None:
-            return True
-        return bool(self.coverage.loc[self.coverage["environment"] == environment, "failures_observable"].any())
+        return self.coverage is None or bool(self.covered(environment)["failures_observable"].any())
+
+    def covered(self, environment: str) -> pd.DataFrame:
+        """The spans of `coverage` of an environment."""
+        assert self.coverage is not None
+        return self.coverage[self.coverage["environment"] == environment]
+
+    def changes_to(self, environment: str) -> pd.DataFrame:
+        """The rows of `changes` of an environment."""
+        assert self.changes is not None
+        return self.changes[self.changes["environment"] == environment]
 
     @classmethod
     def of(
@@ -1471,6 +1479,11 @@ class ArgoApplication:
     seen: int = 0  # the newest time in the files that name it
     snapshots: Dict[int, int] = field(default_factory=dict)  # end of the newest sync in a file: newest time there
 
+    @property
+    def syncs(self) -> Tuple[ArgoEntry, ...]:
+        """All that was recorded, the last operations that failed included."""
+        return (*self.entries.values(), *self.failures.values())
+
 
 @dataclass(frozen=True)
 class EnvironmentRules:
@@ -1509,9 +1522,10 @@ def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplicatio
         seen = max((application.seen for application, _ in found), default=0)
         for application, uid in found:
             application.seen = seen
+            application.snapshots = {max((sync.end for sync in application.syncs), default=0): seen}
             _merge(merged.setdefault((application.namespace, application.name, uid), application), application)
     _merge_nameless(merged)
-    if not any(application.entries or application.failures for application in merged.values()):
+    if not any(application.syncs for application in merged.values()):
         raise GitOpsError(
             f"no deployment in {', '.join(_one_line(file) for file in files)}: no application has a history"
         )
@@ -1522,9 +1536,8 @@ def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplicatio
 
 
 def _merge(known: ArgoApplication, snapshot: ArgoApplication) -> None:
-    newest = max((entry.end for entry in (*snapshot.entries.values(), *snapshot.failures.values())), default=0)
-    known.snapshots[newest] = max(snapshot.seen, known.snapshots.get(newest, 0))
-    known.snapshots.update({end: seen for end, seen in snapshot.snapshots.items() if end not in known.snapshots})
+    for newest, seen in snapshot.snapshots.items():
+        known.snapshots[newest] = max(seen, known.snapshots.get(newest, 0))
     known.entries.update(snapshot.entries)
     known.failures.update(snapshot.failures)
     known.degraded.update(snapshot.degraded)
@@ -1626,7 +1639,7 @@ def _argo_application(document: Mapping[str, Any], file: str) -> Tuple[ArgoAppli
         read = _argo_entry(entry, f"{where}, history entry {number}")
         application.entries[read.id, read.end] = read
     _read_operation(application, status, where)
-    times = [entry.end for entry in (*application.entries.values(), *application.failures.values())]
+    times = [sync.end for sync in application.syncs]
     application.seen = max([*times, application.created or 0, _time(status, "reconciledAt", where, needed=False) or 0])
     return application, _at(metadata, "uid", kind=str)
 
@@ -1688,9 +1701,10 @@ def _sync(
 
 def _paths_of(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
     """What a sync uses of a source's repository: its path and, where others refer to it, their value files."""
-    path, mark = _at(source, "path", kind=str), f"${_at(source, 'ref', kind=str)}/"
-    if mark == "$/":
+    path, ref = _at(source, "path", kind=str), _at(source, "ref", kind=str)
+    if not ref:
         return (_clean_path(path),)
+    mark = f"${ref}/"
     helms = [_at(other, "helm") for other in sources]
     files = [file for helm in helms for file in _at(helm, "valueFiles", kind=list)]
     files += [_at(file, "path", kind=str) for helm in helms for file in _at(helm, "fileParameters", kind=list)]
@@ -1781,6 +1795,11 @@ class Deployed(NamedTuple):
     changes: List[Tuple[int, int]]  # (commit in the log, the first release that contains it)
     undated: List[str]  # why a release's commits are not known
 
+    @property
+    def synced(self) -> List[ArgoEntry]:
+        """The releases that did not fail."""
+        return [release for release in self.releases if not release.failure]
+
 
 def deployed(application: ArgoApplication, graph: Optional[GitGraph]) -> Deployed:
     """Tell changes, rollbacks and failures in an application's history."""
@@ -1828,9 +1847,14 @@ def _is_flap(release: ArgoEntry, following: ArgoEntry) -> bool:
     return not release.failure and not following.failure and following.start - release.end < _DWELL
 
 
+def _known(graph: Optional[GitGraph]) -> Mapping[str, str]:
+    """{Revision: its commit} of those in the clone, if there is one."""
+    return graph.commit if graph is not None else {}
+
+
 def _content(release: ArgoEntry, graph: Optional[GitGraph]) -> Tuple[str, ...]:
     """The revisions, tags peeled where the clone has them, and the source definitions."""
-    known = graph.commit if graph is not None else {}
+    known = _known(graph)
     return (release.fingerprint, *(known.get(source.revision, source.revision) for source in release.sources))
 
 
@@ -1868,7 +1892,7 @@ def _commits_between(old: ArgoEntry, new: ArgoEntry, where: ArgoEntry, graph: Op
 
 def _undated(old: ArgoEntry, new: ArgoEntry, found: bool, graph: Optional[GitGraph]) -> List[str]:
     """Why the revisions that changed with a release bring no commit that can be dated."""
-    known = graph.commit if graph is not None else {}
+    known = _known(graph)
     moved = [(before, after) for before, after in zip(old.sources, new.sources) if before.revision != after.revision]
     reasons = []
     for before, after in moved:
@@ -1951,7 +1975,7 @@ def _states(release: ArgoEntry, graph: Optional[GitGraph]) -> Set[Tuple[str, ...
 
 def _is_ancestor(release: ArgoEntry, before: ArgoEntry, graph: Optional[GitGraph]) -> bool:
     """Whether a release is of an older commit than the one before: a backward move."""
-    known = graph.commit if graph is not None else {}
+    known = _known(graph)
     for old, new in zip(before.sources, release.sources):
         older, newer = known.get(old.revision), known.get(new.revision)
         if graph is not None and older and newer and older != newer and graph.contains(older, newer):
@@ -2044,8 +2068,8 @@ class _Rows(NamedTuple):
 
 def _places(applications: Iterable[ArgoApplication]) -> Iterator[Tuple[str, str]]:
     for application in applications:
-        for entry in (*application.entries.values(), *application.failures.values()):
-            for source in entry.sources:
+        for sync in application.syncs:
+            for source in sync.sources:
                 if not source.chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", source.revision):
                     yield from ((source.revision, path) for path in source.paths)
 
@@ -2134,12 +2158,9 @@ def _full_name(application: ArgoApplication) -> str:
 
 def _commit_of(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
     """The commit of a release, peeled; its revisions where the clone has none of them."""
-    known = (
-        [graph.commit[revision] for revision, _, _ in release.sources if revision in graph.commit]
-        if graph is not None
-        else []
-    )
-    return known[0] if known else release.revision or "(none)"
+    known = _known(graph)
+    commits = [known[source.revision] for source in release.sources if source.revision in known]
+    return commits[0] if commits else release.revision or "(none)"
 
 
 def _sorted_table(name: str, rows: Sequence[Tuple[Any, ...]]) -> pd.DataFrame:
@@ -2172,14 +2193,19 @@ def _waiting(told: Sequence[_Told], graph: Optional[GitGraph]) -> Iterator[_Chan
     for one in told:
         same[one.base] += [one] if one.environment != _UNCLASSIFIED else []
     for one in told:
-        last = [release for release in one.history.releases if not release.failure][-1:]
-        if one.environment == "production" and last:
+        synced = one.history.synced
+        if one.environment == "production" and synced:
             near = _of_one_team(one, same[one.base])
-            releases = [release for other in near for release in _newest_releases(other.history)]
-            found = {commit for release in releases for commit in _commits_between(last[0], release, last[0], graph)}
-            own = [release for release in one.history.releases if not release.failure]
-            had = {commit for release in own for commit in _commits_between(last[0], release, last[0], graph)}
+            found = _beyond(
+                synced[-1], [release for other in near for release in _newest_releases(other.history)], graph
+            )
+            had = _beyond(synced[-1], synced, graph)
             yield from ((one.name, one.environment, commit, None) for commit in sorted(found - had))
+
+
+def _beyond(last: ArgoEntry, releases: Iterable[ArgoEntry], graph: Optional[GitGraph]) -> Set[int]:
+    """Positions of the commits that any of the releases contains and the last one does not, at its source paths."""
+    return {commit for release in releases for commit in _commits_between(last, release, last, graph)}
 
 
 def _of_one_team(one: _Told, others: Sequence[_Told]) -> Sequence[_Told]:
@@ -2191,8 +2217,7 @@ def _of_one_team(one: _Told, others: Sequence[_Told]) -> Sequence[_Told]:
 
 def _newest_releases(history: Deployed) -> List[ArgoEntry]:
     """The newest that is running, and those whose sync failed."""
-    synced = [release for release in history.releases if not release.failure]
-    return synced[-1:] + [release for release in history.releases if release.failure]
+    return history.synced[-1:] + [release for release in history.releases if release.failure]
 
 
 def _changes_table(changes: Sequence[_Change], graph: Optional[GitGraph]) -> pd.DataFrame:
@@ -2445,7 +2470,7 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     duration = rollbacks["duration_min"].to_numpy()[rollbacks["success"].to_numpy(bool)]
     seen = np.array([history.failures_observable(name) for name in history.environments])
     return {
-        "deployment_frequency": _frequency(history, np.ones(len(deployments), bool)),
+        "deployment_frequency": _frequency(history),
         "mean_lead_time": _mean(lead),
         "median_lead_time": float(np.median(lead)) if len(lead) else math.nan,
         "lead_time_hours_by_environment": dict(zip(history.environments, (_mean(part) for part in parts.T))),
@@ -2456,7 +2481,7 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
         "overall_success_rate": _percent(int(healthy[seen].sum()), int(total[seen].sum())),
         "change_failure_rate": _percent(failed, int(total[seen].sum())),
         "mttr_minutes": _mean(duration),
-        "production_deployment_frequency": _frequency(history, environment == len(total) - 1, history.production),
+        "production_deployment_frequency": _frequency(history, history.production),
         "total_deployments": len(deployments),
         "failed_deployments": failed,
         "total_rollbacks": len(rollbacks),
@@ -2470,14 +2495,15 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     }
 
 
-def _frequency(history: History, counted: np.ndarray, environment: Optional[str] = None) -> float:
-    """Deployments a day: over the window, or over what the history of each application really covers; NaN
-    where it has none in that environment."""
+def _frequency(history: History, environment: Optional[str] = None) -> float:
+    """Deployments a day (to an environment): over the window, or over what the history of each application
+    really covers; NaN where that is nothing."""
+    rows = history.deployments
+    rows = rows if environment is None else rows[_is(rows["environment"], environment)]
     if history.coverage is None:
-        return _count(counted) / history.window.days
-    if environment is not None and not (history.coverage["environment"] == environment).any():
+        return len(rows) / history.window.days
+    if environment is not None and history.covered(environment).empty:
         return math.nan
-    rows = history.deployments[counted]
     places = collections.Counter(zip(rows["application"].astype(object), rows["environment"].astype(object)))
     days = covered_days(history)
     return math.fsum(count / days[place] for place, count in places.items())
@@ -2629,8 +2655,7 @@ def production_metrics(history: History) -> pd.DataFrame:
     names = sorted({*_ranking(history.deployments["application"]), *_ranking(history.git_commits["application"])})
     observable = pd.Series(True, index=names, dtype=bool)
     if history.coverage is not None:
-        covered = history.coverage[history.coverage["environment"] == history.production]
-        observable = covered.groupby("application")["failures_observable"].any()
+        observable = history.covered(history.production).groupby("application")["failures_observable"].any()
         names = list(observable.index)
     events = _production_events(history, names)
     together = events.together(history.window.days if history.coverage is None else math.nan)
@@ -2668,7 +2693,7 @@ def _spans(history: History, application: np.ndarray, end: np.ndarray, names: Se
     """A number for each span without a gap that a deployment lies in: over a gap nothing is known to recover."""
     if history.coverage is None or not len(end):
         return application
-    covered = history.coverage[history.coverage["environment"] == history.production]
+    covered = history.covered(history.production)
     gaps = pd.Index(names, dtype=object).get_indexer(covered["application"]) * (_LAST_SECOND + 1) + _seconds(
         covered["from"]
     )
@@ -2705,7 +2730,7 @@ def _shipped_changes(
 ) -> Tuple[np.ndarray, np.ndarray]:
     """(Application, lead time in hours) of every change, NaN while it has not shipped."""
     if history.changes is not None:
-        changes = history.changes[history.changes["environment"] == history.production]
+        changes = history.changes_to(history.production)
         hours = (_seconds(changes["deployed"]) - _seconds(changes["committed"])) / 3600
         hours[changes["deployed"].isna().to_numpy()] = np.nan
         return pd.Index(names, dtype=object).get_indexer(changes["application"]), hours
@@ -3519,7 +3544,7 @@ def _days_known(history: History, environment: str) -> np.ndarray:
     days = history.window.days
     if history.coverage is None:
         return np.ones(days, bool)
-    spans = history.coverage[history.coverage["environment"] == environment]
+    spans = history.covered(environment)
     edges = [(_seconds(spans[edge]) - int(history.window.start.timestamp())) // _DAY for edge in ("from", "to")]
     first, last = (np.bincount(np.minimum(edge, days), minlength=days + 1) for edge in edges)
     return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
@@ -4637,7 +4662,7 @@ def _arrivals(history: History, number: int) -> pd.DataFrame:
     deployments where none is known."""
     commits, deployments = history.git_commits, _deployments_to(history, number)
     if history.changes is not None:
-        changes = history.changes[history.changes["environment"] == history.environments[number]]
+        changes = history.changes_to(history.environments[number])
         known = {*changes["commit_sha"], *deployments["commit_sha"].astype(object)}
         commits = commits[commits["sha"].isin(list(known))]
     return commits if len(commits) else deployments
@@ -4804,7 +4829,7 @@ def _newest_changes(history: History, number: int) -> np.ndarray:
     """Hours from the newest commit of each release of an environment to its deployment."""
     if history.changes is None:
         return np.empty(0)
-    changes = history.changes[history.changes["environment"] == history.environments[number]]
+    changes = history.changes_to(history.environments[number])
     newest = changes.groupby(["application", "deployed"])["committed"].max().reset_index()
     return np.maximum((_seconds(newest["deployed"]) - _seconds(newest["committed"])) / 3600, 0)
 
@@ -4852,7 +4877,7 @@ def _commits_to(history: History, number: int) -> pd.DataFrame:
     if history.changes is None:
         commits = history.git_commits.rename(columns={"sha": "commit", "timestamp": "time"})
     else:
-        commits = history.changes[history.changes["environment"] == history.environments[number]]
+        commits = history.changes_to(history.environments[number])
         commits = commits.rename(columns={"commit_sha": "commit", "committed": "time"})
     return commits[["application", "commit", "time"]].assign(
         application=commits["application"].astype(object), time=_seconds(commits["time"])
