@@ -1,7 +1,7 @@
-"""Argo CD Applications as its API server and kubectl print them, small and valid under the official schema.
+"""Argo CD Applications as kubectl prints them, small, valid under the official schema.
 
-`argocd_application_schema.json` is the `openAPIV3Schema` of Argo CD's `applications.argoproj.io` without the
-descriptions. Times are given as seconds since 1970 or as "2026-01-05 10:00".
+`argocd_application_schema.json` is the `openAPIV3Schema` of Argo CD's `applications.argoproj.io`
+without the descriptions. Times are given as seconds since 1970 or as "2026-01-05 10:00".
 """
 
 import copy
@@ -40,7 +40,12 @@ def chart(version="1.0.0", **more):
 
 
 def oci(**more):
-    return {"repoURL": "oci://registry.example.org/shop", "path": ".", "targetRevision": "latest", **more}
+    return {
+        "repoURL": "oci://registry.example.org/shop",
+        "path": ".",
+        "targetRevision": "latest",
+        **more,
+    }
 
 
 def entry(number, end, commit=None, took=30, **more):
@@ -57,7 +62,7 @@ def entry(number, end, commit=None, took=30, **more):
 
 
 def multi_entry(number, end, revisions, sources, took=30):
-    """An entry of an application with several sources, as Argo CD writes it: the single one is there and empty."""
+    """An entry of an application with several sources: Argo CD leaves the single one empty."""
     one = entry(number, end, "", took, source={"repoURL": ""}, sources=sources, revisions=revisions)
     del one["revision"]
     return one
@@ -66,15 +71,27 @@ def multi_entry(number, end, revisions, sources, took=30):
 def releases(*commits, start="2026-01-05 10:00", every=3600, first=0, **more):
     """Entries of the commits, one an hour."""
     return [
-        entry(first + number, seconds(start) + number * every, commit, **more) for number, commit in enumerate(commits)
+        entry(first + number, seconds(start) + number * every, commit, **more)
+        for number, commit in enumerate(commits)
     ]
 
 
-def operation(phase, start, end, commit=None, message="one or more objects failed to apply", sync=None, **source_):
+def operation(
+    phase,
+    start,
+    end,
+    commit=None,
+    message="one or more objects failed to apply",
+    sync=None,
+    **source_,
+):
     """`status.operationState`: the last operation."""
     commit = revision(999) if commit is None else commit
     return {
-        "operation": {"initiatedBy": {"automated": True}, "sync": {"revision": commit, **(sync or {})}},
+        "operation": {
+            "initiatedBy": {"automated": True},
+            "sync": {"revision": commit, **(sync or {})},
+        },
         "phase": phase,
         "message": message,
         "startedAt": rfc3339(start),
@@ -83,33 +100,56 @@ def operation(phase, start, end, commit=None, message="one or more objects faile
     }
 
 
-def application(name="shop-prod", history=None, *, labels=None, annotations=None, namespace="argocd", **more):
-    """An Application. `more`: uid, created, spec (the source), sources, destination, operation, health,
-    health_message, reconciled; `history=None` leaves `status` out."""
-    metadata = {"name": name, "namespace": namespace}
-    metadata.update(labels={} if labels is None else labels) if labels is not None else None
-    metadata.update(annotations=annotations) if annotations is not None else None
-    metadata.update(uid=more["uid"]) if "uid" in more else None
-    metadata.update(creationTimestamp=rfc3339(more["created"])) if "created" in more else None
-    spec = {"project": "default", "destination": more.get("destination", {"server": "https://kubernetes.default.svc"})}
-    if "sources" in more:
-        spec.update(source={"repoURL": ""}, sources=more["sources"])
-    else:
-        spec.update(source=more.get("spec", source()))
-    document = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": metadata, "spec": spec}
-    if history is None and "operation" not in more:
-        return document
-    health = {"status": more.get("health", "Healthy")}
-    health.update(message=more["health_message"]) if "health_message" in more else None
-    document["status"] = {"health": health, "sync": {"status": "Synced"}}
-    document["status"].update(history=history) if history is not None else None
-    document["status"].update(operationState=more["operation"]) if "operation" in more else None
-    document["status"].update(reconciledAt=rfc3339(more["reconciled"])) if "reconciled" in more else None
+def application(
+    name="shop-prod", history=None, *, labels=None, annotations=None, namespace="argocd", **more
+):
+    """An Application; `history=None` leaves `status` out.
+
+    `more` can be uid, created, spec (the source), sources, destination, operation, health,
+    health_message, reconciled.
+    """
+    times = {key: rfc3339(more[key]) for key in ("created", "reconciled") if key in more}
+    cluster = {"server": "https://kubernetes.default.svc"}
+    spec = {"project": "default", "destination": more.get("destination", cluster)}
+    spec["source"] = {"repoURL": ""} if "sources" in more else more.get("spec", source())
+    document = {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Application",
+        "metadata": with_known(
+            {"name": name, "namespace": namespace},
+            labels=labels,
+            annotations=annotations,
+            uid=more.get("uid"),
+            creationTimestamp=times.get("created"),
+        ),
+        "spec": with_known(spec, sources=more.get("sources")),
+    }
+    if history is not None or "operation" in more:
+        health = {"status": more.get("health", "Healthy")}
+        document["status"] = with_known(
+            {
+                "health": with_known(health, message=more.get("health_message")),
+                "sync": {"status": "Synced"},
+            },
+            history=history,
+            operationState=more.get("operation"),
+            reconciledAt=times.get("reconciled"),
+        )
     return copy.deepcopy(document)
 
 
+def with_known(document, **values):
+    """A document with those of these values that are given."""
+    return {**document, **{key: value for key, value in values.items() if value is not None}}
+
+
 def config_map():
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "argocd-cm"}, "data": {"url": "x"}}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "argocd-cm"},
+        "data": {"url": "x"},
+    }
 
 
 def project():
@@ -128,16 +168,28 @@ def _bare(document):
 
 SHAPES = {
     "what kubectl get -o json prints": lambda documents: json.dumps(
-        {"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": documents}, indent=4
+        {
+            "apiVersion": "v1",
+            "kind": "List",
+            "metadata": {"resourceVersion": ""},
+            "items": documents,
+        },
+        indent=4,
     ),
     "the array of argocd app list": lambda documents: json.dumps([_bare(one) for one in documents]),
     "the list of the REST API": lambda documents: json.dumps(
         {"metadata": {"resourceVersion": "1"}, "items": [_bare(one) for one in documents]}
     ),
-    "objects one after the other": lambda documents: "".join(json.dumps(one, indent=2) for one in documents),
+    "objects one after the other": lambda documents: "".join(
+        json.dumps(one, indent=2) for one in documents
+    ),
     "JSON lines": lambda documents: "".join(json.dumps(one) + "\n" for one in documents),
-    "among other kinds": lambda documents: json.dumps({"items": [config_map(), *documents, project()]}),
-    "beside an empty list": lambda documents: json.dumps({"metadata": {}, "items": None}) + json.dumps(documents),
+    "among other kinds": lambda documents: json.dumps(
+        {"items": [config_map(), *documents, project()]}
+    ),
+    "beside an empty list": lambda documents: (
+        json.dumps({"metadata": {}, "items": None}) + json.dumps(documents)
+    ),
     "behind a byte order mark": lambda documents: "\ufeff" + json.dumps(documents),
 }
 """How the same applications are printed: by name, a function that gives the text."""
@@ -148,15 +200,25 @@ def examples():
     history = releases(revision(1), revision(2))
     several = [source("charts/shop"), source("values", ref="values")]
     return {
-        "plain": application("shop-prod", history, uid="u1", created="2026-01-01 00:00", reconciled="2026-01-06 00:00"),
+        "plain": application(
+            "shop-prod",
+            history,
+            uid="u1",
+            created="2026-01-01 00:00",
+            reconciled="2026-01-06 00:00",
+        ),
         "several sources": application(
             "shop-dev",
             [multi_entry(0, "2026-01-05 10:00", [revision(1), revision(2)], several)],
             sources=several,
             labels={"environment": "dev"},
         ),
-        "chart": application("redis", [entry(0, "2026-01-05 10:00", "1.2.3", source=chart("1.2.3"))], spec=chart()),
-        "image": application("web", [entry(0, "2026-01-05 10:00", "sha256:" + "a" * 64, source=oci())], spec=oci()),
+        "chart": application(
+            "redis", [entry(0, "2026-01-05 10:00", "1.2.3", source=chart("1.2.3"))], spec=chart()
+        ),
+        "image": application(
+            "web", [entry(0, "2026-01-05 10:00", "sha256:" + "a" * 64, source=oci())], spec=oci()
+        ),
         "no status": application("new-app", annotations={"env": "prod"}),
         "failed": application(
             "cart-prod",
@@ -168,13 +230,18 @@ def examples():
         "dry run": application(
             "dry-prod",
             history,
-            operation=operation("Error", "2026-01-06 10:00", "2026-01-06 10:01", sync={"dryRun": True}),
+            operation=operation(
+                "Error", "2026-01-06 10:00", "2026-01-06 10:01", sync={"dryRun": True}
+            ),
         ),
         "selective": application(
             "some-prod",
             history,
             operation=operation(
-                "Failed", "2026-01-06 10:00", "2026-01-06 10:01", sync={"resources": [{"kind": "Service", "name": "a"}]}
+                "Failed",
+                "2026-01-06 10:00",
+                "2026-01-06 10:01",
+                sync={"resources": [{"kind": "Service", "name": "a"}]},
             ),
         ),
     }

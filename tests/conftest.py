@@ -1,4 +1,4 @@
-"""What all tests share: the module on the path, hypothesis the same on every run, a call of the program."""
+"""What all tests share: the path, hypothesis the same on every run, a call of the program."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ import gitops_automation as module  # noqa: E402  (it is on the path from here o
 
 
 def called(capsys, *arguments):
-    """(Status, standard output, standard error) of the program in this process."""
+    """Call the program in this process; return (status, standard output, standard error)."""
     capsys.readouterr()
     status = 0
     try:

@@ -1,247 +1,537 @@
-"""What the tests measure the module against: its model and its metrics as one would first write them,
-a loop over commits and a loop over rows, and the histories and scenarios to try both on."""
+"""The model and the metrics as one would first write them: the tests measure the module by these.
 
+The plain model is a loop over commits, and the plain metrics are loops over rows. Below them are
+the invariants of a history, and the histories and scenarios to try all of this on.
+"""
+
+import collections
 import itertools
 import math
 import random
+import re
 
 import numpy as np
 import pandas as pd
+import pytest
 from hypothesis import strategies as st
 
 import gitops_automation as gitops
-from gitops_automation import Environment, History, RollbackPolicy, Scenario, Team, Window, as_table
+from gitops_automation import (
+    COLUMNS,
+    Environment,
+    History,
+    Noise,
+    RollbackPolicy,
+    Scenario,
+    Team,
+    Window,
+    as_table,
+)
 
 END = pd.Timestamp("2026-01-31", tz="UTC")
 MONTH = Window.before(END, 30)
+WEEK = Window.before(END, 7)
 
-# ---- Histories ------------------------------------------------------------------------------------
+# ---- Histories ----------------------------------------------------------------------------------
 
 
 def names_of(scenario):
-    return tuple(environment.name for environment in scenario.environments)
+    return tuple(scenario.names)
 
 
 def simulated(scenario, seed=0, window=MONTH):
-    """(History, flow) of one run of all layers."""
-    commits = gitops.simulate_commits(scenario.team, window, seed)
+    """Run all layers once; return (history, flow)."""
+    commits = gitops.commits_table(scenario.team, window, seed)
     deployments, flow = gitops.simulate_deployments(commits, scenario, window, seed)
     rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, seed)
     return History(commits, deployments, rollbacks, window, names_of(scenario)), flow
 
 
 def table(name, *rows):
-    """A table from tuples in the order of its columns."""
-    columns = list(gitops.COLUMNS[name])
+    """Make a table from tuples in the order of its columns."""
+    columns = list(COLUMNS[name])
     return as_table(name, {column: [row[i] for row in rows] for i, column in enumerate(columns)})
 
 
 def empty_history(days=30):
-    tables = [table(name) for name in gitops.COLUMNS]
-    return History(tables[0], tables[1], tables[2], Window.before(END, days), ("dev", "staging", "production"))
+    tables = [table(name) for name in COLUMNS]
+    return History(*tables, Window.before(END, days), ("dev", "staging", "production"))
 
 
 def random_history(seed):
-    """Tables that no pipeline made: commits deployed twice, unknown commits, stages left out, and
-    releases that are Synced and yet Degraded. Valid by `check_history` all the same."""
+    """Make tables that no pipeline made, valid by `check_history` all the same.
+
+    Commits are deployed twice, some are unknown, stages are left out, and some releases are Synced
+    but Degraded.
+    """
     rng = random.Random(seed)
     environments = ("dev", "staging", "production")[: rng.randint(1, 3)]
     window = Window.before(END, rng.randint(1, 20))
-    seconds = int(window.start.timestamp())
-    last = int(window.end.timestamp()) - 1
+    first, last = window.seconds
 
     def moment():
-        return pd.Timestamp(rng.randint(seconds, last), unit="s", tz="UTC")
+        return pd.Timestamp(rng.randint(first, last - 1), unit="s", tz="UTC")
 
-    commits = sorted(
-        ("%040x" % rng.getrandbits(160), moment(), rng.choice("abc"), "feat", rng.choice("xyz"), "main", "m", 1)
-        for _ in range(rng.randint(0, 30))
-    )
+    def commit():
+        sha = "%040x" % rng.getrandbits(160)
+        return sha, moment(), rng.choice("abc"), "feat", rng.choice("xyz"), "main", "m", 1
+
+    commits = [commit() for _ in range(rng.randint(0, 30))]
     commits.sort(key=lambda row: row[1])
     shas = [row[0] for row in commits] + ["%040x" % i for i in range(3)]
+    outcomes = [("Synced", "Healthy")] * 3 + [("Failed", "Degraded"), ("Synced", "Degraded")]
     deployments = []
     for _ in range(rng.randint(0, 120)):
-        status, health = rng.choice([("Synced", "Healthy")] * 3 + [("Failed", "Degraded"), ("Synced", "Degraded")])
+        status, health = rng.choice(outcomes)
         reason = rng.choice(["OOMKilled", "CrashLoopBackOff"]) if health == "Degraded" else None
         place = rng.choice("xyz"), rng.choice(environments)
-        deployments.append((moment(), *place, rng.choice(shas), status, health, rng.randint(0, 90), reason))
+        seconds = rng.randint(0, 90)
+        deployments.append((moment(), *place, rng.choice(shas), status, health, seconds, reason))
     deployments.sort(key=lambda row: row[0])
     deployments = table("deployments", *deployments)
-    rollbacks = gitops.simulate_rollbacks(deployments, RollbackPolicy(success_rate=rng.choice([0, 0.5, 1])), seed)
+    policy = RollbackPolicy(success_rate=rng.choice([0, 0.5, 1]))
+    rollbacks = gitops.simulate_rollbacks(deployments, policy, seed)
     return History(table("git_commits", *commits), deployments, rollbacks, window, environments)
 
 
-# ---- The pipeline, release by release -------------------------------------------------------------
+# ---- The invariants of a history ----------------------------------------------------------------
 
 
-def plain_pipeline(committed, lineage, scenario, end, seed):
-    """For each environment a dict: commit -> what became of it there: ("deployed", start, duration, good)
-    or ("superseded",), ("held",), ("in flight",). A commit that did not reach it is not in the dict."""
-    fates = []
-    healthy_upstream = dict(enumerate(committed))  # commit -> second at which it is healthy in the stage before
+def check_history(history):
+    """Assert every invariant of the tables; AssertionError names the first that does not hold."""
+    for name, columns in COLUMNS.items():
+        checked = getattr(history, name)
+        assert list(checked.columns) == list(columns), f"{name}: columns"
+        assert str(checked["timestamp"].dtype) == "datetime64[ns, UTC]", (
+            f"{name}: type of the times"
+        )
+        assert checked["timestamp"].is_monotonic_increasing, f"{name}: not sorted by timestamp"
+    check_commits(history.git_commits)
+    check_deployments(history.deployments, history)
+    check_rollbacks(history.rollbacks, history)
+
+
+def check_commits(commits):
+    sha = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+    assert commits["sha"].is_unique, "git_commits: a sha twice"
+    assert all(map(sha.fullmatch, commits["sha"])), "git_commits: a bad sha"
+    assert (commits["files_changed"] >= 0).all(), "git_commits: negative files_changed"
+    assert filled(commits, "author", "type", "application", "branch"), "git_commits: a gap"
+
+
+def check_deployments(deployments, history):
+    failed = deployments["health"] == "Degraded"
+    start, end = history.window
+    assert deployments["environment"].isin(history.environments).all(), (
+        "deployments: unknown environment"
+    )
+    assert deployments["status"].isin(["Synced", "Failed"]).all(), "deployments: unknown status"
+    assert deployments["health"].isin(["Healthy", "Degraded"]).all(), "deployments: unknown health"
+    assert failed[deployments["status"] == "Failed"].all(), "deployments: a failed sync is Healthy"
+    assert deployments["failure_reason"].notna().equals(failed), "deployments: a reason too many"
+    assert (deployments["duration_sec"] >= 0).all(), "deployments: negative duration"
+    assert filled(deployments, "application", "commit_sha"), "deployments: a gap"
+    assert (deployments["timestamp"] >= start).all(), "deployments: a sync before the start"
+    assert (deployments["timestamp"] < end).all(), "deployments: a sync at the end or later"
+
+
+def check_rollbacks(rollbacks, history):
+    failures = (history.deployments["health"] == "Degraded").sum()
+    assert rollbacks["environment"].isin(history.environments).all(), (
+        "rollbacks: unknown environment"
+    )
+    assert (rollbacks["duration_min"] >= 0).all(), "rollbacks: negative duration"
+    assert filled(rollbacks, "application", "from_commit", "to_commit", "reason"), (
+        "rollbacks: a gap"
+    )
+    assert len(rollbacks) <= failures, "rollbacks: more than failures"
+
+
+def filled(checked, *columns):
+    return checked[list(columns)].notna().to_numpy().all()
+
+
+# ---- The pipeline, release by release -----------------------------------------------------------
+#
+# A commit is (run, application, second), a run being one of the months that a forecast simulates at
+# once. The commits of one application of a run are a lineage.
+
+
+def plain_pipeline(commits, scenario, end, noise):
+    """Take commits through the environments; return (deployments in order of time, flow)."""
+    columns = sorted(range(len(commits)), key=lambda row: commits[row][:2])  # noise is by lineage
+    healthy = {row: commits[row][2] for row in columns}
+    deployments, flow = [], []
     for number, environment in enumerate(scenario.environments):
-        noise = gitops._stream(seed, "deployments", number).random((4, len(committed))).tolist()
-        fates.append(plain_stage(environment, healthy_upstream, lineage, noise, end))
-        healthy_upstream = {}
-        for commit, fate in fates[-1].items():
-            if fate[0] == "deployed" and fate[3]:
-                healthy_upstream[commit] = fate[1] + fate[2]
-    return fates
+        drawn = noise.stream("deployments", number).random((4, len(commits))).T.tolist()
+        luck = dict(zip(columns, drawn))
+        lineage = {row: commits[row][:2] for row in healthy}
+        fates = plain_stage(environment, healthy, lineage, luck, end)
+        kinds = [fate[0] for fate in fates.values()]
+        flow.append([kinds.count(kind) for kind in ("deployed", "superseded", "held", "in flight")])
+        healthy = {}
+        for row in fates:
+            if fates[row][0] != "deployed":
+                continue
+            _, start, seconds, good = fates[row]
+            reason = None if good else plain_reason(scenario, environment, luck[row][0])
+            deployments.append(
+                {
+                    "commit": row,
+                    "place": (*lineage[row], number),
+                    "start": start,
+                    "end": start + seconds,
+                    "good": good,
+                    "reason": reason,
+                }
+            )
+            if good:
+                healthy[row] = start + seconds
+    return sorted(deployments, key=lambda deployment: deployment["start"]), flow
 
 
-def plain_stage(environment, healthy_upstream, lineage, noise, end):
-    outcome, wait, duration, approval = noise
-    fates, starts = {}, {}
-    for commit, second in healthy_upstream.items():
-        if approval[commit] < environment.approval_rate:
-            start = second + plain_seconds(environment.wait_hours, wait[commit], 3600)
-            starts[commit] = plain_train(start, round(environment.release_every_hours * 3600))
-        else:
-            fates[commit] = ("held",)
-    for commit, start in starts.items():
-        if is_overtaken(environment.promotion, commit, start, starts, healthy_upstream, lineage):
-            fates[commit] = ("superseded",)
+def plain_stage(environment, healthy, lineage, luck, end):
+    """Return what became of each release, by its commit.
+
+    That is ("deployed", start, seconds, good), ("superseded",), ("held",) or ("in flight",).
+    `healthy` says when each release was healthy in the environment before, oldest commit first.
+    """
+    fates = {}
+    rivals = collections.defaultdict(lambda: math.inf)  # of each lineage, the earliest newer one
+    for row in reversed(list(healthy)):
+        outcome, wait, duration, approval = luck[row]
+        start = healthy[row] + plain_seconds(environment.wait_hours, wait, 3600)
+        start = plain_train(start, round(environment.release_every_hours * 3600))
+        approved = approval < environment.approval_rate
+        if not approved:
+            fates[row] = ("held",)
+        elif environment.promotion != "each" and rivals[lineage[row]] <= start:
+            fates[row] = ("superseded",)
         elif start >= end:
-            fates[commit] = ("in flight",)
+            fates[row] = ("in flight",)
         else:
-            good = outcome[commit] < environment.success_rate
-            fates[commit] = ("deployed", start, plain_seconds(environment.duration_sec, duration[commit], 1), good)
-    return fates
+            seconds = plain_seconds(environment.duration_sec, duration, 1)
+            fates[row] = ("deployed", start, seconds, outcome < environment.success_rate)
+        if environment.promotion == "soak":
+            rivals[lineage[row]] = min(rivals[lineage[row]], healthy[row])
+        elif approved:
+            rivals[lineage[row]] = min(rivals[lineage[row]], start)
+    return {row: fates[row] for row in healthy}
 
 
 def plain_train(start, every):
-    """The first departure from then on; one leaves at 00:00 on Monday 1970-01-05."""
+    """Return the first departure from then on; one leaves at 00:00 on Monday 1970-01-05."""
     monday = 4 * 86400
     while every and (start - monday) % every:
         start += every - (start - monday) % every
     return start
 
 
-def is_overtaken(promotion, commit, start, starts, healthy_upstream, lineage):
-    for newer in range(commit + 1, len(lineage)):
-        if lineage[newer] != lineage[commit]:
-            continue
-        if promotion == "newest" and newer in starts and starts[newer] <= start:
-            return True
-        if promotion == "soak" and newer in healthy_upstream and healthy_upstream[newer] <= start:
-            return True
-    return False
-
-
 def plain_seconds(values, noise, unit):
-    """The quantile of evenly spaced quantiles, in whole seconds."""
+    """Return the quantile of evenly spaced quantiles, in whole seconds."""
     place = noise * (len(values) - 1)
     left = min(int(place), len(values) - 2)
     return round((values[left] + (place - left) * (values[left + 1] - values[left])) * unit)
 
 
-def plain_deployments(commits, scenario, window, seed):
-    """(sorted rows of the deployments table without the reason, flow) of a commits table."""
-    lineages = sorted(set(commits["application"]), key=list(commits["application"].cat.categories).index)
-    rows = [row for name in lineages for row in commits.to_dict("records") if row["application"] == name]
-    committed = [int(row["timestamp"].timestamp()) for row in rows]
-    lineage = [row["application"] for row in rows]
-    fates = plain_pipeline(committed, lineage, scenario, int(window.end.timestamp()), seed)
-    deployments, flow = [], []
-    for name, of_environment in zip(names_of(scenario), fates):
-        kinds = [fate[0] for fate in of_environment.values()]
-        flow.append([kinds.count(kind) for kind in ("deployed", "superseded", "held", "in flight")])
-        for commit, fate in of_environment.items():
-            if fate[0] == "deployed":
-                status = ("Synced", "Healthy") if fate[3] else ("Failed", "Degraded")
-                row = rows[commit]
-                deployments.append((fate[1], row["application"], name, row["sha"], *status, fate[2]))
-    return sorted(deployments), flow
+def plain_reason(scenario, environment, outcome):
+    """Return the reason of a failure: what is left of its noise is uniform, and picks one."""
+    rest = (outcome - environment.success_rate) / (1 - environment.success_rate)
+    total, passed = sum(scenario.failure_reasons.values()), 0
+    for reason, weight in scenario.failure_reasons.items():
+        passed += weight
+        if rest < passed / total:
+            return reason
+    return reason
 
 
-def rows_of(deployments):
-    """The same rows of a deployments table."""
-    return sorted(
-        (int(row["timestamp"].timestamp()), *[row[column] for column in list(gitops.COLUMNS["deployments"])[1:7]])
-        for row in deployments.to_dict("records")
-    )
+def plain_targets(releases):
+    """Return for each bad release the newest earlier good one of its place, or None (numbers).
 
-
-# ---- Rollbacks and metrics, row by row ------------------------------------------------------------
-
-
-def plain_targets(deployments):
-    """{row of a failed deployment: row it is taken back to, None if there is none}."""
-    rows = deployments.to_dict("records")
-    targets = {}
-    for i, row in enumerate(rows):
-        if row["health"] == "Healthy":
-            continue
-        targets[i] = None
-        for j in range(i):
-            earlier = rows[j]
-            same_place = earlier["application"] == row["application"] and earlier["environment"] == row["environment"]
-            if same_place and earlier["status"] == "Synced" and earlier["health"] == "Healthy":
-                targets[i] = j
+    `releases` are (place, good) in order of time.
+    """
+    newest_good, targets = {}, {}
+    for number, (place, good) in enumerate(releases):
+        if good:
+            newest_good[place] = number
+        else:
+            targets[number] = newest_good.get(place)
     return targets
 
 
+def plain_rollbacks(deployments, policy, noise, commits):
+    """Roll back what `plain_pipeline` deployed; `commits` is how many there were."""
+    drawn, rollbacks = {}, []
+    targets = plain_targets([(each["place"], each["good"]) for each in deployments])
+    for number, target in targets.items():
+        if target is None:
+            continue
+        failed = deployments[number]
+        environment = failed["place"][-1]
+        if environment not in drawn:
+            drawn[environment] = noise.stream("rollbacks", environment).random((2, commits))
+        length, outcome = drawn[environment][:, failed["commit"]].tolist()
+        rollbacks.append(
+            {
+                "place": failed["place"],
+                "from": failed["commit"],
+                "to": deployments[target]["commit"],
+                "start": failed["end"],
+                "end": failed["end"] + plain_seconds(policy.duration_min, length, 60),
+                "success": outcome < policy.success_rate,
+                "reason": failed["reason"],
+            }
+        )
+    return sorted(rollbacks, key=lambda rollback: rollback["start"])
+
+
+def plain_hours_lost(commits, deployments, rollbacks, production, end):
+    """Return {run: (hours that changes waited, hours that production was failed)}.
+
+    What several failures of one application have in common is lost once.
+    """
+    waited, failed = collections.Counter(), collections.Counter()
+    shipped = collections.defaultdict(list)  # of each lineage, what was deployed to production
+    for each in deployments:
+        if each["place"][-1] == production:
+            shipped[each["place"][:2]].append(each)
+    for row, (run, application, second) in enumerate(commits):
+        ends = [
+            each["end"]
+            for each in shipped[run, application]
+            if each["good"] and each["commit"] >= row
+        ]
+        waited[run] += (min([*ends, end]) - second) / 3600
+    for (run, _), own in shipped.items():
+        spans = []
+        for number, failure in enumerate(own):
+            if not failure["good"]:
+                ends = [
+                    rollback["end"]
+                    for rollback in rollbacks
+                    if rollback["from"] == failure["commit"]
+                    and rollback["place"] == failure["place"]
+                    and rollback["success"]
+                ]
+                ends += [each["start"] for each in own[number + 1 :] if each["good"]]
+                spans.append((failure["end"], min([*ends, end])))
+        until = 0
+        for begin, over in sorted(spans):
+            failed[run] += max(over - max(begin, until), 0) / 3600
+            until = max(until, over)
+    runs = {commit[0] for commit in commits}
+    return {run: (waited[run], failed[run]) for run in runs}
+
+
+def plain_tables(git_commits, scenario, window, seed):
+    """Return (rows of deployments, flow, rows of rollbacks) of a table of commits."""
+    names, stages = list(git_commits["application"].cat.categories), names_of(scenario)
+    records, noise = git_commits.to_dict("records"), Noise(seed)
+    commits = [
+        (0, names.index(record["application"]), int(record["timestamp"].timestamp()))
+        for record in records
+    ]
+    deployed, flow = plain_pipeline(commits, scenario, window.seconds[1], noise)
+    rolled_back = plain_rollbacks(deployed, scenario.rollback, noise, len(commits))
+    deployments = [
+        (
+            row["start"],
+            records[row["commit"]]["application"],
+            stages[row["place"][-1]],
+            records[row["commit"]]["sha"],
+            *(("Synced", "Healthy") if row["good"] else ("Failed", "Degraded")),
+            row["end"] - row["start"],
+            row["reason"],
+        )
+        for row in deployed
+    ]
+    rollbacks = [
+        (
+            row["start"],
+            records[row["from"]]["application"],
+            stages[row["place"][-1]],
+            records[row["from"]]["sha"],
+            records[row["to"]]["sha"],
+            row["reason"],
+            (row["end"] - row["start"]) / 60,
+            row["success"],
+        )
+        for row in rolled_back
+    ]
+    return deployments, flow, rollbacks
+
+
+def rows_of(shown):
+    """Return the rows of a table of the module in the same form: times in seconds, gaps as None."""
+    whole = shown.astype(object).where(shown.notna(), None)
+    return [(int(row[0].timestamp()), *row[1:]) for row in whole.itertuples(index=False)]
+
+
+# ---- Metrics, row by row ------------------------------------------------------------------------
+
+
 def plain_metrics(history):
-    deployments, rollbacks = history.deployments.to_dict("records"), history.rollbacks.to_dict("records")
-    committed = {row["sha"]: row["timestamp"] for row in history.git_commits.to_dict("records")}
+    """Return the keys of `METRICS`, each by its definition."""
+    commits, deployments, rollbacks = (
+        getattr(history, name).to_dict("records") for name in COLUMNS
+    )
+    committed = {row["sha"]: row["timestamp"] for row in commits}
     days = (history.window.end - history.window.start) / pd.Timedelta(days=1)
     production = history.environments[-1]
     failed = [row for row in deployments if row["health"] == "Degraded"]
-    reasons = [row["failure_reason"] for row in failed]
+    releases = [
+        ((row["application"], row["environment"]), row["health"] == "Healthy")
+        for row in deployments
+    ]
     minutes = [row["duration_min"] for row in rollbacks if row["success"]]
 
+    first = {}  # time of the first deployment of each commit to each environment
+    for row in deployments:
+        first.setdefault((row["commit_sha"], row["environment"]), row["timestamp"])
     leads, parts = [], {name: [] for name in history.environments}
     for row in deployments:
-        if row["environment"] != production or row["status"] != "Synced" or row["commit_sha"] not in committed:
+        sha = row["commit_sha"]
+        if row["environment"] != production or row["status"] != "Synced" or sha not in committed:
             continue
-        if committed[row["commit_sha"]] > row["timestamp"]:
+        if committed[sha] > row["timestamp"]:
             continue
-        leads.append(hours(row["timestamp"] - committed[row["commit_sha"]]))
-        before = committed[row["commit_sha"]]
+        leads.append(hours(row["timestamp"] - committed[sha]))
+        before = committed[sha]
         for name in history.environments:
-            if name == production:
-                reached = row["timestamp"]
-            else:
-                reached = first_deployment(deployments, row["commit_sha"], name) or before
+            reached = row["timestamp"] if name == production else first.get((sha, name), before)
             parts[name].append(hours(reached - before))
             before = reached
 
-    success_rates = {}
-    for name in history.environments:
-        healthy = [row["health"] == "Healthy" for row in deployments if row["environment"] == name]
-        success_rates[name] = 100 * average(healthy)
+    def in_environments(rows):
+        return {
+            name: [row for row in rows if row["environment"] == name]
+            for name in history.environments
+        }
+
+    def counted(rows, column):
+        return dict(collections.Counter(row[column] for row in rows))
+
+    healthy = [row for row in deployments if row["health"] == "Healthy"]
+    deployed, healthy_in = in_environments(deployments), in_environments(healthy)
     return {
         "deployment_frequency": len(deployments) / days,
         "mean_lead_time": average(leads),
         "median_lead_time": middle(leads),
-        "lead_time_hours_by_environment": {name: average(values) for name, values in parts.items()},
-        "success_rates": success_rates,
-        "overall_success_rate": 100 * average([row["health"] == "Healthy" for row in deployments]),
-        "change_failure_rate": 100 * average([row["health"] == "Degraded" for row in deployments]),
+        "lead_time_hours_by_environment": {name: average(part) for name, part in parts.items()},
+        "success_rates": {
+            name: 100 * ratio(len(healthy_in[name]), len(rows)) for name, rows in deployed.items()
+        },
+        "overall_success_rate": 100 * ratio(len(healthy), len(deployments)),
+        "change_failure_rate": 100 * ratio(len(failed), len(deployments)),
         "mttr_minutes": average(minutes),
-        "production_deployment_frequency": sum(row["environment"] == production for row in deployments) / days,
+        "production_deployment_frequency": len(deployed[production]) / days,
         "total_deployments": len(deployments),
         "failed_deployments": len(failed),
         "total_rollbacks": len(rollbacks),
         "successful_rollbacks": len(minutes),
-        "failures_without_rollback": sum(target is None for target in plain_targets(history.deployments).values()),
-        "failure_reasons": {reason: reasons.count(reason) for reason in set(reasons)},
+        "failed_rollbacks": sum(not row["success"] for row in rollbacks),
+        "rollback_success_rate": 100 * ratio(len(minutes), len(rollbacks)),
+        "fastest_rollback_minutes": min(minutes, default=math.nan),
+        "slowest_rollback_minutes": max(minutes, default=math.nan),
+        "failures_without_rollback": list(plain_targets(releases).values()).count(None),
+        "failure_reasons": counted(failed, "failure_reason"),
+        "failure_reasons_by_environment": {
+            name: counted(rows, "failure_reason") for name, rows in in_environments(failed).items()
+        },
+        "deployments_by_environment": {name: len(rows) for name, rows in deployed.items()},
+        "healthy_by_environment": {name: len(rows) for name, rows in healthy_in.items()},
+        "rollbacks_by_environment": {
+            name: len(rows) for name, rows in in_environments(rollbacks).items()
+        },
+        "deployments_by_status": {"Synced": 0, "Failed": 0, **counted(deployments, "status")},
+        "deployments_by_application": counted(deployments, "application"),
+        "total_commits": len(commits),
+        "contributors": len(counted(commits, "author")),
+        "applications": len(counted(commits, "application")),
+        "commit_types": counted(commits, "type"),
     }
 
 
-def first_deployment(deployments, sha, environment):
+def plain_production(history, application=None):
+    """Return dora.dev's metrics of production, of one application or of all.
+
+    The two durations are lists of times, and each has the number of those that are still open.
+    """
+    commits, deployments, rollbacks = (
+        [
+            row
+            for row in getattr(history, name).to_dict("records")
+            if application in (None, row["application"])
+            and row.get("environment") in (None, history.environments[-1])
+        ]
+        for name in COLUMNS
+    )
     for row in deployments:
-        if row["commit_sha"] == sha and row["environment"] == environment:
-            return row["timestamp"]
-    return None
+        row["end"] = row["timestamp"] + pd.Timedelta(seconds=row["duration_sec"])
+    place = {row["sha"]: number for number, row in enumerate(commits)}
+    leads = []
+    for number, change in enumerate(commits):
+        ends = [
+            row["end"]
+            for row in deployments
+            if row["status"] == "Synced"
+            and row["application"] == change["application"]
+            and place[row["commit_sha"]] >= number
+        ]
+        leads += [hours(min(ends) - change["timestamp"])] if ends else []
+    recoveries, failures, fixes = [], 0, set()
+    for number, bad in enumerate(deployments):
+        if bad["health"] == "Healthy":
+            continue
+        failures += 1
+        taken_back = bad["application"], bad["commit_sha"], bad["end"]
+        restored = [
+            row["timestamp"] + pd.Timedelta(seconds=round(row["duration_min"] * 60))
+            for row in rollbacks
+            if row["success"]
+            and (row["application"], row["from_commit"], row["timestamp"]) == taken_back
+        ]
+        if not restored:
+            later = [
+                following
+                for following, row in enumerate(deployments)
+                if following > number
+                and row["application"] == bad["application"]
+                and row["health"] == "Healthy"
+            ]
+            fixes.update(later[:1])
+            restored = [deployments[following]["end"] for following in later[:1]]
+        recoveries += [max(60 * hours(time - bad["end"]), 0) for time in restored]
+    total = len(deployments)
+    return {
+        "change_lead_time_hours": leads,
+        "changes_open": len(commits) - len(leads),
+        "deployment_frequency_per_day": total / history.window.days,
+        "failed_deployment_recovery_minutes": recoveries,
+        "failures_open": failures - len(recoveries),
+        "change_fail_rate_pct": 100 * ratio(failures, total),
+        "deployment_rework_rate_pct": 100
+        * ratio(len(rollbacks) + len(fixes), len(rollbacks) + total),
+    }
+
+
+def same(one, two):
+    """Return whether two dicts of dicts hold equal numbers, NaN being equal to NaN."""
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
+    return one == pytest.approx(two, rel=1e-12, abs=1e-12, nan_ok=True)
 
 
 def hours(difference):
     return difference.total_seconds() / 3600
 
 
+def ratio(part, whole):
+    return part / whole if whole else math.nan
+
+
 def average(values):
-    return sum(values) / len(values) if values else math.nan
+    return ratio(sum(values), len(values))
 
 
 def middle(values):
@@ -251,96 +541,113 @@ def middle(values):
     return (sorted(values)[low] + sorted(values)[high]) / 2
 
 
-# ---- Scenarios ------------------------------------------------------------------------------------
+# ---- Scenarios ----------------------------------------------------------------------------------
 
-_words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
-names = st.sampled_from(["team", "rollback", "a{b}"]) | st.lists(_words, min_size=1, max_size=3).map(" ".join)
+words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
+names = st.sampled_from(["team", "rollback", "a{b}"]) | st.lists(words, min_size=1, max_size=3).map(
+    " ".join
+)
 rates = st.sampled_from([0, 1, 0.5]) | st.floats(0, 1)
+seeds = st.integers(0, 2**63)
 
 
-def _numbers(most):
+def numbers_to(most):
     return st.integers(0, int(most)) | st.floats(0, most)
 
 
-def _ranges(most):
-    return st.lists(_numbers(most), min_size=2, max_size=4).map(lambda values: tuple(sorted(values)))
+def ranges_to(most):
+    return st.lists(numbers_to(most), min_size=2, max_size=4).map(
+        lambda values: tuple(sorted(values))
+    )
 
 
-def _shares(most):
-    weights = st.dictionaries(names, _numbers(most), min_size=1, max_size=4)
+def shares_to(most):
+    weights = st.dictionaries(names, numbers_to(most), min_size=1, max_size=4)
     return weights.filter(lambda shares: sum(shares.values()) > 0)
 
 
-def _environments(most_hours, most_seconds, promotions, most_environments):
+def environments_of(most_hours, most_seconds, promotions, most_environments):
     environment = st.builds(
         Environment,
         name=names,
         success_rate=rates,
-        wait_hours=_ranges(most_hours),
-        duration_sec=_ranges(most_seconds),
+        wait_hours=ranges_to(most_hours),
+        duration_sec=ranges_to(most_seconds),
         promotion=st.sampled_from(promotions),
         approval_rate=rates,
-        release_every_hours=st.sampled_from([0, 0, 24, 0.5]) | _numbers(most_hours),
+        release_every_hours=st.sampled_from([0, 0, 24, 0.5]) | numbers_to(most_hours),
     )
-    by_name = dict(unique_by=lambda environment: environment.name)
-    return st.lists(environment, min_size=1, max_size=most_environments, **by_name).map(tuple)
+    return st.lists(
+        environment,
+        min_size=1,
+        max_size=most_environments,
+        unique_by=lambda environment: environment.name,
+    ).map(tuple)
 
 
 any_scenario = st.builds(
     Scenario,
     team=st.builds(
         Team,
-        authors=_shares(1e6),
-        types=_shares(1e6),
-        applications=_shares(1e6),
+        authors=shares_to(1e6),
+        types=shares_to(1e6),
+        applications=shares_to(1e6),
         branch=names,
-        commits_per_day=_numbers(1e6),
-        weekday_factors=st.lists(_numbers(1e6), min_size=7, max_size=7).map(tuple),
+        commits_per_day=numbers_to(1e6),
+        weekday_factors=st.lists(numbers_to(1e6), min_size=7, max_size=7).map(tuple),
         dispersion=st.integers(1, 1000) | st.floats(1, 1000),
         sprint_days=st.integers(1, 365),
-        sprint_ramp=_numbers(2),
-        work_hours=_ranges(24),
+        sprint_ramp=numbers_to(2),
+        work_hours=ranges_to(24),
     ),
-    environments=_environments(1e6, 1e6, gitops.PROMOTIONS, 5),
-    rollback=st.builds(RollbackPolicy, duration_min=_ranges(1e6), success_rate=rates),
-    failure_reasons=_shares(1e6),
+    environments=environments_of(1e6, 1e9, gitops.PROMOTIONS, 5),
+    rollback=st.builds(RollbackPolicy, duration_min=ranges_to(1e6), success_rate=rates),
+    failure_reasons=shares_to(1e6),
 )
 """Every scenario that the knobs allow."""
 
 
 def small_scenarios(promotions=gitops.PROMOTIONS, most_environments=5):
-    """Scenarios of a week or so: a few commits a day, waits and syncs that crowd each other."""
+    """Return scenarios of a week or so: a few commits a day, waits that crowd each other."""
     return st.builds(
         Scenario,
         team=st.builds(
-            Team, applications=_shares(3), commits_per_day=st.sampled_from([0.5, 3, 8]), work_hours=_ranges(24)
+            Team,
+            applications=shares_to(3),
+            commits_per_day=st.sampled_from([0.5, 3, 8]),
+            work_hours=ranges_to(24),
         ),
-        environments=_environments(30, 7200, promotions, most_environments),
-        rollback=st.builds(RollbackPolicy, duration_min=_ranges(60), success_rate=rates),
-        failure_reasons=_shares(3),
+        environments=environments_of(30, 7200, promotions, most_environments),
+        rollback=st.builds(RollbackPolicy, duration_min=ranges_to(60), success_rate=rates),
+        failure_reasons=shares_to(3),
     )
 
 
-WEEK = Window.before(END, 7)
-seeds = st.integers(0, 2**63)
-
-
 def assorted_scenarios():
-    """Each count of environments with each promotion, waits that let releases overtake one another,
-    and a gate that is open, half open or closed."""
+    """Yield each count of environments with each promotion.
+
+    The waits let releases overtake one another, and a gate is open, half open or closed.
+    """
     approvals = itertools.cycle([1, 0.6, 0.9, 0, 1, 0.3])
     waits = itertools.cycle([(0, 0), (0, 12), (3, 3), (1, 5, 30), (24, 72)])
     trains = itertools.cycle([0, 0, 24, 0, 6])
     for count, promotion in itertools.product(range(1, 6), gitops.PROMOTIONS):
-        stages = [
-            Environment(
-                f"stage {i}", 0.9 - 0.1 * (i % 3), next(waits), (0, 600), promotion, next(approvals), next(trains)
-            )
-            for i in range(count)
-        ]
-        yield Scenario(environments=tuple(stages))
+        yield Scenario(
+            environments=[
+                Environment(
+                    f"stage {number}",
+                    success_rate=0.9 - 0.1 * (number % 3),
+                    wait_hours=next(waits),
+                    duration_sec=(0, 600),
+                    promotion=promotion,
+                    approval_rate=next(approvals),
+                    release_every_hours=next(trains),
+                )
+                for number in range(count)
+            ]
+        )
 
 
 def spread(count, share):
-    """Four standard errors of a share seen in `count` trials."""
+    """Return four standard errors of a share seen in `count` trials."""
     return 4 * np.sqrt(share * (1 - share) / count)

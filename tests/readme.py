@@ -1,12 +1,15 @@
-"""What README.md shows of the program is made by the program: `python tests/readme.py` makes it anew.
+"""Make anew what README.md shows of the program: `python tests/readme.py`.
 
 An HTML comment says what stands behind it:
 
-    <!-- output: "first words" to "last words" -->   a ```text block: lines that the block before it printed
-    <!-- generated: name -->                         a table from the code, up to <!-- end -->
+    <!-- output: "first words" to "last words" -->
+        a ```text block: lines that the block before it printed
+    <!-- generated: name -->
+        a table from the code, up to <!-- end -->
 
-Commands run in a folder with a copy of the program, a git repository, a config repository and a file of Argo CD
-applications; `argocd` and `kubectl` there print that file. Python blocks run one after the other, in one session.
+Commands run in a folder with a copy of the program, a git repository, a config repository and a
+file of Argo CD applications; `argocd` and `kubectl` there print that file. Python blocks run one
+after the other, in one session.
 """
 
 import contextlib
@@ -30,12 +33,14 @@ import gitops_automation as gitops  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-OUTPUT = re.compile(r'(<!-- output: "(.*?)" to "(.*?)" -->\n```text\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL)
+OUTPUT = re.compile(
+    r'(<!-- output: "(.*?)" to "(.*?)" -->\n```text\n)(.*?)(^```$)', re.MULTILINE | re.DOTALL
+)
 GENERATED = re.compile(r"(<!-- generated: (\w+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 BY_HAND = "<!-- run by .ci/run -->\n"
 
 
-# ---- The folder in which commands run -------------------------------------------------------------
+# ---- The folder in which commands run ------------------------------------------------------------
 
 
 def sandbox(folder):
@@ -58,7 +63,10 @@ def sandbox(folder):
 
 
 def make_repository(folder, commits):
-    """A repository with so many commits for each path, three a day before 2026-01-31; {path: [(sha, time)]}."""
+    """Make a repository with so many commits for each path; return {path: [(sha, time)]}.
+
+    There are three commits a day before 2026-01-31.
+    """
     folder.mkdir(parents=True)
     stream = []
     for number, path in enumerate(interleaved(commits)):
@@ -68,15 +76,16 @@ def make_repository(folder, commits):
         data = f"{number}\n"
         name = path if "." in path else f"{path}/values.yaml"
         stream.append(
-            f"commit refs/heads/main\nmark :{number + 1}\ncommitter dev <dev@example.org> {time} +0000\n"
+            f"commit refs/heads/main\nmark :{number + 1}\n"
+            f"committer dev <dev@example.org> {time} +0000\n"
             f"data {len(message)}\n{message}M 100644 inline {name}\ndata {len(data)}\n{data}\n"
         )
     run = dict(cwd=str(folder), check=True, stdout=subprocess.PIPE)
     subprocess.run(["git", "init", "-q", "-b", "main"], **run)
     subprocess.run(["git", "fast-import", "--quiet"], input="".join(stream).encode(), **run)
-    log = subprocess.run(["git", "log", "--reverse", "--format=%H %ct", "main"], **run).stdout.decode().split("\n")
+    log = subprocess.run(["git", "log", "--reverse", "--format=%H %ct", "main"], **run).stdout
     found = {}
-    for path, line in zip(interleaved(commits), filter(None, log)):
+    for path, line in zip(interleaved(commits), log.decode().splitlines()):
         sha, time = line.split()
         found.setdefault(path, []).append((sha, int(time)))
     return found
@@ -84,33 +93,48 @@ def make_repository(folder, commits):
 
 def interleaved(commits):
     """The paths in the order of their commits, spread evenly."""
-    places = [((number + 0.5) / count, path) for path, count in commits.items() for number in range(count)]
+    places = [
+        ((number + 0.5) / count, path) for path, count in commits.items() for number in range(count)
+    ]
     return [path for _, path in sorted(places)]
 
 
 def applications(commits):
-    """Argo CD's applications for them: dev follows at once, production some hours later, one bad release."""
+    """Return Argo CD's applications for the commits of a repository.
+
+    Dev follows at once, production some hours later; one release is bad.
+    """
     documents = []
     for path, delay in (("shop/dev", 120), ("shop/prod", 5 * 3600)):
         name = path.replace("/", "-")
         entries = [
-            argo.entry(number, time + delay * (5 + 7 * number % 10) // 10, sha, source=argo.source(path))
+            argo.entry(
+                number, time + delay * (5 + 7 * number % 10) // 10, sha, source=argo.source(path)
+            )
             for number, (sha, time) in enumerate(commits[path])
         ]
         end = commits[path][-2][1] + delay + 1200
-        back = {**entries[-3], "deployedAt": argo.rfc3339(end), "deployStartedAt": argo.rfc3339(end - 30)}
+        back = {
+            **entries[-3],
+            "deployedAt": argo.rfc3339(end),
+            "deployStartedAt": argo.rfc3339(end - 30),
+        }
         entries.insert(len(entries) - 1, back)
         for number, entry in enumerate(entries):
             entry["id"] = number
         documents.append(
             argo.application(
-                name, entries, spec=argo.source(path), created="2026-01-16 00:00", reconciled="2026-01-31 00:00"
+                name,
+                entries,
+                spec=argo.source(path),
+                created="2026-01-16 00:00",
+                reconciled="2026-01-31 00:00",
             )
         )
     return {"apiVersion": "v1", "kind": "List", "items": documents}
 
 
-# ---- Blocks ---------------------------------------------------------------------------------------
+# ---- Blocks --------------------------------------------------------------------------------------
 
 
 def blocks(text):
@@ -141,10 +165,15 @@ def outputs_of(text):
 
 def shell(source, variables):
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", source], env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ["bash", "-euo", "pipefail", "-c", source],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     if done.returncode or done.stderr:
-        raise AssertionError(f"{source}\nends with {done.returncode}: {done.stderr.decode('utf-8', 'replace')}")
+        raise AssertionError(
+            f"{source}\nends with {done.returncode}: {done.stderr.decode('utf-8', 'replace')}"
+        )
     return done.stdout.decode("utf-8")
 
 
@@ -152,7 +181,8 @@ def excerpt(printed, first, last):
     """The lines from the one that begins with `first` to the next that begins with `last`."""
     lines = printed.split("\n")
     start = position(lines, first, 0)
-    return "\n".join(line.rstrip() for line in lines[start : position(lines, last, start) + 1]) + "\n"
+    end = position(lines, last, start) + 1
+    return "".join(f"{line.rstrip()}\n" for line in lines[start:end])
 
 
 def position(lines, words, start):
@@ -162,50 +192,96 @@ def position(lines, words, start):
     raise AssertionError(f"no line begins with {words!r} in:\n" + "\n".join(lines[start:]))
 
 
-# ---- Tables from the code -------------------------------------------------------------------------
+# ---- Tables from the code ------------------------------------------------------------------------
 
 
 def table(heads, rows):
     lines = [heads, ["---"] * len(heads), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    escaped = ([cell.replace("|", "\\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def headline():
     rows = []
     for key, metric in gitops.METRICS.items():
-        elite = "" if metric.elite is None else f"{metric.elite.better} {metric.elite.limit:g} {metric.elite.unit}"
-        rows.append([f"`{key}`", metric.label, metric.definition, elite.replace("< ", "&lt; ").replace("> ", "&gt; ")])
+        elite = ""
+        if metric.elite:
+            sign = {">": "&gt;", "<": "&lt;"}[metric.elite.better]
+            elite = f"{sign} {metric.elite.limit:g} {metric.elite.unit}"
+        rows.append([f"`{key}`", metric.label, metric.definition, elite])
     return table(["key", "in the report", "definition", "elite"], rows)
 
 
 def production():
-    rows = [[f"`{key}`", m.label, m.definition] for key, m in gitops.PRODUCTION_METRICS.items()]
+    rows = [
+        [f"`{key}`", metric.label, metric.definition]
+        for key, metric in gitops.PRODUCTION_METRICS.items()
+    ]
     return table(["key", "dora.dev's name", "definition"], rows)
 
 
 def options():
     rows = []
-    for action in gitops._parser()._actions:
-        value = f" {action.metavar}" + (" ..." if action.nargs == "+" else "") if action.metavar else ""
-        flag = ", ".join(action.option_strings) + value
+    for action in gitops.option_parser()._actions:
+        flag = ", ".join(action.option_strings)
+        if action.metavar:
+            flag += f" {action.metavar}" + " ..." * (action.nargs == "+")
         rows.append([f"`{flag}`", action.help % {"prog": "gitops_automation.py"}])
     return table(["option", "meaning"], rows)
 
 
 def presets():
-    names = {"wait_hours": "wait (h)", "promotion": "promotion", "release_every_hours": "train (h)"}
     rows = []
     for name, scenario in gitops.PRESETS.items():
+        minutes = default(scenario.rollback.duration_min)
         for environment in scenario.environments:
-            knobs = dataclasses.asdict(environment)
-            cells = ["-".join(f"{x:g}" for x in knobs["wait_hours"]), knobs["promotion"]]
-            train = f"{knobs['release_every_hours']:g}" if knobs["release_every_hours"] else ""
-            minutes = "-".join(f"{x:g}" for x in scenario.rollback.duration_min)
-            rows.append([f"`{name}`", environment.name, *cells, train, minutes])
-    return table(["preset", "environment", *names.values(), "rollback (min)"], rows)
+            train = environment.release_every_hours
+            row = [f"`{name}`", environment.name, default(environment.wait_hours)]
+            rows.append([*row, environment.promotion, default(train) if train else "", minutes])
+    heads = ["preset", "environment", "wait (h)", "promotion", "train (h)", "rollback (min)"]
+    return table(heads, rows)
 
 
-TABLES = {"headline": headline, "production": production, "options": options, "presets": presets}
+def knobs():
+    """Every knob as it is declared, with its default, and that of each environment."""
+    scenario = gitops.Scenario()
+    groups = {"team.": [scenario.team], "environments[].": scenario.environments}
+    groups.update({"rollback.": [scenario.rollback], "": [scenario]})
+    rows = []
+    for prefix, group in groups.items():
+        for declared in dataclasses.fields(group[0]):
+            if "help" in declared.metadata:
+                defaults = [default(getattr(one, declared.name)) for one in group]
+                name = f"`{prefix}{declared.name}`"
+                rows.append([name, ", ".join(defaults), declared.metadata["help"]])
+    return table(["knob", "default", "meaning"], rows)
+
+
+def default(value):
+    """A default as the table of knobs writes it."""
+    if isinstance(value, dict) and len(set(value.values())) == 1:
+        return f"{', '.join(value)}: {next(iter(value.values()))} each"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {weight:g}" for name, weight in value.items())
+    if isinstance(value, tuple):
+        return ("-" if len(value) == 2 else ", ").join(f"{number:g}" for number in value)
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+TABLES = {
+    "headline": headline,
+    "production": production,
+    "options": options,
+    "presets": presets,
+    "knobs": knobs,
+}
+
+
+def with_tables(text):
+    """README.md with every table anew that is made from the code."""
+    return GENERATED.sub(
+        lambda match: match.group(1) + TABLES[match.group(2)]() + match.group(4), text
+    )
 
 
 def rebuilt(text):
@@ -213,11 +289,13 @@ def rebuilt(text):
     printed = outputs_of(text)
 
     def output(match):
-        before = [source for language, source, _ in blocks(text[: match.start()]) if language != "text"]
-        return match.group(1) + excerpt(printed[before[-1]], match.group(2), match.group(3)) + match.group(5)
+        before, first, last, _, after = match.groups()
+        source = [
+            source for language, source, _ in blocks(text[: match.start()]) if language != "text"
+        ][-1]
+        return before + excerpt(printed[source], first, last) + after
 
-    text = OUTPUT.sub(output, text)
-    return GENERATED.sub(lambda match: match.group(1) + TABLES[match.group(2)]() + match.group(4), text)
+    return with_tables(OUTPUT.sub(output, text))
 
 
 if __name__ == "__main__":

@@ -5,19 +5,15 @@ import http.server
 import json
 import socket
 import socketserver
-import subprocess
-import sys
 import threading
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 import gitops_automation as module
 from gitops_automation import COLUMNS, GitOpsAutomation, GitOpsError, Scenario
 
-PROGRAM = Path(module.__file__)
-RUN = ["--seed", "7", "--end", "2026-01-31", "--no-dashboard"]
+RUN = ["--seed", "7", "--end", "2026-01-31", "--no-dashboard", "--runs", "2"]
 SECRET = "/services/T0123/s3cr3t-t0k3n"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -31,14 +27,16 @@ def _no_proxy(monkeypatch, tmp_path):
 
 
 def until_rollbacks(on_rollback=None, scenario=None, seed=7):
-    gitops = GitOpsAutomation(scenario or Scenario(), seed=seed, end="2026-01-31", on_rollback=on_rollback)
+    gitops = GitOpsAutomation(
+        scenario or Scenario(), seed=seed, end="2026-01-31", on_rollback=on_rollback
+    )
     gitops.simulate_git_activity()
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
     return gitops
 
 
-# ---- A callable -----------------------------------------------------------------------------------
+# ---- A callable ---------------------------------------------------------------------------------
 
 
 def test_each_rollback_is_told_once_in_the_order_of_the_table():
@@ -61,7 +59,7 @@ def test_an_alert_is_made_of_plain_values_that_json_can_hold():
     assert json.loads(json.dumps(told)) == told
 
 
-def test_the_text_of_an_alert_says_what_went_back_where_and_why():
+def test_the_text_of_an_alert_says_what_went_back():
     told = []
     until_rollbacks(told.append)
     for alert in told:
@@ -113,7 +111,7 @@ def test_an_error_of_the_callable_is_raised_after_the_table_is_there():
     assert gitops.calculate_dora_metrics()["total_rollbacks"] == len(gitops.rollbacks)
 
 
-# ---- A webhook ------------------------------------------------------------------------------------
+# ---- A webhook ----------------------------------------------------------------------------------
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -167,7 +165,7 @@ def server():
 
 
 def run(capsys, url):
-    """(Standard output, warnings) of a run with this webhook, which ends well and shows no secret."""
+    """Return output and warnings of a run with this webhook, which ends well without the secret."""
     module.main([*RUN, "--alert-webhook", url])
     out, err = capsys.readouterr()
     assert "GitOps automation complete" in out
@@ -197,11 +195,11 @@ def test_each_rollback_is_one_post_of_json_with_the_fields_beside_the_text(serve
         assert set(document) == {"text", *COLUMNS["rollbacks"]}
 
 
-def test_the_program_posts_too_and_prints_only_its_json(server):
-    command = [sys.executable, "-W", "error", str(PROGRAM), *RUN, "--json", "--alert-webhook", server.url]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert json.loads(done.stdout.decode("utf-8"))["metrics"]["total_rollbacks"] == len(server.requests) > 20
+def test_the_program_prints_only_its_json_while_it_posts(server, capsys):
+    module.main([*RUN, "--json", "--alert-webhook", server.url])
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert json.loads(out)["metrics"]["total_rollbacks"] == len(server.requests) > 20
 
 
 def test_the_class_takes_webhook_alerts_as_its_callable(server):
@@ -214,28 +212,44 @@ def test_the_class_takes_webhook_alerts_as_its_callable(server):
 def test_names_that_are_not_ascii_arrive_as_they_are(server):
     scenario = Scenario().with_team(applications={"größe 🚀": 1})
     until_rollbacks(module.WebhookAlerts(server.url), scenario)
-    assert {json.loads(body.decode("utf-8"))["application"] for _, _, body in server.requests} == {"größe 🚀"}
+    assert {json.loads(body.decode("utf-8"))["application"] for _, _, body in server.requests} == {
+        "größe 🚀"
+    }
+
+
+def alert_once(server):
+    """Send one alert; return what the webhook says of it."""
+    alerts = module.WebhookAlerts(server.url)
+    alerts({"text": "x"})
+    assert alerts.undelivered == bool(alerts.problem)
+    return alerts.problem
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_any_status_of_success_is_one(server, status):
     server.answer = reply(status)
-    alerts = module.WebhookAlerts(server.url)
-    alerts({"text": "x"})
-    assert alerts.problem == ""
+    assert alert_once(server) == ""
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 429, 500, 503])
-def test_a_refusing_server_is_one_warning(server, capsys, status):
+def test_a_server_that_refuses_is_a_problem(server, status):
     server.answer = reply(status)
-    assert str(status) in one_warning(capsys, server.url)
+    assert str(status) in alert_once(server)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_one_warning_and_is_not_followed(server, capsys, status):
-    server.answer = reply(status, Location="http://127.0.0.1:%d/elsewhere" % server.server_port)
+def test_a_redirect_is_not_followed(server, status):
+    server.answer = reply(status, Location=server.url.replace(SECRET, "/elsewhere"))
+    assert str(status) in alert_once(server)
+    assert [path for path, _, _ in server.requests] == [SECRET]
+
+
+@pytest.mark.parametrize("status", [404, 307])
+def test_whatever_is_refused_is_one_warning(server, capsys, status):
+    """After the first problem nothing more is sent."""
+    server.answer = reply(status, Location="/elsewhere")
     assert str(status) in one_warning(capsys, server.url)
-    assert {path for path, _, _ in server.requests} == {SECRET}
+    assert len(server.requests) == 1
 
 
 def test_a_server_that_hangs_up_is_one_warning(server, capsys):
@@ -244,7 +258,12 @@ def test_a_server_that_hangs_up_is_one_warning(server, capsys):
 
 
 @pytest.mark.parametrize(
-    "bytes_", [b"\x00\xff garbage\r\n\r\n", b"HTTP/1.1 \r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n"]
+    "bytes_",
+    [
+        b"\x00\xff garbage\r\n\r\n",
+        b"HTTP/1.1 \r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    ],
 )
 def test_a_server_that_speaks_something_else_is_one_warning(server, capsys, bytes_):
     def answer(handler):
@@ -270,11 +289,13 @@ def test_the_warning_counts_what_did_not_arrive(server, capsys):
     assert "%d " % (rollbacks - 3) in one_warning(capsys, server.url)
 
 
-def test_a_dead_port_is_one_warning_and_the_export_is_written(capsys, tmp_path):
+def test_a_dead_port_is_one_warning_beside_the_export(capsys, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = "http://127.0.0.1:%d%s" % (free.getsockname()[1], SECRET)
-    module.main([*RUN, "--quiet", "--export", "--output", str(tmp_path / "out"), "--alert-webhook", url])
+    module.main(
+        [*RUN, "--quiet", "--export", "--output", str(tmp_path / "out"), "--alert-webhook", url]
+    )
     out, err = capsys.readouterr()
     assert out == ""
     assert len(err.splitlines()) == 1
@@ -298,25 +319,6 @@ def test_a_server_that_never_answers_is_given_up_after_its_timeout(server, capsy
     assert timeouts == [5]
 
 
-def test_a_server_that_answers_a_little_at_a_time_is_given_up_as_well(server, capsys, monkeypatch):
-    """Each read is in time; the whole is not."""
-    monkeypatch.setattr(module.WebhookAlerts, "timeout", 0.3)
-    stop = threading.Event()
-
-    def drip(handler):
-        with contextlib.suppress(OSError):
-            handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-            while not stop.wait(0.1):
-                handler.wfile.write(b"X: y\r\n")
-                handler.wfile.flush()
-
-    server.answer = drip
-    try:
-        assert "timed out" in one_warning(capsys, server.url)
-    finally:
-        stop.set()
-
-
 def test_a_name_that_does_not_resolve_is_one_warning(capsys, monkeypatch):
     def unknown(*_, **__):
         raise socket.gaierror(-2, "Name or service not known")
@@ -327,7 +329,7 @@ def test_a_name_that_does_not_resolve_is_one_warning(capsys, monkeypatch):
     assert "hooks.example.invalid" in warnings[0]
 
 
-# ---- Addresses that are none ----------------------------------------------------------------------
+# ---- Addresses that are none --------------------------------------------------------------------
 
 UNUSABLE = [
     "",
@@ -377,12 +379,14 @@ def test_an_address_that_cannot_be_used_is_refused_before_anything_is_done(url, 
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("scheme", ["ftp", "file", "javascript"])
-def test_a_scheme_that_is_not_supported_is_named(scheme):
-    with pytest.raises(GitOpsError, match=scheme):
-        module.WebhookAlerts(scheme + "://example.org/")
-
-
-def test_upper_case_and_ports_and_ipv6_are_fine():
-    for url in ("HTTP://example.org/x", "https://example.org:8443/x?y=z", "http://[::1]:80/x", "https://example.org"):
-        assert module.WebhookAlerts(url).host
+@pytest.mark.parametrize(
+    "url",
+    [
+        "HTTP://example.org/x",
+        "https://example.org:8443/x?y=z",
+        "http://[::1]:80/x",
+        "https://example.org",
+    ],
+)
+def test_an_address_may_have_any_usual_form(url):
+    assert module.WebhookAlerts(url).host in ("example.org", "::1")

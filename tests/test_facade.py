@@ -13,18 +13,16 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from pandas.testing import assert_frame_equal
-from plain_model import END, empty_history
+from plain_model import END, check_history, empty_history
 
 import gitops_automation as gitops
 from gitops_automation import (
-    COLUMNS,
     METRICS,
     Environment,
     GitOpsAutomation,
     GitOpsError,
     Scenario,
     calculate_maturity,
-    check_history,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -40,7 +38,9 @@ STEPS = {
 
 def pipeline(tmp_path="output", *, scenario=None, seed=7, end="2026-01-31", **knobs):
     """A pipeline that has not begun."""
-    return GitOpsAutomation(scenario or Scenario(), seed=seed, end=end, output_dir=tmp_path, **knobs)
+    return GitOpsAutomation(
+        scenario or Scenario(), seed=seed, end=end, output_dir=tmp_path, **knobs
+    )
 
 
 def take(run, *, until="metrics", days=30):
@@ -62,7 +62,9 @@ def whole_run(tmp_path, **knobs):
 
 def stages(count):
     """A scenario with that many environments."""
-    return Scenario(environments=tuple(Environment(f"stage {i}", 0.9, (1, 2)) for i in range(count)))
+    return Scenario(
+        environments=tuple(Environment(f"stage {i}", 0.9, (1, 2)) for i in range(count))
+    )
 
 
 def same(one, other):
@@ -73,7 +75,7 @@ def same(one, other):
     assert_frame_equal(one.flow, other.flow)
 
 
-# ---- Step by step ---------------------------------------------------------------------------------
+# ---- Step by step -------------------------------------------------------------------------------
 
 
 def test_a_new_pipeline_has_nothing_but_its_knobs():
@@ -85,7 +87,7 @@ def test_a_new_pipeline_has_nothing_but_its_knobs():
     assert run.scenario == Scenario()
 
 
-def test_each_step_makes_its_attribute_and_returns_it(capsys):
+def test_each_step_returns_the_attribute_that_it_makes(capsys):
     run = pipeline()
     for name, method in STEPS.items():
         assert getattr(run, name) is None
@@ -95,18 +97,20 @@ def test_each_step_makes_its_attribute_and_returns_it(capsys):
     assert capsys.readouterr().out
 
 
-def test_the_tables_have_the_documented_columns_and_are_valid():
+def test_the_tables_are_valid():
     run = take(pipeline())
-    for name in TABLES:
-        table = getattr(run, name)
-        assert isinstance(table, pd.DataFrame)
-        assert list(table.columns) == list(COLUMNS[name])
-        assert len(table)
+    assert all(len(getattr(run, name)) for name in TABLES)
     check_history(run.history)
 
 
 def test_the_metrics_have_every_documented_key():
     assert set(take(pipeline()).metrics) == set(METRICS)
+
+
+def test_what_was_measured_holds_the_metrics():
+    run = take(pipeline())
+    assert run.measured.values is run.metrics
+    assert_frame_equal(run.measured.production, run.production_metrics())
 
 
 def test_the_window_is_the_days_before_the_end():
@@ -127,7 +131,7 @@ def test_without_an_end_the_window_ends_today():
     assert run.window.end in (before, before + pd.Timedelta(days=1))
 
 
-def test_the_report_is_printed_with_the_seed_and_nothing_is_returned(capsys):
+def test_the_report_is_printed_with_the_seed(capsys):
     run = take(pipeline(seed=4711))
     capsys.readouterr()
     assert run.generate_report() is None
@@ -159,22 +163,14 @@ def test_the_picture_is_written_where_the_output_folder_says(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("dpi", [0, 9, -300, 1201, 300.0, "300", True, None], ids=repr)
-def test_a_resolution_out_of_bounds_is_refused_and_nothing_is_written(dpi, tmp_path):
+def test_a_resolution_out_of_bounds_is_refused_before_the_folder_is_made(dpi, tmp_path):
     run = take(pipeline(tmp_path / "output"))
     with pytest.raises(GitOpsError, match="dpi"):
         run.visualize_metrics(dpi=dpi)
     assert not (tmp_path / "output").exists()
 
 
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
-    (tmp_path / "taken").write_text("a file")
-    run = take(pipeline(tmp_path / "taken"))
-    with pytest.raises(GitOpsError, match="taken"):
-        run.visualize_metrics(dpi=20)
-    assert (tmp_path / "taken").read_text() == "a file"
-
-
-def test_the_document_is_plain_json_and_holds_the_run():
+def test_the_document_is_plain_json_of_the_run():
     run = take(pipeline())
     document = json.loads(json.dumps(run.document(), allow_nan=False))
     assert document["seed"] == 7
@@ -183,13 +179,7 @@ def test_the_document_is_plain_json_and_holds_the_run():
     assert document["maturity"]["level"] in calculate_maturity(run.metrics)
 
 
-def test_the_export_writes_the_tables_and_the_metrics(tmp_path):
-    paths = take(pipeline(tmp_path)).export()
-    assert sorted(path.name for path in paths) == ["commits.csv", "deployments.csv", "metrics.json", "rollbacks.csv"]
-    assert sorted(paths) == sorted(tmp_path.iterdir())
-
-
-# ---- The order of the steps -----------------------------------------------------------------------
+# ---- The order of the steps ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -200,8 +190,8 @@ def test_the_export_writes_the_tables_and_the_metrics(tmp_path):
         (None, "calculate_dora_metrics", "simulate_git_activity"),
         (None, "generate_report", "calculate_dora_metrics"),
         (None, "visualize_metrics", "calculate_dora_metrics"),
-        (None, "export", "simulate_git_activity"),
-        (None, "document", "simulate_git_activity"),
+        (None, "export", "calculate_dora_metrics"),
+        (None, "document", "calculate_dora_metrics"),
         ("git_commits", "simulate_rollbacks", "simulate_deployments"),
         ("git_commits", "calculate_dora_metrics", "simulate_deployments"),
         ("deployments", "calculate_dora_metrics", "simulate_rollbacks"),
@@ -227,7 +217,7 @@ def test_an_error_that_names_the_first_step_names_both_ways_to_take_it():
 
 
 @pytest.mark.parametrize("again", list(STEPS))
-def test_a_step_taken_again_replaces_its_table_and_drops_the_later_results(again):
+def test_a_step_taken_again_drops_what_came_of_its_old_result(again):
     run = take(pipeline())
     names = list(STEPS)
     before = {name: getattr(run, name) for name in names}
@@ -263,18 +253,17 @@ def test_a_first_step_that_fails_leaves_what_was_there():
     assert all(old is getattr(run, name) for old, name in zip(before, names))
 
 
-# ---- Seeds ----------------------------------------------------------------------------------------
+# ---- Seeds --------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_twice_is_the_same_run(tmp_path, capsys):
-    runs, printed, pictures = [], [], []
+def test_the_same_seed_twice_is_the_same_run(capsys):
+    runs, printed = [], []
     for _ in range(2):
-        runs.append(whole_run(tmp_path))
+        runs.append(take(pipeline()))
+        runs[-1].generate_report()
         printed.append(capsys.readouterr().out)
-        pictures.append((tmp_path / "gitops_dashboard.png").read_bytes())
     same(*runs)
     assert printed[0] == printed[1]
-    assert pictures[0] == pictures[1]
 
 
 def test_another_seed_is_another_run():
@@ -282,7 +271,7 @@ def test_another_seed_is_another_run():
     assert set(one.git_commits["sha"]).isdisjoint(other.git_commits["sha"])
 
 
-def test_without_a_seed_one_is_chosen_and_shown_and_repeats_the_run(capsys):
+def test_the_seed_that_was_chosen_is_shown_to_repeat_the_run(capsys):
     run = take(pipeline(seed=None))
     run.generate_report()
     assert isinstance(run.seed, int)
@@ -308,7 +297,7 @@ def test_a_seed_that_is_no_whole_number_in_bounds_is_refused_with_the_value(seed
     assert str(seed) in str(caught.value)
 
 
-# ---- The end of the window ------------------------------------------------------------------------
+# ---- The end of the window ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -321,7 +310,6 @@ def test_a_seed_that_is_no_whole_number_in_bounds_is_refused_with_the_value(seed
         dt.datetime(2026, 1, 31, 2, tzinfo=dt.timezone(dt.timedelta(hours=2))),
         pd.Timestamp("2026-01-31"),
         END,
-        np.datetime64("2026-01-31"),
     ],
     ids=repr,
 )
@@ -337,9 +325,7 @@ def test_the_end_can_be_text_a_date_or_a_moment_at_midnight_utc(end):
         "",
         "today",
         "2026-02-30",
-        "2026-1-31",
         "31.01.2026",
-        "\uff12\uff10\uff12\uff16-01-31",
         "2026-01-31T00:00",
         "2026-01-31\n",
         " 2026-01-31",
@@ -368,48 +354,44 @@ def test_an_end_that_is_no_day_is_refused_in_one_line(end):
     assert str(caught.value).isprintable()
 
 
-# ---- Rollbacks are told ---------------------------------------------------------------------------
+# ---- The other arguments -------------------------------------------------------------------------
 
 
-def test_on_rollback_hears_of_each_rollback_in_order():
-    heard = []
-    run = take(pipeline(on_rollback=heard.append))
-    rows = run.rollbacks.to_dict("records")
-    assert len(heard) == len(rows) > 0
-    for alert, row in zip(heard, rows):
-        assert alert["timestamp"] == row["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
-        assert {name: alert[name] for name in COLUMNS["rollbacks"] if name != "timestamp"} == {
-            name: value for name, value in row.items() if name != "timestamp"
-        }
+@pytest.mark.parametrize("scenario", ["traditional", None, {}, Scenario, Scenario().team], ids=repr)
+def test_what_is_no_scenario_is_refused_at_once(scenario):
+    with pytest.raises(GitOpsError, match="scenario must be a Scenario"):
+        GitOpsAutomation(scenario=scenario)
 
 
-def test_an_alert_is_plain_json_with_a_text_for_people():
-    heard = []
-    take(pipeline(on_rollback=heard.append))
-    for alert in heard:
-        assert json.loads(json.dumps(alert)) == alert
-        for word in ("application", "environment", "reason"):
-            assert alert[word] in alert["text"]
-        assert alert["from_commit"][:7] in alert["text"]
-        assert alert["to_commit"][:7] in alert["text"]
-        assert ("succeeded" in alert["text"]) == alert["success"]
+@pytest.mark.parametrize("listener", ["print", 5, []], ids=repr)
+def test_what_cannot_be_called_is_refused_at_once(listener):
+    with pytest.raises(GitOpsError, match="on_rollback must be a function"):
+        pipeline(on_rollback=listener)
 
 
-def test_without_a_rollback_nobody_is_called():
-    heard = []
-    flawless = Scenario().with_environment("dev", success_rate=1).with_environment("staging", success_rate=1)
-    run = take(pipeline(scenario=flawless.with_environment("production", success_rate=1), on_rollback=heard.append))
-    assert not heard
+@pytest.mark.parametrize("folder", [None, 5, ["output"], 2.5], ids=repr)
+def test_what_is_no_folder_is_refused_at_once(folder):
+    with pytest.raises(GitOpsError, match="output_dir"):
+        pipeline(folder)
+
+
+def test_without_a_failure_there_is_no_rollback(tmp_path):
+    """tests/test_alerts.py has what is told of rollbacks."""
+    flawless = Scenario()
+    for name in flawless.names:
+        flawless = flawless.with_environment(name, success_rate=1)
+    run = take(pipeline(scenario=flawless))
     assert not len(run.rollbacks)
     assert np.isnan(run.metrics["mttr_minutes"])
 
 
-# ---- Scenarios ------------------------------------------------------------------------------------
+# ---- Scenarios ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 7])
-def test_a_pipeline_has_as_many_environments_as_its_scenario(count, tmp_path, capsys):
-    run = whole_run(tmp_path, scenario=stages(count))
+def test_a_pipeline_has_as_many_environments_as_its_scenario(count, capsys):
+    run = take(pipeline(scenario=stages(count)))
+    run.generate_report()
     printed = capsys.readouterr().out
     assert run.environments == [f"stage {i}" for i in range(count)]
     assert run.history.production == f"stage {count - 1}"
@@ -421,8 +403,9 @@ def test_a_pipeline_has_as_many_environments_as_its_scenario(count, tmp_path, ca
     check_history(run.history)
 
 
-def test_a_team_that_commits_nothing_is_reported_and_drawn(tmp_path, capsys):
-    run = whole_run(tmp_path, scenario=Scenario().with_team(commits_per_day=0))
+def test_a_team_that_commits_nothing_has_a_report_too(capsys):
+    run = take(pipeline(scenario=Scenario().with_team(commits_per_day=0)))
+    run.generate_report()
     printed = capsys.readouterr().out
     assert [len(getattr(run, name)) for name in TABLES] == [0, 0, 0]
     assert "n/a" in printed
@@ -434,45 +417,47 @@ def test_applications_that_only_the_commits_have_are_listed_too():
     run = pipeline()
     commits = take(pipeline(), until="git_commits").git_commits
     run.git_commits = gitops.as_table(
-        "git_commits", commits.assign(application=["docs" if i % 2 else "frontend" for i in range(len(commits))])
+        "git_commits",
+        commits.assign(application=["docs" if i % 2 else "frontend" for i in range(len(commits))]),
     )
     assert run.applications == ["frontend", "backend", "database", "docs"]
 
 
-def test_a_scenario_is_not_changed_by_a_run(tmp_path):
+def test_a_scenario_is_not_changed_by_a_run():
     scenario = Scenario()
     before = dataclasses.asdict(scenario)
-    whole_run(tmp_path, scenario=scenario)
+    take(pipeline(scenario=scenario)).generate_report()
     assert dataclasses.asdict(scenario) == before
 
 
-# ---- What a run leaves alone ----------------------------------------------------------------------
+# ---- What a run leaves alone --------------------------------------------------------------------
 
 
-def test_a_run_changes_none_of_the_users_plot_settings(tmp_path):
-    with matplotlib.rc_context({"font.size": 21, "axes.facecolor": "black", "lines.linewidth": 9}):
-        before = dict(matplotlib.rcParams)
-        whole_run(tmp_path)
-        assert dict(matplotlib.rcParams) == before
+SETTINGS = {
+    "font.size": 21,
+    "axes.facecolor": "black",
+    "text.color": "white",
+    "axes.grid": False,
+    "figure.dpi": 50,
+    "axes.prop_cycle": matplotlib.cycler(color=["red"]),
+    "axes.xmargin": 0.4,
+    "path.simplify": False,
+    "timezone": "Asia/Tokyo",
+}
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"font.size": 21, "axes.facecolor": "black", "text.color": "white", "axes.grid": False, "figure.dpi": 50},
-        {"axes.prop_cycle": matplotlib.cycler(color=["red"]), "axes.xmargin": 0.4, "path.simplify": False},
-        {"timezone": "Asia/Tokyo"},
-    ],
-    ids=["dark and large", "cycle and margins", "time zone"],
-)
-def test_the_picture_is_the_same_whatever_the_users_plot_settings_are(settings, tmp_path):
+@pytest.mark.slow
+def test_the_users_plot_settings_neither_matter_nor_change(tmp_path):
     run = whole_run(tmp_path)
-    before = (tmp_path / "gitops_dashboard.png").read_bytes()
-    with matplotlib.rc_context(settings):
+    picture = (tmp_path / "gitops_dashboard.png").read_bytes()
+    with matplotlib.rc_context(SETTINGS):
+        before = dict(matplotlib.rcParams)
         run.visualize_metrics(dpi=20)
-    assert (tmp_path / "gitops_dashboard.png").read_bytes() == before
+        assert dict(matplotlib.rcParams) == before
+    assert (tmp_path / "gitops_dashboard.png").read_bytes() == picture
 
 
+@pytest.mark.slow
 def test_a_run_neither_draws_from_the_global_random_state_nor_seeds_it(tmp_path):
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002
@@ -486,12 +471,7 @@ def test_a_run_neither_draws_from_the_global_random_state_nor_seeds_it(tmp_path)
     same(first, take(pipeline()))
 
 
-def test_nothing_is_registered_with_pyplot(tmp_path):
-    plt.close("all")
-    whole_run(tmp_path)
-    assert plt.get_fignums() == []
-
-
+@pytest.mark.slow
 def test_the_figures_that_the_user_has_open_stay_as_they_are(tmp_path):
     plt.close("all")
     mine = plt.figure()
@@ -502,15 +482,6 @@ def test_the_figures_that_the_user_has_open_stay_as_they_are(tmp_path):
         assert not mine.axes
     finally:
         plt.close("all")
-
-
-def test_a_run_writes_nothing_but_its_picture(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    whole_run("output")
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
-        str((tmp_path / "output" / "gitops_dashboard.png").relative_to(tmp_path))
-    ]
-    assert capsys.readouterr().err == ""
 
 
 def test_an_empty_history_is_measured_without_a_warning():

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from plain_model import END, MONTH, simulated, spread
+from plain_model import END, MONTH, check_history, simulated, spread
 
 import gitops_automation as gitops
-from gitops_automation import COLUMNS, GitOpsError, Scenario, Team, Window, check_history, simulate_commits
+from gitops_automation import COLUMNS, GitOpsError, Scenario, Team, Window, commits_table
 
 YEARS = Window.before(END, 14 * 500)  # whole sprints
 FLAT = Team(sprint_ramp=0)
@@ -18,16 +18,18 @@ EVERY_DAY = Team(sprint_ramp=0, weekday_factors=(1,) * 7)
 @pytest.fixture(scope="module")
 def commits():
     """About 38,000 commits of the default team."""
-    return simulate_commits(Team(), YEARS, 3)
+    return commits_table(Team(), YEARS, 3)
 
 
 def counts_by_day(team, window=YEARS, seed=5):
     """How many commits each day of the window has."""
-    days = simulate_commits(team, window, seed)["timestamp"].dt.floor("D")
-    return days.value_counts().reindex(pd.date_range(window.start, periods=window.days, tz="UTC"), fill_value=0)
+    days = commits_table(team, window, seed)["timestamp"].dt.floor("D")
+    return days.value_counts().reindex(
+        pd.date_range(window.start, periods=window.days, tz="UTC"), fill_value=0
+    )
 
 
-# ---- The window -----------------------------------------------------------------------------------
+# ---- The window ---------------------------------------------------------------------------------
 
 
 def test_the_window_is_the_whole_days_before_its_end():
@@ -39,61 +41,60 @@ def test_the_window_is_the_whole_days_before_its_end():
 
 @pytest.mark.parametrize("days", [0, -1, 1.5, 30.0, math.nan, True, "30", None, [30]], ids=repr)
 def test_days_that_are_no_positive_whole_number_are_refused_with_the_value(days):
-    with pytest.raises(GitOpsError, match="positive whole number") as caught:
+    with pytest.raises(GitOpsError, match="days must be a whole number from 1 ") as caught:
         Window.before(END, days)
     assert repr(days) in str(caught.value)
 
 
 def test_a_window_that_reaches_back_before_1970_is_refused():
     assert Window.before(END, 20_484).start == pd.Timestamp("1970-01-01", tz="UTC")
-    for days in (20_485, 10**30):
+    for days in (20_485, 10**6):
         with pytest.raises(GitOpsError, match="before 1970"):
             Window.before(END, days)
 
 
-# ---- The table ------------------------------------------------------------------------------------
+# ---- The table ----------------------------------------------------------------------------------
 
 
-def test_the_table_is_valid_and_has_the_documented_columns():
+def test_the_table_has_the_documented_columns():
     history, _ = simulated(Scenario(), 7)
     check_history(history)
     assert list(history.git_commits.columns) == list(COLUMNS["git_commits"])
 
 
-def test_every_sha_is_forty_hex_digits_and_unique(commits):
+def test_every_sha_is_forty_hex_digits(commits):
     assert commits["sha"].str.fullmatch("[0-9a-f]{40}").all()
-    assert commits["sha"].is_unique
 
 
-def test_shas_differ_between_seeds():
-    shas = [set(simulate_commits(Team(), MONTH, seed)["sha"]) for seed in range(20)]
+def test_no_sha_comes_twice_in_twenty_months():
+    shas = [set(commits_table(Team(), MONTH, seed)["sha"]) for seed in range(20)]
     assert len(set.union(*shas)) == sum(map(len, shas))
 
 
-def test_the_message_is_a_conventional_commit_of_its_type_and_application(commits):
+def test_the_message_is_a_conventional_commit(commits):
     heads = commits["type"].astype(str) + "(" + commits["application"].astype(str) + "): "
     assert all(message.startswith(head) for message, head in zip(commits["message"], heads))
     assert set(commits["branch"]) == {"main"}
 
 
-def test_files_changed_are_at_least_one_and_four_on_average(commits):
+def test_a_commit_changes_four_files_on_average(commits):
     assert commits["files_changed"].min() == 1
     assert commits["files_changed"].mean() == pytest.approx(4, rel=0.03)
 
 
-def test_the_same_seed_gives_the_same_table_and_another_seed_another():
-    once, again, other = (simulate_commits(Team(), MONTH, seed) for seed in (1, 1, 2))
+def test_a_table_depends_on_its_seed_alone():
+    once, again, other = (commits_table(Team(), MONTH, seed) for seed in (1, 1, 2))
     pd.testing.assert_frame_equal(once, again)
     assert not once["timestamp"].equals(other["timestamp"])
 
 
 def test_the_team_is_not_modified():
     team = Team()
-    simulate_commits(team, MONTH, 1)
+    commits_table(team, MONTH, 1)
     assert team == Team()
 
 
-# ---- When -----------------------------------------------------------------------------------------
+# ---- When ---------------------------------------------------------------------------------------
 
 
 def test_commits_lie_in_the_window_in_order_at_whole_seconds(commits):
@@ -106,7 +107,7 @@ def test_commits_lie_in_the_window_in_order_at_whole_seconds(commits):
 
 @pytest.mark.parametrize("hours", [(9, 18), (0, 24), (22.5, 23), (0, 0), (24, 24), (8, 12, 13, 17)])
 def test_commits_are_made_in_the_working_hours(hours):
-    made = simulate_commits(Team(work_hours=hours), MONTH, 1)["timestamp"]
+    made = commits_table(Team(work_hours=hours), MONTH, 1)["timestamp"]
     assert made.between(MONTH.start, MONTH.end - pd.Timedelta(seconds=1)).all()
     hour = (made - made.dt.floor("D")) / pd.Timedelta(hours=1)
     assert hour.between(hours[0] - 1 / 3600, hours[-1]).all()
@@ -118,7 +119,7 @@ def test_commits_are_spread_evenly_over_the_working_hours(commits):
     assert (shares - 1 / 9).abs().max() < spread(len(commits), 1 / 9)
 
 
-def test_a_weekday_has_eight_commits_on_average_and_a_weekend_day_a_fifth_of_that():
+def test_a_weekend_day_has_a_fifth_of_the_eight_commits_of_a_weekday():
     counts = counts_by_day(FLAT)
     weekend = counts.index.day_of_week >= 5
     assert counts[~weekend].mean() == pytest.approx(8, rel=0.02)
@@ -127,7 +128,9 @@ def test_a_weekday_has_eight_commits_on_average_and_a_weekend_day_a_fifth_of_tha
 
 def test_the_ramp_through_the_sprint_changes_no_average():
     assert counts_by_day(Team()).mean() == pytest.approx((5 * 8 + 2 * 1.6) / 7, rel=0.02)
-    assert counts_by_day(Team()).loc[lambda c: c.index.day_of_week < 5].mean() == pytest.approx(8, rel=0.02)
+    assert counts_by_day(Team()).loc[lambda c: c.index.day_of_week < 5].mean() == pytest.approx(
+        8, rel=0.02
+    )
 
 
 def test_the_ramp_goes_from_15_percent_below_the_mean_to_15_percent_above():
@@ -141,15 +144,34 @@ def test_the_ramp_goes_from_15_percent_below_the_mean_to_15_percent_above():
     pytest.fail("no sprint begins on a Monday")
 
 
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        dict(sprint_days=1),
+        dict(sprint_days=7, weekday_factors=(1, 0, 0, 0, 0, 0, 0)),
+        dict(sprint_days=7, weekday_factors=(0, 0, 0, 0, 0, 0, 1)),
+        dict(sprint_days=2, weekday_factors=(0, 1, 0, 0, 0, 0, 0)),
+    ],
+    ids=str,
+)
+def test_the_steepest_ramp_keeps_the_mean_where_few_days_work(knobs):
+    """A ramp of 2 starts at nothing: what works on the first day of a sprint alone has no ramp."""
+    team = Team(sprint_ramp=2, **knobs)
+    expected = 8 * np.mean(team.weekday_factors)
+    assert counts_by_day(team).mean() == pytest.approx(expected, rel=0.04)
+
+
 def test_every_sprint_begins_on_a_monday():
-    ramped = Team(weekday_factors=(1,) * 7, commits_per_day=500, sprint_ramp=2)  # a ramp of 2 starts at nothing
+    ramped = Team(
+        weekday_factors=(1,) * 7, commits_per_day=500, sprint_ramp=2
+    )  # a ramp of 2 starts at nothing
     counts = counts_by_day(ramped, Window.before(END, 70))
     idle = np.flatnonzero(counts == 0)
     assert set(counts.index[idle].day_of_week) == {0}
     assert np.diff(idle).tolist() == [14] * 4
 
 
-# ---- How many -------------------------------------------------------------------------------------
+# ---- How many -----------------------------------------------------------------------------------
 
 
 def negative_binomial(mean, dispersion, k):
@@ -161,10 +183,10 @@ def negative_binomial(mean, dispersion, k):
     return math.exp(log_odds - r * math.log(dispersion) + k * math.log(1 - 1 / dispersion))
 
 
-@pytest.mark.parametrize("mean", [0.01, 0.3, 1.6, 8, 60, 1500])
-@pytest.mark.parametrize("dispersion", [1, 1.001, 1.5, 2, 10, 1000])
+@pytest.mark.parametrize("mean", [0.01, 1.6, 8, 1500])
+@pytest.mark.parametrize("dispersion", [1, 1.001, 2, 1000])
 def test_the_counts_of_a_day_are_negative_binomial(mean, dispersion):
-    cumulative = gitops._count_distribution(mean, dispersion)
+    cumulative = gitops.count_distribution(mean, dispersion)
     expected = [negative_binomial(mean, dispersion, k) for k in range(len(cumulative))]
     assert np.diff(cumulative, prepend=0) == pytest.approx(expected, abs=1e-9)
     assert cumulative[-1] == pytest.approx(1, abs=1e-4)
@@ -172,8 +194,8 @@ def test_the_counts_of_a_day_are_negative_binomial(mean, dispersion):
 
 @pytest.mark.parametrize("mean", [0.3, 8, 60])
 @pytest.mark.parametrize("dispersion", [1, 2, 10])
-def test_the_distribution_has_the_mean_and_the_dispersion_asked_for(mean, dispersion):
-    probability = np.diff(gitops._count_distribution(mean, dispersion), prepend=0)
+def test_the_distribution_has_the_moments_asked_for(mean, dispersion):
+    probability = np.diff(gitops.count_distribution(mean, dispersion), prepend=0)
     k = np.arange(len(probability))
     found = (k * probability).sum()
     assert found == pytest.approx(mean, rel=1e-3)
@@ -203,22 +225,26 @@ def test_a_team_of_no_commits_gives_an_empty_but_valid_history():
     for team in (dict(commits_per_day=0), dict(weekday_factors=(0,) * 7)):
         history, flow = simulated(Scenario().with_team(**team))
         check_history(history)
-        assert [len(history.git_commits), len(history.deployments), len(history.rollbacks)] == [0, 0, 0]
+        assert [len(history.git_commits), len(history.deployments), len(history.rollbacks)] == [
+            0,
+            0,
+            0,
+        ]
         assert not flow.to_numpy().any()
 
 
 def test_the_weekdays_alone_say_on_which_days_there_are_commits():
-    made = simulate_commits(Team(weekday_factors=(0, 0, 1, 0, 0, 0, 0)), MONTH, 1)["timestamp"]
+    made = commits_table(Team(weekday_factors=(0, 0, 1, 0, 0, 0, 0)), MONTH, 1)["timestamp"]
     assert set(made.dt.day_of_week) == {2}
 
 
 def test_more_commits_than_any_machine_can_hold_are_refused_with_the_numbers():
     with pytest.raises(GitOpsError, match="30 days of 1e\\+06 commits .* lower one") as caught:
-        simulate_commits(Team(commits_per_day=1e6, weekday_factors=(1e6,) * 7), MONTH, 1)
+        commits_table(Team(commits_per_day=1e6, weekday_factors=(1e6,) * 7), MONTH, 1)
     assert "\n" not in str(caught.value)
 
 
-# ---- Who and what ---------------------------------------------------------------------------------
+# ---- Who and what -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -229,29 +255,41 @@ def test_more_commits_than_any_machine_can_hold_are_refused_with_the_numbers():
         ("application", dict(frontend=0.40, backend=0.35, database=0.25)),
     ],
 )
-def test_authors_types_and_applications_come_in_their_documented_shares(commits, column, shares):
+def test_each_column_comes_in_its_documented_shares(commits, column, shares):
     found = commits[column].value_counts(normalize=True).to_dict()
     assert set(found) == set(shares)
     for name, share in shares.items():
         assert abs(found[name] - share) < spread(len(commits), share)
 
 
-def test_author_type_and_application_are_independent_of_each_other(commits):
+def test_the_columns_are_independent_of_each_other(commits):
     for one, other in (("author", "type"), ("author", "application"), ("type", "application")):
         together = pd.crosstab(commits[one], commits[other], normalize=True).to_numpy()
         apart = np.outer(together.sum(axis=1), together.sum(axis=0))
         assert (np.abs(together - apart) < spread(len(commits), apart)).all()
 
 
-def test_weights_need_not_sum_to_one_and_a_weight_of_zero_is_never_drawn():
-    made = simulate_commits(Team(authors={"never": 0, "often": 6, "not once": 0, "seldom": 2, "nor": 0}), YEARS, 1)
+def test_a_weight_of_zero_is_never_drawn():
+    made = commits_table(
+        Team(authors={"never": 0, "often": 6, "not once": 0, "seldom": 2, "nor": 0}), YEARS, 1
+    )
     found = made["author"].value_counts(normalize=True)
     assert set(made["author"]) == {"often", "seldom"}
     assert abs(found["often"] - 0.75) < spread(len(made), 0.75)
 
 
 def test_other_shares_leave_the_times_as_they_were():
-    once = simulate_commits(Team(), MONTH, 1)
-    changed = simulate_commits(Team(authors={"eve": 1}, types={"docs": 1}, applications={"shop": 1}), MONTH, 1)
+    once = commits_table(Team(), MONTH, 1)
+    changed = commits_table(
+        Team(authors={"eve": 1}, types={"docs": 1}, applications={"shop": 1}), MONTH, 1
+    )
     assert once["timestamp"].equals(changed["timestamp"])
     assert set(changed["type"]) == {"docs"}
+
+
+def test_a_team_can_have_more_than_32767_authors():
+    team = Team(authors={f"author {number}": 1 for number in range(40_000)}, commits_per_day=200)
+    made = commits_table(team, Window.before(END, 14), 1)["author"]
+    place = made.str.replace("author ", "").astype(int)
+    assert place.mean() == pytest.approx(20_000, rel=0.04)
+    assert (place > 32_767).mean() == pytest.approx(1 - 32_768 / 40_000, abs=0.03)

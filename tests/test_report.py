@@ -1,5 +1,7 @@
 """Reporting engine: metrics -> console."""
 
+import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -15,14 +17,18 @@ import gitops_automation as gitops
 from gitops_automation import (
     BENCHMARKS,
     METRICS,
+    Environment,
     History,
+    Report,
     Scenario,
+    Window,
     calculate_dora_metrics,
     calculate_maturity,
     format_report,
     format_summary,
+    measure,
+    plain_recommendations,
     rate_grade,
-    recommendations,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -136,7 +142,11 @@ ELITE = {
     "successful_rollbacks": 3,
     "failures_without_rollback": 0,
     "failure_reasons": {"OOMKilled": 2, "CrashLoopBackOff": 1},
-    "failure_reasons_by_environment": {"dev": {"CrashLoopBackOff": 1}, "staging": {"OOMKilled": 2}, "production": {}},
+    "failure_reasons_by_environment": {
+        "dev": {"CrashLoopBackOff": 1},
+        "staging": {"OOMKilled": 2},
+        "production": {},
+    },
 }
 MISSED = {
     "deployment_frequency": {"deployment_frequency": 0.4, "total_deployments": 12},
@@ -163,10 +173,40 @@ def elite_but_for(*keys, **other):
     return {**metrics, **other}
 
 
-def report_of(scenario=None, seed=7, window=MONTH):
+@functools.lru_cache(maxsize=None)
+def metrics_of_nothing():
+    """The Metrics of an empty history."""
+    return measure(empty_history())
+
+
+def metrics_with(values):
+    """Return the Metrics of nothing with other values, with the verdicts that follow from them."""
+    nothing = metrics_of_nothing()
+    values = {**nothing.values, **values}
+    score = int(gitops.maturity_score(values))
+    return dataclasses.replace(
+        nothing,
+        values=values,
+        elite={key: bool(gitops.is_elite(key, values)) for key in BENCHMARKS},
+        score=score,
+        level=gitops.level_of(score),
+    )
+
+
+def report_with(values):
+    """The report of metrics that are told."""
+    return format_report(Report(metrics_with(values)))
+
+
+def report_on(history, *more):
+    """The report of a history."""
+    return format_report(Report(measure(history), *more))
+
+
+def report_of(scenario=Scenario(), seed=7, window=MONTH):
     """The report of a simulated history."""
-    history, flow = simulated(scenario or Scenario(), seed, window)
-    return format_report(history, calculate_dora_metrics(history), flow, seed)
+    history, flow = simulated(scenario, seed, window)
+    return report_on(history, flow, seed, scenario)
 
 
 def section(report, title):
@@ -191,14 +231,16 @@ def hand_written(*failures, good):
         moment = MONTH.start.value // 10**9 + 60 * i
         sha = "%040x" % i
         status = ("Failed", "Degraded") if reason else ("Synced", "Healthy")
-        commits.append((sha, gitops.pd.Timestamp(moment, unit="s", tz="UTC"), "a", "feat", "x", "main", "m", 1))
+        commits.append(
+            (sha, gitops.pd.Timestamp(moment, unit="s", tz="UTC"), "a", "feat", "x", "main", "m", 1)
+        )
         deployments.append((commits[-1][1], "x", name, sha, *status, 30, reason))
     deployments = table("deployments", *deployments)
     rollbacks = gitops.simulate_rollbacks(deployments, gitops.RollbackPolicy(success_rate=1), 1)
     return History(table("git_commits", *commits), deployments, rollbacks, MONTH, tuple(good))
 
 
-# ---- The whole console ----------------------------------------------------------------------------
+# ---- The whole console ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -225,15 +267,17 @@ def test_the_console_output_of_seed_7_is_the_kept_one(console):
 def test_every_line_of_the_sample_output_is_there_in_its_order(console):
     lines = iter(console.splitlines())
     for label in SAMPLE_LABELS:
-        assert any(line.startswith(label) or line[1:].strip().startswith(label) for line in lines), label
+        assert any(
+            line.startswith(label) or line[1:].strip().startswith(label) for line in lines
+        ), label
 
 
-def test_no_line_ends_in_blanks_and_no_two_lines_are_empty_in_a_row(console):
+def test_no_two_lines_are_empty_in_a_row(console):
     assert not re.search(r"[ \t]\n", console)
     assert "\n\n\n" not in console
 
 
-def test_the_progress_the_report_and_the_summary_agree(console):
+def test_the_steps_agree_with_the_report_as_with_the_summary(console):
     for label, unit in {
         "Deployment Frequency": "/day",
         "Change Failure Rate": "%",
@@ -246,13 +290,13 @@ def test_the_progress_the_report_and_the_summary_agree(console):
     assert len(set(commits)) == 1
 
 
-# ---- Columns --------------------------------------------------------------------------------------
+# ---- Columns -------------------------------------------------------------------------------------
 
 
 def sections_in_columns(report, summary):
     """The lines of each part of the report whose values share a column."""
     return {
-        "head": report.splitlines()[3:5],
+        "head": report.splitlines()[3:6],
         "git": section(report, "GIT ACTIVITY"),
         "dora": section(report, "DEPLOYMENT METRICS"),
         "rollbacks": section(report, "ROLLBACK SUMMARY"),
@@ -262,9 +306,11 @@ def sections_in_columns(report, summary):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_values_line_up_in_one_column(seed):
-    history, flow = simulated(Scenario().with_environment("production", approval_rate=0.5), seed)
-    metrics = calculate_dora_metrics(history)
-    parts = sections_in_columns(format_report(history, metrics, flow, seed), format_summary(history, metrics))
+    scenario = Scenario().with_environment("production", approval_rate=0.5)
+    history, flow = simulated(scenario, seed)
+    metrics = measure(history)
+    report = format_report(Report(metrics, flow, seed, scenario))
+    parts = sections_in_columns(report, format_summary(metrics))
     for name, lines in parts.items():
         rows = labelled(lines)
         assert len(rows) >= 2, name
@@ -273,19 +319,27 @@ def test_values_line_up_in_one_column(seed):
 
 
 def test_the_success_rates_line_up_among_themselves():
-    for scenario in (Scenario(), Scenario(environments=(gitops.Environment("a"), gitops.Environment("b" * 30)))):
-        lines = [line for line in section(report_of(scenario), "SUCCESS RATES") if "successful" in line]
+    two = Scenario(environments=(Environment("a"), Environment("b" * 30)))
+    for scenario in (Scenario(), two):
+        lines = [
+            line for line in section(report_of(scenario), "SUCCESS RATES") if "successful" in line
+        ]
+        assert len(lines) == len(scenario.environments)
         assert len({re.search(r"\d+\.\d\d%|n/a", line).start() for line in lines}) == 1
         assert len({line.index("(") for line in lines}) == 1
 
 
 def test_the_verdicts_line_up_among_themselves():
-    lines = [line for line in section(report_of(), "MATURITY ASSESSMENT") if "target" in line or "achieved" in line]
+    lines = [
+        line
+        for line in section(report_of(), "MATURITY ASSESSMENT")
+        if "target" in line or "achieved" in line
+    ]
     assert len(lines[:4]) == 4
     assert len({re.search("[✅❌⚪]", line).start() for line in lines[:4]}) == 1
 
 
-# ---- Single sections ------------------------------------------------------------------------------
+# ---- Single sections -----------------------------------------------------------------------------
 
 
 def test_the_shares_of_a_breakdown_add_up_to_all():
@@ -297,7 +351,9 @@ def test_the_shares_of_a_breakdown_add_up_to_all():
         ("DEPLOYMENT METRICS", "Where the Lead Time Goes:"),
     ):
         lines = section(report, title)
-        rows = itertools.takewhile(lambda line: line.startswith("  •"), lines[lines.index(heading) + 1 :])
+        rows = itertools.takewhile(
+            lambda line: line.startswith("  •"), lines[lines.index(heading) + 1 :]
+        )
         shares = [float(re.search(r"\(([\d.]+)%\)", line)[1]) for line in rows]
         assert len(shares) >= 3
         assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares) + 1e-9)
@@ -305,7 +361,7 @@ def test_the_shares_of_a_breakdown_add_up_to_all():
 
 def test_the_counts_of_the_report_are_those_of_the_tables():
     history, flow = simulated(Scenario(), 7)
-    report = format_report(history, calculate_dora_metrics(history), flow, 7)
+    report = report_on(history, flow, 7)
     rows = {label.strip(" •"): value for label, value, _ in labelled(report.splitlines())}
     assert rows["Total Commits:"] == str(len(history.git_commits))
     assert rows["Contributors:"] == str(history.git_commits["author"].nunique())
@@ -321,16 +377,49 @@ def test_the_counts_of_the_report_are_those_of_the_tables():
     assert rows["Slowest Rollback:"] == f"{minutes.max():.1f} minutes"
 
 
-def test_the_seed_and_the_window_are_told():
+def test_the_header_tells_the_seed_with_the_window():
     report = report_of(seed=4711)
     assert re.search(r"^Seed: +4711\b", report, re.MULTILINE)
-    assert re.search(r"^Window \(UTC\): +2026-01-01 to 2026-01-30 \(30 days\)$", report, re.MULTILINE)
+    assert re.search(
+        r"^Window \(UTC\): +2026-01-01 to 2026-01-30 \(30 days\)$", report, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize(
+    ("scenario", "told"),
+    [
+        (
+            Scenario(),
+            "dev (each release) → staging (after 2-6 h, newest wins) → "
+            "production (after 24-72 h, newest wins)",
+        ),
+        (
+            Scenario(environments=(Environment("live", promotion="soak"),)),
+            "live (only what stays newest)",
+        ),
+        (
+            Scenario(
+                environments=(
+                    Environment("test", 0.9, (0, 0), promotion="each"),
+                    Environment("live", 0.9, (1, 2.5), approval_rate=0.5, release_every_hours=168),
+                )
+            ),
+            "test (each release) → live (after 1-2.5 h, every 168 h, 50 % pass, newest wins)",
+        ),
+    ],
+    ids=["default", "one stage", "a train with a gate"],
+)
+def test_the_header_tells_the_pipeline(scenario, told):
+    head = report_of(scenario).splitlines()[3:6]
+    assert [line.split(":")[0] for line in head] == ["Window (UTC)", "Pipeline", "Seed"]
+    assert head[1] == f"Pipeline:{told:>{VALUE_COLUMN - len('Pipeline:') + len(told)}}"
 
 
 def test_what_only_a_simulation_knows_is_left_out_of_other_reports():
     history, _ = simulated(Scenario(), 7)
-    report = format_report(history, calculate_dora_metrics(history))
+    report = report_on(history)
     assert "Seed" not in report
+    assert "Pipeline" not in report
     assert "Superseded" not in report
     assert "In flight" not in report
 
@@ -341,11 +430,10 @@ def test_releases_held_by_a_gate_are_told_where_there_are_some():
     assert "Held by" not in report_of()
 
 
-def test_failures_without_an_earlier_release_are_told():
-    never = Scenario().with_environment("dev", success_rate=0)
-    history, flow = simulated(never, 7)
-    report = format_report(history, calculate_dora_metrics(history), flow, 7)
-    assert re.search(rf"^No Earlier Release: +{len(history.deployments)}$", report, re.MULTILINE)
+def test_failures_that_were_not_rolled_back_are_told():
+    history, _ = simulated(Scenario().with_environment("dev", success_rate=0), 7)
+    row = rf"^Failures Not Rolled Back: +{len(history.deployments)}$"
+    assert re.search(row, report_on(history), re.MULTILINE)
 
 
 def test_the_three_main_reasons_are_told_the_most_frequent_first():
@@ -360,29 +448,47 @@ def test_the_three_main_reasons_are_told_the_most_frequent_first():
 
 @pytest.mark.parametrize(
     ("rate", "icon"),
-    [(100.0, "🟢"), (95.0, "🟢"), (94.99, "🟡"), (90.0, "🟡"), (89.99, "🔴"), (0.0, "🔴"), (math.nan, "⚪")],
+    [
+        (100.0, "🟢"),
+        (95.0, "🟢"),
+        (94.99, "🟡"),
+        (90.0, "🟡"),
+        (89.99, "🔴"),
+        (0.0, "🔴"),
+        (math.nan, "⚪"),
+    ],
 )
 def test_the_icon_of_a_success_rate_follows_the_thresholds(rate, icon):
     assert rate_grade(rate)[0] == icon
-    history = empty_history()
-    report = format_report(history, {**ELITE, "success_rates": {"dev": rate, "staging": 96.0, "production": 93.0}})
+    rates = {"dev": rate, "staging": 96.0, "production": 93.0}
+    report = report_with({**ELITE, "success_rates": rates})
     lines = section(report, "SUCCESS RATES")
     assert lines[0].startswith(f"{icon} dev ")
     assert lines[1].startswith("🟢 staging ")
     assert lines[2].startswith("🟡 production ")
 
 
-# ---- Empty and short histories --------------------------------------------------------------------
+# ---- Empty and short histories -------------------------------------------------------------------
 
 
-def test_an_empty_history_prints_not_available_and_never_nan():
-    history = empty_history()
-    metrics = calculate_dora_metrics(history)
-    text = format_report(history, metrics) + "\n" + format_summary(history, metrics)
+def test_an_empty_history_prints_not_available_in_the_place_of_nan():
+    metrics = measure(empty_history())
+    text = format_report(Report(metrics)) + "\n" + format_summary(metrics)
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
-    for label in ("Mean Lead Time", "Median Lead Time", "Change Failure Rate", "MTTR", "Overall Success Rate"):
+    for label in (
+        "Mean Lead Time",
+        "Median Lead Time",
+        "Change Failure Rate",
+        "MTTR",
+        "Overall Success Rate",
+    ):
         assert re.search(rf"^{label}: +n/a", text, re.MULTILINE), label
-    for label in ("Rollback Success Rate", "Average Rollback Time", "Fastest Rollback", "Slowest Rollback"):
+    for label in (
+        "Rollback Success Rate",
+        "Average Rollback Time",
+        "Fastest Rollback",
+        "Slowest Rollback",
+    ):
         assert re.search(rf"^{label}: +n/a$", text, re.MULTILINE), label
     assert "Performance Score: 0/4" in text
     assert "Maturity Level: 📈 NEEDS IMPROVEMENT" in text
@@ -390,15 +496,17 @@ def test_an_empty_history_prints_not_available_and_never_nan():
 
 @pytest.mark.parametrize("days", [None, 1, 2, 30])
 def test_no_heading_stands_over_nothing(days):
-    history, flow = simulated(Scenario(), 7, gitops.Window.before(MONTH.end, days)) if days else (empty_history(), None)
-    lines = format_report(history, calculate_dora_metrics(history), flow).splitlines()
+    history, flow = empty_history(), None
+    if days:
+        history, flow = simulated(Scenario(), 7, Window.before(MONTH.end, days))
+    lines = report_on(history, flow).splitlines()
     for line, following in zip(lines, lines[1:]):
         if line.endswith(":"):
             assert following.startswith("  "), line
 
 
 def test_a_window_in_which_nothing_reached_production_says_so():
-    report = report_of(window=gitops.Window.before(MONTH.end, 1))
+    report = report_of(window=Window.before(MONTH.end, 1))
     assert re.search(r"^⚪ production +n/a +\(0/0 successful\)$", report, re.MULTILINE)
     assert re.search(r"^Mean Lead Time: +n/a$", report, re.MULTILINE)
     assert "Where the Lead Time Goes" not in report
@@ -408,14 +516,14 @@ def test_a_window_in_which_nothing_reached_production_says_so():
 
 def test_no_failure_at_all_is_told_as_met_without_a_number():
     history = hand_written(good={"dev": 40, "production": 40})
-    report = format_report(history, calculate_dora_metrics(history))
+    report = report_on(history)
     assert re.search(r"^MTTR: +n/a$", report, re.MULTILINE)
     assert re.search(r"^MTTR: +✅ Elite .*no deployment failed", report, re.MULTILINE)
     assert re.search(r"^Total Rollbacks: +0$", report, re.MULTILINE)
     assert "Main Failure Reasons" not in report
 
 
-# ---- Maturity -------------------------------------------------------------------------------------
+# ---- Maturity ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -423,14 +531,18 @@ def test_no_failure_at_all_is_told_as_met_without_a_number():
     [(0, True, True), (1, True, True), (1, False, False)],
     ids=["nothing failed", "a rollback succeeded", "no rollback succeeded"],
 )
-def test_recovery_without_a_number_counts_as_met_only_where_nothing_failed(failures, rollback_succeeds, met):
-    history = hand_written(*[("production", "OOMKilled")] * failures, good={"dev": 40, "production": 10})
+def test_recovery_without_a_number_counts_as_met_only_where_nothing_failed(
+    failures, rollback_succeeds, met
+):
+    history = hand_written(
+        *[("production", "OOMKilled")] * failures, good={"dev": 40, "production": 10}
+    )
     policy = gitops.RollbackPolicy(success_rate=int(rollback_succeeds))
     history = history._replace(rollbacks=gitops.simulate_rollbacks(history.deployments, policy, 1))
     metrics = calculate_dora_metrics(history)
     assert math.isnan(metrics["mttr_minutes"]) == (not failures or not rollback_succeeds)
-    assert gitops.is_elite("mttr_minutes", metrics) is met
-    assert any("MTTR" in advice for advice in recommendations(metrics)) is not met
+    assert bool(gitops.is_elite("mttr_minutes", metrics)) is met
+    assert any("MTTR" in advice for advice in plain_recommendations(metrics)) is not met
 
 
 def test_recovery_counts_for_nothing_where_nothing_was_deployed():
@@ -439,12 +551,13 @@ def test_recovery_counts_for_nothing_where_nothing_was_deployed():
 
 
 @pytest.mark.parametrize("count", range(5))
-def test_score_level_and_summary_of_the_report_agree(count):
+def test_the_level_follows_the_score_in_the_report_as_in_the_summary(count):
     for missed in itertools.combinations(BENCHMARKS, count):
-        metrics, history = elite_but_for(*missed), empty_history()
-        report, summary = format_report(history, metrics), format_summary(history, metrics)
+        values = elite_but_for(*missed)
+        metrics = metrics_with(values)
+        report, summary = format_report(Report(metrics)), format_summary(metrics)
         level = LEVELS[min(count, 3)]
-        assert calculate_maturity(metrics) == level
+        assert calculate_maturity(values) == level
         assert f"Performance Score: {4 - count}/4 metrics meeting elite criteria" in report
         assert f"Maturity Level: {level}\n" in report
         assert report.count("✅ Elite (") == 4 - count
@@ -453,7 +566,9 @@ def test_score_level_and_summary_of_the_report_agree(count):
 
 
 def test_the_share_of_teams_is_said_to_be_indicative_where_one_is_printed():
-    tiers = [format_summary(empty_history(), elite_but_for(*list(BENCHMARKS)[:n])).splitlines()[-1] for n in range(5)]
+    missed = [list(BENCHMARKS)[:count] for count in range(5)]
+    summaries = [format_summary(metrics_with(elite_but_for(*keys))) for keys in missed]
+    tiers = [summary.splitlines()[-1] for summary in summaries]
     assert "Top 7%" in tiers[0]
     assert "Top 25%" in tiers[1]
     for tier in tiers:
@@ -461,27 +576,36 @@ def test_the_share_of_teams_is_said_to_be_indicative_where_one_is_printed():
         assert ("indicative" in tier) == ("%" in tier)
 
 
-# ---- Recommendations ------------------------------------------------------------------------------
+# ---- Recommendations -----------------------------------------------------------------------------
 
 
 def test_nothing_missed_is_one_line_that_says_so():
-    (advice,) = recommendations(ELITE)
+    (advice,) = plain_recommendations(ELITE)
     assert "all four targets are met" in advice
     assert not any(METRICS[key].label in advice for key in BENCHMARKS)
-    assert format_report(empty_history(), ELITE).count("\nRecommendations:\n  • ") == 1
+    assert report_with(ELITE).count("\nRecommendations:\n  • ") == 1
 
 
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("deployment_frequency", ["Deployment Frequency", "0.40/day", "60% below", "1/day", "12 deployments"]),
+        (
+            "deployment_frequency",
+            ["Deployment Frequency", "0.40/day", "60% below", "1/day", "12 deployments"],
+        ),
         ("mean_lead_time", ["Lead Time", "36.00h", "50% above", "24h", "staging", "75%", "27.0h"]),
-        ("mttr_minutes", ["MTTR", "90.00min", "50% above", "60min", "rollbacks that succeeded (3)"]),
-        ("change_failure_rate", ["Change Failure Rate", "18.00%", "20% above", "15%", "staging", "30.0%", "OOMKilled"]),
+        (
+            "mttr_minutes",
+            ["MTTR", "90.00min", "50% above", "60min", "rollbacks that succeeded (3)"],
+        ),
+        (
+            "change_failure_rate",
+            ["Change Failure Rate", "18.00%", "20% above", "15%", "staging", "30.0%", "OOMKilled"],
+        ),
     ],
 )
-def test_a_single_missed_target_is_one_advice_with_its_gap_its_limit_and_its_cause(key, words):
-    (advice,) = recommendations(elite_but_for(key))
+def test_a_single_missed_target_is_one_advice_that_says_gap_limit_cause(key, words):
+    (advice,) = plain_recommendations(elite_but_for(key))
     assert "\n" not in advice
     for word in words:
         assert word in advice
@@ -490,7 +614,7 @@ def test_a_single_missed_target_is_one_advice_with_its_gap_its_limit_and_its_cau
 @pytest.mark.parametrize("count", range(1, 5))
 def test_each_missed_target_has_its_own_advice_in_the_order_of_the_benchmarks(count):
     for missed in itertools.combinations(BENCHMARKS, count):
-        advices = recommendations(elite_but_for(*missed))
+        advices = plain_recommendations(elite_but_for(*missed))
         assert len(advices) == count
         for key, advice in zip(missed, advices):
             assert advice.startswith(METRICS[key].label)
@@ -498,7 +622,7 @@ def test_each_missed_target_has_its_own_advice_in_the_order_of_the_benchmarks(co
 
 def test_recovery_that_could_not_be_measured_is_one_advice_with_its_cause():
     metrics = elite_but_for(mttr_minutes=math.nan, successful_rollbacks=0)
-    (advice,) = recommendations(metrics)
+    (advice,) = plain_recommendations(metrics)
     assert advice.startswith("MTTR could not be measured")
     assert "3 failures" in advice
     assert "nan" not in advice
@@ -506,12 +630,16 @@ def test_recovery_that_could_not_be_measured_is_one_advice_with_its_cause():
 
 def test_a_lead_time_without_a_production_deployment_that_succeeded_names_that_cause():
     rates = {"dev": 90.0, "production": 0.0}
-    metrics = elite_but_for(mean_lead_time=math.nan, success_rates=rates, production_deployment_frequency=0.5)
-    assert recommendations(metrics) == ["Lead Time could not be measured; no production deployment succeeded"]
+    metrics = elite_but_for(
+        mean_lead_time=math.nan, success_rates=rates, production_deployment_frequency=0.5
+    )
+    assert plain_recommendations(metrics) == [
+        "Lead Time could not be measured; no production deployment succeeded"
+    ]
 
 
 def test_advice_for_an_empty_history_says_that_there_is_nothing_to_measure():
-    advices = recommendations(calculate_dora_metrics(empty_history()))
+    advices = plain_recommendations(calculate_dora_metrics(empty_history()))
     assert len(advices) == 4
     assert not any(re.search(r"\bnan\b", advice) for advice in advices)
     for advice in advices[1:]:
@@ -524,14 +652,18 @@ def test_advice_for_an_empty_history_says_that_there_is_nothing_to_measure():
 def test_a_value_at_or_just_beyond_its_limit_is_not_said_to_miss_it_by_nothing(key):
     better, limit, _ = BENCHMARKS[key]
     for value in (float(limit), limit * (1.001 if better == "<" else 0.999)):
-        (advice,) = recommendations({**elite_but_for(key), key: value})
+        (advice,) = plain_recommendations({**elite_but_for(key), key: value})
         assert " 0%" not in advice
 
 
 def test_the_reason_given_for_an_environment_is_one_of_its_own():
     failures = [("dev", "CrashLoopBackOff")] * 5 + [("production", "OOMKilled")] * 2
     metrics = calculate_dora_metrics(hand_written(*failures, good={"dev": 25, "production": 2}))
-    (advice,) = [advice for advice in recommendations(metrics) if advice.startswith("Change Failure Rate")]
+    (advice,) = [
+        advice
+        for advice in plain_recommendations(metrics)
+        if advice.startswith("Change Failure Rate")
+    ]
     assert "production fails most (50.0%)" in advice
     assert "OOMKilled" in advice
     assert "CrashLoopBackOff" not in advice
@@ -540,6 +672,8 @@ def test_the_reason_given_for_an_environment_is_one_of_its_own():
 def test_the_wait_to_blame_is_the_longest_one():
     for worst in ("dev", "staging", "production"):
         parts = {name: 20.0 if name == worst else 8.0 for name in ("dev", "staging", "production")}
-        (advice,) = recommendations({**ELITE, "mean_lead_time": 36.0, "lead_time_hours_by_environment": parts})
+        (advice,) = plain_recommendations(
+            {**ELITE, "mean_lead_time": 36.0, "lead_time_hours_by_environment": parts}
+        )
         assert f"into {worst}" in advice
         assert "56%" in advice
