@@ -251,14 +251,22 @@ class History(NamedTuple):
         window: Window,
         environments: Sequence[str],
     ) -> History:
-        """Make a history from tables of any origin, such as an export that was read back."""
-        return cls(
+        """Make a history from tables of any origin, such as an export that was read back.
+
+        Raises GitOpsError for a table that is none, or an environment that is not listed.
+        """
+        history = cls(
             as_table("git_commits", git_commits),
             as_table("deployments", deployments),
             as_table("rollbacks", rollbacks),
             window,
             tuple(environments),
         )
+        for table in (history.deployments, history.rollbacks):
+            named = list(count_words(table["environment"]))
+            known = set(named) <= set(environments)
+            check_that(known, "the environments", f"be among {', '.join(environments)}", named)
+        return history
 
 
 def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.DataFrame:
@@ -3577,16 +3585,13 @@ def counts_by_name(history: History, events: Events, observable: np.ndarray) -> 
     """Count what the report breaks down by environment, application, type, status or reason."""
     deployments, rollbacks, names = events.deployments, events.rollbacks, history.environments
     commits, reason = history.git_commits, history.deployments["failure_reason"].cat
-    failed, size = np.flatnonzero(deployments.bad), len(reason.categories)
+    environment, size = deployments.environment, len(reason.categories)
     total, bad, back = (
         np.bincount(codes, minlength=len(names))
-        for codes in (
-            deployments.environment,
-            deployments.environment[failed],
-            rollbacks.environment,
-        )
+        for codes in (environment, environment[deployments.bad], rollbacks.environment)
     )
-    cells = deployments.environment[failed] * size + reason.codes.to_numpy()[failed]
+    explained = np.flatnonzero(reason.codes >= 0)
+    cells = environment[explained] * size + reason.codes.to_numpy()[explained]
     reasons = np.bincount(cells, minlength=len(names) * size).reshape(len(names), size)
     minutes = (rollbacks.end - rollbacks.time)[rollbacks.success] / 60
     synced = int(np.count_nonzero(deployments.synced))

@@ -1,5 +1,6 @@
 """What all tests share: the path, hypothesis the same on every run, a call of the program."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,3 +24,25 @@ def called(capsys, *arguments):
         status = left.code or 0
     out, err = capsys.readouterr()
     return status, out, err
+
+
+HOOKS = [
+    "reference-transaction",
+    "post-index-change",
+    "fsmonitor-watchman",
+    "post-checkout",
+    "pre-auto-gc",
+]
+"""The hooks of a repository that reading it could run."""
+
+
+def kernel_variables(home):
+    """Make a Jupyter kernel of this interpreter in a folder; the variables that lead to it."""
+    spec = home / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    document = {"argv": kernel, "display_name": "test", "language": "python"}
+    (spec / "kernel.json").write_text(json.dumps(document))
+    folders = ("PATH", "DATA_DIR", "CONFIG_DIR", "RUNTIME_DIR")
+    variables = {f"JUPYTER_{folder}": str(home) for folder in folders}
+    return {**variables, "IPYTHONDIR": str(home), "JUPYTER_PLATFORM_DIRS": "1"}

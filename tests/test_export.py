@@ -238,6 +238,24 @@ def test_an_export_read_back_the_plain_way_has_the_same_metrics(tmp_path):
         assert {**metrics, "mttr_minutes": 0} == {**gitops.metrics, "mttr_minutes": 0}
 
 
+def test_tables_with_an_environment_that_is_not_listed_are_refused(tmp_path):
+    gitops = simulated(tmp_path)
+    gitops.export()
+    tables = [pd.read_csv(tmp_path / name) for name in FILES]
+    with pytest.raises(
+        GitOpsError, match=r"be among dev, live, not \['dev', 'staging', 'production'"
+    ):
+        History.of(*tables, gitops.window, ["dev", "live"])
+
+
+def test_a_failure_without_a_reason_is_counted(tmp_path):
+    gitops = simulated(tmp_path)
+    tables = gitops.git_commits, gitops.deployments.assign(failure_reason=None), gitops.rollbacks
+    metrics = calculate_dora_metrics(History.of(*tables, gitops.window, gitops.environments))
+    assert metrics["failed_deployments"] == gitops.metrics["failed_deployments"]
+    assert metrics["failure_reasons"] == {}
+
+
 def test_an_export_read_back_is_the_same_tables(tmp_path):
     gitops = simulated(tmp_path)
     gitops.export()

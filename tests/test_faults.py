@@ -17,7 +17,7 @@ from pathlib import Path
 import load
 import pytest
 from argocd_documents import application, entry, operation, releases, source
-from conftest import called
+from conftest import HOOKS, called
 
 import gitops_automation as module
 
@@ -276,13 +276,6 @@ CONFIGURATION = """
 [include]
     path = {included}
 """
-HOOKS = [
-    "reference-transaction",
-    "post-index-change",
-    "fsmonitor-watchman",
-    "post-checkout",
-    "pre-auto-gc",
-]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import HOOKS
 from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import check_history
@@ -1053,15 +1054,6 @@ PROGRAMS = {
     },
 }
 ATTRIBUTES = "* diff=evil filter=evil merge=evil ident export-subst working-tree-encoding=UTF-16\n"
-
-
-HOOKS = [
-    "reference-transaction",
-    "post-index-change",
-    "fsmonitor-watchman",
-    "post-checkout",
-    "pre-auto-gc",
-]
 
 
 @pytest.fixture

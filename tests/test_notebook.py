@@ -1,14 +1,13 @@
 """The module in a real kernel: the whole file pasted in a cell, the class step by step."""
 
 import base64
-import json
 import os
 import re
-import sys
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from conftest import kernel_variables
 
 import gitops_automation as gitops
 
@@ -69,21 +68,7 @@ CELLS = {
 def outputs(tmp_path_factory):
     """{cell: its outputs}, of one session of a kernel with the interpreter that runs the tests."""
     home = tmp_path_factory.mktemp("jupyter")
-    spec = home / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(
-        json.dumps({"argv": kernel, "display_name": "test", "language": "python"})
-    )
-    folders = (
-        "JUPYTER_PATH",
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "IPYTHONDIR",
-    )
-    variables = {**{name: str(home) for name in folders}, "JUPYTER_PLATFORM_DIRS": "1"}
-    with mock.patch.dict(os.environ, variables):
+    with mock.patch.dict(os.environ, kernel_variables(home)):
         from nbclient import NotebookClient
         from nbformat import v4
 

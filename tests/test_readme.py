@@ -2,15 +2,14 @@
 
 import ast
 import dataclasses
-import json
 import os
 import re
-import sys
 from unittest import mock
 
 import pytest
 import readme
 import yaml
+from conftest import kernel_variables
 from test_notebook import KERNEL_WARNINGS
 
 import gitops_automation as gitops
@@ -62,22 +61,7 @@ def test_the_python_session_works_line_by_line_in_a_fresh_kernel(tmp_path):
     (tmp_path / "gitops_automation.py").write_bytes(
         (readme.ROOT / "gitops_automation.py").read_bytes()
     )
-    spec = tmp_path / "kernels" / "python3"
-    spec.mkdir(parents=True)
-    kernel = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(
-        json.dumps({"argv": kernel, "display_name": "test", "language": "python"})
-    )
-    folders = (
-        "JUPYTER_PATH",
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "IPYTHONDIR",
-    )
-    with mock.patch.dict(
-        os.environ, {**{name: str(tmp_path) for name in folders}, "JUPYTER_PLATFORM_DIRS": "1"}
-    ):
+    with mock.patch.dict(os.environ, kernel_variables(tmp_path)):
         notebook = v4.new_notebook(cells=[v4.new_code_cell(statement) for statement in statements])
         NotebookClient(
             notebook,
