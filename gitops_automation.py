@@ -30,9 +30,9 @@ reads them. From top to bottom, as the data flows:
     GitOpsAutomation      the pipeline, a method for each step
     Command line          options -> calls of GitOpsAutomation
 
-Where to begin for a change: a new stage or setting is a `knob` in Scenario; a new number is an
-entry of `METRICS` and a line of `headline_metrics`; a new section of the report is an entry of
-`REPORT`.
+Where to begin for a change: a new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a
+`knob`. A new number is an entry of `METRICS` and a line of `headline_metrics`, or of
+`counts_by_name` where names are counted. A new section of the report is an entry of `REPORT`.
 
 Times are UTC in whole seconds, as git and Argo CD keep them. A run depends on its seed, its window
 and its scenario alone. An undefined number is NaN in Python, `n/a` in print and `null` in JSON.
@@ -45,7 +45,7 @@ import bisect
 import collections
 import contextlib
 import dataclasses
-import datetime as dt
+import datetime as _dt
 import difflib
 import functools
 import hashlib
@@ -507,10 +507,10 @@ def check_shares(name: str, value: Any) -> Dict[str, float]:
     return weights
 
 
-def check_list(name: str, values: Any) -> List[Any]:
+def check_list(name: str, values: Any, example: str = "[2, 6]") -> List[Any]:
     """Return the values of a list; GitOpsError if it is none."""
     is_list = hasattr(values, "__iter__") and not isinstance(values, (str, Mapping))
-    check_that(is_list, name, "be a list such as [2, 6]", values)
+    check_that(is_list, name, f"be a list such as {example}", values)
     return list(values)
 
 
@@ -652,7 +652,8 @@ class Scenario(Knobs):
         """Return a copy with other knobs in one of the `groups`; GitOpsError if there is none."""
         if group not in self.groups:
             known = ", ".join(self.names)
-            raise GitOpsError(f"unknown environment {in_quotes(group)}; the scenario has {known}")
+            problem = f"unknown environment {in_quotes(group)}; the scenario has {known}"
+            raise GitOpsError(f"{problem}; Scenario(environments=...) takes others")
         changed = {**self.groups, group: self.groups[group].replaced(changes)}
         team, rollback, *environments = changed.values()
         values = dict(team=team, rollback=rollback, environments=tuple(environments))
@@ -682,34 +683,36 @@ class Scenario(Knobs):
         return fit_scenario(history)[0]
 
     @classmethod
-    def from_json(cls, text: str) -> Scenario:
-        """Read a JSON document; what it leaves out keeps its default.
+    def from_json(cls, text: str, base: Optional[Scenario] = None) -> Scenario:
+        """Read a JSON document; what it leaves out stays as in `base`, by default the default one.
 
-        `environments` is the whole pipeline in order. An environment of the default scenario keeps
-        its defaults too. A new one must say its wait, success rate and duration. Raises GitOpsError
-        for what is unknown, missing or out of range.
+        `environments` is the whole pipeline in order. What is left out of an environment that the
+        base has stays too. A new one must say its wait, success rate and duration. Raises
+        GitOpsError for what is unknown, missing or out of range.
         """
+        base = cls() if base is None else base
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
             problem = f"the configuration is not JSON: {one_line(error)}"
             raise GitOpsError(f"{problem}; --print-config shows one that is") from None
         values = known_keys("the configuration", document, cls)
-        for key, group in (("team", Team), ("rollback", RollbackPolicy)):
+        for key, group in (("team", base.team), ("rollback", base.rollback)):
             if key in values:
-                values[key] = group(**known_keys(key, values[key], group))
+                values[key] = group.replaced(values[key])
         if "environments" in values:
-            listed = check_list("environments", values["environments"])
-            values["environments"] = tuple(map(environment_from, listed))
-        return cls(**values)
+            example = '[{"name": "dev"}, {"name": "production"}]'
+            listed = check_list("environments", values["environments"], example)
+            values["environments"] = tuple(environment_from(item, base) for item in listed)
+        return dataclasses.replace(base, **values)
 
 
-def environment_from(document: Any) -> Environment:
+def environment_from(document: Any, base: Scenario) -> Environment:
     """Read an environment of a JSON document (see `Scenario.from_json`)."""
     values = known_keys("an environment", document, Environment)
     if "name" not in values:
         raise GitOpsError(f'an environment has no name: {in_quotes(document)}; add "name"')
-    for environment in DEFAULT_ENVIRONMENTS:
+    for environment in base.environments:
         if environment.name == values["name"]:
             return dataclasses.replace(environment, **values)
     missing = [key for key in ("wait_hours", "success_rate", "duration_sec") if key not in values]
@@ -719,10 +722,10 @@ def environment_from(document: Any) -> Environment:
     return Environment(**values)
 
 
-def read_scenario(path: Union[str, os.PathLike]) -> Scenario:
-    """Read a scenario from a JSON file; GitOpsError that names the file."""
+def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None) -> Scenario:
+    """Read a scenario from a JSON file (see `from_json`); GitOpsError that names the file."""
     try:
-        return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"))
+        return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"), base)
     except GitOpsError as error:
         raise GitOpsError(f"{one_line(path)}: {error}") from None
     except (OSError, ValueError) as error:
@@ -1753,7 +1756,7 @@ def _rfc3339(text: str) -> int:
         text
     ):  # what fromisoformat takes beyond it differs between versions of Python
         raise ValueError(f"not a time such as 2026-01-31T12:00:00Z: {text}")
-    moment = dt.datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00"))
+    moment = _dt.datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00"))
     seconds = int(moment.timestamp())
     if not 0 <= seconds <= LAST_SECOND:
         raise ValueError(f"not a time between 1970 and 2200: {text}")
@@ -4117,7 +4120,7 @@ REPORT = (
     Section("🎯 PRODUCTION, AS DORA DEFINES IT", body=production_lines),
     Section("🏆 DORA MATURITY ASSESSMENT", body=maturity_lines),
 )
-"""The sections of the report in the order of the seed."""
+"""The sections of the report, from top to bottom."""
 
 STEP_METRICS = ("deployment_frequency", "mean_lead_time", "change_failure_rate", "mttr_minutes")
 
@@ -4157,7 +4160,7 @@ def to_jsonable(value: Any) -> Any:
         return {str(key): to_jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_jsonable(item) for item in value]
-    if isinstance(value, dt.datetime):
+    if isinstance(value, _dt.datetime):
         return value.strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, np.generic):
         value = value.item()
@@ -4363,9 +4366,9 @@ def _date_axis(ax: Axes, dates: np.ndarray) -> None:
         step = math.ceil(len(dates) / 6)
         ax.set_xticks(dates[:: step if step < 4 else 7 * math.ceil(step / 7)])
     else:
-        ax.xaxis.set_major_locator(mdates.AutoDateLocator(dt.timezone.utc, minticks=3, maxticks=5))
+        ax.xaxis.set_major_locator(mdates.AutoDateLocator(_dt.timezone.utc, minticks=3, maxticks=5))
     pattern = "%d %b" if len(dates) <= 200 else "%b %Y" if len(dates) <= 2000 else "%Y"
-    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, dt.timezone.utc))
+    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, _dt.timezone.utc))
 
 
 def _legend_below(ax: Axes, names: Sequence[str], most: int = 12) -> None:
@@ -4969,7 +4972,7 @@ def knob_paths(scenario: Scenario) -> List[str]:
         f"{path}.{declared.name}"
         for path, group in scenario.groups.items()
         for declared in dataclasses.fields(group)  # type: ignore[arg-type]
-        if declared.name != "name" and declared.type != "Shares"
+        if declared.name != "name"
     ]
 
 
@@ -4981,9 +4984,11 @@ def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
 
 
 def knob_value(path: str, text: str, old: Any) -> Any:
-    """Read the new value of a knob, in the kind of its old one."""
+    """Read the new value of a knob, in the kind of its old one; of a range `4` is `4:4`."""
     if isinstance(old, str):
         return text
+    if isinstance(old, Mapping):
+        raise GitOpsError(f"{path} has a weight for each name; change it in a JSON file")
     several = isinstance(old, tuple)
     try:
         if text.startswith("*"):
@@ -4995,7 +5000,7 @@ def knob_value(path: str, text: str, old: Any) -> Any:
         message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
         raise GitOpsError(message) from None
     if several:
-        return tuple(values)
+        return tuple(values * 2 if len(values) == 1 else values)
     return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
 
 
@@ -5011,7 +5016,7 @@ def named_scenario(text: str, baseline: Scenario) -> Scenario:
             f"unknown scenario {in_quotes(text)}; give KNOB=VALUE, a preset ({presets}) or a JSON "
             "file"
         )
-    return read_scenario(text)
+    return read_scenario(text, baseline)
 
 
 def format_what_if(
@@ -5862,17 +5867,17 @@ def print_text(text: str = "") -> None:
 
 def utc_today() -> pd.Timestamp:
     """Return 00:00 UTC of this day."""
-    return pd.Timestamp(dt.datetime.now(dt.timezone.utc)).normalize()
+    return pd.Timestamp(_dt.datetime.now(_dt.timezone.utc)).normalize()
 
 
-def window_end(end: Union[None, str, dt.date]) -> Optional[pd.Timestamp]:
+def window_end(end: Union[None, str, _dt.date]) -> Optional[pd.Timestamp]:
     """Return a date as the UTC midnight at which a window ends; GitOpsError if it is none."""
     if end is None:
         return None
     try:
         if isinstance(end, str):
-            end = dt.datetime.strptime(end, "%Y-%m-%d")
-        if not isinstance(end, dt.date) or end is pd.NaT:
+            end = _dt.datetime.strptime(end, "%Y-%m-%d")
+        if not isinstance(end, _dt.date) or end is pd.NaT:
             raise TypeError("no date")
         moment = pd.Timestamp(end)
         moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
@@ -5925,7 +5930,7 @@ class GitOpsAutomation:
         scenario: Scenario = Scenario(),
         *,
         seed: Optional[int] = None,
-        end: Union[None, str, dt.date] = None,
+        end: Union[None, str, _dt.date] = None,
         output_dir: Union[str, os.PathLike] = "output",
         on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
     ) -> None:

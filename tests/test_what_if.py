@@ -363,7 +363,7 @@ def test_a_change_is_what_the_knob_would_be_set_to(text, expected):
         "=3",
         "production.wait_hours=",
         "production.wait_hours=a:b",
-        "production.wait_hours=3",
+        "team.applications=shop:1",
         "production.wait_hours=9:3",
         "production.wait_hours=*-1",
         "production.wait_hours=*nan",
@@ -384,6 +384,23 @@ def test_a_change_that_cannot_be_is_one_clear_line(text):
     with pytest.raises(GitOpsError) as caught:
         named_scenario(text, Scenario())
     assert str(caught.value).isprintable()
+
+
+def test_one_number_is_a_fixed_wait():
+    scenario = parse_change("production.wait_hours=3", Scenario())
+    assert scenario.environments[-1].wait_hours == (3, 3)
+
+
+def test_a_file_changes_the_baseline_where_it_says_something(tmp_path):
+    canary = Environment("canary", 0.9, (1, 2))
+    baseline = Scenario(environments=(*Scenario().environments[:2], canary))
+    baseline = baseline.with_team(commits_per_day=3)
+    file = tmp_path / "change.json"
+    file.write_text('{"environments": [{"name": "dev"}, {"name": "canary", "success_rate": 0.5}]}')
+    found = named_scenario(str(file), baseline)
+    assert found.team == baseline.team
+    assert found.environments[0] == baseline.environments[0]
+    assert found.environments[1] == Environment("canary", 0.5, (1, 2))
 
 
 def test_a_knob_that_is_nearly_right_is_told_the_one_it_is_like():
