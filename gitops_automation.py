@@ -834,6 +834,11 @@ class Commits(NamedTuple):
     time: np.ndarray  # seconds since 1970
     application: np.ndarray  # position in the names of the applications
 
+    @property
+    def lineage(self) -> np.ndarray:
+        """A number for the group and application of each: one line of releases."""
+        return self.group * (1 + int(self.application.max(initial=0))) + self.application
+
 
 def simulate_commits(
     team: Team, window: Window, stream: np.random.Generator, runs: int = 1
@@ -976,8 +981,7 @@ def run_pipeline(
 
     Returns the deployments, the stages, and which commit each entry of a stage is about.
     """
-    applications = 1 + int(commits.application.max(initial=0))
-    lineage = commits.group * applications + commits.application
+    lineage = commits.lineage
     order = np.argsort(lineage.astype(smallest_type(lineage)), kind="stable")
     lineage, arrival = number_runs(lineage[order]), commits.time[order]
     stages: List[Stage] = []
@@ -3335,8 +3339,7 @@ def shipped_changes(events: Events) -> Changes:
     rows = np.flatnonzero(deployments.synced & (deployments.commit >= 0))
     shipped = np.full(len(commits.time), NEVER)
     np.minimum.at(shipped, deployments.commit[rows], deployments.end[rows])
-    lineage = commits.group * (1 + int(commits.application.max(initial=0))) + commits.application
-    newest_first = pd.Series(shipped[::-1]).groupby(lineage[::-1])
+    newest_first = pd.Series(shipped[::-1]).groupby(commits.lineage[::-1])
     return Changes(commits.group, commits.time, newest_first.cummin().to_numpy(np.int64)[::-1])
 
 
@@ -3531,12 +3534,28 @@ class Metrics:
     history: History
     values: Dict[str, Any]  # the keys of METRICS
     production: pd.DataFrame  # see `production_metrics`
-    elite: Dict[str, bool]  # whether each benchmark is met
-    score: int  # how many are
-    level: Level
-    quick_check: Dict[str, float]
     deployments_by_day: np.ndarray  # a row for each environment, a column for each day
     days_known: np.ndarray  # the same shape: whether the history covers that day there
+
+    @property
+    def elite(self) -> Dict[str, bool]:
+        """Whether each benchmark is met."""
+        return {key: bool(is_elite(key, self.values)) for key in BENCHMARKS}
+
+    @property
+    def score(self) -> int:
+        """How many benchmarks are met."""
+        return int(maturity_score(self.values))
+
+    @property
+    def level(self) -> Level:
+        """The maturity level."""
+        return level_of(self.score)
+
+    @property
+    def quick_check(self) -> Dict[str, float]:
+        """The Quick Check scores of production in all (see the function of this name)."""
+        return quick_check(self.overall["value"].to_dict())
 
     @property
     def overall(self) -> pd.DataFrame:
@@ -3564,8 +3583,6 @@ def measure(history: History) -> Metrics:
     values.update(real_frequencies(history))
     values.update(counts_by_name(history, events, observable))
     table = production_table(history, events.in_production(), names)
-    overall = table.iloc[: len(PRODUCTION_METRICS)].set_index("metric")["value"]
-    score = int(maturity_score(values))
     day = (events.deployments.time - history.window.seconds[0]) // DAY
     shape = len(history.environments), history.window.days
     cells = np.bincount(
@@ -3575,10 +3592,6 @@ def measure(history: History) -> Metrics:
         history,
         values,
         table,
-        {key: bool(is_elite(key, values)) for key in BENCHMARKS},
-        score,
-        level_of(score),
-        quick_check(overall.to_dict()),
         cells.reshape(shape),
         np.stack([days_known(history, name) for name in history.environments]),
     )
@@ -4122,15 +4135,14 @@ REPORT = (
 )
 """The sections of the report, from top to bottom."""
 
-STEP_METRICS = ("deployment_frequency", "mean_lead_time", "change_failure_rate", "mttr_minutes")
-
 
 def metric_step_lines(values: Mapping[str, Any]) -> List[str]:
     """Return what the step that calculates the metrics prints."""
     labels = {"mean_lead_time": "Mean Lead Time"}
+    keys = ("deployment_frequency", "mean_lead_time", "change_failure_rate", "mttr_minutes")
     return [
         f"  ✓ {labels.get(key, METRICS[key].label)}: {METRICS[key].text(values[key])}"
-        for key in STEP_METRICS
+        for key in keys
     ]
 
 

@@ -647,17 +647,22 @@ def test_a_closed_standard_input_is_one_line(capsys, monkeypatch):
     assert "standard input is closed" in refused(capsys, "--argocd", "-", "--no-dashboard")
 
 
+def in_shell(command, variables=None, **options):
+    """Run a shell command, in which $0 is this Python and $1 the program."""
+    return subprocess.run(
+        ["sh", "-c", command, sys.executable, str(PROGRAM)],
+        stderr=subprocess.PIPE,
+        env=environment(**(variables or {})),
+        timeout=60,
+        **options,
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_a_standard_input_that_the_shell_closed_is_one_line():
     command = '"$0" -W error "$1" --argocd - --no-dashboard <&-'
-    done = subprocess.run(
-        ["sh", "-c", command, sys.executable, str(PROGRAM)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        timeout=60,
-    )
+    done = in_shell(command, stdout=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1
 
@@ -681,13 +686,7 @@ def test_a_reader_that_has_gone_is_no_traceback():
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_a_pipe_into_head_is_no_traceback():
     command = '"$0" -W error "$1" --seed 7 --no-dashboard --days 200 | head -1'
-    done = subprocess.run(
-        ["sh", "-c", command, sys.executable, str(PROGRAM)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(PYTHONUNBUFFERED="1"),
-        timeout=60,
-    )
+    done = in_shell(command, {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE)
     assert (done.stderr, done.stdout.decode("utf-8").count("\n")) == (b"", 1)
 
 
@@ -695,12 +694,7 @@ def test_a_pipe_into_head_is_no_traceback():
 @pytest.mark.skipif(os.name != "posix", reason="needs a POSIX shell")
 def test_a_console_that_is_closed_is_no_traceback():
     command = '"$0" -W error "$1" --seed 7 --no-dashboard --export --quiet >&-'
-    done = subprocess.run(
-        ["sh", "-c", command, sys.executable, str(PROGRAM)],
-        stderr=subprocess.PIPE,
-        env=environment(),
-        timeout=60,
-    )
+    done = in_shell(command)
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(files("output")) == 4
 

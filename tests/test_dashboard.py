@@ -27,16 +27,12 @@ from plain_model import END, empty_history, simulated
 
 import gitops_automation as gitops
 from gitops_automation import (
-    BENCHMARKS,
     LEVELS,
     Environment,
     Scenario,
     Window,
     as_table,
     draw_dashboard,
-    is_elite,
-    level_of,
-    maturity_score,
     measure,
     plot_commit_types,
     plot_deployment_status,
@@ -167,15 +163,7 @@ def nothing():
 def with_values(base=None, **values):
     """The Metrics of the default scenario with other values, and the verdicts that follow."""
     base = run("default") if base is None else base
-    values = {**base.values, **values}
-    score = int(maturity_score(values))
-    return dataclasses.replace(
-        base,
-        values=values,
-        elite={key: bool(is_elite(key, values)) for key in BENCHMARKS},
-        score=score,
-        level=level_of(score),
-    )
+    return dataclasses.replace(base, values={**base.values, **values})
 
 
 def with_table(name, history=None, **columns):

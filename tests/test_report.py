@@ -182,15 +182,7 @@ def metrics_of_nothing():
 def metrics_with(values):
     """Return the Metrics of nothing with other values, with the verdicts that follow from them."""
     nothing = metrics_of_nothing()
-    values = {**nothing.values, **values}
-    score = int(gitops.maturity_score(values))
-    return dataclasses.replace(
-        nothing,
-        values=values,
-        elite={key: bool(gitops.is_elite(key, values)) for key in BENCHMARKS},
-        score=score,
-        level=gitops.level_of(score),
-    )
+    return dataclasses.replace(nothing, values={**nothing.values, **values})
 
 
 def report_with(values):
