@@ -5,8 +5,9 @@
 """Simulate a GitOps delivery pipeline, or read a real one, and measure it with the DORA metrics.
 
 Commits flow through dev, staging and production as Argo CD would sync them. Failed syncs are
-rolled back. The result is measured, reported and drawn. A what-if forecasts the same pipeline with
-other settings. There are three ways to use this file::
+rolled back. A team's real deployments come from its config repository, its Argo CD or tables. The
+result is measured, reported and drawn. A what-if forecasts the same pipeline with other settings.
+There are three ways to use this file::
 
     python gitops_automation.py          # prints a report, draws output/gitops_dashboard.png
     (paste the whole file into a notebook cell)
@@ -21,7 +22,7 @@ reads them. From top to bottom, as the data flows:
     Git layer             a team -> commits
     Deployment engine     commits -> deployments
     Rollback manager      deployments -> rollbacks and alerts
-    Real history          a git repository, Argo CD -> the same tables
+    Real history          a git repository, Argo CD, files -> the same tables
     DORA calculator       history -> metrics
     Reporting engine      metrics -> console and JSON; metrics -> dashboard
     What-if               scenarios -> months side by side
@@ -47,9 +48,10 @@ import contextlib
 import dataclasses
 import datetime as _dt
 import difflib
+import fnmatch
 import functools
+import gc
 import hashlib
-import heapq
 import io
 import itertools
 import json
@@ -72,12 +74,14 @@ from typing import (
     Any,
     Callable,
     Dict,
+    FrozenSet,
     Iterable,
     Iterator,
     List,
     Mapping,
     NamedTuple,
     Optional,
+    Pattern,
     Sequence,
     Set,
     Tuple,
@@ -127,6 +131,7 @@ __all__ = [
 
 SYNCED, FAILED = "Synced", "Failed"  # Argo CD's outcome of a sync operation
 HEALTHY, DEGRADED = "Healthy", "Degraded"  # Argo CD's health of the application after it
+UNKNOWN = "Unknown"  # its health where nobody looked: of real history alone
 
 # fmt: off
 COLUMNS: Dict[str, Dict[str, str]] = {
@@ -143,12 +148,28 @@ COLUMNS: Dict[str, Dict[str, str]] = {
         "to_commit": "text", "reason": "word", "duration_min": "number", "success": "flag",
     },
 }
-# fmt: on
 """The public contract: the columns of each table in order, and the kind of value in each. A `word`
 column is categorical: it has few distinct values, or it is a key that joins two tables."""
+DETAILS: Dict[str, Dict[str, str]] = {  # of real deployments alone, see `History`
+    "changes": {
+        "application": "word", "environment": "word", "commit_sha": "text", "committed": "time",
+        "deployed": "time", "shared": "flag", "undated": "word",
+    },
+    "coverage": {
+        "application": "word", "environment": "word", "rule": "word", "origin": "text",
+        "from": "time", "to": "time", "truncated": "flag", "syncs": "count",
+        "deployments": "count", "longest_between_looks_hours": "number",
+    },
+    "recoveries": {
+        "application": "word", "environment": "word", "failed": "time", "since": "time",
+        "recovered": "time",
+    },
+}
+# fmt: on
 
 DAY = 86_400  # seconds
 NEVER = 1 << 40  # seconds: later than any time that can occur
+MISSING = -1  # seconds: a time that is not known, or did not come yet
 MONDAY = 4 * DAY  # 1970-01-05, the first Monday
 FIRST_DAY, LAST_DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
 LAST_SECOND = int(LAST_DAY.timestamp()) - 1
@@ -195,16 +216,20 @@ class Window(NamedTuple):
 class History(NamedTuple):
     """What happened: the three tables, their window, and the environments in promotion order.
 
-    `source` says where it comes from: `simulated` or `argocd`. The other fields are known of real
-    deployments alone:
+    `source` says where it comes from: `simulated`, `git` (deployments that a config repository
+    shows), `argocd` or `files`. The other fields are known of real deployments alone:
 
-    - `changes`: a row is a commit in the first deployment to an environment that contains it
-      (application, environment, commit_sha, committed, deployed). `deployed` is missing while
-      production waits for a change that another environment has.
-    - `coverage`: a row is a span of time that the history of one Argo CD application covers
-      (application, environment, rule, from, to, truncated, syncs, deployments, argocd_name,
-      failures_observable). Snapshots with gaps between them give several rows.
-    - `undated`: how many revisions have no lead time, by reason.
+    - `changes`: a row is a change and the first deployment to an environment that contains it.
+      `deployed` is missing while production waits for one that another environment has. A `shared`
+      one is at a base that several environments have, and comes to all of them at once. Where a
+      deployment has no lead time `undated` says why, and `committed` is missing.
+    - `coverage`: a row is a span of time in which nothing of an application in an environment is
+      lost. `rule` is what told the environment, `origin` what the source calls it, `truncated`
+      says that older entries are lost. Snapshots with gaps between them give several rows.
+    - `recoveries`: a row is a failed deployment (`failed` is when it ended) that was seen good
+      again, or whose incident was resolved. `since` is when it was noticed: when it ended, or when
+      the incident started. `recovered` is missing while it lasts.
+    - `notes`: what else a reader has to say, a line each.
     """
 
     git_commits: pd.DataFrame
@@ -215,32 +240,90 @@ class History(NamedTuple):
     source: str = "simulated"
     changes: Optional[pd.DataFrame] = None
     coverage: Optional[pd.DataFrame] = None
-    undated: Mapping[str, int] = {}
+    recoveries: Optional[pd.DataFrame] = None
+    notes: Tuple[str, ...] = ()
 
     @property
     def production(self) -> str:
         """The name of the last environment."""
         return self.environments[-1]
 
-    def failures_observable(self, environment: str) -> bool:
-        """Return whether a failure in this environment could have been seen.
-
-        Argo CD's own history has successful syncs alone. A failure can be seen where one was seen,
-        or where the commits are known, because reverts are then known too.
-        """
-        if self.coverage is None:
-            return True
-        return bool(self.covered(environment)["failures_observable"].any())
+    @property
+    def is_simulated(self) -> bool:
+        """Whether the deployments are simulated; the commits may be real."""
+        return self.source == "simulated"
 
     def covered(self, environment: str) -> pd.DataFrame:
         """Return the rows of `coverage` for one environment."""
         assert self.coverage is not None
-        return self.coverage[self.coverage["environment"] == environment]
+        return self.coverage[has_word(self.coverage["environment"], environment)]
 
-    def changes_to(self, environment: str) -> pd.DataFrame:
-        """Return the rows of `changes` for one environment."""
+    def changes_to(self, environment: str, shared: bool = False) -> pd.DataFrame:
+        """Return the rows of `changes` for one environment, or those of shared bases."""
         assert self.changes is not None
-        return self.changes[self.changes["environment"] == environment]
+        there = has_word(self.changes["environment"], environment)
+        dated = self.changes["committed"].notna() & (self.changes["shared"] == shared)
+        return self.changes[there & dated.to_numpy(bool)]
+
+    @property
+    def undated(self) -> Dict[str, int]:
+        """How many deployments to production have no lead time, by reason."""
+        if self.changes is None:
+            return {}
+        there = has_word(self.changes["environment"], self.production)
+        return count_words(self.changes.loc[there, "undated"])
+
+    def within(self, window: Window) -> History:
+        """Return what happened within a window; GitOpsError if nothing of it is known.
+
+        A change that shipped after it waits at its end. A recovery after it is not known yet.
+        """
+        low, high = window.seconds
+        tables = {}
+        for name, column in {
+            "git_commits": "timestamp",
+            "deployments": "timestamp",
+            "rollbacks": "timestamp",
+            "changes": "deployed",
+            "recoveries": "failed",
+        }.items():
+            table = getattr(self, name)
+            if table is not None:
+                times = seconds_of(table[column])
+                kept = (times >= low) & (times < high)
+                if name == "changes":
+                    begun = table["committed"].notna() & (seconds_of(table["committed"]) < high)
+                    waits = begun.to_numpy() & ((times < 0) | (times >= high))
+                    table = table.assign(deployed=table["deployed"].where(times < high))
+                    kept |= waits
+                tables[name] = table[kept].reset_index(drop=True)
+        coverage = self.coverage
+        if coverage is not None:
+            edges = utc_times(np.array([low, high]))
+            coverage = coverage.assign(
+                **{
+                    "from": coverage["from"].clip(lower=edges[0]),
+                    "to": coverage["to"].clip(upper=edges[1]),
+                }
+            )
+            coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
+            places = ["application", "environment"]
+            made = tables["deployments"].groupby(places, observed=True).size()
+            counts = made.reindex(pd.MultiIndex.from_frame(coverage[places].astype(object)))
+            whole = self.window.start >= window.start and self.window.end <= window.end
+            syncs = coverage["syncs"] if whole else MISSING  # they are counted for all of it alone
+            coverage = coverage.assign(syncs=syncs, deployments=counts.fillna(0).to_numpy(np.int64))
+        recoveries = tables.get("recoveries")
+        if recoveries is not None:
+            over = recoveries["recovered"].where(seconds_of(recoveries["recovered"]) < high)
+            tables["recoveries"] = recoveries.assign(recovered=over)
+        if window.start >= self.window.end or window.end <= self.window.start:
+            raise GitOpsError(
+                f"nothing is known from {window.start:%Y-%m-%d} to {window.last:%Y-%m-%d}: this "
+                f"history goes from {self.window.start:%Y-%m-%d} to {self.window.last:%Y-%m-%d}; "
+                "choose other --days or --end"
+            )
+        return self._replace(window=window, coverage=coverage, **tables)
 
     @classmethod
     def of(
@@ -274,13 +357,13 @@ def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.D
 
     Raises GitOpsError for a missing column or a value of another kind.
     """
-    missing = [column for column in COLUMNS[name] if column not in columns]
+    kinds = {**COLUMNS, **DETAILS}[name]
+    missing = [column for column in kinds if column not in columns]
     if missing:
-        needed = ", ".join(COLUMNS[name])
+        needed = ", ".join(kinds)
         raise GitOpsError(f"table {name} has no column {missing[0]!r}; it needs {needed}")
     data = {
-        column: as_kind(kind, columns[column], f"{name}.{column}")
-        for column, kind in COLUMNS[name].items()
+        column: as_kind(kind, columns[column], f"{name}.{column}") for column, kind in kinds.items()
     }
     return pd.DataFrame(data, copy=False)
 
@@ -308,7 +391,7 @@ def as_words(values: Any) -> pd.Categorical:
 def as_times(values: Any) -> Any:
     """Return UTC times in nanoseconds, from times of any kind or from seconds since 1970."""
     if isinstance(values, np.ndarray) and values.dtype == np.int64:
-        return utc_times(values)
+        return utc_times(values).where(values != MISSING)
     return (
         pd.Series(pd.to_datetime(np.asarray(values), utc=True)).astype("datetime64[ns, UTC]").array
     )
@@ -359,8 +442,10 @@ def rank_words(words: Iterable[str], counts: np.ndarray) -> Dict[str, int]:
 
 def one_line(text: object, width: int = 200) -> str:
     """Return untrusted text as one printable line, cut to `width` characters."""
+    if isinstance(text, str) and text.isascii() and text.isalnum() and len(text) <= width:
+        return text  # what most are, names and commits, needs no second look
     line = " ".join(make_printable(str(text)[: 10 * width]).split()) or "(nothing)"
-    return line if len(line) <= width else line[: width - 4] + " ..."
+    return line if len(line) <= width else line[: width - 4].rstrip() + " ..."
 
 
 def in_quotes(value: object) -> str:
@@ -735,7 +820,7 @@ def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None
 
 def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
     """Return a JSON object as a dict; GitOpsError if it is none or has a key that is no knob."""
-    if not isinstance(document, Mapping):
+    if not isinstance(document, dict):
         raise GitOpsError(f"{what} must be a JSON object, not {in_quotes(document)}")
     known = [declared.name for declared in dataclasses.fields(knobs)]
     for key in document:
@@ -1303,61 +1388,522 @@ def webhook_host(url: str) -> str:
     )
 
 
-# ---- Real history: a git repository -> commits ---------------------------------------------------
+# ---- Real history: syncs -> deployments, failures and rollbacks ---------------------------------
 
-# The repository is untrusted. Its configuration and attributes can name programs for git to run;
-# the options and variables below outrank it, and no subcommand that runs more than `log` does is
-# called.
+UNCLASSIFIED = "unclassified"  # the environment of what nothing tells the environment of
+DWELL = 60  # seconds that a release must stay to be one
+PRODUCTION_WORDS = ("production", "prod", "prd", "live")
+ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order of promotion
+    **dict.fromkeys(("sandbox", "dev", "devel", "develop", "development"), 1),
+    **dict.fromkeys(("integration", "int", "test", "testing"), 2),
+    **dict.fromkeys(("qa", "uat", "acceptance"), 3),
+    **dict.fromkeys(("stage", "stg", "staging"), 5),
+    **dict.fromkeys(("preprod", "preproduction"), 6),
+    **dict.fromkeys(PRODUCTION_WORDS, 7),
+}
 
-_GIT = (
-    "git",
-    "--no-pager",
-    "--no-replace-objects",
-    "--no-optional-locks",
-    "--literal-pathspecs",
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    "core.hooksPath=" + os.devnull,
-    "-c",
-    "log.showSignature=false",
-    "-c",
-    "core.alternateRefsCommand=",
-    "-c",
-    "diff.orderFile=" + os.devnull,
-    "-c",
-    "log.mailmap=false",
-    "-c",
-    "submodule.recurse=false",
-    "-c",
-    "i18n.logOutputEncoding=UTF-8",
-    "-c",
-    "log.showRoot=true",
-    "-c",
-    "diff.relative=false",
-    "-c",
-    "protocol.allow=never",
+
+def environment_words(name: str) -> List[Tuple[str, int, int]]:
+    """Return the words of a name that are environments, each with where it begins and ends.
+
+    A number at its end does not count (`prod1`). One after `pre` or `non` belongs to it, so that
+    `non-prod` is not production.
+    """
+    found, before, begin = [], "", 0
+    for match in re.finditer(r"[^-_/.\s]+", name.lower()):
+        joined = before in ("pre", "non")
+        word = (before if joined else "") + match.group().rstrip("0123456789")
+        if word in ENVIRONMENT_WORDS:
+            found.append((word, begin if joined else match.start(), match.end()))
+        before, begin = match.group(), match.start()
+    return found
+
+
+class Sync(NamedTuple):
+    """What came to an application in one environment: a sync, or a commit to its files."""
+
+    start: int  # seconds since 1970
+    end: int
+    moved: Mapping[Any, Any]  # {part of the application: what it runs now}
+    commit: str  # what the tables call it
+    failure: str = ""  # why it failed; nothing if it succeeded
+    automatic: bool = False  # whether Argo CD syncs by itself when the repository changes
+    contains: int = 0  # a bit for each commit to its files that it contains; 0 if that is not known
+    adds: FrozenSet[Any] = frozenset()  # the commits that no earlier one contained
+    reverts: FrozenSet[Any] = frozenset()  # the commits that those revert
+    after_gap: bool = False  # whether entries before it are lost
+    echo: bool = False  # whether another cluster of the same stage had it before
+
+
+class Look(NamedTuple):
+    """What Argo CD showed of an application at one time."""
+
+    time: int  # seconds since 1970
+    health: str
+    since: int = 0  # when this health began; 0 if that is not known
+    synced: bool = False
+    message: str = ""
+
+
+class Outcome(NamedTuple):
+    """What the syncs of a place come to. Whole numbers are positions in `releases`."""
+
+    releases: List[Sync]  # what changed what runs, or tried to
+    begins: Set[int]  # those before which entries are lost: they may have changed nothing
+    went_back: Set[int]  # those that put back what had run before: they are no deployments
+    restored: Dict[int, int]  # {bad release: the one that put it right in the end}
+    reasons: Dict[int, str]  # why a release is bad
+    seen_healthy: Set[int]  # those that somebody saw healthy
+    recovered: Dict[int, int]  # {bad release: when it was seen good again}
+
+    @property
+    def deployments(self) -> List[int]:
+        """Every release but those that went back, that only begin what is known, or that echo."""
+        echoes = {number for number, sync in enumerate(self.releases) if sync.echo}
+        uncounted = self.went_back | (self.begins - self.reasons.keys()) | echoes
+        return [number for number in range(len(self.releases)) if number not in uncounted]
+
+
+class Place(NamedTuple):
+    """An application in one environment, as a reader found it."""
+
+    application: str
+    environment: str
+    rule: str  # what told the environment
+    origin: str  # what the source calls it
+    outcome: Outcome
+    covered: List[Tuple[int, int]]  # spans in which nothing is lost, in seconds since 1970
+    syncs: List[Sync]  # all of them, re-syncs included
+    looks: List[Look]
+
+
+class Standing:
+    """The stack of the releases that stand, of one part of an application."""
+
+    def __init__(self) -> None:
+        self.values: List[Any] = []
+        self.numbers: List[int] = []  # the release that brought each
+        self.depth: Dict[Any, int] = {}  # where a value stands
+
+    def place(self, value: Any, number: int, sync: Sync, releases: Sequence[Sync]) -> None:
+        """Put a release on the stack, on what stays under it."""
+        if value in self.depth:
+            return self.cut(self.depth[value] + 1)
+        while self.numbers and contains_less(sync, releases[self.numbers[-1]]):
+            self.cut(len(self.values) - 1)
+        self.depth[value] = len(self.values)
+        self.values.append(value)
+        self.numbers.append(number)
+
+    def cut(self, height: int) -> None:
+        """Take off what stands above a height."""
+        for value in self.values[height:]:
+            del self.depth[value]
+        del self.values[height:], self.numbers[height:]
+
+
+def contains_less(sync: Sync, other: Sync) -> bool:
+    """Return whether a sync contains some of the commits of another one, and no others."""
+    return 0 < sync.contains != other.contains == sync.contains | other.contains
+
+
+def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome:
+    """Classify each sync of a place as a deployment, a failure or a rollback.
+
+    The releases that stand form a stack, for each part of the application. A failed sync never
+    joins it.
+
+    1. A sync that sets what runs changes nothing. It is left out unless rule 5 needs it. So is a
+       failed one that is tried again.
+    2. A release that is left within a minute for what ran before it is a flap: both are left out.
+    3. A release that equals a deeper one, or contains less than the top, goes back: the top was
+       bad.
+    4. A release that reverts commits of an earlier one takes that one back: it was bad.
+    5. A release of rule 3 or 4 puts right the failed syncs before it, too. So does a sync of what
+       runs, where people sync. Where Argo CD does, they were over when the repository went back,
+       which a look or the next sync shows.
+    6. Any other is a deployment.
+    """
+    seen_good = [look.time for look in looks if look.synced and look.health == HEALTHY]
+    found = Outcome([], set(), set(), {}, {}, set(), {})
+    releases, restored = found.releases, found.restored
+    stacks: Dict[Any, Standing] = {}
+    failed: List[int] = []  # the syncs that failed since the last good one
+    flap = False
+    for sync, following in itertools.zip_longest(syncs, syncs[1:]):
+        here = len(releases)
+        if flap:
+            flap = False
+            continue
+        if sync.after_gap:
+            stacks, failed = {}, []
+            found.begins.add(here)
+        if sync.failure:
+            if not failed or releases[failed[-1]].moved != sync.moved:
+                failed.append(here)
+                releases.append(sync)
+            continue
+        same, flap = sets_what_runs(sync, stacks), is_flap(sync, following, stacks)
+        if flap:
+            continue
+        for number in [one for one in failed if releases[one].automatic]:
+            looked = any_between(seen_good, releases[number].end, sync.end)
+            if same or looked:
+                failed.remove(number)
+            if same and not looked:
+                found.recovered[number] = sync.end
+        if same and not failed:
+            continue
+        bad = [] if same else taken_back(sync, stacks, found)
+        for number in [*bad, *(failed if same or bad else [])]:
+            # what put a bad release right and is bad itself: that one was put right only here
+            steps = [first for first, last in restored.items() if last == number]
+            restored.update(dict.fromkeys(steps or [number], here))
+            found.went_back.add(here)
+        releases.append(sync)
+        failed = []
+        for part, value in sync.moved.items():
+            stacks.setdefault(part, Standing()).place(value, here, sync, releases)
+    return judge_releases(found, looks, seen_good)
+
+
+def any_between(times: Sequence[int], low: int, high: int) -> bool:
+    """Return whether one of the sorted times lies between two."""
+    return bisect.bisect_right(times, low) < bisect.bisect_left(times, high)
+
+
+def sets_what_runs(sync: Sync, stacks: Mapping[Any, Standing]) -> bool:
+    """Return whether a sync sets what runs already."""
+    return all(
+        part in stacks and stacks[part].values[-1] == value for part, value in sync.moved.items()
+    )
+
+
+def is_flap(sync: Sync, following: Optional[Sync], stacks: Mapping[Any, Standing]) -> bool:
+    """Return whether a release is left within a minute for what ran before it."""
+    return (
+        following is not None
+        and following.start - sync.end < DWELL
+        and not (following.failure or following.after_gap or sync.after_gap)
+        and not sets_what_runs(sync, stacks)
+        and sync.moved.keys() <= following.moved.keys()
+        and sets_what_runs(following, stacks)
+    )
+
+
+def taken_back(sync: Sync, stacks: Mapping[Any, Standing], found: Outcome) -> List[int]:
+    """Return the releases that a sync takes back: rules 3 and 4 of `classify_syncs`."""
+    tops = {part: stacks[part].numbers[-1] for part in sync.moved if part in stacks}
+    known = all(
+        part in stacks and value in stacks[part].depth for part, value in sync.moved.items()
+    )
+    older = any(contains_less(sync, found.releases[number]) for number in tops.values())
+    if known or older:
+        moved = (part for part in tops if stacks[part].values[-1] != sync.moved[part])
+        return list(dict.fromkeys(tops[part] for part in moved))
+    if sync.reverts:
+        for number in range(len(found.releases) - 1, max(found.begins, default=0) - 1, -1):
+            if sync.reverts & found.releases[number].adds:
+                done = number in found.restored or number in found.went_back
+                return [] if done else [number]
+    return []
+
+
+def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[int]) -> Outcome:
+    """Add what is known of the health of each release: the other fields of the outcome."""
+    releases, reasons = found.releases, found.reasons
+    reasons.update((at, sync.failure) for at, sync in enumerate(releases) if sync.failure)
+    reasons.update((at, "Rolled back") for at in found.restored if at not in reasons)
+    ends = [sync.end for sync in releases]
+    degraded: Dict[int, int] = {}  # when a release was first seen so
+    for look in looks:
+        at = bisect.bisect_right(ends, look.time) - 1
+        if at >= 0 and look.health == HEALTHY:
+            found.seen_healthy.add(at)
+        elif at >= 0 and look.health == DEGRADED and not 0 < look.since < releases[at].start:
+            degraded.setdefault(at, look.time)
+            reasons.setdefault(at, look.message or "Degraded health")
+    for at in reasons:
+        begin = ends[at] if releases[at].failure else degraded.get(at, NEVER)
+        good = seen_good[bisect.bisect_right(seen_good, begin) :][:1]
+        over = (
+            number in found.begins or (number not in reasons and not releases[number].failure)
+            for number in range(at + 1, bisect.bisect_right(ends, good[0]) if good else 0)
+        )
+        if good and not any(over):
+            found.recovered.setdefault(at, good[0])
+    return found
+
+
+def place_rows(place: Place) -> Dict[str, List[Tuple[Any, ...]]]:
+    """Return the rows of a place in `deployments`, `rollbacks` and `recoveries`."""
+    found, name = place.outcome, (place.application, place.environment)
+    rows: Dict[str, List[Tuple[Any, ...]]] = {"deployments": [], "rollbacks": [], "recoveries": []}
+    for number in found.deployments:
+        sync, reason = found.releases[number], found.reasons.get(number)
+        health = HEALTHY if number in found.seen_healthy else UNKNOWN
+        rows["deployments"].append((
+            sync.start, *name, sync.commit, FAILED if sync.failure else SYNCED,
+            health if reason is None else DEGRADED, sync.end - sync.start, reason,
+        ))  # fmt: skip
+    for number, last in found.restored.items():
+        bad, good = found.releases[number], found.releases[last]
+        if bad.echo:
+            continue
+        rows["rollbacks"].append((
+            bad.end, *name, bad.commit, good.commit, found.reasons[number],
+            (good.end - bad.end) / 60, last not in found.reasons,
+        ))  # fmt: skip
+    for number, time in found.recovered.items():
+        end = found.releases[number].end
+        rows["recoveries"].append((*name, end, end, time))
+    return rows
+
+
+def coverage_rows(place: Place) -> List[Tuple[Any, ...]]:
+    """Return the rows of a place in `coverage`: the spans in which nothing is lost."""
+    made = [place.outcome.releases[number].end for number in place.outcome.deployments]
+    done, looks = [sync.end for sync in place.syncs], [look.time for look in place.looks]
+    rows = []
+    for number, (low, high) in enumerate(place.covered):
+        begin = max(low, min((time for time in done if time >= low), default=low))
+        near = [begin, *(time for time in looks if begin < time < high), max(begin, high)]
+        counts = (sum(low <= time <= high for time in times) for times in (done, made))
+        gaps = [after - before for before, after in zip(near, near[1:])] if looks else [math.nan]
+        truncated = number > 0 or 0 in place.outcome.begins
+        rows.append((*place[:4], low, high, truncated, *counts, max(gaps) / 3600))
+    return rows
+
+
+def history_from(
+    source: str, places: Sequence[Place], commits: pd.DataFrame,
+    changes: Iterable[Tuple[Any, ...]], notes: Sequence[str], environments: Sequence[str],
+) -> History:  # fmt: skip
+    """Return the history that the places of a source come to."""
+    rows: Dict[str, List[Tuple[Any, ...]]] = collections.defaultdict(list)
+    for place in places:
+        for name, part in place_rows(place).items():
+            rows[name] += part
+        rows["coverage"] += coverage_rows(place)
+    tables = {name: as_table(name, table_columns(name, rows[name])) for name in rows}
+    dated = []
+    for row in dict.fromkeys(changes):  # somebody's clock was wrong
+        if row[3] == 0 or row[3] > row[4] != MISSING:
+            why = "its commit is dated after it" if row[3] else "its commit has no date"
+            row = (*row[:3], MISSING, row[4], False, why)
+        dated.append(row)
+    changes_table = as_table("changes", table_columns("changes", dated))
+    return History(
+        commits, tables["deployments"], tables["rollbacks"],
+        window_around(tables["coverage"]["from"], tables["coverage"]["to"]),
+        tuple(environments), source, changes_table,
+        tables["coverage"], tables["recoveries"], tuple(notes),
+    )  # fmt: skip
+
+
+def table_columns(name: str, rows: Sequence[Tuple[Any, ...]]) -> Dict[str, Any]:
+    """Return rows as the columns of a table, in the order of its first time, then of its names."""
+    kinds = {**COLUMNS, **DETAILS}[name]
+    ordered = sorted(rows, key=lambda row: row[:4])
+    columns = dict(zip(kinds, zip(*ordered))) if rows else {column: () for column in kinds}
+    return {
+        column: np.array(values, np.int64) if kinds[column] == "time" else list(values)
+        for column, values in columns.items()
+    }
+
+
+def window_around(*times: pd.Series) -> Window:
+    """Return the whole days around some times."""
+    seconds = np.concatenate([seconds_of(column) for column in times])
+    edges = [seconds.min() // DAY * DAY, (seconds.max() // DAY + 1) * DAY]
+    return Window(*utc_times(np.array(edges)))
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Pause the garbage collector: it takes a third of the time where millions of objects stay."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+# How the environments are told, named and ordered.
+
+
+class Stages(NamedTuple):
+    """What `--environments` says: the stages in promotion order, and what each takes in."""
+
+    names: Tuple[str, ...]
+    patterns: Tuple[Tuple[str, str], ...]  # (pattern of the environments' own names, stage)
+
+    @classmethod
+    def of(cls, stages: Union[str, Sequence[str]]) -> Stages:
+        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for what is none."""
+        listed = stages.split(",") if isinstance(stages, str) else list(stages)
+        pairs = []
+        for text in listed:
+            name, equals, pattern = str(text).strip().partition("=")
+            check_word("an environment of --environments", name)
+            pairs.append((pattern if equals else name, name))
+        return cls(tuple(dict.fromkeys(name for _, name in pairs)), tuple(pairs))
+
+    def check(self, environments: Iterable[str]) -> None:
+        """Refuse a stage that takes in none of the environments that are there."""
+        there = sorted({*environments} - {UNCLASSIFIED})
+        empty = [name for name in self.names if name not in map(self.stage_of, there)]
+        if empty:
+            listed = one_line(", ".join(there), 120)
+            raise GitOpsError(
+                f"--environments: {empty[0]} takes in none of {listed}; say {empty[0]}=NAME"
+            )
+
+    def stage_of(self, environment: str) -> Optional[str]:
+        """Return the stage of an environment, None if no pattern takes it in."""
+        names = {environment, with_production([environment])[environment]}
+        for pattern, stage in self.patterns:
+            if fnmatch.filter(names, pattern):
+                return stage
+        return None
+
+
+def with_production(names: Iterable[str]) -> Dict[str, str]:
+    """Return {name: what it is called}: production by its usual name where none is named so."""
+    names = list(names)
+    if "production" in names:
+        return {name: name for name in names}
+    return {name: "production" if name.lower() in PRODUCTION_WORDS else name for name in names}
+
+
+def usual_order(names: Iterable[str]) -> List[str]:
+    """Return environments in the usual order of promotion; unknown ones before staging."""
+    ranks = {**ENVIRONMENT_WORDS, UNCLASSIFIED: 0}
+    return sorted(set(names), key=lambda name: (ranks.get(name.lower(), 4), name))
+
+
+# ---- Real history: a git repository -> commits and deployments ----------------------------------
+
+# fmt: off
+# The repository is untrusted. Its configuration and attributes can name programs for git to run.
+# These options outrank them, and no subcommand runs that does more than read.
+GIT = (
+    "git", "--no-pager", "--no-replace-objects", "--no-optional-locks", "--literal-pathspecs",
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull,
+    "-c", "log.showSignature=false", "-c", "core.alternateRefsCommand=",
+    "-c", "diff.orderFile=" + os.devnull, "-c", "log.mailmap=false", "-c", "log.showRoot=true",
+    "-c", "submodule.recurse=false", "-c", "i18n.logOutputEncoding=UTF-8",
+    "-c", "diff.relative=false", "-c", "protocol.allow=never", "-c", "core.quotePath=false",
 )
-_GIT_LOG = (
-    "log",
-    "-z",
-    "--no-merges",
-    "--no-color",
-    "--no-decorate",
-    "--no-show-signature",
-    "--no-ext-diff",
-    "--no-textconv",
-    "--no-renames",
-    "--name-only",
-    "--no-notes",
-    "--encoding=UTF-8",
+GIT_LOG = (
+    "log", "--no-color", "--no-decorate", "--no-show-signature", "--no-ext-diff", "--no-textconv",
+    "--no-notes", "--encoding=UTF-8",
 )
+GIT_FILES = (*GIT_LOG, "-z", "--no-renames", "--name-only")
+GIT_PATCHES = (
+    *GIT_LOG, "--topo-order", "--diff-merges=first-parent", "-p", "-U0", "--text", "--find-renames",
+    "--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ws-error-highlight=none",
+)
+# fmt: on
+CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the ones before are understood
+CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
+REVERTED = re.compile(r"This reverts commit ([0-9a-f]{40,64})")
 
 
-def _git_log_command(marker: str) -> Tuple[str, ...]:
-    """The one call that reads commits. The marker that begins a record is one that nobody can
-    guess, so that no file name in a repository can pass for a record."""
-    return (*_GIT_LOG, f"--format=tformat:{marker}%H%x00%ct%x00a%an%x00s%s")
+def stream_git(
+    repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"", stdin: bytes = b""
+) -> Iterator[bytes]:
+    """Yield what git prints, in chunks that end before a separator.
+
+    The folder is git's working directory and no argument, so a name that begins with a dash stays
+    a name. Git's own variables are taken away: GIT_DIR would win over the folder. Raises
+    GitOpsError if git cannot read it.
+    """
+    takes = "--repo takes the folder of a git repository"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
+    closed = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}
+    closed["GIT_GRAFT_FILE"] = os.devnull  # the repository's own would hide commits
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
+        questions.write(stdin)
+        questions.seek(0)
+        try:
+            process = subprocess.Popen(
+                [*GIT, *arguments],
+                cwd=repo,
+                env={**kept, **closed, "LC_ALL": "C"},
+                stdin=questions,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                **run_ahead,
+            )
+        except FileNotFoundError:
+            there = os.path.isdir(repo)
+            problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
+            raise GitOpsError(f"{problem}; {takes}") from None
+        except (OSError, ValueError) as error:
+            problem = f"cannot open {one_line(repo)}: {one_line(error)}"
+            raise GitOpsError(f"{problem}; {takes}") from None
+        with process:
+            assert process.stdout is not None
+            yield from cut_chunks(process.stdout, separator)
+        if process.returncode:
+            errors.seek(0)
+            reason = one_line(errors.read(2000).decode("utf-8", "replace"))
+            takes = "--repo takes a repository with commits"
+            raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {takes}")
+
+
+def cut_chunks(stream: IO[bytes], separator: bytes, size: int = CHUNK) -> Iterator[bytes]:
+    """Yield what a stream holds, in chunks that end before a separator."""
+    parts: List[bytes] = []
+    for block in iter(lambda: stream.read(size), b""):
+        cut = block.rfind(separator) if separator else -1
+        if cut > 0:
+            yield b"".join([*parts, block[:cut]])
+            parts, block = [], block[cut:]
+        parts.append(block)
+    if parts:
+        yield b"".join(parts)
+
+
+def ask_git(repo: Union[str, os.PathLike], *arguments: str, stdin: bytes = b"") -> str:
+    """Return all that git prints."""
+    printed = b"".join(stream_git(repo, *arguments, stdin=stdin))
+    return printed.decode("utf-8", "surrogateescape").strip()
+
+
+def read_log(
+    repo: Union[str, os.PathLike], fields: Sequence[str], *options: str, stdin: bytes = b""
+) -> Iterator[List[List[bytes]]]:
+    """Yield the commits of one `git log` in groups; each is a list of its fields, then the rest.
+
+    `fields` are placeholders of its format; the rest is what the options print of its files. A
+    record begins with a marker that nobody can guess, so nothing in a repository can pass for one.
+    """
+    marker = f"/{os.urandom(8).hex()}"
+    form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
+    for chunk in stream_git(repo, *options, form, separator=marker.encode(), stdin=stdin):
+        yield [record.split(b"\0", len(fields)) for record in chunk.split(marker.encode())[1:]]
+
+
+def epochs(tokens: Sequence[bytes]) -> np.ndarray:
+    """Return seconds since 1970 as git prints them; a time that no calendar has becomes 0."""
+    try:
+        seconds = np.array(tokens, object).astype(np.int64)
+    except (ValueError, OverflowError):  # a commit can claim any time, or none
+        plain = (token if re.fullmatch(rb"[0-9]{1,15}", token) else b"0" for token in tokens)
+        seconds = np.array([int(token) for token in plain], np.int64)
+    return np.where((seconds < 0) | (seconds > LAST_SECOND), 0, seconds)
+
+
+def printable_lines(tokens: Sequence[bytes]) -> List[str]:
+    """Return tokens without line ends as text that a terminal can take; joined, in one call."""
+    if not tokens:
+        return []
+    return make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n").split("\n")
 
 
 def read_git_log(
@@ -1366,503 +1912,669 @@ def read_git_log(
     end: Optional[pd.Timestamp],
     applications: Sequence[str],
 ) -> Tuple[pd.DataFrame, Window]:
-    """The real commits of a repository's current branch: (`git_commits` table, window).
+    """Return the real commits of a repository's current branch: (`git_commits` table, window).
 
     Merges are left out. The window is the `days` whole UTC days before `end`, or those up to the
     day of the newest commit. `type` is the Conventional Commits type (`other` if none),
     `application` the scope if it is one of `applications`, else the repository's name. Raises
     GitOpsError if `repo` is no repository, or has no commit in the window.
     """
-    # the last one is not always the newest: it may be of somebody whose clock is behind
-    newest = max(
-        map(_epoch, _git(repo, "log", "-1000", "--no-show-signature", "--format=%ct").split()),
-        default=-1,
-    )
-    branch, folder = (
-        _git(repo, "branch", "--show-current") or "HEAD",
-        _git(repo, "rev-parse", "--git-common-dir"),
-    )
-    if end is None:
-        end = pd.Timestamp(
-            min(max(newest, 0) // DAY + 1, (LAST_DAY - FIRST_DAY).days) * DAY, unit="s", tz="UTC"
-        )
+    if end is None:  # the last one is not always the newest: somebody's clock may be behind
+        newest = epochs(ask_git(repo, *GIT_LOG, "-1000", "--format=%ct").encode().split())
+        end = utc_times(np.array([newest.max(initial=0) // DAY * DAY + DAY]))[0]
     window = Window.before(end, days)
-    marker = f"/{os.urandom(8).hex()}"
-    log = _git_stream(
-        repo,
-        *_git_log_command(marker),
-        _since(repo, window.start),
-        separator=b"\0" + marker.encode(),
-    )
-    fields = _parse_git_log(log, marker.encode())
-    inside = (fields.seconds >= window.start.timestamp()) & (
-        fields.seconds < window.end.timestamp()
-    )
-    if not inside.any():
+    since = f"--since-as-filter={window.start.isoformat()}"  # looks behind every older commit too
+    fields = ("%H", "%ct", "%an", "%s")
+    parts: List[Tuple[Any, ...]] = []
+    for records in read_log(repo, fields, *GIT_FILES, "--no-merges", since):
+        seconds = epochs([record[1] for record in records])
+        low, high = window.seconds
+        inside = np.flatnonzero((seconds >= low) & (seconds < high))
+        chosen = [records[at] for at in inside.tolist()]
+        texts = [printable_lines([record[field] for record in chosen]) for field in (0, 2, 3)]
+        files = [max(record[-1].count(b"\0") - 1, 0) for record in chosen]
+        arrays = (np.array(column, object) for column in texts)
+        parts.append((*arrays, seconds[inside], np.array(files, np.int64)))
+    if not any(len(part[0]) for part in parts):
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    order = np.flatnonzero(inside)[np.argsort(fields.seconds[inside], kind="stable")]
-    log_of_window = GitLog(*(column[order] for column in fields))
-    return _commits_of_log(
-        log_of_window,
-        _repository_name(Path(os.fsdecode(repo), folder)),
-        one_line(branch),
-        applications,
-    ), window
+    sha, author, subject, seconds, changed = (
+        np.concatenate(columns)[::-1] for columns in zip(*parts)
+    )
+    order = np.argsort(seconds, kind="stable")
+    name = repository_name(repo)
+    subjects = pd.Series(subject[order], dtype=object)
+    scope = subjects.str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
+    return commits_from(
+        sha[order], seconds[order], author[order], subjects,
+        scope.where(scope.isin(list(applications)), name), branch_of(repo), changed[order],
+    ), window  # fmt: skip
 
 
-def _repository_name(git_folder: Path) -> str:
-    """The name that people know a repository by: its folder's, or that of a bare one without
-    `.git`."""
-    folder = git_folder.resolve()
+def commits_from(
+    sha: Any, seconds: Any, author: Any, subject: Any, application: Any, branch: str, files: Any
+) -> pd.DataFrame:
+    """Return the `git_commits` table of real commits."""
+    subjects = pd.Series(subject, dtype=object)
+    type_ = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
+    columns = {
+        "sha": sha,
+        "timestamp": np.asarray(seconds, np.int64),
+        "author": clean_names(author),
+        "type": type_.where(type_.isin(list(COMMIT_TYPES)), "other").astype(object),
+        "application": application,
+        "branch": word_column(np.zeros(len(subjects), np.int8), [branch]),
+        "message": subjects,
+        "files_changed": files,
+    }
+    return as_table("git_commits", columns)
+
+
+def branch_of(repo: Union[str, os.PathLike]) -> str:
+    """Return the name of a repository's current branch; `HEAD` if there is none."""
+    return one_line(ask_git(repo, "branch", "--show-current") or "HEAD")
+
+
+def repository_name(repo: Union[str, os.PathLike]) -> str:
+    """Return the name that people know a repository by: its folder's, without `.git`."""
+    inner = ask_git(repo, "rev-parse", "--git-common-dir")
+    folder = Path(os.fsdecode(repo), inner).resolve()
     name = folder.parent.name if folder.name == ".git" else re.sub(r"\.git$", "", folder.name)
     return one_line(os.fsencode(name).decode("utf-8", "replace"), 60)
 
 
-def _epoch(text: Union[str, bytes]) -> int:
-    """Seconds since 1970 as git prints them; -1 for what is no time, or none that fits."""
-    return (
-        int(text)
-        if re.fullmatch(r"[0-9]{1,15}", text.decode() if isinstance(text, bytes) else text)
-        else -1
-    )
+# What a folder takes in from elsewhere in its repository.
 
 
-def _since(repo: Union[str, os.PathLike], start: pd.Timestamp) -> str:
-    """The option that leaves older commits out. From git 2.37 on it looks behind every older commit
-    for newer ones; before, the walk ends at a few commits with a clock that was wrong."""
-    version = re.findall(r"\d+", _git(repo, "version"))
-    filters = tuple(map(int, version[:2])) >= (2, 37)
-    return f"--since{'-as-filter' if filters else ''}={start.isoformat()}"
+def find_bases(
+    repo: Union[str, os.PathLike], folders: Mapping[Tuple[str, str], Iterable[Any]]
+) -> Dict[Any, List[str]]:
+    """Return {owner: paths that the kustomizations of its folders take in, and theirs}.
 
-
-class GitLog(NamedTuple):
-    """The columns of a log, oldest commit first, each an array with an entry for each commit."""
-
-    sha: np.ndarray
-    seconds: np.ndarray
-    author: np.ndarray
-    subject: np.ndarray
-    files: np.ndarray
-
-
-def _commits_of_log(
-    log: GitLog, repository: str, branch: str, applications: Sequence[str]
-) -> pd.DataFrame:
-    subject = pd.Series(log.subject, dtype=object)
-    scope = subject.str.extract(_CONVENTIONAL, expand=True)["scope"].astype(object)
-    return as_table(
-        "git_commits",
-        {
-            "sha": log.sha,
-            "timestamp": log.seconds,
-            "author": clean_names(log.author),
-            "type": _commit_types(subject),
-            "application": scope.where(scope.isin(list(applications)), repository),
-            "branch": word_column(np.zeros(len(subject), np.int8), [branch]),
-            "message": log.subject,
-            "files_changed": log.files,
-        },
-    )
-
-
-_CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
-
-
-def _commit_types(subject: pd.Series) -> pd.Series:
-    """The Conventional Commits type of each subject, `other` if it has none that is known."""
-    type_ = subject.str.extract(_CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
-    return type_.where(type_.isin(list(COMMIT_TYPES)), "other").astype(object)
-
-
-def _parse_git_log(chunks: Iterator[bytes], marker: bytes = b"/") -> GitLog:
-    parts = [_parse_git_chunk(chunk, marker) for chunk in chunks]
-    if not parts:
-        return GitLog(
-            *(np.empty(0, dtype) for dtype in (object, np.int64, object, object, np.int64))
-        )
-    return GitLog(*(np.concatenate(columns)[::-1] for columns in zip(*parts)))
-
-
-def _parse_git_chunk(chunk: bytes, marker: bytes = b"/") -> GitLog:
-    """Cut whole records apart. A record is marker and sha, time, `a`author, `s`subject, then its
-    files, each ended by NUL."""
-    marks = np.frombuffer(chunk, np.uint8)
-    ends = np.flatnonzero(marks == 0)
-    starts = np.append(0, ends[:-1] + 1)
-    maybe = np.flatnonzero(marks[starts] == marker[0])
-    begins = marks[np.minimum(starts[maybe][:, None] + np.arange(len(marker)), len(marks) - 1)]
-    heads = maybe[(begins == np.frombuffer(marker, np.uint8)).all(axis=1)]
-    tokens = np.array(chunk.split(b"\0")[:-1], dtype=object)
-    heads = heads[
-        heads + 4 <= len(tokens)
-    ]  # git may end in the middle of a record; its status then says so
-    files = np.diff(np.append(heads, len(tokens))) - 4
-    sha, author, subject = (_decoded(tokens[heads + place]) for place in (0, 2, 3))
-    sha = pd.Series(sha, dtype=object).str[len(marker) - 1 :].to_numpy(object)
-    return GitLog(sha, _epochs(tokens[heads + 1]), author, subject, files)
-
-
-def _epochs(tokens: np.ndarray) -> np.ndarray:
-    try:
-        return tokens.astype(np.int64)
-    except (ValueError, OverflowError):  # a commit can claim any time, or none
-        return np.array([_epoch(token) for token in tokens], np.int64)
-
-
-def _decoded(tokens: np.ndarray) -> np.ndarray:
-    """Marked tokens as text that a terminal can take; joined, so that each step is one call."""
-    if not len(tokens):
-        return tokens
-    text = make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n")
-    return pd.Series(text.split("\n"), dtype=object).str[1:].to_numpy(object)
-
-
-class GitGraph:
-    """The commits that some revisions contain, for asking what lies between two of them.
-
-    Two `git` processes read it, however many revisions there are: one finds the objects (and peels
-    tags), one walks. `commit[revision]` is the commit, `tree[revision, path]` the object at a path.
+    `folders` is {(commit, folder): its owners}. What lies inside of a folder is left out.
     """
-
-    def __init__(self, repo: Union[str, os.PathLike], places: Iterable[Tuple[str, str]]) -> None:
-        places = list(dict.fromkeys(places))
-        revisions = list(dict.fromkeys(revision for revision, _ in places))
-        names = [f"{revision}^{{commit}}" for revision in revisions]
-        names += [
-            f"{revision}^{{commit}}:{path}" if path else f"{revision}^{{tree}}"
-            for revision, path in places
-        ]
-        objects = _git_objects(repo, names)
-        self.commit = {revision: found for revision, found in zip(revisions, objects) if found}
-        self.tree = {
-            place: found for place, found in zip(places, objects[len(revisions) :]) if found
-        }
-        self.log = self._walk(repo, sorted(set(self.commit.values())))
-        self.positions = {sha: position for position, sha in enumerate(self.log.sha)}
-        self._sorted = sorted(self.log.sha)
-        self._between: Dict[Tuple[str, str], List[int]] = {}
-        self._main, self._landed = self._mainline()
-        self._touching = self._index({path for _, path in places})
-
-    @staticmethod
-    def _walk(repo: Union[str, os.PathLike], commits: Sequence[str]) -> GitGraphLog:
-        if not commits:
-            return GitGraphLog([], [], [], [], [], [], [])
-        marker = f"/{os.urandom(8).hex()}"
-        form = f"--format=tformat:{marker}%H%x00p%P%x00%ct%x00a%an%x00s%s%x00b%b"
-        revisions = "\n".join(commits).encode()
-        chunks = _git_stream(
-            repo, *_GIT_GRAPH, form, separator=b"\0" + marker.encode(), stdin=revisions
-        )
-        parts = [_parse_graph_chunk(chunk, marker) for chunk in chunks]
-        return GitGraphLog(
-            *(list(itertools.chain.from_iterable(columns)) for columns in zip(*parts))
-        )
-
-    def _mainline(self) -> Tuple[Dict[int, int], List[int]]:
-        """({position: rank} of the longest line of first parents, oldest first; for each position
-        the least rank of a commit there that contains it, -1 if none does). What lies between two
-        commits of the line is then told by rank, without a walk."""
-        parents = [
-            [self.positions[sha] for sha in shas if sha in self.positions]
-            for shas in self.log.parents
-        ]
-        length = [1] * len(parents)
-        for position in range(len(parents) - 1, -1, -1):
-            if parents[position]:
-                length[position] += length[parents[position][0]]
-        line = [length.index(max(length))] if length else []
-        while line and parents[line[-1]]:
-            line.append(parents[line[-1]][0])
-        main, landed = (
-            {position: rank for rank, position in enumerate(line[::-1])},
-            [-1] * len(parents),
-        )
-        for position, rank in main.items():
-            stack = [position]
-            while stack:
-                commit = stack.pop()
-                if landed[commit] < 0:
-                    landed[commit] = rank
-                    stack += parents[commit]
-        return main, landed
-
-    def _index(self, paths: Set[str]) -> Dict[str, List[Tuple[int, int]]]:
-        """For each path (rank on the mainline, position) of the commits that touch it, in order."""
-        index: Dict[str, List[Tuple[int, int]]] = {path: [] for path in paths}
-        for position in sorted(range(len(self._landed)), key=self._landed.__getitem__):
-            if len(self.log.parents[position]) < 2:
-                touched = {""}
-                for file in self.log.files[position]:
-                    touched.update(itertools.accumulate(file.split("/"), "{}/{}".format))
-                for path in touched & index.keys():
-                    index[path].append((self._landed[position], position))
-        return index
-
-    def contains(self, commit: str, other: str) -> bool:
-        """Whether a commit contains another one."""
-        rank = self._main.get(self.positions[commit])
-        if rank is not None:
-            return 0 <= self._landed[self.positions[other]] <= rank
-        return not self.between(commit, other)
-
-    def shipped(self, old: str, new: str, path: str) -> List[int]:
-        """Positions of the commits that touch a path and that `new` contains and `old` does not."""
-        low, high = (self._main.get(self.positions[sha], -1) for sha in (old, new))
-        if low < 0 or high < 0 or path not in self._touching:
-            return [position for position in self.between(old, new) if self.touches(position, path)]
-        found = self._touching[path]
-        return [
-            at
-            for _, at in found[
-                bisect.bisect_left(found, (low + 1,)) : bisect.bisect_left(found, (high + 1,))
-            ]
-        ]
-
-    def between(self, old: str, new: str) -> List[int]:
-        """Positions in the log of the commits that `new` contains and `old` does not, newest
-        first."""
-        if (old, new) not in self._between:
-            self._between[old, new] = self._search(self.positions[old], self.positions[new])
-        return self._between[old, new]
-
-    def _search(self, old: int, new: int) -> List[int]:
-        """Walk down from both ends, children before parents, until only what `old` contains is
-        left."""
-        in_old = {old: True}
-        in_old.setdefault(new, False)
-        queue, wanted, found = sorted(in_old), int(old != new), []
-        while wanted:
-            position = heapq.heappop(queue)
-            if not in_old[position]:
-                wanted -= 1
-                found.append(position)
-            for sha in self.log.parents[position]:
-                parent = self.positions.get(sha)
-                if parent is None:
-                    continue  # beyond a shallow clone's edge
-                if parent not in in_old:
-                    heapq.heappush(queue, parent)
-                    in_old[parent] = in_old[position]
-                    wanted += not in_old[position]
-                elif in_old[position] and not in_old[parent]:
-                    in_old[parent] = True
-                    wanted -= 1
-        return found
-
-    def touches(self, position: int, path: str) -> bool:
-        """Whether a commit, merges left out, changed something at or below a path ("" is all)."""
-        files = self.log.files[position]
-        if len(self.log.parents[position]) > 1:
-            return False
-        return not path or any(file == path or file.startswith(path + "/") for file in files)
-
-    def committed(self, position: int) -> int:
-        """Seconds since 1970 at which the change was made: where Argo CD's source hydrator wrote
-        the commit, that of the code commit which it names in a trailer."""
-        trailers = dict(_HYDRATED.findall(self.log.body[position]))
-        date = trailers.get("date", "").strip()
-        if "sha" in trailers and date:
-            with contextlib.suppress(ValueError):
-                return _rfc3339(date)
-        return self.log.seconds[position]
-
-    def reverted(self, position: int) -> List[str]:
-        """The known commits that a commit says it reverts, be they abbreviated."""
-        found = []
-        for name in _REVERTS.findall(self.log.body[position]):
-            at = bisect.bisect_left(self._sorted, name)
-            found += [sha for sha in self._sorted[at : at + 2] if sha.startswith(name)]
-        return found
-
-    def commits_table(self, positions: Mapping[int, str], branch: str) -> pd.DataFrame:
-        """The `git_commits` table of some commits, given as {position: application}."""
-        chosen = sorted(positions, key=lambda position: (self.log.seconds[position], -position))
-        subjects = [self.log.subject[position] for position in chosen]
-        table = as_table(
-            "git_commits",
-            {
-                "sha": [self.log.sha[position] for position in chosen],
-                "timestamp": np.array(
-                    [self.log.seconds[position] for position in chosen], np.int64
-                ),
-                "author": clean_names([self.log.author[position] for position in chosen]),
-                "type": _commit_types(pd.Series(subjects, dtype=object)),
-                "application": [positions[position] for position in chosen],
-                "branch": [branch] * len(chosen),
-                "message": subjects,
-                "files_changed": [len(self.log.files[position]) for position in chosen],
-            },
-        )
-        return table
+    bases: Dict[Any, List[str]] = collections.defaultdict(list)
+    asked = {place: dict.fromkeys(owners) for place, owners in folders.items()}
+    for _ in range(10):  # bases of bases; what goes deeper is a circle
+        places, asked = asked, {}
+        for (commit, folder), text in zip(places, read_kustomizations(repo, list(places))):
+            for reference in kustomize_references(text):
+                path = posixpath.normpath(posixpath.join(folder, reference))
+                for owner in places[commit, folder]:
+                    inside = path.startswith((f"{folder}/", "..", "/"))
+                    if not inside and path not in bases[owner]:
+                        bases[owner].append(path)
+                        asked.setdefault((commit, path), {})[owner] = None
+        if not asked:
+            break
+    return bases
 
 
-class GitGraphLog(NamedTuple):
-    """Columns of a log in which no commit comes after its parents; lists with an entry for each
-    commit."""
+def read_kustomizations(
+    repo: Union[str, os.PathLike], places: Sequence[Tuple[str, str]]
+) -> Iterator[str]:
+    """Yield the kustomization in each (commit, folder), "" where there is none."""
+    files = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+    names = "\n".join(f"{sha}:{folder}/{file}" for sha, folder in places for file in files)
+    batch, stdin = ("cat-file", "--buffer", "--batch"), names.encode("utf-8", "replace")
+    printed = b"".join(stream_git(repo, *batch, stdin=stdin)) if places else b""
+    at = 0
+    for _ in places:
+        text = b""
+        for _ in files:
+            end = printed.index(b"\n", at)
+            kind, size = printed[at:end].split(b" ")[-2:]
+            at = end + 1
+            if size.isdigit():
+                text += printed[at : at + int(size)] if kind == b"blob" else b""
+                at += int(size) + 1
+        yield text.decode("utf-8", "replace")
 
-    sha: List[str]
-    parents: List[List[str]]
-    seconds: List[int]
-    author: List[str]
-    subject: List[str]
-    body: List[str]
-    files: List[List[str]]
+
+def kustomize_references(text: str) -> List[str]:
+    """Return the paths that a kustomization takes in; those of other repositories are left out."""
+    found: List[str] = []
+    key = ""
+    for line in text.splitlines():
+        head = re.match(r"([A-Za-z]+)\s*:(.*)", line)
+        if head:
+            key, line = head.groups()
+        if key in ("resources", "bases", "components"):
+            found += re.findall(r"[^\s\[\],\"']+", re.sub(r"(^|\s)#.*", "", line))
+    return [path for path in found if path != "-" and "://" not in path and "?" not in path]
 
 
-_GIT_GRAPH = (
-    *(option for option in _GIT_LOG if option != "--no-merges"),
-    "--topo-order",
-    "--stdin",
+# Deployments from the config repository itself: what it asks for, and since when.
+
+# A version in a line: the value of one of these keys, the tag of an image, or what `ref=` names.
+VERSION = re.compile(
+    rb"(?:newTag|newDigest|tag|imageTag|image_tag|digest|version|chartVersion|appVersion"
+    rb"|targetRevision)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"'#,&{}\[\]]+)"
+    rb"|image[\"']?[ \t]*:[ \t]*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
+    rb"|\?ref=([^\s\"'#,&{}\[\]]+)"
 )
-_HYDRATED = re.compile(r"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
-_REVERTS = re.compile(r"This reverts commit ([0-9a-f]{7,64})")
+IN_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+RENAMED_FILE = re.compile(rb"^rename from ([^\n]+)\nrename to ([^\n]+)", re.MULTILINE)
 
 
-def _parse_graph_chunk(chunk: bytes, marker: str) -> GitGraphLog:
-    tokens = chunk.decode("utf-8", "replace").split("\0")[:-1]
-    heads = [number for number, token in enumerate(tokens[:-5]) if token.startswith(marker)]
-    columns: List[List[Any]] = [[tokens[head + field] for head in heads] for field in range(6)]
-    files = [tokens[head + 6 : end] for head, end in zip(heads, [*heads[1:], len(tokens)])]
-    return GitGraphLog(
-        [token[len(marker) :] for token in columns[0]],
-        [token[1:].split() for token in columns[1]],
-        [min(max(_epoch(token), 0), LAST_SECOND) for token in columns[2]],
-        [make_printable(token[1:]) for token in columns[3]],
-        [make_printable(token[1:]) for token in columns[4]],
-        [token[1:] for token in columns[5]],
-        [[file.lstrip("\n") for file in group if file] for group in files],
-    )
+class Edit(NamedTuple):
+    """What a commit does to a file of an environment."""
+
+    place: Tuple[str, str]  # application, and the environment as the path names it
+    file: bytes
+    before: bytes  # the file's name before, if the commit renames it
+    was: Tuple[str, str]  # and the place where it was
+    lines: bool  # whether it changes lines
+    removed: List[str]  # the versions that its lines gave, in order
+    added: List[str]  # and those that they give now
 
 
-def _git_objects(repo: Union[str, os.PathLike], names: Sequence[str]) -> List[str]:
-    """The object id of each name, "" where there is none."""
-    if not names:
-        return []
-    printed = _git(
-        repo,
-        "cat-file",
-        "--batch-check=%(objectname)",
-        stdin="\n".join(names).encode("utf-8", "replace"),
-    )
-    return [line if re.fullmatch("[0-9a-f]{40,64}", line) else "" for line in printed.split("\n")]
+class Landing(NamedTuple):
+    """A commit of the main line, oldest first: what came to the repository with it."""
+
+    sha: str
+    seconds: int
+    edits: List[Edit]
+    shallow: bool  # whether the clone has nothing before it
 
 
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+class Author(NamedTuple):
+    """The commit that a change was written in: on the main line, or on a branch merged there."""
+
+    sha: str
+    seconds: int
+    name: str
+    subject: str
+    reverts: FrozenSet[str]
+    files: int
 
 
-def _rfc3339(text: str) -> int:
-    """Seconds since 1970; ValueError if it is no such time, or none between 1970 and 2200."""
-    if not _TIME.fullmatch(
-        text
-    ):  # what fromisoformat takes beyond it differs between versions of Python
-        raise ValueError(f"not a time such as 2026-01-31T12:00:00Z: {text}")
-    moment = _dt.datetime.fromisoformat(re.sub(r"\.\d+", "", text).replace("Z", "+00:00"))
-    seconds = int(moment.timestamp())
-    if not 0 <= seconds <= LAST_SECOND:
-        raise ValueError(f"not a time between 1970 and 2200: {text}")
-    return seconds
+def template_pattern(template: str) -> Pattern[str]:
+    """Return the pattern of the files of a template; GitOpsError if it names no environment.
+
+    Its last part is a file if it has a dot, and a folder if it has none.
+    """
+    fields = re.findall(r"\{(\w*)\}", template)
+    plain = [name for name in fields if name in ("environment", "application")]
+    if "environment" not in fields or fields != plain or len(set(fields)) < len(fields):
+        raise GitOpsError(
+            "--deployments-from is a path with {environment} and {application}, such as "
+            f"apps/{{application}}/overlays/{{environment}}, not {in_quotes(template)}"
+        )
+    pattern = re.escape(template.strip("/"))
+    for name in fields:
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>[^/]+)")
+    is_file = "." in posixpath.basename(template.strip("/"))
+    return re.compile(pattern if is_file else f"{pattern}/.*")
 
 
-def _git_environment() -> Dict[str, str]:
-    """The caller's variables without git's own (GIT_DIR would win over the folder that was
-    named)."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return {
-        **kept,
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_ALLOW_PROTOCOL": "",
-        "LC_ALL": "C",
+NO_APPLICATIONS = frozenset(
+    "app apps applications clusters components config deploy deployments environments envs gitops "
+    "k8s kubernetes kustomization manifests overlays releases services values".split()
+)
+
+
+def usual_template(file: str) -> Tuple[str, str, str]:
+    """Return (template, application, environment) of a file in a usual layout; "" if it is in none.
+
+    A layout is told by a folder or a values file that is named after an environment. The
+    application is the folder above it. Where that one is for all applications (`deploy`, `envs`),
+    it is the folder or the file below.
+    """
+    parts = file.split("/")
+    for at, part in enumerate(parts):
+        values = re.fullmatch(r"(values[-_.])(.+)(\.ya?ml)", part)
+        word = values.group(2) if values else part
+        if word not in ENVIRONMENT_WORDS or (at + 1 == len(parts) and not values):
+            continue
+        shape = [*parts[:at], "{environment}"]
+        if values:
+            shape[at] = f"{values.group(1)}{{environment}}{values.group(3)}"
+        owner = (
+            at - 2 if parts[at - 1] in ("overlays", "envs", "environments", "values") else at - 1
+        )
+        if at and owner >= 0 and parts[owner] not in NO_APPLICATIONS:
+            return (
+                "/".join([*shape[:owner], "{application}", *shape[owner + 1 :]]),
+                parts[owner],
+                word,
+            )
+        below = next((n for n in range(at + 1, len(parts)) if parts[n] not in NO_APPLICATIONS), -1)
+        stem, dot, ending = parts[below].rpartition(".")
+        if below < 0 or (below + 1 == len(parts) and stem in NO_APPLICATIONS):
+            return "/".join(shape), "", word
+        named = "{application}" + dot + ending if below + 1 == len(parts) else "{application}"
+        name = stem if below + 1 == len(parts) else parts[below]
+        return "/".join([*shape, *parts[at + 1 : below], named]), name, word
+    return "", "", ""
+
+
+def usual_templates(files: Iterable[str]) -> Dict[str, int]:
+    """Count the places of each usual layout among files: {template: places}, most first."""
+    places: Dict[str, Set[Tuple[str, str]]] = collections.defaultdict(set)
+    for template, *place in map(usual_template, files):
+        places[template].add((place[0], place[1]))
+    several = {
+        template: len(found)
+        for template, found in places.items()
+        if template and len({environment for _, environment in found}) > 1
     }
+    return dict(sorted(several.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _git(repo: Union[str, os.PathLike], *arguments: str, stdin: bytes = b"") -> str:
-    return (
-        b"".join(_git_stream(repo, *arguments, separator=b"", stdin=stdin))
-        .decode("utf-8", "surrogateescape")
-        .strip()
+def find_template(repo: Union[str, os.PathLike]) -> str:
+    """Return the layout of a repository; GitOpsError, with what there is, if it is not plain."""
+    files = ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+    found = list(usual_templates(files).items())
+    if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
+        return found[0][0]
+    listed = ", ".join(f"{one_line(template)} ({count} places)" for template, count in found[:6])
+    raise GitOpsError(
+        f"the layout of {one_line(repo)} is not plain: {listed or 'no usual one is there'}; "
+        "name it with --deployments-from apps/{application}/overlays/{environment}"
     )
 
 
-def _git_stream(
-    repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"\0/", stdin: bytes = b""
-) -> Iterator[bytes]:
-    """What git prints, in chunks that end between records. The folder is git's working directory
-    and no argument, so that a name that begins with a dash stays a name."""
-    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
-        questions.write(stdin)
-        questions.seek(0)
-        try:
-            process = subprocess.Popen(
-                [*_GIT, *arguments],
-                cwd=repo,
-                env=_git_environment(),
-                stdin=questions,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-            )
-        except FileNotFoundError:
-            missing = (
-                "git is not installed"
-                if os.path.isdir(repo)
-                else f"no such folder: {one_line(repo)}"
-            )
-            raise GitOpsError(f"{missing}; --repo takes the folder of a git repository") from None
-        except (OSError, ValueError) as error:
-            raise GitOpsError(
-                f"cannot open {one_line(repo)}: {one_line(error)}; --repo takes the folder of a "
-                "git repository"
-            ) from None
-        with process:
-            assert process.stdout is not None
-            yield from _records(process.stdout, separator)
-        if process.returncode:
-            errors.seek(0)
-            said = one_line(errors.read(2000).decode("utf-8", "replace"))
-            raise GitOpsError(
-                f"git cannot read {one_line(repo)}: {said}; --repo takes a repository with commits"
-            )
+def read_landings(
+    repo: Union[str, os.PathLike], template: str
+) -> Tuple[List[Landing], Dict[Tuple[str, Tuple[str, str], str], Author]]:
+    """Return what came to the main line, oldest first, and who wrote it.
+
+    The second is {(landing, place, version): the oldest commit that brought it, be it of a merged
+    branch}. A merge shows what it changed on the main line.
+    """
+    owners = PathOwners(repo, template)
+    shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
+    landings: List[Landing] = []
+    authors: Dict[Tuple[str, Tuple[str, str], str], Author] = {}
+    landed: Dict[bytes, int] = {}  # with which landing a commit came; children are read first
+    following = None  # the next commit of the main line
+    fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+    for records in read_log(repo, fields, *GIT_PATCHES):
+        times = epochs([record[2] for record in records]).tolist()
+        names, subjects = (
+            printable_lines([record[field] for record in records]) for field in (3, 4)
+        )
+        for record, seconds, name, subject in zip(records, times, names, subjects):
+            sha, parents, body, patch = record[0], record[1], record[5], record[6]
+            on_line = following is None or sha == following
+            number = landed.pop(sha, 0)
+            if on_line:
+                number, following = len(landings), parents[:40] if len(sha) == 40 else parents[:64]
+            for parent in parents.split():
+                landed[parent] = max(landed.get(parent, 0), number)
+            merge = b" " in parents
+            edits = read_edits(patch, owners) if on_line or not merge else []
+            if on_line:
+                landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
+            if not edits:
+                continue
+            reverts = frozenset(REVERTED.findall(body.decode("utf-8", "replace")))
+            files = patch.count(b"\ndiff --git ")
+            author = Author(sha.decode(), seconds, name, subject, reverts, files)
+            for edit in edits:
+                for version in ["", *edit.added]:
+                    authors[landings[number].sha, edit.place, version] = author
+    return landings[::-1], authors
 
 
-def _records(stream: IO[bytes], separator: bytes, size: int = 1 << 25) -> Iterator[bytes]:
-    rest = b""
-    for block in iter(lambda: stream.read(size), b""):
-        rest += block
-        cut = rest.rfind(separator) + 1
-        if separator and cut > 1:
-            yield rest[:cut]
-            rest = rest[cut:]
-    if rest:
-        yield rest
+class PathOwners:
+    """Which places a path of the repository belongs to: by the template, or as a base of theirs."""
+
+    def __init__(self, repo: Union[str, os.PathLike], template: str) -> None:
+        self.pattern, self.repository = template_pattern(template), repository_name(repo)
+        self.known: Dict[bytes, List[Tuple[str, str]]] = {}
+        self.bases: Dict[str, List[Tuple[str, str]]] = collections.defaultdict(list)
+        head, depth = ask_git(repo, "rev-parse", "HEAD"), template.strip("/").count("/") + 1
+        folders: Dict[Tuple[str, str], Dict[Tuple[str, str], None]] = {}
+        for file in ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0"):
+            folder = "/".join(file.split("/")[:depth])
+            for place in self.matched(file) if folder != file else ():
+                folders.setdefault((head, folder), {})[place] = None
+        for place, paths in find_bases(repo, folders).items():
+            for path in paths:
+                self.bases[path].append(place)
+
+    def matched(self, path: str) -> List[Tuple[str, str]]:
+        """Return the place that the template gives a path, if it gives it one."""
+        found = self.pattern.fullmatch(make_printable(path))
+        named = {"application": self.repository, **(found.groupdict() if found else {})}
+        names = [one_line(named.get(key, ""), NAME_WIDTH) for key in ("application", "environment")]
+        return [(names[0], names[1])] if found else []
+
+    def of(self, file: bytes) -> List[Tuple[str, str]]:
+        """Return the places of a file."""
+        if file not in self.known:
+            path = file.decode("utf-8", "replace")
+            places = self.matched(path)
+            for folder in itertools.accumulate(path.split("/"), "{}/{}".format):
+                places += self.bases.get(folder, [])
+            self.known[file] = list(dict.fromkeys(places))
+        return self.known[file]
+
+
+def read_edits(patch: bytes, owners: PathOwners) -> List[Edit]:
+    """Return what a patch does to files of environments."""
+    edits = []
+    for piece in patch.split(b"\ndiff --git ")[1:]:
+        lines = piece.find(b"\n+++ b/") + 1  # none if it is deleted, binary, or only renamed
+        renamed = RENAMED_FILE.search(piece, 0, lines or len(piece))
+        if not lines and renamed is None:
+            continue
+        end = piece.find(b"\n", lines)
+        file = piece[lines + 6 : end].rstrip(b"\t") if lines else renamed.group(2)  # type: ignore
+        places = owners.of(file)
+        if places:
+            before = renamed.group(1) if renamed else b""
+            versions = versions_in(piece, end) if lines else ([], [])
+            was = owners.of(before) if before else []
+            for place in places:
+                old = place if place in was or not was else was[0]
+                edits.append(Edit(place, file, before, old, lines > 0, *versions))
+    return edits
+
+
+def versions_in(piece: bytes, begin: int) -> Tuple[List[str], List[str]]:
+    """Return the versions in the lines that a patch of a file removes, and in those it adds."""
+    versions: Dict[int, List[str]] = {ord("-"): [], ord("+"): []}
+    for match in VERSION.finditer(piece, begin):
+        start = piece.rfind(b"\n", 0, match.start()) + 1
+        whole_word = piece[match.start() - 1] not in IN_WORD or match.start() == start + 1
+        comment = piece[start + 1 : match.start()].lstrip().startswith(b"#")
+        if piece[start] in versions and (whole_word or match.group(3)) and not comment:
+            versions[piece[start]].append(clean_version(match.group(match.lastindex or 1)))
+    return versions[ord("-")], versions[ord("+")]
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def clean_version(value: bytes) -> str:
+    """Return a version as text that a terminal can take."""
+    return one_line(value.decode("utf-8", "replace"), 100)
+
+
+class Arrival(NamedTuple):
+    """The first time that a version came to any environment of an application."""
+
+    landing: int
+    place: Tuple[str, str]
+    author: Author
+    part: int  # the part of the application in which it came there
+    rank: int  # how many versions had come to that part before
+
+
+class Travels:
+    """How versions travel through the environments of a config repository."""
+
+    def __init__(
+        self,
+        landings: Sequence[Landing],
+        authors: Mapping[Tuple[str, Tuple[str, str], str], Author],
+        stages: Optional[Stages],
+    ) -> None:
+        self.landings, self.authors = landings, authors
+        self.renamed = renamed_places(landings)
+        raw = sorted({self.now(edit.place)[1] for landing in landings for edit in landing.edits})
+        if stages is None:
+            named = [name for name in raw if environment_words(name)]
+            self.stage = with_production(named or raw)
+        else:
+            stages.check(raw)
+            told = {name: stages.stage_of(name) for name in raw}
+            self.stage = {name: stage for name, stage in told.items() if stage}
+        self.left_out = [name for name in raw if name not in self.stage]
+        self.first: Dict[Tuple[str, str], Arrival] = {}  # of (application, version)
+        self.lines: Dict[int, List[Tuple[str, str]]] = {}  # the versions that came to a part
+        self.syncs: Dict[Tuple[str, str], List[Sync]] = collections.defaultdict(list)
+        self.came: Dict[Tuple[str, str], Dict[str, Tuple[int, str]]] = {}
+        self.shipped: Dict[Tuple[str, int], int] = {}  # rank of the newest of a part in a stage
+        self.changes: List[Tuple[Any, ...]] = []
+        self.commits: Dict[str, Tuple[Author, str]] = {}  # each with its application
+        self.parts: Dict[Any, List[List[Any]]] = {}  # of each place and file: [part, version]
+        self.new_part = itertools.count()
+        for number, landing in enumerate(landings):
+            by_place: Dict[Tuple[str, str], List[Edit]] = {}
+            for edit in landing.edits:
+                if self.now(edit.place)[1] in self.stage:
+                    by_place.setdefault(self.now(edit.place), []).append(edit)
+            # production last: it shows whether another environment has it, too
+            for place in sorted(by_place, key=lambda place: self.stage[place[1]] == "production"):
+                edits = by_place[place]
+                self.follow(number, landing, place, edits)
+
+    def follow(
+        self, number: int, landing: Landing, place: Tuple[str, str], edits: List[Edit]
+    ) -> None:
+        """Note what a landing brings to a place."""
+        moved: Dict[Any, str] = {}
+        for edit in edits:
+            moved.update(self.move_parts(edit))
+        if not moved and not any(edit.lines for edit in edits):
+            return
+        application, stage = place[0], self.stage[place[1]]
+        arrivals = []
+        echo = True
+        for part, version in (moved or {"content": landing.sha}).items():
+            key = application, version
+            came = self.came.setdefault(key, {}).setdefault(stage, (number, place[1]))
+            echo = echo and came[1] != place[1]
+            if not moved:
+                continue
+            if key not in self.first:
+                line = self.lines.setdefault(part, [])
+                author = self.author(landing, edits[0].place, version)
+                self.first[key] = Arrival(number, place, author, part, len(line))
+                line.append(key)
+            arrivals.append(self.first[key])
+            self.ship(number, landing, place, self.first[key])
+        own = self.author(landing, edits[0].place, next(iter(moved.values()), ""))
+        if not moved:
+            self.leave_undated(landing, place, own, "it names no version")
+        newest = max((arrival.landing, arrival.author) for arrival in arrivals)[1] if moved else own
+        self.commits.setdefault(newest.sha, (newest, application))
+        self.syncs[place].append(
+            Sync(
+                landing.seconds,
+                landing.seconds,
+                moved or {"content": landing.sha},
+                newest.sha,
+                adds=frozenset([landing.sha, own.sha]),
+                reverts=own.reverts,
+                after_gap=landing.shallow,
+                echo=echo,
+            )
+        )
+
+    def now(self, place: Tuple[str, str]) -> Tuple[str, str]:
+        """Return what a place is called in the end."""
+        return self.renamed.get(place, place)
+
+    def author(self, landing: Landing, place: Tuple[str, str], version: str) -> Author:
+        """Return who wrote what a landing brings to a place."""
+        known = self.authors.get((landing.sha, place, version))
+        return known or self.authors[landing.sha, place, ""]
+
+    def ship(self, number: int, landing: Landing, place: Tuple[str, str], arrival: Arrival) -> None:
+        """Note the changes that a stage has now: the version, and those that it carries along."""
+        application, stage = place[0], self.stage[place[1]]
+        newest = self.shipped.get((stage, arrival.part), -1)
+        if arrival.rank <= newest:
+            return
+        self.shipped[stage, arrival.part] = arrival.rank
+        for key in self.lines[arrival.part][newest + 1 : arrival.rank + 1]:
+            first, author = self.first[key], self.first[key].author
+            if first.landing < number and not self.landings[first.landing].shallow:
+                self.commits.setdefault(author.sha, (author, application))
+                row = application, stage, author.sha, author.seconds, landing.seconds, False, None
+                self.changes.append(row)
+        if self.landings[arrival.landing].shallow:
+            self.leave_undated(landing, place, arrival.author, "it came before the clone begins")
+        elif arrival.landing == number:
+            alone = "no other environment had it before", "all environments got it at once"
+            self.leave_undated(landing, place, arrival.author, alone[arrival.place != place])
+
+    def waiting(self, stage: str) -> Iterator[Tuple[Any, ...]]:
+        """Yield the changes that a stage has not had yet, of parts that came there before."""
+        for (where, part), rank in self.shipped.items():
+            for key in self.lines[part][rank + 1 :] if where == stage else ():
+                author = self.first[key].author
+                self.commits.setdefault(author.sha, (author, key[0]))
+                yield key[0], stage, author.sha, author.seconds, MISSING, False, None
+
+    def leave_undated(
+        self, landing: Landing, place: Tuple[str, str], author: Author, why: str
+    ) -> None:
+        """Note why what came to a place has no lead time."""
+        row = place[0], self.stage[place[1]], author.sha, MISSING, landing.seconds, False, why
+        if not landing.shallow:  # with which the clone begins: that one is no deployment
+            self.changes.append(row)
+
+    def order(self) -> List[str]:
+        """Return the stages in the direction in which versions travel; production comes last."""
+        ahead: Dict[str, int] = collections.Counter()
+        pairs: Dict[Tuple[str, str], int] = collections.Counter()
+        for came in self.came.values():
+            ordered = sorted(came, key=lambda stage: came[stage][0])
+            for first, then in itertools.combinations(ordered, 2):
+                pairs[first, then] += came[first][0] < came[then][0]
+        for first, then in list(pairs):
+            ahead[first] += pairs[first, then] > pairs.get((then, first), 0)
+        usual = usual_order(stage for _, raw in self.syncs for stage in [self.stage[raw]])
+        return sorted(usual, key=lambda stage: (stage == "production", -ahead[stage]))
+
+    def move_parts(self, edit: Edit) -> Dict[int, str]:
+        """Return {part: its new version} of a file. A line in the place of another is its part."""
+        place = self.now(edit.place)
+        parts = self.parts.pop((place, edit.before or edit.file), [])
+        self.parts[place, edit.file] = parts
+        moved = {}
+        for old, new in itertools.zip_longest(edit.removed, edit.added):
+            if new is None or old == new:
+                continue
+            part = next((part for part in parts if part[1] == old), None)
+            if part is None:
+                part = [next(self.new_part), new]
+                parts.append(part)
+            part[1] = moved[part[0]] = new
+        return moved
+
+
+def renamed_places(landings: Sequence[Landing]) -> Dict[Tuple[str, str], Tuple[str, str]]:
+    """Return {place: what it is called in the end}, of those that moved and did not stay, too."""
+    last: Dict[Tuple[str, str], int] = {}
+    moved: Dict[Tuple[str, str], Tuple[int, Tuple[str, str]]] = {}
+    for number, landing in enumerate(landings):
+        for edit in landing.edits:
+            last[edit.place] = number
+            if edit.was != edit.place:
+                moved[edit.was] = number, edit.place
+    gone = {old: new for old, (number, new) in moved.items() if last.get(old, -1) < number}
+    names = {}
+    for old in gone:
+        new = gone[old]
+        while new in gone:  # never a circle, as each goes on after the one before it
+            new = gone[new]
+        names[old] = new
+    return names
+
+
+def load_gitops_repository(
+    repo: Union[str, os.PathLike],
+    template: Optional[str] = None,
+    environments: Union[None, str, Sequence[str]] = None,
+) -> History:
+    """Return the deployments that the history of a config repository shows.
+
+    It is desired state: a deployment is a commit of the main line that changes what an environment
+    of an application is to run. `template` is a path with `{environment}` and `{application}`, a
+    folder or a file; a usual layout is found without it. `environments` are their names in
+    promotion order, such as `dev,staging,production=prod-*`. Raises GitOpsError for a repository
+    that cannot be read, a template that matches nothing, and a layout that is not plain.
+    """
+    template = template or find_template(repo)
+    stages = None if environments is None else Stages.of(environments)
+    with collector_paused():
+        landings, authors = read_landings(repo, template)
+        travels = Travels(landings, authors, stages)
+        if not travels.syncs:
+            raise GitOpsError(nothing_matches(repo, template, travels.left_out))
+        return history_of_travels(repo, template, landings, travels, stages)
+
+
+def history_of_travels(
+    repo: Union[str, os.PathLike],
+    template: str,
+    landings: Sequence[Landing],
+    travels: Travels,
+    stages: Optional[Stages],
+) -> History:
+    """Return the history that the travels of versions come to."""
+    order = last_is_production(travels.order() if stages is None else stages.names, stages)
+    times = [landing.seconds for landing in landings if landing.edits]
+    span = min(times) // DAY * DAY, max([*times, landings[-1].seconds])  # nothing was before
+    places = []
+    for (application, raw), syncs in travels.syncs.items():
+        begin = syncs[0].start if syncs[0].after_gap else span[0]
+        outcome, origin = classify_syncs(syncs), f"{application}/{raw}"
+        row = application, travels.stage[raw], "path", origin
+        places.append(Place(*row, outcome, [(min(begin, span[1]), span[1])], syncs, []))
+    changes = [*travels.changes, *travels.waiting(order[-1])]
+    notes = [f"Layout: {template}"]
+    if stages is None and not any(map(environment_words, travels.stage)):
+        names = one_line(", ".join(travels.stage), 120)
+        notes.append(f"No environment has a usual name: {names}. Is this the layout?")
+    if travels.left_out:
+        names = one_line(", ".join(travels.left_out), 120)
+        notes.append(f"Left out, as they are no environments: {names}; --environments names them")
+    commits = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
+    table = commits_from(
+        [author.sha for author, _ in commits], [author.seconds for author, _ in commits],
+        [author.name for author, _ in commits], [author.subject for author, _ in commits],
+        [application for _, application in commits], branch_of(repo),
+        [author.files for author, _ in commits],
+    )  # fmt: skip
+    return history_from("git", places, table, changes, notes, order)
+
+
+def last_is_production(order: Sequence[str], stages: Optional[Stages]) -> List[str]:
+    """Return the environments with production at the end, where the last one is named otherwise."""
+    word = order[-1].lower() if stages is None else ""
+    other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
+    return [*order, "production"] if other or order[-1] == UNCLASSIFIED else list(order)
+
+
+def nothing_matches(repo: Union[str, os.PathLike], template: str, left_out: Sequence[str]) -> str:
+    """Return why a template found no deployment, with what is near."""
+    if left_out:
+        return f"--environments takes in none of {', '.join(left_out)}; name one of them"
+    files = ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+    folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
+    near = difflib.get_close_matches(template, sorted(folders), 3, 0)
+    return (
+        f"no file was ever at {in_quotes(template)}; near are "
+        f"{', '.join(map(one_line, near))}; --deployments-from takes their pattern"
+    )
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
 
 # What Argo CD keeps (3.x): `status.history` has the successful, full syncs alone, the last ten by
 # default; `status.operationState` the last operation, which may have failed; `status.health` may be
-# older.
+# older than it.
 
-_ALIASES = {
-    **dict.fromkeys(("production", "prod", "prd", "live"), "production"),
-    **dict.fromkeys(("staging", "stage", "stg", "uat", "qa"), "staging"),
-    **dict.fromkeys(("dev", "develop", "development", "test", "testing"), "dev"),
-}
-_KARGO = "kargo.akuity.io/authorized-stage"
-_ENVIRONMENT_KEYS = ("environment", "env", _KARGO)
-UNCLASSIFIED = "unclassified"
-_DWELL = 60  # seconds that a release must stay for its return to be a rollback and no flap
+KARGO = "kargo.akuity.io/authorized-stage"
+MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
+ENVIRONMENT_KEYS = ("environment", "env", KARGO)
 
 
 class ArgoSource(NamedTuple):
-    """What a sync took from one of its sources."""
+    """One source of a sync."""
 
-    revision: str
-    paths: Tuple[str, ...]  # what it uses of a repository; "" is all of it
-    chart: str
+    paths: Tuple[str, ...]  # what it uses of its repository; "" is all of it
+    own_path: str  # where a kustomization may refer to bases; "" if it has none
+    chart: bool
+    definition: str  # its parameters: with others, the same revision is another release
 
 
 class ArgoEntry(NamedTuple):
@@ -1871,13 +2583,9 @@ class ArgoEntry(NamedTuple):
     id: int
     start: int  # seconds since 1970
     end: int
+    revisions: Tuple[str, ...]
     sources: Tuple[ArgoSource, ...]
-    fingerprint: str  # the source definitions: same revision, other parameters is another release
     failure: str = ""
-
-    @property
-    def revision(self) -> str:
-        return "+".join(source.revision for source in self.sources)
 
 
 @dataclass
@@ -1886,1084 +2594,1182 @@ class ArgoApplication:
 
     name: str
     namespace: str
-    marks: Dict[str, str]  # labels and annotations
-    hints: List[str]  # texts whose tokens may name the environment: paths, then destination
-    created: Optional[int]
-    entries: Dict[Tuple[int, int], ArgoEntry] = field(default_factory=dict)
-    failures: Dict[int, ArgoEntry] = field(default_factory=dict)
-    degraded: Dict[int, str] = field(
-        default_factory=dict
-    )  # seconds at which it was seen so: message
+    marks: Dict[str, str] = field(default_factory=dict)  # labels and annotations
+    hints: Tuple[str, ...] = ()  # source paths, destination name, destination namespace
+    parent: bool = False  # whether its only resources are applications
+    created: int = 0  # seconds since 1970; 0 if that is not known
+    entries: Dict[str, ArgoEntry] = field(default_factory=dict)  # by id and time
+    failures: Dict[int, ArgoEntry] = field(default_factory=dict)  # by their start
+    looks: Dict[int, Look] = field(default_factory=dict)
     seen: int = 0  # the newest time in the files that name it
-    snapshots: Dict[int, int] = field(
-        default_factory=dict
-    )  # end of the newest sync in a file: newest time there
+    automatic: bool = False  # whether Argo CD syncs it by itself
+    files: List[Tuple[int, int]] = field(default_factory=list)  # (newest end in a file, its time)
+    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and understood
 
     @property
-    def syncs(self) -> Tuple[ArgoEntry, ...]:
-        """All that was recorded, the last operations that failed included."""
-        return (*self.entries.values(), *self.failures.values())
+    def full_name(self) -> str:
+        """The name with its namespace."""
+        return "/".join(filter(None, (self.namespace, self.name)))
+
+    @property
+    def syncs(self) -> List[ArgoEntry]:
+        """All syncs in order, but a failed operation of which a retry succeeded."""
+        starts = {entry.start for entry in self.entries.values()}
+        failed = [entry for start, entry in self.failures.items() if start not in starts]
+        return sorted([*self.entries.values(), *failed], key=lambda entry: (entry.end, entry.id))
 
 
 @dataclass(frozen=True)
 class EnvironmentRules:
-    """How to tell the environment of an application: a fixed name, the key of a label or
-    annotation, a regular expression with a group for its name. Raises GitOpsError for one that can
-    tell none."""
+    """How to tell the environment of an application: by one of three ways, or by its name.
+
+    `fixed` is the environment of all, `label` the key of a label or annotation, `pattern` a regular
+    expression on the name with a group that is the environment. `stages` are the environments in
+    promotion order (see `Stages`). Raises GitOpsError for one that can tell none.
+    """
 
     fixed: Optional[str] = None
     label: Optional[str] = None
     pattern: Optional[str] = None
+    stages: Union[None, str, Sequence[str]] = None
 
     def __post_init__(self) -> None:
         if self.fixed is not None:
             check_word("--environment", self.fixed)
         if self.label is not None and not self.label.strip():
-            raise GitOpsError(
-                "--environment-label is the key of a label, such as tier, not "
-                f"{in_quotes(self.label)}"
-            )
+            key = in_quotes(self.label)
+            raise GitOpsError(f"--environment-label is the key of a label, such as tier, not {key}")
         try:
             groups = re.compile(self.pattern).groups if self.pattern is not None else 1
         except (re.error, RecursionError, OverflowError) as error:
-            raise GitOpsError(
-                f"--environment-pattern is no regular expression: {one_line(error)}"
-            ) from None
+            problem = f"--environment-pattern is no regular expression: {one_line(error)}"
+            raise GitOpsError(problem) from None
         if groups < 1:
-            raise GitOpsError(
-                "--environment-pattern needs a group, as ='-(dev|prod)$', not "
-                f"{in_quotes(self.pattern)}"
-            )
+            pattern = in_quotes(self.pattern)
+            problem = f"--environment-pattern needs a group, as ='-(dev|prod)$', not {pattern}"
+            raise GitOpsError(problem)
 
 
-def read_argocd(files: Sequence[Union[str, os.PathLike]]) -> List[ArgoApplication]:
-    """The applications in JSON documents of kubectl, argocd or its REST API; snapshots of one are
-    merged.
+# Reading the documents.
 
-    Raises GitOpsError naming the file, and the entry if one is at fault.
+
+def read_argocd(
+    files: Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]],
+) -> List[ArgoApplication]:
+    """Return the applications in JSON documents of kubectl, argocd or its REST API.
+
+    Snapshots of one application are merged. Raises GitOpsError naming the file, and the entry if
+    one is at fault.
     """
-    merged: Dict[Tuple[str, str, str], ArgoApplication] = {}
+    known: Dict[Tuple[str, str], ArgoApplication] = {}
+    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     for file in files:
         name = "standard input" if str(file) == "-" else one_line(file)
         try:
-            found = [
-                _argo_application(document, name)
-                for document in _argo_documents(_read_text(file), name)
-            ]
+            documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
+            found = [read_application(document, name, known) for document in documents]
         except RecursionError:
-            raise GitOpsError(
-                f"{name} is nested too deeply: that is nothing of Argo CD's"
-            ) from None
-        seen = max((application.seen for application, _ in found), default=0)
-        for application, uid in found:
-            application.seen = seen
-            application.snapshots = {max((sync.end for sync in application.syncs), default=0): seen}
-            _merge(
-                merged.setdefault((application.namespace, application.name, uid), application),
-                application,
-            )
-    _merge_nameless(merged)
-    if not any(application.syncs for application in merged.values()):
-        raise GitOpsError(
-            f"no deployment in {', '.join(one_line(file) for file in files)}: no application has a "
-            "history"
-        )
-    newest = max(application.seen for application in merged.values())
-    for application in merged.values():
+            problem = f"{name} is nested too deeply: that is nothing of Argo CD's"
+            raise GitOpsError(problem) from None
+        seen = max((time for _, _, time in found), default=0)
+        for application, newest, _ in found:
+            application.seen = max(application.seen, seen)
+            application.files.append((newest, seen))
+    applications = [known[key] for key in sorted(known)]
+    if not any(application.syncs for application in applications):
+        listed = ", ".join(one_line(file) for file in files)
+        raise GitOpsError(f"no deployment in {listed}: no application has a history")
+    newest = max(application.seen for application in applications)
+    for application in applications:
         application.seen = application.seen or newest
-    return [merged[key] for key in sorted(merged)]
+    return applications
 
 
-def _merge(known: ArgoApplication, snapshot: ArgoApplication) -> None:
-    for newest, seen in snapshot.snapshots.items():
-        known.snapshots[newest] = max(seen, known.snapshots.get(newest, 0))
-    known.entries.update(snapshot.entries)
-    known.failures.update(snapshot.failures)
-    known.degraded.update(snapshot.degraded)
-    known.created = known.created or snapshot.created
-    if snapshot.seen >= known.seen:
-        known.marks, known.hints, known.seen = snapshot.marks, snapshot.hints, snapshot.seen
-
-
-def _merge_nameless(merged: Dict[Tuple[str, str, str], ArgoApplication]) -> None:
-    """A snapshot that leaves the uid out is of the application that has its name, the newest of
-    them."""
-    newest: Dict[Tuple[str, str], Tuple[str, str, str]] = {}
-    for key in sorted(merged, key=lambda key: (bool(key[2]), merged[key].seen)):
-        newest[key[:2]] = key
-    for key in [key for key in merged if not key[2] and newest[key[:2]] != key]:
-        _merge(merged[newest[key[:2]]], merged.pop(key))
-
-
-def _read_text(file: Union[str, os.PathLike]) -> str:
+def read_text(file: Union[str, os.PathLike], takes: str) -> str:
+    """Return a file as text; `-` is standard input. GitOpsError if it cannot be read."""
     if str(file) == "-" and sys.stdin is None:
-        raise GitOpsError("standard input is closed; --argocd - reads it")
+        raise GitOpsError("standard input is closed; - reads it")
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()
         return raw.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise GitOpsError(
-            f"cannot read {one_line(file)}: {one_line(error)}; --argocd takes JSON files"
-        ) from None
+        why = one_line(getattr(error, "strerror", None) or error)
+        raise GitOpsError(f"cannot read {one_line(file)}: {why}; {takes}") from None
 
 
-def _argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
-    """The applications among one or several JSON documents, told by their structure."""
-    position, found, known = _skip_space(text, 0), [], False
+def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
+    """Return the applications among one or several JSON documents, told by their structure."""
+    space = re.compile(r"[\s,]*")
+    position, found, known = space.match(text).end(), [], False  # type: ignore[union-attr]
     while position < len(text) or not text.strip():
         try:
             document, position = json.JSONDecoder().raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            hint = (
-                "it looks like YAML: ask for JSON with -o json"
-                if _YAML.match(text)
-                else "ask for it with -o json"
-            )
+            yaml = re.match(r"""\s*(#|%YAML|---|- |["']?[A-Za-z]+["']?:\s)""", text)
+            hint = "it looks like YAML: ask for JSON with -o json" if yaml else "ask for -o json"
             raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
-        position, items = _skip_space(text, position), _argo_items(document)
+        position = space.match(text, position).end()  # type: ignore[union-attr]
+        items = argo_items(document)
         known = known or items is not None
         found += items or []
     if not known:
-        raise GitOpsError(
-            f"{name} holds no Argo CD application; --argocd takes what `argocd app list -o json` "
-            "prints"
-        )
+        takes = "--argocd takes what `argocd app list -o json` prints"
+        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
     return found
 
 
-def _skip_space(text: str, position: int) -> int:
-    return position + len(_SPACE.match(text, position).group())  # type: ignore[union-attr]
+def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
+    """Return the applications in a document, None if it is of another kind.
 
-
-_SPACE = re.compile(r"[\s,]*")
-_YAML = re.compile(r"""\s*(#|%YAML|---|- |["']?[A-Za-z]+["']?:\s)""")
-
-
-def _argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
-    """The applications in one document: itself, its items or its elements; None if it is of another
-    kind."""
-    if isinstance(document, Mapping):
-        if _at(document, "metadata", "name", kind=str) and isinstance(
-            _at(document, "spec").get("destination"), Mapping
-        ):
+    It is an application, a list of them under `items`, an array, or a stream's `result`.
+    """
+    if isinstance(document, dict):
+        streamed = at_path(document, "result", "application")
+        if streamed:
+            return argo_items(streamed)
+        named = at_path(document, "metadata", "name", kind=str)
+        if named and isinstance(at_path(document, "spec").get("destination"), Mapping):
             return [document]
         if "items" not in document:
             return None
         document = document["items"] or []
     if not isinstance(document, list):
         return None
-    groups = [_argo_items(item) for item in document]
-    return (
-        None
-        if groups and groups == [None] * len(groups)
-        else [item for group in groups for item in group or []]
-    )
+    groups = [argo_items(item) for item in document]
+    if groups and all(group is None for group in groups):
+        return None
+    return [item for group in groups for item in group or []]
 
 
-def _at(document: Any, *path: str, kind: Any = dict) -> Any:
-    """What a document has at a path, or an empty value of that kind: nothing in it can be relied
-    on."""
+def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
+    """Return what a document has at a path, or an empty value of that kind: nothing is sure."""
     for key in path:
-        document = document.get(key) if isinstance(document, Mapping) else None
+        document = document.get(key) if isinstance(document, dict) else None
     return document if isinstance(document, kind) else kind()
 
 
-def _argo_application(document: Mapping[str, Any], file: str) -> Tuple[ArgoApplication, str]:
-    """(An application, its uid), or GitOpsError that names the entry at fault."""
-    metadata = _at(document, "metadata")
-    namespace, name = _at(metadata, "namespace", kind=str), metadata["name"]
-    where = f"{file}: application {one_line(name, NAME_WIDTH)}"
-    status = _given(document, "status", dict, where)
-    sources = _sources_of(_at(document, "spec"))
-    paths = [
-        text
-        for source in sources
-        for text in (_at(source, "path", kind=str), *_at(source, "helm", "valueFiles", kind=list))
-    ]
-    destination = _at(document, "spec", "destination")
-    application = ArgoApplication(
-        one_line(name, NAME_WIDTH),
-        one_line(namespace, NAME_WIDTH) if namespace else "",
-        {**_texts(_at(metadata, "annotations")), **_texts(_at(metadata, "labels"))},
-        [
-            "\n".join(text for text in paths if isinstance(text, str)),
-            _at(destination, "name", kind=str),
-            _at(destination, "namespace", kind=str),
-        ],
-        _time(metadata, "creationTimestamp", where, needed=False),
-    )
-    for number, entry in enumerate(_given(status, "history", list, where)):
-        read = _argo_entry(entry, f"{where}, history entry {number}")
-        application.entries[read.id, read.end] = read
-    _read_operation(application, status, where)
-    times = [sync.end for sync in application.syncs]
-    application.seen = max(
-        [*times, application.created or 0, _time(status, "reconciledAt", where, needed=False) or 0]
-    )
-    return application, _at(metadata, "uid", kind=str)
-
-
-def _given(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
+def checked(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
+    """Return a list or an object that a document must have as such if it has it at all."""
     value = holder.get(key)
     if value is not None and not isinstance(value, kind):
-        raise GitOpsError(
-            f"{where}: {key} is not {'a list' if kind is list else 'an object'}: {in_quotes(value)}"
-        )
+        what = "a list" if kind is list else "an object"
+        raise GitOpsError(f"{where}: {key} is not {what}: {in_quotes(value)}")
     return kind() if value is None else value
 
 
-def _texts(mapping: Mapping[str, Any]) -> Dict[str, str]:
-    return {str(key): value for key, value in mapping.items() if isinstance(value, str)}
-
-
-def _sources_of(holder: Mapping[str, Any]) -> List[Mapping[str, Any]]:
-    """The sources of a spec, a history entry or an operation; several of them outrank the single
-    one."""
-    several = [
-        source for source in _at(holder, "sources", kind=list) if isinstance(source, Mapping)
-    ]
-    return several or [_at(holder, "source")]
-
-
-def _time(holder: Mapping[str, Any], key: str, where: str, needed: bool = True) -> Optional[int]:
+def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
+    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
     value = holder.get(key)
     if value in (None, "") and not needed:
-        return None
+        return 0
     try:
-        return _rfc3339(value)  # type: ignore[arg-type]
+        return seconds_from(value)  # type: ignore[arg-type]
     except (ValueError, TypeError, OverflowError):
-        raise GitOpsError(
-            f"{where}: {key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
-        ) from None
+        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
+        raise GitOpsError(f"{where}: {rule}") from None
 
 
-def _argo_entry(entry: Any, where: str) -> ArgoEntry:
-    if not isinstance(entry, Mapping):
-        raise GitOpsError(f"{where}: not an object: {in_quotes(entry)}")
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+
+
+@functools.lru_cache(maxsize=1 << 18)
+def seconds_from(text: str) -> int:
+    """Return an RFC 3339 time in seconds since 1970; ValueError if it is none from 1970 to 2200."""
+    found = RFC_3339.fullmatch(text)
+    if not found:
+        raise ValueError(text)
+    zone = "+00:00" if found.group(1) == "Z" else found.group(1)
+    seconds = int(_dt.datetime.fromisoformat(text[:19] + zone).timestamp())
+    if not 0 <= seconds <= LAST_SECOND:
+        raise ValueError(text)
+    return seconds
+
+
+def read_application(
+    document: Mapping[str, Any], file: str, known: Dict[Tuple[str, str], ArgoApplication]
+) -> Tuple[ArgoApplication, int, int]:
+    """Add a document to what is known of its application.
+
+    Returns it, the end of the newest sync in the document, and the newest time there.
+    """
+    metadata, spec = at_path(document, "metadata"), at_path(document, "spec")
+    namespace, name = at_path(metadata, "namespace", kind=str), metadata["name"]
+    where = f"{file}: application {one_line(name, NAME_WIDTH)}"
+    status = checked(document, "status", dict, where)
+    key = one_line(name, NAME_WIDTH), one_line(namespace, NAME_WIDTH) if namespace else ""
+    application = known.setdefault(key, ArgoApplication(*key))
+    reconciled = time_at(status, "reconciledAt", where)
+    created = time_at(metadata, "creationTimestamp", where)
+    newest = 0
+    for number, entry in enumerate(checked(status, "history", list, where)):
+        place = f"{where}, history entry {number}"
+        if not isinstance(entry, dict):
+            raise GitOpsError(f"{place}: not an object: {in_quotes(entry)}")
+        mark = f"{entry.get('id', 0)} {entry.get('deployedAt')}"
+        if mark not in application.entries:  # a snapshot repeats most of the one before
+            application.entries[mark] = read_entry(application, entry, place)
+        newest = max(newest, application.entries[mark].end)
+    operation = read_operation(application, status, where)
+    if reconciled and reconciled >= max(newest, operation):
+        health = at_path(status, "health")
+        application.looks[reconciled] = Look(
+            reconciled,
+            at_path(health, "status", kind=str),
+            time_at(health, "lastTransitionTime", where),
+            at_path(status, "sync", "status", kind=str) == SYNCED,
+            one_line(at_path(health, "message", kind=str) or "Degraded health", 60),
+        )
+    seen = max(newest, operation if operation < NEVER else 0, reconciled, created)
+    if seen >= application.seen:
+        application.marks = {
+            str(key): value
+            for part in ("annotations", "labels")
+            for key, value in at_path(metadata, part).items()
+            if isinstance(value, str)
+        }
+        destination = at_path(spec, "destination")
+        application.hints = (
+            "\n".join(path for source in read_sources(application, spec) for path in source.paths),
+            at_path(destination, "name", kind=str),
+            at_path(destination, "namespace", kind=str),
+        )
+        kinds = {at_path(one, "kind", kind=str) for one in at_path(status, "resources", kind=list)}
+        application.parent = kinds == {"Application"}
+        policy = at_path(spec, "syncPolicy").get("automated")
+        application.automatic = isinstance(policy, dict) and policy.get("enabled") is not False
+    application.created = application.created or created
+    return application, newest, seen
+
+
+def read_entry(application: ArgoApplication, entry: Mapping[str, Any], where: str) -> ArgoEntry:
+    """Return an entry of `status.history`."""
     number = entry.get("id", 0)
     if not isinstance(number, int) or isinstance(number, bool) or abs(number) > 2**62:
         raise GitOpsError(f"{where}: id is not a whole number: {in_quotes(number)}")
-    end = _time(entry, "deployedAt", where) or 0
-    return _sync(
-        number, _time(entry, "deployStartedAt", where, needed=False) or end, end, entry, entry
-    )
+    end = time_at(entry, "deployedAt", where, needed=True)
+    start = time_at(entry, "deployStartedAt", where) or end
+    revisions, sources = read_revisions(application, entry, entry)
+    return ArgoEntry(number, min(start, end), end, revisions, sources)
 
 
-def _sync(
-    number: int,
-    start: int,
-    end: int,
-    revisions: Mapping[str, Any],
-    holder: Mapping[str, Any],
-    failure: str = "",
-) -> ArgoEntry:
-    sources = _sources_of(holder)
-    several = [str(revision) for revision in _at(revisions, "revisions", kind=list)]
-    listed = several or [_at(revisions, "revision", kind=str)]
-    listed += [""] * (len(sources) - len(listed))
-    used = tuple(
-        ArgoSource(
-            one_line(revision, 100) if revision else "",
-            _paths_of(source, sources),
-            _at(source, "chart", kind=str),
-        )
-        for revision, source in zip(listed, sources)
-    )
-    # a branch or tag that leads to the same revision is no other release
-    lasting = [
-        {key: value for key, value in source.items() if key != "targetRevision"}
-        for source in sources
+def read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> int:
+    """Note a failed operation; return when it ended (0: there is none, NEVER: not yet)."""
+    state = at_path(status, "operationState")
+    if not state:
+        return 0
+    finished = time_at(state, "finishedAt", where)
+    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
+    whole = isinstance(sync, dict) and not (sync.get("dryRun") or sync.get("resources"))
+    if finished and whole and state.get("phase") in ("Failed", "Error"):
+        started = time_at(state, "startedAt", where, needed=True)
+        result = {key: value for key, value in at_path(state, "syncResult").items() if value}
+        revisions, sources = read_revisions(application, {**sync, **result}, {**sync, **result})
+        message = one_line(at_path(state, "message", kind=str) or state["phase"], 60)
+        start = min(started, finished)
+        application.failures[start] = ArgoEntry(-1, start, finished, revisions, sources, message)
+    return finished or NEVER
+
+
+def sources_of(holder: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """Return the sources of a spec, an entry or an operation; several outrank the single one."""
+    listed = holder.get("sources")
+    several = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return several or [at_path(holder, "source")]
+
+
+def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tuple[ArgoSource, ...]:
+    """Return the sources as they are understood; what was read last is not read twice."""
+    given = sources_of(holder)
+    if application.latest[0] != given:
+        application.latest = given, tuple(read_source(source, given) for source in given)
+    return application.latest[1]
+
+
+def read_revisions(
+    application: ArgoApplication, revisions: Mapping[str, Any], holder: Mapping[str, Any]
+) -> Tuple[Tuple[str, ...], Tuple[ArgoSource, ...]]:
+    """Return the revisions and sources of a sync; the order in which they are given is free."""
+    sources = read_sources(application, holder)
+    listed = at_path(revisions, "revisions", kind=list) or [
+        at_path(revisions, "revision", kind=str)
     ]
-    return ArgoEntry(
-        number,
-        min(start, end),
-        end,
-        used,
-        json.dumps(lasting, sort_keys=True, default=str),
-        failure,
-    )
+    clean = [one_line(revision, 100) if revision else "" for revision in listed]
+    clean += [""] * (len(sources) - len(clean))
+    if len(sources) == 1:
+        return (clean[0],), sources
+    pairs = sorted(zip(clean, sources), key=lambda pair: (pair[1].definition, pair[0]))
+    return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
 
 
-def _paths_of(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> Tuple[str, ...]:
-    """What a sync uses of a source's repository: its path and, where others refer to it, their
-    value files."""
-    path, ref = _at(source, "path", kind=str), _at(source, "ref", kind=str)
-    if not ref:
-        return (_clean_path(path),)
+def read_source(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> ArgoSource:
+    """Return a source: its path and its value files, or those that others refer to it for."""
+    path, ref = at_path(source, "path", kind=str), at_path(source, "ref", kind=str)
     mark = f"${ref}/"
-    helms = [_at(other, "helm") for other in sources]
-    files = [file for helm in helms for file in _at(helm, "valueFiles", kind=list)]
-    files += [
-        _at(file, "path", kind=str)
-        for helm in helms
-        for file in _at(helm, "fileParameters", kind=list)
-    ]
-    named = {file[len(mark) :] for file in files if isinstance(file, str) and file.startswith(mark)}
-    fixed = {
-        re.sub(r"(^|/)[^/]*[*?\[{].*", "", name) for name in named
-    }  # of a pattern, the folder above
-    return tuple(sorted(map(_clean_path, fixed | ({path} if path else set()))))
+    files = [] if ref else [posixpath.join(path, file) for file in helm_files(source)]
+    for other in sources if ref else ():
+        files += [file[len(mark) :] for file in helm_files(other) if file.startswith(mark)]
+    # of a pattern, the folder above
+    used = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in files if "$" not in file}
+    own = {path} if path or not ref else set()
+    lasting = {key: value for key, value in source.items() if key != "targetRevision"}
+    return ArgoSource(
+        tuple(sorted({clean_path(name) for name in used | own if "://" not in name})),
+        clean_path(path) if path else "",
+        bool(at_path(source, "chart", kind=str)),
+        json.dumps(lasting, sort_keys=True, default=str),
+    )
 
 
-def _clean_path(path: str) -> str:
+def helm_files(source: Mapping[str, Any]) -> List[str]:
+    """Return the value files and file parameters of a source."""
+    helm = at_path(source, "helm")
+    files = [at_path(file, "path", kind=str) for file in at_path(helm, "fileParameters", kind=list)]
+    files += at_path(helm, "valueFiles", kind=list)
+    return [file for file in files if isinstance(file, str) and file]
+
+
+def clean_path(path: str) -> str:
+    """Return a path as git knows it; "" is the whole repository."""
     path = posixpath.normpath(path or ".").lstrip("/")
     return "" if path == "." or path.startswith("..") or make_printable(path) != path else path
 
 
-def _read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> None:
-    """Note a last operation that failed, and health that is known to be newer than it."""
-    state = _at(status, "operationState")
-    sync = _at(state, "operation").get("sync")  # an empty one is a sync with the defaults
-    finished = _time(state, "finishedAt", where, needed=False) if state else None
-    whole = (
-        isinstance(sync, Mapping)
-        and not sync.get("dryRun")
-        and not _at(sync, "resources", kind=list)
-    )
-    failed = state.get("phase") in ("Failed", "Error") and whole
-    if failed and finished is not None:
-        started = _time(state, "startedAt", where) or finished
-        result = {
-            **sync,
-            **{key: value for key, value in _at(state, "syncResult").items() if value},
+# What a clone of the config repository knows.
+
+
+class Clone:
+    """What a clone of the config repository knows of some revisions; nothing without one.
+
+    `commit` is {revision: its commit}. `bases` are the paths outside of an application's own that
+    change what it runs. `tree` is {(commit, path): what is there}. `commits` are those that the
+    revisions contain, newest first, and `touching` is {path: positions of those that change it}.
+    `contained` is {(commit, place): a whole number with a bit for each of the place's commits}.
+    """
+
+    def __init__(
+        self,
+        repo: Union[None, str, os.PathLike] = None,
+        applications: Sequence[ArgoApplication] = (),
+    ) -> None:
+        self.repo = repo
+        self.commit: Dict[str, str] = {}
+        self.bases: Dict[str, List[str]] = collections.defaultdict(list)
+        self.tree: Dict[Tuple[str, str], str] = {}
+        self.commits: List[CloneCommit] = []
+        self.position: Dict[str, int] = {}
+        self.touching: Dict[str, List[int]] = {}
+        self.contained: Dict[Tuple[str, int], int] = {}
+        if repo is None:
+            return
+        used = [
+            (application.full_name, revision, source)
+            for application in applications
+            for sync in application.syncs
+            for revision, source in zip(sync.revisions, sync.sources)
+            if not source.chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", revision)
+        ]
+        revisions = list(dict.fromkeys(revision for _, revision, _ in used))
+        found = self.objects([f"{revision}^{{commit}}" for revision in revisions])
+        self.commit = {revision: sha for revision, sha in zip(revisions, found) if sha}
+        self.find_bases(applications)
+        places = {
+            (self.commit[revision], path)
+            for name, revision, source in used
+            if revision in self.commit
+            for path in (*source.paths, *self.bases[name])
         }
-        message = one_line(_at(state, "message", kind=str) or state["phase"], 60)
-        application.failures[started] = _sync(-1, started, finished, result, result, message)
-    checked = _time(status, "reconciledAt", where, needed=False)
-    newest = (
-        finished if state else max((entry.end for entry in application.entries.values()), default=0)
-    )
-    degraded = _at(status, "health", "status", kind=str) == DEGRADED
-    if degraded and checked is not None and newest is not None and checked >= newest:
-        message = one_line(_at(status, "health", "message", kind=str) or "Degraded health", 60)
-        application.degraded[checked] = message
+        self.read_commits({path for _, path in places})
+        # git is several times faster where neighbours in the history are asked for together
+        names = sorted(places, key=lambda place: self.position[place[0]])
+        self.tree = dict(zip(names, self.objects([f"{sha}:{path}" for sha, path in names])))
+
+    def objects(self, names: Sequence[str]) -> List[str]:
+        """Return the object id of each name, "" where there is none."""
+        check = "cat-file", "--buffer", "--batch-check=%(objectname)"
+        questions = "\n".join(names).encode("utf-8", "replace")
+        lines = ask_git(self.repo, *check, stdin=questions).split("\n")  # type: ignore[arg-type]
+        return ["" if " " in line else line for line in lines]
+
+    def find_bases(self, applications: Sequence[ArgoApplication]) -> None:
+        """Find the paths that kustomizations and annotations name, as of the newest sync."""
+        folders: Dict[Tuple[str, str], List[str]] = collections.defaultdict(list)
+        named: Dict[str, List[str]] = {}
+        for application in applications:
+            name = application.full_name
+            own = [
+                (self.commit[revision], source.own_path)
+                for sync in application.syncs[-1:]
+                for revision, source in zip(sync.revisions, sync.sources)
+                if revision in self.commit and source.own_path
+            ]
+            marks = filter(
+                None, map(str.strip, application.marks.get(MANIFEST_PATHS, "").split(";"))
+            )
+            paths = {clean_path(posixpath.join("/", at, mark)) for mark in marks for _, at in own}
+            named[name] = sorted(paths - {"", *(folder for _, folder in own)})
+            for place in own:
+                folders[place].append(name)
+        assert self.repo is not None
+        for name, bases in find_bases(self.repo, folders).items():
+            named[name] = list(dict.fromkeys([*named[name], *bases]))
+        self.bases.update(named)
+
+    def read_commits(self, paths: Set[str]) -> None:
+        """Read the commits that the revisions contain, and which of `paths` each touches."""
+        fields, wanted = (
+            ("%H", "%P", "%ct", "%an", "%s", "%b"),
+            "\n".join(set(self.commit.values())),
+        )
+        options = (*GIT_FILES, "--topo-order", "--stdin")
+        self.touching = {path: [] for path in paths}
+        above: Dict[bytes, List[str]] = {}  # of each file those of the paths that it is at or below
+        records: Iterable[Any] = ()
+        if wanted:
+            records = read_log(self.repo, fields, *options, stdin=wanted.encode())  # type: ignore
+        for group in records:
+            times = epochs([record[2] for record in group]).tolist()
+            names, subjects = (
+                printable_lines([record[field] for record in group]) for field in (3, 4)
+            )
+            for record, seconds, name, subject in zip(group, times, names, subjects):
+                parents = record[1].decode().split()
+                files = [] if len(parents) > 1 else record[6].split(b"\0")[1:-1]
+                for file in files:
+                    if file not in above:
+                        path = file.decode("utf-8", "surrogateescape").lstrip("\n")
+                        parts = itertools.accumulate(path.split("/"), "{}/{}".format)
+                        above[file] = [path for path in ("", *parts) if path in paths]
+                for path in {path for file in files for path in above[file]}:
+                    self.touching[path].append(len(self.commits))
+                body = record[5].decode("utf-8", "replace")
+                if "Argocd-reference" in body:
+                    seconds = committed_at(body, seconds)
+                reverts = REVERTED.findall(body) if "This reverts" in body else []
+                self.commits.append(
+                    CloneCommit(
+                        record[0].decode(), parents, seconds, name, subject, reverts, len(files)
+                    )
+                )
+        self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
+
+    def merges_reverted(self, position: int) -> List[CloneCommit]:
+        """Return the merges that a commit says it reverts."""
+        known = (self.position.get(sha) for sha in self.commits[position].reverts)
+        found = (self.commits[at] for at in known if at is not None)
+        return [commit for commit in found if len(commit.parents) > 1]
+
+    def find_contained(self, places: Sequence[ArgoPlace], wanted: Mapping[str, Set[int]]) -> None:
+        """Find which of a place's commits a commit contains; `wanted` is {commit: places}."""
+        counted = sorted({at for one in places for at in one.touching}, reverse=True)
+        bit = {position: number for number, position in enumerate(counted)}
+        bits = [[bit[position] for position in one.touching] for one in places]
+        children = collections.Counter(sha for commit in self.commits for sha in commit.parents)
+        state: Dict[str, int] = {}  # of a commit, until its last child has been here
+        for position in range(len(self.commits) - 1, -1, -1):
+            commit, here = self.commits[position], 0
+            for parent in commit.parents:
+                here |= state.get(parent, 0)
+                children[parent] -= 1
+                if not children[parent]:
+                    state.pop(parent, None)
+            if position in bit:
+                here |= 1 << bit[position]
+            if children[commit.sha]:
+                state[commit.sha] = here
+            data = here.to_bytes(len(counted) // 8 + 1, "little") if commit.sha in wanted else b""
+            for number in wanted.get(commit.sha, ()):
+                self.contained[commit.sha, number] = sum(
+                    (data[one >> 3] >> (one & 7) & 1) << at for at, one in enumerate(bits[number])
+                )
+
+
+class CloneCommit(NamedTuple):
+    """A commit of the config repository."""
+
+    sha: str
+    parents: List[str]
+    seconds: int  # since 1970, when the change was made
+    author: str
+    subject: str
+    reverts: List[str]  # the commits that it says it reverts
+    files: int
+
+
+HYDRATED = re.compile(r"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
+
+
+def committed_at(body: str, seconds: int) -> int:
+    """Return when a change was made: of a commit by Argo CD's source hydrator, what it names."""
+    trailers = dict(HYDRATED.findall(body))
+    if "sha" in trailers and "date" in trailers:
+        with contextlib.suppress(ValueError):
+            return seconds_from(trailers["date"].strip())
+    return seconds
+
+
+# From applications to places.
+
+
+class ArgoPlace(NamedTuple):
+    """An Argo CD application, what it is taken for, and its files in the clone."""
+
+    number: int
+    application: ArgoApplication
+    syncs: List[ArgoEntry]
+    environment: str
+    rule: str
+    base: str  # its name without the environment
+    name: str  # the same, or the full name where two of an environment would have it
+    own: Set[int]  # positions of the commits to its own files
+    touching: List[int]  # and to those of its bases too, oldest first
+
+    def gaps(self) -> List[int]:
+        """Return the ends of the entries before which others are lost."""
+        ids = {entry.id for entry in self.syncs}
+        return [entry.end for entry in self.syncs if entry.id > 0 and entry.id - 1 not in ids]
 
 
 def classify_application(
-    application: ArgoApplication, rules: EnvironmentRules
+    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]] = None
 ) -> Tuple[str, str, str]:
-    """(Environment, the rule that told it, the name without the environment): the first rule that
-    does."""
-    environment, rule, span = next(_environments(application, rules), (UNCLASSIFIED, "none", None))
+    """Return (environment, what told it, the name without it); the first rule that tells one wins.
+
+    1. One environment was given for all.
+    2. The template of the config repository matches a source path.
+    3. A label or an annotation names it.
+    4. A pattern on the name was given.
+    5. The name has the word of one environment, or of several and one at its end.
+    6. The source paths, the destination's name or its namespace have the word of just one.
+    """
     name = application.name
-    words = [match.span() for match in re.finditer(r"[^-_/.]+", name)]
-    named = [word for word in (words[-1:] + words[:1]) if _alias(name[slice(*word)]) == environment]
-    start, end = span or (named or [(len(name), len(name))])[0]
-    before, after = name[:start], name[end:]
-    rest = before.rstrip("-_/.") + after if before.strip("-_/.") else after.lstrip("-_/.")
-    return environment, rule, rest if end > start and rest else name
-
-
-def _environments(
-    application: ArgoApplication, rules: EnvironmentRules
-) -> Iterator[Tuple[str, str, Optional[Tuple[int, int]]]]:
-    """(Environment, rule, where a pattern found it in the name) by every rule that tells one."""
+    words = environment_words(name)
     if rules.fixed:
-        yield _alias(rules.fixed), "given", None
-    for key in [rules.label] if rules.label else _ENVIRONMENT_KEYS:
-        value = application.marks.get(key, "").rpartition(":" if key == _KARGO else "\0")[
-            2
-        ]  # its project:stage
+        return rules.fixed, "given", name
+    for path in application.hints[0].split("\n") if pattern else ():
+        found = pattern.fullmatch(f"{path}/") or pattern.fullmatch(path)  # type: ignore[union-attr]
+        if found:
+            return found["environment"], "path", found.groupdict().get("application") or name
+    for key in [rules.label] if rules.label else ENVIRONMENT_KEYS:
+        value = application.marks.get(key, "").rpartition(":" if key == KARGO else "\0")[2]
         if value:
-            yield _alias(one_line(value, 40)), f"label {one_line(key, 60)}", None
+            word = one_line(value, 40).lower()
+            named = [found for found in words if found[0] == word]
+            return word, f"label {one_line(key, 60)}", without(name, *named[-1:])
     if rules.pattern:
-        match = re.search(rules.pattern, application.name)
+        match = re.search(rules.pattern, name)
         if match and match.group(1):
-            yield _alias(match.group(1)), "pattern", match.span(1)
-    tokens = _tokens(application.name)
-    for place, token in (("suffix", tokens[-1:]), ("prefix", tokens[:1])):
-        if token and token[0] in _ALIASES:
-            yield _ALIASES[token[0]], f"name {place}", None
+            where = (match.group(1).lower(), *match.span(1))
+            return where[0], "pattern", without(name, where)
+    if words and (len({word for word, _, _ in words}) == 1 or words[-1][2] == len(name)):
+        return words[-1][0], "name", without(name, words[-1])
     for what, text in zip(
         ("source path", "destination name", "destination namespace"), application.hints
     ):
-        told = {_ALIASES[token] for token in _tokens(text) if token in _ALIASES}
+        told = {word for word, _, _ in environment_words(text)}
         if len(told) == 1:
-            yield told.pop(), what, None
+            return told.pop(), what, name
+    return UNCLASSIFIED, "none", name
 
 
-def _alias(name: str) -> str:
-    return _ALIASES.get(name.lower(), name.lower())
-
-
-def _tokens(text: str) -> List[str]:
-    """Whole tokens; one after `pre` or `non` belongs to it, so that non-prod is not production."""
-    tokens = [token for token in re.split(r"[-_/.\s]", text.lower()) if token]
-    return [
-        f"{before}{token}" if before in ("pre", "non") else token
-        for before, token in zip(["", *tokens], tokens)
-    ]
-
-
-class Deployed(NamedTuple):
-    """What one application's history comes to, in order of time; positions are those of
-    `releases`."""
-
-    releases: List[
-        ArgoEntry
-    ]  # the changes of what runs and the syncs that failed; re-syncs and flaps left out
-    markers: Set[int]  # releases with which the known history begins, or goes on after a gap
-    rollbacks: Dict[int, int]  # {a bad release: the one that restored it in the end}
-    restoring: Set[int]  # the releases that went back: no deployments
-    bad: Dict[int, str]  # why a release failed or turned out bad
-    changes: List[Tuple[int, int]]  # (commit in the log, the first release that contains it)
-    undated: List[str]  # why a release's commits are not known
-
-    @property
-    def synced(self) -> List[ArgoEntry]:
-        """The releases that did not fail."""
-        return [release for release in self.releases if not release.failure]
-
-
-def syncs_of(application: ArgoApplication, graph: Optional[GitGraph]) -> Deployed:
-    """Tell changes, rollbacks and failures in an application's history."""
-    releases, markers = _releases(application, graph)
-    changes, undated = _dated(releases, markers, graph)
-    rollbacks, restoring = _rollbacks_in(releases, markers, changes, graph)
-    bad = {number: release.failure for number, release in enumerate(releases) if release.failure}
-    for number in rollbacks:
-        bad.setdefault(number, "Rolled back")
-    ends = np.array([release.end for release in releases], np.int64)
-    for seen, message in sorted(application.degraded.items()):
-        newest = int(np.searchsorted(ends, seen, side="right")) - 1
-        if newest >= 0:
-            bad.setdefault(newest, message)
-    return Deployed(releases, markers, rollbacks, restoring, bad, changes, undated)
-
-
-def _releases(
-    application: ArgoApplication, graph: Optional[GitGraph]
-) -> Tuple[List[ArgoEntry], Set[int]]:
-    """(The changes and the failed syncs in order of time, which of them come after entries that are
-    lost)."""
-    ids = {entry.id for entry in application.entries.values()}
-    starts = {entry.start for entry in application.entries.values()}
-    failed = [
-        failure for failure in application.failures.values() if failure.start not in starts
-    ]  # no retry succeeded
-    releases: List[ArgoEntry] = []
-    markers: Set[int] = set()
-    for sync in sorted(
-        [*application.entries.values(), *failed], key=lambda entry: (entry.end, entry.id)
-    ):
-        if sync.id > 0 and sync.id - 1 not in ids:
-            markers.add(len(releases))
-        elif releases and _same(sync, releases[-1], graph):
-            continue
-        elif (
-            len(releases) > 1 and _same(sync, releases[-2], graph) and _is_flap(releases[-1], sync)
-        ):
-            gone = releases.pop()
-            if len(releases) not in markers:
-                continue
-            sync = sync._replace(start=gone.start, end=gone.end)
-        releases.append(sync)
-    return releases, markers
-
-
-def _same(sync: ArgoEntry, release: ArgoEntry, graph: Optional[GitGraph]) -> bool:
-    """Whether a sync of the same revisions and sources came to the same: a success after a failure
-    did not."""
-    return bool(sync.failure) == bool(release.failure) and _content(sync, graph) == _content(
-        release, graph
-    )
-
-
-def _is_flap(release: ArgoEntry, following: ArgoEntry) -> bool:
-    return not release.failure and not following.failure and following.start - release.end < _DWELL
-
-
-def _known(graph: Optional[GitGraph]) -> Mapping[str, str]:
-    """{Revision: its commit} of those in the clone, if there is one."""
-    return graph.commit if graph is not None else {}
-
-
-def _content(release: ArgoEntry, graph: Optional[GitGraph]) -> Tuple[str, ...]:
-    """The revisions, tags peeled where the clone has them, and the source definitions."""
-    known = _known(graph)
-    return (
-        release.fingerprint,
-        *(known.get(source.revision, source.revision) for source in release.sources),
-    )
-
-
-def _dated(
-    releases: Sequence[ArgoEntry], markers: Set[int], graph: Optional[GitGraph]
-) -> Tuple[List[Tuple[int, int]], List[str]]:
-    """(The commits that each release is the first to contain, why the others could not be told)."""
-    first: Dict[int, int] = {}
-    undated: List[str] = []
-    synced = [number for number, release in enumerate(releases) if not release.failure]
-    for before, number in zip(synced, synced[1:]):
-        old, new = releases[before], releases[number]
-        found = _commits_between(old, new, new, graph)
-        if graph is not None and _is_ancestor(
-            old, releases[synced[0]], graph
-        ):  # what the first one had is not new
-            found = {
-                position
-                for position in found
-                if not _has(releases[synced[0]], graph.log.sha[position], graph)
-            }
-        for position in found:
-            first.setdefault(position, number)
-        if number in markers:
-            undated += ["it came in a gap of the history"] if found else []
-        elif not _is_ancestor(new, old, graph):
-            undated += _undated(old, new, bool(found), graph)
-    dated = [pair for pair in first.items() if pair[1] not in markers]
-    return sorted(dated, key=lambda pair: (pair[1], pair[0])), undated
-
-
-def _commits_between(
-    old: ArgoEntry, new: ArgoEntry, where: ArgoEntry, graph: Optional[GitGraph]
-) -> Set[int]:
-    """Positions of the commits that a release contains and an older one does not, at the source
-    paths of `where`."""
-    found: Set[int] = set()
-    for before, after, place in zip(old.sources, new.sources, where.sources):
-        if graph is not None and before.revision in graph.commit and after.revision in graph.commit:
-            for path in place.paths:
-                found.update(
-                    graph.shipped(graph.commit[before.revision], graph.commit[after.revision], path)
-                )
-    return found
-
-
-def _undated(old: ArgoEntry, new: ArgoEntry, found: bool, graph: Optional[GitGraph]) -> List[str]:
-    """Why the revisions that changed with a release bring no commit that can be dated."""
-    known = _known(graph)
-    moved = [
-        (before, after)
-        for before, after in zip(old.sources, new.sources)
-        if before.revision != after.revision
-    ]
-    reasons = []
-    for before, after in moved:
-        unknown = [source for source in (after, before) if source.revision not in known]
-        if unknown:
-            reasons.append(_undatable(unknown[0], graph is not None))
-    if found or reasons:
-        return reasons
-    return [
-        "none touches the source path"
-        if moved
-        else "the revision is the same, the parameters are not"
-    ]
-
-
-def _undatable(source: ArgoSource, cloned: bool) -> str:
-    if source.chart:
-        return "chart version"
-    if source.revision.startswith("sha256:"):
-        return "digest"
-    return "not in the clone" if cloned else "no repository given (--repo)"
-
-
-def _rollbacks_in(
-    releases: Sequence[ArgoEntry],
-    markers: Set[int],
-    changes: Sequence[Tuple[int, int]],
-    graph: Optional[GitGraph],
-) -> Tuple[Dict[int, int], Set[int]]:
-    """({bad release: what restored it in the end}, the releases that restored): where a release
-    goes back to an earlier one or reverts a commit, or where a sync that failed is followed by one
-    of what had run before."""
-    states = [_states(release, graph) for release in releases]
-    rank: Dict[Any, int] = {}  # of a state that ran: its first release
-    restored: Dict[int, int] = {}
-    restoring: Set[int] = set()
-    ran, begin = (
-        -1,
-        0,
-    )  # the newest release that did not fail; where the history goes on after a gap
-    for number, release in enumerate(releases):
-        begin, failed, bad = (
-            (number if number in markers else begin),
-            list(range(ran + 1, number)),
-            [],
-        )
-        if begin <= ran and begin < number and _settled(releases, number):
-            here, before = _oldest(states[number], rank, number), _oldest(states[ran], rank, ran)
-            forward = _content(release, graph) in rank and _is_ancestor(
-                releases[ran], release, graph
-            )
-            if failed and states[number] & states[number - 1]:  # the failed sync done once more
-                bad = [first for first, last in restored.items() if last == number - 1]
-            elif here < before and not forward or _is_ancestor(release, releases[ran], graph):
-                steps = [first for first, last in restored.items() if last == ran]
-                # one that went back and goes back further: what had first brought the same was bad
-                # as well
-                known = before in restoring or before in restored
-                bad = [
-                    ran if ran not in restoring else steps[0] if known and steps else before,
-                    *failed,
-                ]
-            elif here == before and failed:
-                bad = failed
-            else:
-                bad = _reverted_release(number, releases, changes, graph)
-                bad += failed if bad and bad[0] not in restoring else []
-        bad = [position for position in bad if position >= begin and position not in restoring]
-        restored.update(dict.fromkeys(bad, number))
-        restoring.update([number] if bad else [])
-        if not release.failure:
-            rank.update({state: number for state in states[number] - rank.keys()})
-            ran = number
-    return restored, restoring
-
-
-def _oldest(states: Iterable[Any], rank: Mapping[Any, int], otherwise: int) -> int:
-    """The first release that brought a state."""
-    return min(rank.get(state, otherwise) for state in states)
-
-
-def _settled(releases: Sequence[ArgoEntry], number: int) -> bool:
-    """Whether a release and the one before it stayed long enough to be no flap."""
-    return not any(
-        _is_flap(*pair)
-        for pair in zip(releases[number - 1 : number + 1], releases[number : number + 2])
-    )
-
-
-def _states(release: ArgoEntry, graph: Optional[GitGraph]) -> Set[Tuple[str, ...]]:
-    """What tells a state that runs: the revisions and, where the clone has all of it, what lies at
-    the source paths."""
-    states = {_content(release, graph)}
-    if graph is not None:
-        trees = [
-            source.revision
-            if source.chart or source.revision.startswith("sha256:")
-            else graph.tree.get((source.revision, path), "")
-            for source in release.sources
-            for path in source.paths
-        ]
-        states |= {("trees", release.fingerprint, *trees)} if all(trees) else set()
-    return states
-
-
-def _is_ancestor(release: ArgoEntry, before: ArgoEntry, graph: Optional[GitGraph]) -> bool:
-    """Whether a release is of an older commit than the one before: a backward move."""
-    known = _known(graph)
-    for old, new in zip(before.sources, release.sources):
-        older, newer = known.get(old.revision), known.get(new.revision)
-        if (
-            graph is not None
-            and older
-            and newer
-            and older != newer
-            and graph.contains(older, newer)
-        ):
-            return True
-    return False
-
-
-def _reverted_release(
-    number: int,
-    releases: Sequence[ArgoEntry],
-    changes: Sequence[Tuple[int, int]],
-    graph: Optional[GitGraph],
-) -> List[int]:
-    """The newest earlier release that shipped a commit (merges included) which this one says it
-    reverts, if any."""
-    if graph is None:
-        return []
-    reverts = {
-        graph.log.sha[commit]: graph.reverted(commit)
-        for commit, release in changes
-        if release == number
-    }
-    undone = set(itertools.chain.from_iterable(reverts.values()))
-    named = {
-        sha for commit, shas in reverts.items() if commit not in undone for sha in shas
-    } - reverts.keys()
-    synced = [position for position in range(number) if not releases[position].failure]
-    for before, after in zip(synced[-2::-1], synced[:0:-1]):
-        if any(
-            _has(releases[after], sha, graph) and not _has(releases[before], sha, graph)
-            for sha in named
-        ):
-            return [after]
-    return []
-
-
-def _has(release: ArgoEntry, sha: str, graph: GitGraph) -> bool:
-    """Whether a release contains a commit."""
-    revisions = [source.revision for source in release.sources]
-    return any(
-        graph.contains(graph.commit[revision], sha)
-        for revision in revisions
-        if revision in graph.commit
-    )
+def without(name: str, *words: Tuple[str, int, int]) -> str:
+    """Return a name without a word and the mark that joins it; all of it if nothing is left."""
+    for _, begin, end in words:
+        before, after = name[:begin].rstrip("-_/."), name[end:].lstrip("-_/.")
+        joint = name[begin - 1] if before and after else ""
+        return before + joint + after or name
+    return name
 
 
 def load_argocd(
     files: Sequence[Union[str, os.PathLike]],
     repo: Union[None, str, os.PathLike] = None,
     rules: EnvironmentRules = EnvironmentRules(),
+    template: Optional[str] = None,
 ) -> History:
-    """A history as Argo CD and, with `repo`, a clone of the config repository know it.
+    """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments; a release that was applied and turned out bad is `Synced` and `Degraded`. Raises
-    GitOpsError.
+    deployments; a release that was applied and turned out bad is `Synced` and `Degraded`. With
+    `template` (see `load_gitops_repository`) the names are those of the repository's folders.
+    Raises GitOpsError.
     """
-    applications = read_argocd(files)
-    graph = None if repo is None else GitGraph(repo, _places(applications))
-    branch = "" if repo is None else one_line(_git(repo, "rev-parse", "--abbrev-ref", "HEAD"))
-    told = _told(applications, rules, graph)
-    rows = [_rows_of(one, graph) for one in told]
-    coverage = pd.DataFrame([row for part in rows for row in part.coverage])
-    window = Window(
-        utc_times(np.array([coverage["from"].min() // DAY * DAY]))[0],
-        utc_times(np.array([(coverage["to"].max() // DAY + 1) * DAY]))[0],
+    with collector_paused():
+        return argocd_history(read_argocd(files), repo, rules, template)
+
+
+def argocd_history(
+    applications: Sequence[ArgoApplication],
+    repo: Union[None, str, os.PathLike],
+    rules: EnvironmentRules,
+    template: Optional[str],
+) -> History:
+    """Return the history that applications and a clone of the config repository come to."""
+    parents = [application.full_name for application in applications if application.parent]
+    applications = [application for application in applications if not application.parent]
+    clone = Clone(repo, applications)
+    pattern = template_pattern(template) if template else None
+    places = name_places(applications, clone, rules, pattern)
+    teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
+    for one in places:
+        teams[one.base].append(one)
+    clone.find_contained(places, wanted_commits(places, teams, clone))
+    stages = None if rules.stages is None else Stages.of(rules.stages)
+    names = usual_order(one.environment for one in places)
+    if stages is not None:
+        names = [name for name in names if name == UNCLASSIFIED] + list(stages.names)
+    names = last_is_production(names, stages)
+    start = min(
+        one.syncs[0].end if one.syncs[0].id > 0 else one.application.created or one.syncs[0].start
+        for one in places
+        if one.syncs
     )
-    coverage = coverage.assign(
-        **{edge: utc_times(coverage[edge].to_numpy(np.int64)) for edge in ("from", "to")}
-    )
-    order = [
-        name for name in (UNCLASSIFIED, "dev", "staging") if (coverage["environment"] == name).any()
-    ]
-    others = sorted(set(coverage["environment"]) - {*order, "production"})
-    undated = collections.Counter(reason for one in told for reason in one.history.undated)
-    changes = _changes_table(
-        [*(row for part in rows for row in part.changes), *_waiting(told, graph)], graph
-    )
-    too_late = (changes["committed"] > changes["deployed"]).to_numpy()  # somebody's clock was wrong
-    undated.update(
-        {"a commit is dated after its deployment": np.count_nonzero(too_late)}
-        if too_late.any()
-        else {}
-    )
-    return History(
-        _argo_commits(rows, graph, branch),
-        _sorted_table("deployments", [row for part in rows for row in part.deployments]),
-        _sorted_table("rollbacks", [row for part in rows for row in part.rollbacks]),
-        window,
-        (*order[:1], *others, *order[1:], "production"),
-        "argocd",
-        changes[~too_late],
-        coverage.sort_values(
-            ["application", "environment", "argocd_name", "from"], ignore_index=True
-        ),
-        dict(undated),
-    )
+    found: List[Place] = []
+    changes: List[Tuple[Any, ...]] = []
+    for one in places:
+        syncs, had = syncs_of(one, clone, changes)
+        looks = [one.application.looks[time] for time in sorted(one.application.looks)]
+        outcome, spans = classify_syncs(syncs, looks), covered_spans(one, start // DAY * DAY)
+        row = one.name, one.environment, one.rule, one.application.full_name
+        found.append(Place(*row, outcome, spans, syncs, looks))
+        if one.environment == names[-1]:
+            changes += undated_deployments(one, outcome, clone)
+            changes += waiting_changes(one, teams[one.base], clone, had)
+    notes = [f"App of apps, not counted: {', '.join(parents)}"] if parents else []
+    if repo is None:
+        notes.append("Without --repo every new revision counts, even if it changes nothing here")
+    return history_from("argocd", found, argo_commits(found, changes, clone), changes, notes, names)
 
 
-_Change = Tuple[
-    str, str, int, Optional[int]
-]  # application, environment, commit in the log, when it was deployed
-
-
-class _Told(NamedTuple):
-    """What an Argo CD application is taken for, and what its history comes to."""
-
-    application: ArgoApplication
-    environment: str
-    rule: str
-    base: str  # the name without the environment
-    name: str  # the same, or the full name where two of an environment would be one
-    history: Deployed
-
-
-class _Rows(NamedTuple):
-    deployments: List[Tuple[Any, ...]]
-    rollbacks: List[Tuple[Any, ...]]
-    changes: List[_Change]
-    commits: Dict[int, str]
-    coverage: List[Dict[str, Any]]
-
-
-def _places(applications: Iterable[ArgoApplication]) -> Iterator[Tuple[str, str]]:
-    for application in applications:
-        for sync in application.syncs:
-            for source in sync.sources:
-                if not source.chart and re.fullmatch(
-                    "[0-9a-f]{40}([0-9a-f]{24})?", source.revision
-                ):
-                    yield from ((source.revision, path) for path in source.paths)
-
-
-def _told(
-    applications: Sequence[ArgoApplication], rules: EnvironmentRules, graph: Optional[GitGraph]
-) -> List[_Told]:
-    classes = [classify_application(application, rules) for application in applications]
-    full = [_full_name(application) for application in applications]
-    taken = collections.Counter(
-        (environment, base) for (environment, _, base), _ in set(zip(classes, full))
-    )
-    return [
-        _Told(
-            application,
-            environment,
-            rule,
-            base,
-            base if taken[environment, base] == 1 else whole,
-            syncs_of(application, graph),
+def name_places(
+    applications: Sequence[ArgoApplication],
+    clone: Clone,
+    rules: EnvironmentRules,
+    pattern: Optional[Pattern[str]],
+) -> List[ArgoPlace]:
+    """Return the place of each application: its environment, its name and its files."""
+    classes = [classify_application(one, rules, pattern) for one in applications]
+    stages = None if rules.stages is None else Stages.of(rules.stages)
+    raw = {environment for environment, _, _ in classes}
+    stage = with_production(raw)
+    if stages is not None:
+        stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
+    taken = collections.Counter((stage[environment], base) for environment, _, base in classes)
+    places = []
+    for number, (one, (environment, rule, base)) in enumerate(zip(applications, classes)):
+        single = taken[stage[environment], base] == 1
+        syncs = one.syncs
+        paths = {path for sync in syncs for source in sync.sources for path in source.paths}
+        own, bases = (
+            {at for path in part for at in clone.touching.get(path, ())}
+            for part in (paths, clone.bases[one.full_name])
         )
-        for application, (environment, rule, base), whole in zip(applications, classes, full)
-    ]
+        name = base if single else one.full_name
+        touching = sorted(own | bases, reverse=True)
+        row = number, one, syncs, stage[environment], rule, base, name, own, touching
+        places.append(ArgoPlace(*row))
+    return places
 
 
-def _rows_of(one: _Told, graph: Optional[GitGraph]) -> _Rows:
-    """An application's rows of every table."""
-    name, environment, history = one.name, one.environment, one.history
-    deployments = [
-        (
-            sync.start,
-            name,
-            environment,
-            _commit_of(sync, graph),
-            status,
-            health,
-            sync.end - sync.start,
-            reason,
-        )
-        for sync, status, health, reason in _deployments_in(history)
-    ]
-    rollbacks = [
-        (
-            bad.end,
-            name,
-            environment,
-            _commit_of(bad, graph),
-            _commit_of(good, graph),
-            reason,
-            minutes,
-            success,
-        )
-        for bad, good, reason, minutes, success in _rollbacks_of(history)
-    ]
-    changes: List[_Change] = [
-        (name, environment, at, history.releases[first].end) for at, first in history.changes
-    ]
-    known = {position: name for position, _ in history.changes}
-    return _Rows(deployments, rollbacks, changes, known, _coverage_of(one, deployments))
+def wanted_commits(
+    places: Sequence[ArgoPlace], teams: Mapping[str, Sequence[ArgoPlace]], clone: Clone
+) -> Dict[str, Set[int]]:
+    """Return of which commits one wants to know what they contain, for which places."""
+    wanted: Dict[str, Set[int]] = collections.defaultdict(set)
+    for one in places:
+        for other in teams[one.base]:
+            for entry in other.syncs if other is one else newest_syncs(other):
+                for revision in entry.revisions:
+                    wanted[clone.commit.get(revision, "")].add(one.number)
+        for position in one.touching:
+            for merge in clone.merges_reverted(position):
+                wanted[merge.sha].add(one.number)
+                wanted[merge.parents[0]].add(one.number)
+    return wanted
 
 
-def _deployments_in(history: Deployed) -> Iterator[Tuple[ArgoEntry, str, str, Optional[str]]]:
-    """(Sync, status, health, reason) of each deployment. A release with which the known history
-    begins is none, as it may have changed nothing, but if it is known to be bad."""
-    for number, release in enumerate(history.releases):
-        if number not in history.restoring and (
-            number not in history.markers or number in history.bad
-        ):
-            status, health = (
-                FAILED if release.failure else SYNCED,
-                DEGRADED if number in history.bad else HEALTHY,
+def newest_syncs(one: ArgoPlace) -> List[ArgoEntry]:
+    """Return the newest sync of a place, and those that failed."""
+    return [*one.syncs[-1:], *(entry for entry in one.syncs if entry.failure)]
+
+
+def set_bits(number: int) -> Iterator[int]:
+    """Yield the positions of the bits that are set."""
+    while number:
+        low = number & -number
+        yield low.bit_length() - 1
+        number ^= low
+
+
+def syncs_of(
+    one: ArgoPlace, clone: Clone, changes: List[Tuple[Any, ...]]
+) -> Tuple[List[Sync], int]:
+    """Return the syncs of a place, and all commits that it has had; add its changes to the list."""
+    gaps, nothing = set(one.gaps()), frozenset()  # type: Set[int], FrozenSet[Any]
+    syncs: List[Sync] = []
+    had, begun = 0, False
+    for entry in one.syncs:
+        after_gap = entry.end in gaps
+        contains = commits_in(one, entry, clone)
+        adds = reverts = nothing
+        if contains & ~had and begun and not after_gap:
+            positions = [one.touching[bit] for bit in set_bits(contains & ~had)]
+            adds = frozenset(clone.commits[at].sha for at in positions)
+            undone = {sha for at in positions for sha in clone.commits[at].reverts}
+            standing = [at for at in positions if clone.commits[at].sha not in undone]
+            reverts = frozenset(sha for at in standing for sha in reverted_by(at, one, clone))
+            for at in positions if not entry.failure else ():
+                sha, committed = clone.commits[at].sha, clone.commits[at].seconds
+                row = one.name, one.environment, sha, committed, entry.end, at not in one.own, None
+                changes.append(row)
+        if not entry.failure:
+            had, begun = had | contains, True
+        syncs.append(
+            Sync(
+                entry.start, entry.end, {"": content_of(one, entry, clone)},
+                commit_of(entry, clone), entry.failure, one.application.automatic, contains, adds,
+                reverts - adds, after_gap,
             )
-            yield release, status, health, history.bad.get(number)
+        )  # fmt: skip
+    return syncs, had
 
 
-def _rollbacks_of(history: Deployed) -> Iterator[Tuple[ArgoEntry, ArgoEntry, str, float, bool]]:
-    """(The bad release, what restored it, why, minutes, whether that was good) of each rollback."""
-    for number, target in history.rollbacks.items():
-        bad, good = history.releases[number], history.releases[target]
-        yield bad, good, history.bad[number], (good.end - bad.end) / 60, target not in history.bad
+def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
+    """Return which commits to a place's files a sync contains: each source those of its paths."""
+    bits = 0
+    for revision, source in zip(entry.revisions, entry.sources):
+        if revision in clone.commit:
+            here = clone.contained[clone.commit[revision], one.number]
+            if len(entry.sources) > 1:
+                paths = (*source.paths, *clone.bases[one.application.full_name])
+                used = {at for path in paths for at in clone.touching.get(path, ())}
+                here &= sum(1 << bit for bit, at in enumerate(one.touching) if at in used)
+            bits |= here
+    return bits
 
 
-def _coverage_of(one: _Told, deployments: Sequence[Tuple[Any, ...]]) -> List[Dict[str, Any]]:
-    """The spans that the history of an application really covers: from its creation, or from where
-    entries are lost before, to the newest time of the last file that has the next ones."""
-    application, history = one.application, one.history
-    syncs = [entry.end for entry in application.entries.values()]
-    again = [history.releases[number].end for number in sorted(history.markers)]
-    if 0 not in history.markers:
-        again.insert(0, application.created or min(syncs, default=application.seen))
+def reverted_by(position: int, one: ArgoPlace, clone: Clone) -> Iterator[str]:
+    """Yield the commits that a commit says it reverts; of a merge those that it brought."""
+    yield from clone.commits[position].reverts
+    for merge in clone.merges_reverted(position):
+        before = clone.contained.get((merge.parents[0], one.number), 0)
+        for bit in set_bits(clone.contained[merge.sha, one.number] & ~before):
+            yield clone.commits[one.touching[bit]].sha
+
+
+def content_of(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> Tuple[Any, ...]:
+    """Return what a sync applied: equal contents run the same.
+
+    It is the parameters of each source, with what lies at its paths where the clone has them, else
+    with its revision.
+    """
+    parts: List[Any] = []
+    for revision, source in zip(entry.revisions, entry.sources):
+        parts.append(source.definition)
+        if revision in clone.commit:
+            sha = clone.commit[revision]
+            paths = (*source.paths, *clone.bases[one.application.full_name])
+            parts += [clone.tree[sha, path] for path in paths]
+        else:
+            parts.append(revision)
+    return tuple(parts)
+
+
+def commit_of(entry: ArgoEntry, clone: Clone) -> str:
+    """Return the commit of a sync; its revisions where the clone has none of them."""
+    known = [clone.commit[revision] for revision in entry.revisions if revision in clone.commit]
+    return known[0] if known else "+".join(entry.revisions) or "(none)"
+
+
+def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
+    """Return the spans of time in which no entry of an application is lost.
+
+    They begin with the window where its history is complete, as nothing came before it. A gap
+    between two files ends a span with the last file before it.
+    """
+    complete = not one.syncs or one.syncs[0].id <= 0
+    begins = [start] * complete + one.gaps()
     spans = []
-    for begin, low, high in zip(again, [-1, *again[1:]], [*again[1:], LAST_SECOND]):
-        made = [row[0] for row in deployments if low <= row[0] + row[6] < high]
-        done = [end for end in syncs if low <= end < high]
-        seen = [seen for newest, seen in application.snapshots.items() if low <= newest < high]
-        span = {
-            "application": one.name,
-            "environment": one.environment,
-            "rule": one.rule,
-            "from": min([begin, *made]),
-            "to": application.seen
-            if high == LAST_SECOND
-            else min(max([begin, *done, *seen]), high),
-            "truncated": 0 in history.markers or begin != again[0],
-            "syncs": len(done),
-            "deployments": len(made),
-            "argocd_name": _full_name(application),
-            "failures_observable": bool(history.bad or history.changes),
-        }
-        spans.append(span)
+    for low, after in zip(begins, [*begins[1:], NEVER]):
+        files = [seen for newest, seen in one.application.files if newest < after]
+        done = [entry.end for entry in one.syncs if low <= entry.end < after]
+        high = one.application.seen if after == NEVER else max([low, *done, *files])
+        spans.append((low, min(high, after)))
     return spans
 
 
-def _full_name(application: ArgoApplication) -> str:
-    return "/".join(filter(None, (application.namespace, application.name)))
+def undated_deployments(
+    one: ArgoPlace, outcome: Outcome, clone: Clone
+) -> Iterator[Tuple[Any, ...]]:
+    """Yield a row of `changes` for each deployment without a lead time, with the reason."""
+    for number in outcome.deployments:
+        sync = outcome.releases[number]
+        if sync.failure or sync.adds or not number:
+            continue
+        if clone.repo is None:
+            why = "no repository given (--repo)"
+        elif number in outcome.begins:
+            why = "it came in a gap of the history"
+        elif not sync.contains:
+            why = "its revision is not in the repository"
+        else:
+            why = "no new commit is at its paths"
+        yield one.name, one.environment, sync.commit, MISSING, sync.end, False, why
 
 
-def _commit_of(release: ArgoEntry, graph: Optional[GitGraph]) -> str:
-    """The commit of a release, peeled; its revisions where the clone has none of them."""
-    known = _known(graph)
-    commits = [known[source.revision] for source in release.sources if source.revision in known]
-    return commits[0] if commits else release.revision or "(none)"
+def waiting_changes(
+    one: ArgoPlace, team: Sequence[ArgoPlace], clone: Clone, had: int
+) -> Iterator[Tuple[Any, ...]]:
+    """Yield the changes that production has not had: another environment has, or a sync failed."""
+    newest, namespace = 0, one.application.namespace
+    for other in team if one.syncs else ():
+        same = one.name == one.base or other.application.namespace == namespace
+        if other.environment != UNCLASSIFIED and same:
+            for entry in newest_syncs(other):
+                newest |= commits_in(one, entry, clone)
+    for bit in set_bits(newest & ~had):
+        at = one.touching[bit]
+        sha, committed = clone.commits[at].sha, clone.commits[at].seconds
+        yield one.name, one.environment, sha, committed, MISSING, at not in one.own, None
 
 
-def _sorted_table(name: str, rows: Sequence[Tuple[Any, ...]]) -> pd.DataFrame:
-    columns = (
-        dict(zip(COLUMNS[name], zip(*sorted(rows, key=lambda row: row[:3]))))
-        if rows
-        else {column: () for column in COLUMNS[name]}
-    )
-    return as_table(name, {**columns, "timestamp": np.array(columns["timestamp"], np.int64)})
+def argo_commits(
+    places: Sequence[Place], changes: Sequence[Tuple[Any, ...]], clone: Clone
+) -> pd.DataFrame:
+    """Return the `git_commits` table: the changes, and the commits of the deployments."""
+    owner = {row[2]: row[0] for row in reversed(changes) if row[2] in clone.position}
+    for place in places:
+        for number in place.outcome.deployments if clone.commits else ():
+            owner.setdefault(place.outcome.releases[number].commit, place.application)
+    known = [clone.commits[clone.position[sha]] for sha in owner if sha in clone.position]
+    known.sort(key=lambda commit: (commit.seconds, -clone.position[commit.sha]))
+    return commits_from(
+        [commit.sha for commit in known], [commit.seconds for commit in known],
+        [commit.author for commit in known], [commit.subject for commit in known],
+        [owner[commit.sha] for commit in known],
+        "" if clone.repo is None else branch_of(clone.repo), [commit.files for commit in known],
+    )  # fmt: skip
 
 
-def _argo_commits(rows: Sequence[_Rows], graph: Optional[GitGraph], branch: str) -> pd.DataFrame:
-    if graph is None:
-        return as_table(
-            "git_commits",
-            {
-                **{column: () for column in COLUMNS["git_commits"]},
-                "timestamp": np.array([], np.int64),
-            },
+# ---- Real history: tables and incidents from files ----------------------------------------------
+
+TABLE_FILES = {  # of an export, in the order in which they are written
+    "git_commits": "commits.csv",
+    "deployments": "deployments.csv",
+    "rollbacks": "rollbacks.csv",
+    "changes": "changes.csv",
+    "coverage": "coverage.csv",
+    "recoveries": "recoveries.csv",
+}
+
+
+def load_tables(
+    folder: Union[str, os.PathLike], environments: Union[None, str, Sequence[str]] = None
+) -> History:
+    """Return a history from a folder of CSV files, such as `--export` writes.
+
+    `deployments.csv` must be there. What `metrics.json` beside it says of the window, the source
+    and the environments is taken over. Without it the window is the days of the deployments, and
+    the environments are in the usual order. Raises GitOpsError naming the file at fault.
+    """
+    folder = Path(folder)
+    tables = {name: read_table(folder / file, name) for name, file in TABLE_FILES.items()}
+    deployments = tables["deployments"]
+    if deployments is None:
+        raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
+    for name in ("git_commits", "rollbacks"):
+        if tables[name] is None:
+            tables[name] = as_table(name, {column: [] for column in COLUMNS[name]})
+    path = folder / "metrics.json"
+    document = read_document(path) if path.exists() else {}
+    window = window_in(document)
+    if len(deployments):
+        days = window_around(deployments["timestamp"])
+        window = (
+            days if window is None else Window(min(days[0], window[0]), max(days[1], window[1]))
         )
-    positions: Dict[int, str] = {}
-    for part in rows:
-        for position, name in part.commits.items():
-            positions.setdefault(position, name)
-        for deployment in part.deployments:
-            if deployment[3] in graph.positions:
-                positions.setdefault(graph.positions[deployment[3]], deployment[1])
-    return graph.commits_table(positions, branch)
+    if window is None:
+        raise GitOpsError(f"no deployment in {one_line(folder / 'deployments.csv')}")
+    found = at_path(document, "environments", kind=list)
+    if environments is not None:
+        stages = Stages.of(environments)
+        stages.check(count_words(deployments["environment"]))
+        found = list(stages.names)
+        for name, table in tables.items():
+            if table is not None and "environment" in table:
+                named = table["environment"].map(lambda one: stages.stage_of(one) or one)
+                tables[name] = as_table(name, table.assign(environment=named.astype(object)))
+        deployments = tables["deployments"]
+        assert deployments is not None
+    elif not found:
+        found = last_is_production(usual_order(count_words(deployments["environment"])), None)
+    for name in found:
+        check_word(f"an environment of {one_line(folder)}", name)
+    history = History.of(tables["git_commits"], deployments, tables["rollbacks"], window, found)
+    return history._replace(
+        source=at_path(document, "source", kind=str) or "files",
+        changes=tables["changes"],
+        coverage=tables["coverage"],
+        recoveries=tables["recoveries"],
+        notes=tuple(map(one_line, at_path(document, "notes", kind=list))),
+    )
 
 
-def _waiting(told: Sequence[_Told], graph: Optional[GitGraph]) -> Iterator[_Change]:
-    """The changes that production has not had yet: another environment of the application has, or a
-    sync failed."""
-    same: Dict[str, List[_Told]] = collections.defaultdict(list)
-    for one in told:
-        same[one.base] += [one] if one.environment != UNCLASSIFIED else []
-    for one in told:
-        synced = one.history.synced
-        if one.environment == "production" and synced:
-            near = _of_one_team(one, same[one.base])
-            found = _beyond(
-                synced[-1],
-                [release for other in near for release in _newest_releases(other.history)],
-                graph,
+def check_rows(table: pd.DataFrame) -> None:
+    """Refuse what cannot have happened; ValueError that names the row."""
+    wrong, why = np.zeros(len(table), bool), ""
+    if "status" in table:
+        wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
+        why = "a Failed sync is Degraded, and not Healthy or Unknown"
+    elif "deployed" in table:
+        wrong, why = table["committed"] > table["deployed"], "it was deployed before its commit"
+    if np.any(wrong):
+        raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
+
+
+CAN_BE_EMPTY = ("failure_reason", "undated", "committed", "deployed", "recovered", "message")
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
+
+
+def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
+    """Return a table from a CSV file, None if there is none; GitOpsError if it cannot be used."""
+    if not path.exists():
+        return None
+    try:
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if name == "changes":
+            texts = texts.assign(**{"shared": "False", "undated": "", **texts})
+        kinds = {**COLUMNS, **DETAILS}[name]
+        missing = [column for column in kinds if column not in texts]
+        if missing:
+            raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
+        columns = {column: read_column(texts[column], kind) for column, kind in kinds.items()}
+        table = as_table(name, columns)
+        check_rows(table)
+    except (OSError, ValueError) as error:
+        problem = f"{one_line(path)}: {one_line(error)}"
+        raise GitOpsError(f"{problem}; the README has the columns") from None
+    timed = "timestamp" in table
+    return table.sort_values("timestamp", kind="stable", ignore_index=True) if timed else table
+
+
+def read_column(texts: pd.Series, kind: str) -> Any:
+    """Return a column of texts as values of a kind; ValueError that names the row at fault."""
+    column, values = str(texts.name), {}
+    for text in texts.unique():
+        try:
+            values[text] = read_value(text, column, kind)
+        except (ValueError, KeyError, OverflowError):
+            row = 2 + int(np.flatnonzero(texts == text)[0])  # the first line has the names
+            rule = (
+                f"be one of {', '.join(WORDS[column])}"
+                if column in WORDS
+                else f"hold {KINDS[kind]}"
             )
-            had = _beyond(synced[-1], synced, graph)
-            yield from ((one.name, one.environment, commit, None) for commit in sorted(found - had))
+            raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
+    read = [values[text] for text in texts]
+    return np.array(read, np.int64) if kind == "time" else read
 
 
-def _beyond(last: ArgoEntry, releases: Iterable[ArgoEntry], graph: Optional[GitGraph]) -> Set[int]:
-    """Positions of the commits that any of the releases contains and the last one does not, at its
-    source paths."""
-    return {
-        commit for release in releases for commit in _commits_between(last, release, last, graph)
-    }
+KINDS = {
+    "time": "a time such as 2026-01-31T12:00:00Z",
+    "count": "a whole number",
+    "number": "a number",
+    "flag": "True or False",
+    "word": "a name",
+    "text": "a text",
+}
 
 
-def _of_one_team(one: _Told, others: Sequence[_Told]) -> Sequence[_Told]:
-    """Those of the same name that belong to an application: of its namespace, where several have
-    that name."""
-    if one.name == one.base:
-        return others
-    return [other for other in others if other.application.namespace == one.application.namespace]
+def with_zone(text: Any) -> Any:
+    """Return a time with its zone: UTC where it names none."""
+    plain = isinstance(text, str) and len(text) == len("2026-01-31 12:00:00")
+    return f"{text}Z" if plain else text
 
 
-def _newest_releases(history: Deployed) -> List[ArgoEntry]:
-    """The newest that is running, and those whose sync failed."""
-    return history.synced[-1:] + [release for release in history.releases if release.failure]
+def read_value(text: str, column: str, kind: str) -> Any:
+    """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
+    if not text and column in CAN_BE_EMPTY:
+        return MISSING if kind == "time" else "" if kind == "text" else None
+    if kind == "time":
+        return seconds_from(with_zone(text))
+    if kind == "flag":
+        return {"true": True, "false": False}[text.lower()]
+    if kind == "number":
+        return float(text or "nan")
+    if kind == "count":
+        number = int(text)
+        if number < MISSING or (number < 0 and column != "syncs"):
+            raise ValueError(text)
+        return number
+    if not text or text not in WORDS.get(column, (text,)):
+        raise ValueError(text)
+    return one_line(text, NAME_WIDTH)
 
 
-def _changes_table(changes: Sequence[_Change], graph: Optional[GitGraph]) -> pd.DataFrame:
-    name, environment, position, done = zip(*changes) if changes else ((), (), (), ())
-    committed = [graph.committed(commit) for commit in position] if graph is not None else []
-    deployed = np.array([-1 if end is None else end for end in done], np.int64)
+def read_document(path: Union[str, os.PathLike]) -> Mapping[str, Any]:
+    """Return a `metrics.json`; GitOpsError if it is none."""
+    takes = "it is what --export writes as metrics.json"
+    try:
+        document = json.loads(read_text(path, takes))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, GitOpsError):
+            raise
+        raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
+    if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
+        raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
+    return document
+
+
+def window_in(document: Mapping[str, Any]) -> Optional[Window]:
+    """Return the window that a document names, None if it names none."""
+    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
+    try:
+        return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
+    except ValueError:
+        return None
+
+
+WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
+
+
+def join_histories(repository: History, cluster: History) -> History:
+    """Return the history of a config repository in which Argo CD says what the cluster did.
+
+    In the spans that Argo CD covers, the deployments and rollbacks of an application in an
+    environment are its own. The changes, and so the lead times, are those of the repository.
+    """
+    assert repository.coverage is not None and cluster.coverage is not None
+    spans = collections.defaultdict(list)
+    for row in cluster.coverage.to_dict("records"):
+        edges = row["from"], row["to"]
+        spans[row["application"], row["environment"]].append(edges)
+    kept = {}
+    for name in ("deployments", "rollbacks", "recoveries"):
+        mine, theirs = getattr(repository, name), getattr(cluster, name)
+        time = mine.columns[0] if name != "recoveries" else "failed"
+        places = zip(mine["application"], mine["environment"], mine[time])
+        covered = [
+            any(low <= when <= high for low, high in spans.get((application, environment), ()))
+            for application, environment, when in places
+        ]
+        both = pd.concat([mine[~np.array(covered, bool)], theirs], ignore_index=True)
+        ordered = both.sort_values(time, kind="stable", ignore_index=True)
+        kept[name] = as_table(name, ordered)
+    known = dict.fromkeys([*repository.environments, *cluster.environments])
+    order = [name for name in known if name != repository.production] + [repository.production]
+    commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
+    commits = commits.drop_duplicates("sha").sort_values("timestamp", kind="stable")
+    coverage = pd.concat([repository.coverage, cluster.coverage], ignore_index=True)
+    return repository._replace(
+        git_commits=as_table("git_commits", commits.reset_index(drop=True)),
+        coverage=as_table("coverage", coverage),
+        window=window_around(coverage["from"], coverage["to"]),
+        environments=tuple(order),
+        source="argocd",
+        notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
+        **kept,
+    )
+
+
+def read_incidents(file: Union[str, os.PathLike]) -> pd.DataFrame:
+    """Return incidents from a CSV or JSON file: a row is an incident, in order of time.
+
+    Columns: `application`, `environment` ("" is production), `started`, `resolved` (in seconds
+    since 1970; MISSING while it lasts). Raises GitOpsError naming the entry at fault.
+    """
+    name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
+    try:
+        if text.lstrip()[:1] in ("[", "{"):
+            rows = json.loads(text)
+            rows = rows.get("incidents") if isinstance(rows, Mapping) else rows
+        else:
+            texts = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+            texts = texts.rename(columns=str.strip)
+            rows = texts.to_dict("records")
+            if not {"application", "started"} <= set(rows[0] if rows else texts.columns):
+                raise ValueError("no such columns")
+        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+            raise ValueError("not a list of incidents")
+    except (ValueError, RecursionError) as error:
+        needs = "it needs the columns application, started and perhaps resolved, environment"
+        raise GitOpsError(f"{name} holds no incidents ({one_line(error, 80)}); {needs}") from None
+    found = []
+    for number, row in enumerate(rows, 1):
+        where = f"{name}: incident {number}"
+        owner = row.get("application")
+        if not isinstance(owner, str) or not owner.strip():
+            raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
+        row = {**row, **{key: with_zone(row.get(key)) for key in ("started", "resolved")}}
+        started = time_at(row, "started", where, needed=True)
+        resolved = time_at(row, "resolved", where) or MISSING
+        if MISSING < resolved < started:
+            raise GitOpsError(
+                f"{where} is resolved before it started: {in_quotes(row['resolved'])}"
+            )
+        environment = one_line(row["environment"]) if row.get("environment") else ""
+        found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
     return pd.DataFrame(
-        {
-            "application": pd.Series(name, dtype=object),
-            "environment": pd.Series(environment, dtype=object),
-            "commit_sha": pd.Series(
-                [graph.log.sha[commit] for commit in position] if graph is not None else [],
-                dtype=object,
-            ),
-            "committed": utc_times(np.array(committed, np.int64)),
-            "deployed": utc_times(deployed).where(deployed >= 0),
-        }
+        sorted(found), columns=["application", "environment", "started", "resolved"]
     )
 
 
-# What the calculator asks of a real history: the days that it covers.
+def with_incidents(history: History, incidents: pd.DataFrame) -> History:
+    """Return a history in which incidents say which deployments failed, and until when.
 
-
-def covered_days(history: History) -> Dict[Tuple[str, str], float]:
-    """Return {(application, environment): days covered, at least one} of a real history."""
-    assert history.coverage is not None
-    length = (history.coverage["to"] - history.coverage["from"]).dt.total_seconds() / DAY
-    places = [history.coverage["application"], history.coverage["environment"]]
-    return length.groupby(places).sum().clip(lower=1.0).to_dict()
-
-
-def covered_applications(
-    history: History, names: Sequence[str]
-) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return what is known of the applications in production.
-
-    These are the days covered and whether failures can be seen, of each, and the positions of those
-    that are there at all.
+    An incident belongs to the newest deployment of its application, in its environment, that ended
+    before it. That one is a failure from the start of the incident until it is resolved. In
+    production, and wherever else there was an incident, every other deployment without evidence
+    was healthy. Incidents that match none are in the notes.
     """
-    everything = np.arange(len(names))
-    if history.coverage is None:
-        return np.full(len(names), float(history.window.days)), everything >= 0, everything
-    covered = history.covered(history.production)
-    visible = covered.groupby("application")["failures_observable"].any()
-    days = covered_days(history)
-    return (
-        np.array([days.get((name, history.production), 1.0) for name in names]),
-        visible.reindex(names, fill_value=False).to_numpy(bool),
-        np.flatnonzero(pd.Index(names, dtype=object).isin(visible.index)),
+    rows, production = history.deployments, history.production
+    ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
+    usual = dict.fromkeys(("", *PRODUCTION_WORDS), production)
+    usual.update((name, name) for name in history.environments)
+    environments = incidents["environment"].map(lambda name: usual.get(name, name))
+    reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
+    told = rows["environment"].isin([production, *environments]).to_numpy()
+    health = health.where(~(told & (health == UNKNOWN).to_numpy()), HEALTHY)
+    recoveries: Dict[Tuple[str, str, int], Tuple[int, int]] = {}
+    notes = []
+    places = rows.groupby(["application", "environment"], observed=True).indices
+    for name, environment, start, resolved in zip(
+        incidents["application"], environments, incidents["started"], incidents["resolved"]
+    ):
+        there = places.get((name, environment), np.array([], np.int64))
+        before = there[ends[there] <= start]
+        if not len(before):
+            when = utc_times(np.array([start]))[0]
+            notes.append(
+                f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
+            )
+            continue
+        at = before[np.argmax(ends[before])]
+        reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
+        health[at] = DEGRADED
+        key = name, environment, int(ends[at])
+        since, last = recoveries.get(key, (start, 0))
+        over = NEVER if resolved == MISSING else max(resolved, last)
+        recoveries[key] = since, over
+    kept = history.recoveries
+    if kept is not None:
+        keys = zip(kept["application"], kept["environment"], seconds_of(kept["failed"]))
+        times = zip(seconds_of(kept["since"]), seconds_of(kept["recovered"]))
+        recoveries = {**dict(zip(keys, times)), **recoveries}
+    listed = [
+        (*key, since, MISSING if over == NEVER else over)
+        for key, (since, over) in recoveries.items()
+    ]
+    coverage = history.coverage
+    if coverage is not None:
+        here = coverage["environment"].isin([production, *environments])
+        hours = coverage["longest_between_looks_hours"].where(~here, 0.0)
+        coverage = coverage.assign(longest_between_looks_hours=hours)
+    return history._replace(
+        deployments=as_table("deployments", rows.assign(health=health, failure_reason=reasons)),
+        recoveries=as_table("recoveries", table_columns("recoveries", listed)),
+        coverage=coverage,
+        notes=(*history.notes, *notes),
     )
-
-
-def real_frequencies(history: History) -> Dict[str, float]:
-    """Return the frequencies over the days that are covered; nothing for a simulated history."""
-    if history.coverage is None:
-        return {}
-    days, rows = covered_days(history), history.deployments
-    places = zip(rows["application"].astype(object), rows["environment"].astype(object))
-    rates = {place: count / days[place] for place, count in collections.Counter(places).items()}
-    in_production = [rate for place, rate in rates.items() if place[1] == history.production]
-    known = not history.covered(history.production).empty
-    return {
-        "deployment_frequency": math.fsum(rates.values()),
-        "production_deployment_frequency": math.fsum(in_production) if known else math.nan,
-    }
-
-
-def days_known(history: History, environment: str) -> np.ndarray:
-    """Return whether the history covers each day of an environment.
-
-    No deployment is known of the other days, which is not the same as none.
-    """
-    days = history.window.days
-    if history.coverage is None:
-        return np.ones(days, bool)
-    spans, start = history.covered(environment), history.window.seconds[0]
-    first, last = (
-        np.bincount(np.minimum((seconds_of(spans[edge]) - start) // DAY, days), minlength=days + 1)
-        for edge in ("from", "to")
-    )
-    return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
-
-
-def coverage_spans(history: History, deployments: Deployments, names: Sequence[str]) -> np.ndarray:
-    """Return a number for the span without a gap that each deployment lies in.
-
-    Nothing is known to recover across a gap. A simulated history has none.
-    """
-    if history.coverage is None:
-        return deployments.span
-    covered = history.covered(history.production)
-    application = pd.Index(names, dtype=object).get_indexer(covered["application"])
-    begins = np.sort(application * NEVER + seconds_of(covered["from"]))
-    return np.searchsorted(begins, deployments.application * NEVER + deployments.end, side="right")
 
 
 # ---- DORA calculator: history -> metrics --------------------------------------------------------
@@ -3003,21 +3809,22 @@ METRICS: Dict[str, Metric] = {
     "mean_lead_time": Metric(
         "Lead Time", " hours",
         "Mean time from a commit to the start of the production sync that applied it, over the "
-        "Synced production deployments. A commit with a later time than its sync is left out.",
+        "Synced production deployments. A commit with a later time than its sync is left out. Of "
+        "real deployments: the mean of change_lead_time_hours, over every change.",
         Target("<", 24, "h")),
     "mttr_minutes": Metric(
         "MTTR", " minutes", "Mean duration of the rollbacks that succeeded, in all environments.",
         Target("<", 60, "min")),
     "change_failure_rate": Metric(
         "Change Failure Rate", "%",
-        "Degraded deployments over all deployments, in environments where failures can be seen.",
+        "Degraded deployments over all deployments, in environments where health was seen.",
         Target("<", 15, "%")),
     "median_lead_time": Metric(
         "Median Lead Time", " hours", "The median where mean_lead_time takes the mean."),
     "lead_time_hours_by_environment": Metric(
         "Where the Lead Time Goes", " hours",
         "For each environment the mean time from the sync of the stage before (in the first: from "
-        "the commit) to its own. The parts add up to mean_lead_time."),
+        "the commit) to its own. The parts add up to mean_lead_time. Of simulations alone."),
     "success_rates": Metric(
         "Success Rates", "%", "For each environment its Healthy deployments over all of them."),
     "overall_success_rate": Metric(
@@ -3027,6 +3834,9 @@ METRICS: Dict[str, Metric] = {
         "Deployments to production, failed ones included, over the days of the window."),
     "total_deployments": Metric("Total Deployments", "", "Rows of the deployments table."),
     "failed_deployments": Metric("Failed Deployments", "", "Deployments whose health is Degraded."),
+    "unseen_deployments": Metric(
+        "Deployments Not Looked At", "",
+        "Deployments whose health nobody saw. Some of them may have failed."),
     "total_rollbacks": Metric("Total Rollbacks", "", "Rows of the rollbacks table."),
     "successful_rollbacks": Metric("Successful Rollbacks", "", "Rollbacks that succeeded."),
     "failed_rollbacks": Metric("Failed Rollbacks", "", "Rollbacks that did not succeed."),
@@ -3074,19 +3884,22 @@ PRODUCTION_METRICS: Dict[str, Metric] = {  # as dora.dev defines them today
         "included, and so are those in a release that turned out bad later."),
     "deployment_frequency_per_day": Metric(
         "Deployment frequency", "/day",
-        "Deployments to production, failed ones included, over the days covered."),
+        "Deployments to production, failed ones included, over the days of the window. A lower "
+        "bound where the history of an application does not cover all of it."),
     "failed_deployment_recovery_minutes": Metric(
         "Failed deployment recovery time", "min",
         "Median, over the failed production deployments, of the time from their end to the end of "
         "the rollback that succeeded. Where it failed or there was none, to the end of the next "
-        "good deployment of the application."),
+        "good deployment of the application. Where it was seen good again before, to that time. "
+        "Where there was an incident, from its start to when it was resolved."),
     "change_fail_rate_pct": Metric(
         "Change fail rate", "%",
-        "Degraded production deployments over all production deployments."),
+        "Degraded production deployments over all production deployments. A lower bound where "
+        "nobody looked at some of them; its interval then ends as if all of these had failed."),
     "deployment_rework_rate_pct": Metric(
         "Deployment rework rate", "%",
         "Rollbacks in production, and deployments that ended a failure which no rollback had "
-        "ended, over all production deployments and rollbacks."),
+        "ended, over all production deployments and rollbacks. A lower bound as the fail rate is."),
 }
 # fmt: on
 
@@ -3121,6 +3934,10 @@ def is_elite(key: str, metrics: Mapping[str, Any]) -> Any:
     nothing to recover from, and the recovery time counts as met.
     """
     value, target = np.asarray(metrics[key]), BENCHMARKS[key]
+    unseen = metrics.get("unseen_deployments", 0)
+    if key == "change_failure_rate" and unseen:  # as if all these had failed
+        counts, rates = metrics["deployments_by_environment"], metrics["success_rates"]
+        value = value + 100 * unseen / sum(counts[name] for name in rates if rates[name] >= 0)
     met = value > target.limit if target.better == ">" else value < target.limit
     if key == "mttr_minutes":
         met = met | (np.isnan(value) & (np.asarray(metrics["change_failure_rate"]) == 0))
@@ -3349,10 +4166,19 @@ class Recoveries(NamedTuple):
     failed: np.ndarray  # its row in the deployments
     rolled_back: np.ndarray  # when a rollback had succeeded; NEVER if none did
     next_good: np.ndarray  # row of the next good deployment of its place, -1 if there is none
+    since: np.ndarray  # when it was noticed
+    over: np.ndarray  # when it was good again; NEVER if it is not
+    fixed: np.ndarray  # whether the next good deployment put it right
 
 
-def find_recoveries(events: Events) -> Recoveries:
-    """Return what ended each failure; the events are those of production."""
+def find_recoveries(
+    events: Events, seen: Optional[Tuple[np.ndarray, np.ndarray]] = None
+) -> Recoveries:
+    """Return what ended each failure; the events are those of production.
+
+    `seen` says of each deployment since when it was bad, and when it was seen good again or its
+    incident was resolved: NEVER if it still lasts, MISSING where nobody said.
+    """
     deployments, rollbacks = events.deployments, events.rollbacks
     good_rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
     next_good = good_rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
@@ -3360,62 +4186,109 @@ def find_recoveries(events: Events) -> Recoveries:
     worked = rollbacks.success & (rollbacks.deployment >= 0)
     np.minimum.at(rolled_back, rollbacks.deployment[worked], rollbacks.end[worked])
     failed = np.flatnonzero(deployments.bad)
-    return Recoveries(failed, rolled_back[failed], next_good[failed])
+    rolled_back, next_good = rolled_back[failed], next_good[failed]
+    put_right = np.where(next_good >= 0, deployments.end[next_good], NEVER)
+    fixed = (rolled_back == NEVER) & (next_good >= 0)
+    over, since = np.where(fixed, put_right, rolled_back), deployments.end[failed]
+    if seen is not None:
+        known = seen[1][failed] != MISSING
+        over = np.where(known, seen[1][failed], over)
+        since = np.where(known, seen[0][failed], since)
+        fixed &= ~known | ((put_right <= over) & (over < NEVER))
+    return Recoveries(failed, rolled_back, next_good, since, over, fixed)
+
+
+class Measured(NamedTuple):
+    """The time that production is measured over, for each group."""
+
+    first: np.ndarray  # the number of its first day, from the window's first
+    length: np.ndarray  # days
+    known: np.ndarray  # a row for each group: which of its days are covered at all
+    partly: np.ndarray  # whether some of its history is lost, so that counts are lower bounds
+    between_looks: bool  # whether a failure can hide between two looks
+
+    @classmethod
+    def of_window(cls, history: History, known: np.ndarray, partly: np.ndarray) -> Measured:
+        """Return the whole window for every group."""
+        whole = np.full(len(known), history.window.days)
+        return cls(
+            np.zeros(len(known), int), whole, known, partly, longest_between_looks(history) > 0
+        )
 
 
 def production_by_group(
-    events: Events, changes: Changes, days: np.ndarray, known: np.ndarray, observable: np.ndarray
+    events: Events, changes: Changes, ended: Recoveries, over: Measured, unseen: np.ndarray
 ) -> Dict[str, Dict[str, np.ndarray]]:
     """Calculate dora.dev's metrics of production for each group, from the events of production.
 
     Returns {key of PRODUCTION_METRICS: {column of `production_metrics`: an array over the groups}}.
-    `days` and `observable` say of each group how many days its history covers and whether its
-    failures can be seen, `known` of each day whether it is covered. Changes that ship within the
+    `unseen` says of each deployment whether nobody saw its health. Changes that ship within the
     same two days are not independent: they are a cluster of the lead time's interval.
     """
     deployments, rollbacks, groups = events[1], events[2], events.groups
     total = events.of_group(deployments)
     failed = events.of_group(deployments, deployments.bad)
+    hidden = events.of_group(deployments, unseen)
     rolled_back = events.of_group(rollbacks)
-    ended = find_recoveries(events)
-    forward = (ended.rolled_back == NEVER) & (ended.next_good >= 0)
-    fixes = events.of_group(deployments, np.unique(ended.next_good[forward]))
-    over = ended.rolled_back.copy()
-    over[forward] = deployments.end[ended.next_good[forward]]
-    detected = deployments.end[ended.failed]
-    recovery = np.where(over < NEVER, np.maximum(over - detected, 0), NEVER)
+    fixes = events.of_group(deployments, np.unique(ended.next_good[ended.fixed]))
+    recovery = np.where(ended.over < NEVER, np.maximum(ended.over - ended.since, 0), NEVER)
     alone = np.arange(len(recovery))
     lead = np.where(changes.shipped < NEVER, changes.shipped - changes.committed, NEVER)
     together = changes.shipped // (2 * DAY)
-    day = (deployments.time - events.window.seconds[0]) // DAY
-    cells = np.bincount(deployments.group * len(known) + day, minlength=groups * len(known))
-    low, high = frequency_interval(cells.reshape(groups, len(known)), days, known)
+    start = events.window.seconds[0] // DAY + over.first[deployments.group]
+    most = over.known.shape[1]
+    cells = deployments.group * most + deployments.time // DAY - start
+    counts = np.bincount(cells, minlength=groups * most).reshape(groups, most)
+    days = np.where(over.known.sum(axis=1) > 0, over.length, np.nan)
+    low, high = frequency_interval(counts, days, over.known)
     whole = total + rolled_back
+    some = (hidden > 0) | over.between_looks
     return {
         "change_lead_time_hours": medians_with_interval(
             changes.group, lead, together, groups, 3600
         ),
-        "deployment_frequency_per_day": dict(value=total / days, low=low, high=high, n=total),
+        "deployment_frequency_per_day": dict(
+            value=total / days, low=low, high=high, n=total, at_least=over.partly
+        ),
         "failed_deployment_recovery_minutes": medians_with_interval(
             deployments.group[ended.failed], recovery, alone, groups, 60
         ),
-        "change_fail_rate_pct": rates_with_interval(failed, total * observable),
-        "deployment_rework_rate_pct": rates_with_interval(rolled_back + fixes, whole * observable),
+        "change_fail_rate_pct": {**rates_with_interval(failed, total, hidden), "at_least": some},
+        "deployment_rework_rate_pct": {
+            **rates_with_interval(rolled_back + fixes, whole, hidden),
+            "at_least": some,
+        },
     }
 
 
-def rates_with_interval(part: np.ndarray, whole: np.ndarray) -> Dict[str, np.ndarray]:
-    """Return percentages with Wilson's score interval (E. B. Wilson, JASA 22, 1927)."""
-    share, shrink = safe_ratio(part, whole), 1 + safe_ratio(Z_95**2, whole)
-    middle = (share + safe_ratio(Z_95**2, 2 * whole)) / shrink
-    variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
-    half = Z_95 / shrink * np.sqrt(variance)
+def rates_with_interval(
+    part: np.ndarray, whole: np.ndarray, hidden: np.ndarray
+) -> Dict[str, np.ndarray]:
+    """Return percentages with Wilson's score interval (E. B. Wilson, JASA 22, 1927).
+
+    `hidden` is how many of the whole nobody looked at. They are none of the part, and the interval
+    ends as if they all were. Where nobody looked at any, and none showed, there is no rate.
+    """
+    whole = np.where((part == 0) & (hidden > 0) & (hidden >= whole), 0, whole)
+    most = np.minimum(part + hidden, whole)
+    low, high = (
+        wilson(safe_ratio(part, whole), whole, -1),
+        wilson(safe_ratio(most, whole), whole, 1),
+    )
     return {
-        "value": 100 * share,
-        "low": 100 * np.maximum(middle - half, 0),
-        "high": 100 * np.minimum(middle + half, 1),
+        "value": 100 * safe_ratio(part, whole),
+        "low": 100 * low,
+        "high": 100 * high,
         "n": whole,
     }
+
+
+def wilson(share: np.ndarray, whole: np.ndarray, side: int) -> np.ndarray:
+    """Return the lower (-1) or upper (1) end of Wilson's 95 % interval of a share."""
+    shrink = 1 + safe_ratio(Z_95**2, whole)
+    middle = (share + safe_ratio(Z_95**2, 2 * whole)) / shrink
+    variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
+    return np.clip(middle + side * Z_95 / shrink * np.sqrt(variance), 0, 1)
 
 
 def student_t(df: np.ndarray) -> np.ndarray:
@@ -3468,7 +4341,7 @@ def frequency_interval(
 ) -> Tuple[np.ndarray, np.ndarray]:
     """Return the 95 % interval of events per day, from the counts of each group (row) and day.
 
-    `days` is how many days each group covers, `known` which of the window's days are known at all.
+    `days` is how many days each group has, `known` (a row for each) which of them are covered.
 
     1. Fewer than 20 events, or three weeks: they are taken as Poisson. The interval is Byar's
        approximation of the exact one (N. E. Breslow and N. E. Day, Statistical Methods in Cancer
@@ -3554,8 +4427,9 @@ class Metrics:
 
     @property
     def quick_check(self) -> Dict[str, float]:
-        """The Quick Check scores of production in all (see the function of this name)."""
-        return quick_check(self.overall["value"].to_dict())
+        """The Quick Check scores of production (see `quick_check`); a lower bound has none."""
+        known = self.overall["value"].where(~self.overall["at_least"])
+        return quick_check(known.to_dict())
 
     @property
     def overall(self) -> pd.DataFrame:
@@ -3575,26 +4449,40 @@ class Metrics:
 
 def measure(history: History) -> Metrics:
     """Calculate everything that is shown of a history."""
-    tables = history.deployments, history.git_commits
-    names = sorted({name for table in tables for name in count_words(table["application"])})
+    names = application_names(history)
     events = events_of(history, names)
-    observable = np.array([history.failures_observable(name) for name in history.environments])
+    codes = codes_of(history.deployments["environment"], history.environments)
+    seen = ~has_word(history.deployments["health"], UNKNOWN)
+    observable = np.bincount(codes[seen], minlength=len(history.environments)) > 0
+    if history.is_simulated:
+        observable[:] = True
     values = {key: array.item() for key, array in headline_metrics(events, observable).items()}
-    values.update(real_frequencies(history))
+    values["unseen_deployments"] = int(np.count_nonzero(~seen & observable[codes]))
     values.update(counts_by_name(history, events, observable))
-    table = production_table(history, events.in_production(), names)
+    table = production_table(history, events, names)
+    known = np.stack([days_known(history, name) for name in history.environments])
+    if not known.any():
+        values["deployment_frequency"] = math.nan
+    if not known[-1].any():
+        values["production_deployment_frequency"] = math.nan
+    if history.changes is not None:
+        lead = table[table["metric"] == "change_lead_time_hours"].iloc[0]
+        values.update(mean_lead_time=float(lead["mean"]), median_lead_time=float(lead["value"]))
+        nothing = dict.fromkeys(history.environments, math.nan)
+        values["lead_time_hours_by_environment"] = nothing
     day = (events.deployments.time - history.window.seconds[0]) // DAY
     shape = len(history.environments), history.window.days
     cells = np.bincount(
         events.deployments.environment * shape[1] + day, minlength=shape[0] * shape[1]
     )
-    return Metrics(
-        history,
-        values,
-        table,
-        cells.reshape(shape),
-        np.stack([days_known(history, name) for name in history.environments]),
-    )
+    return Metrics(history, values, table, cells.reshape(shape), known)
+
+
+def application_names(history: History) -> List[str]:
+    """Return the names of all applications that a history has, sorted."""
+    tables = [history.deployments, history.git_commits, history.coverage, history.changes]
+    known = [table["application"] for table in tables if table is not None]
+    return sorted({name for column in known for name in count_words(column)})
 
 
 def counts_by_name(history: History, events: Events, observable: np.ndarray) -> Dict[str, Any]:
@@ -3636,31 +4524,153 @@ def counts_by_name(history: History, events: Events, observable: np.ndarray) -> 
     }
 
 
+class Production(NamedTuple):
+    """What happened in production, as arrays, in one group."""
+
+    events: Events
+    changes: Changes  # grouped by application
+    ended: Recoveries
+    unseen: np.ndarray  # whether nobody saw the health of a deployment
+
+
+def production_of(history: History, events: Events, names: Sequence[str]) -> Production:
+    """Return what happened in production, of the events of a history."""
+    rows = has_word(history.deployments["environment"], history.production)
+    unseen = has_word(history.deployments["health"], UNKNOWN)[rows]
+    seen = seen_recoveries(history, events, names)
+    events = events.in_production()
+    ended = find_recoveries(events, None if seen is None else (seen[0][rows], seen[1][rows]))
+    return Production(events, known_changes(history, events, names), ended, unseen)
+
+
 def production_table(history: History, events: Events, names: Sequence[str]) -> pd.DataFrame:
     """Return the table of `production_metrics`: all applications first, then each by name."""
-    changes, known = known_changes(history, events, names), days_known(history, history.production)
-    days, observable, shown = covered_applications(history, names)
-    by_application = events.by_application(len(names))
-    apart = production_by_group(by_application, changes, days, known, observable)
-    total = apart["deployment_frequency_per_day"]["n"]
-    # the rate of all is the sum of the rates of each, which may cover different days
-    rate = float((total / days).sum())
-    together = total.sum() / rate if rate else days[shown].max(initial=0) or math.nan
-    if history.coverage is None:
-        together = history.window.days
-    everything = changes._replace(group=np.zeros_like(changes.group))
-    visible = np.array([history.failures_observable(history.production)])
-    overall = production_by_group(events, everything, np.array([together]), known, visible)
+    events, changes, ended, unseen = production_of(history, events, names)
+    known = days_known(history, history.production)
+    apart, together = events.by_application(len(names)), changes._replace(group=changes.group * 0)
+    shown, partly = applications_in_production(history, names)
+    whole = Measured.of_window(history, known[None], np.array([partly.any()]))
+    each = Measured.of_window(history, np.repeat(known[None], len(names), axis=0), partly)
+    overall = production_by_group(events, together, ended, whole, unseen)
     frames = [pd.DataFrame({"metric": metric, **columns}) for metric, columns in overall.items()]
     frames = [frame.assign(application=ALL_APPLICATIONS, place=-1) for frame in frames]
-    for metric, columns in apart.items():
+    for metric, columns in production_by_group(apart, changes, ended, each, unseen).items():
         frame = pd.DataFrame({"application": names, "metric": metric, **columns})
         frames.append(frame.assign(place=range(len(names))).iloc[shown])
     table = pd.concat(frames, ignore_index=True).sort_values("place", kind="mergesort")
-    table = table.assign(open=table["open"].fillna(0).astype(int)).reset_index(drop=True)
-    # nine decimals: the last bits of a root differ between versions of numpy
-    table = table.round({"low": 9, "high": 9, "mean": 9})
-    return table[["application", "metric", "value", "low", "high", "n", "mean", "p90", "open"]]
+    return tidy_production(table)[["application", *PRODUCTION_COLUMNS]].reset_index(drop=True)
+
+
+PRODUCTION_COLUMNS = ["metric", "value", "low", "high", "n", "mean", "p90", "open", "at_least"]
+
+
+def tidy_production(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of production metrics in which every column has its kind.
+
+    Its edges have nine decimals: the last bits of a root differ between versions of numpy.
+    """
+    counted = table["open"].fillna(0).astype(int)
+    bounds = table["at_least"].eq(True) & table["value"].notna()
+    table = table.assign(open=counted, at_least=bounds, n=table["n"].astype(int))
+    return table.round({"low": 9, "high": 9, "mean": 9})
+
+
+def applications_in_production(
+    history: History, names: Sequence[str]
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Return which applications production has, and of which of them some history is lost."""
+    if history.coverage is None:
+        return np.arange(len(names)), np.zeros(len(names), bool)
+    there = codes_of(history.covered(history.production)["application"], names)
+    lost = lost_history(history, names, [history.window.seconds])
+    return np.unique(there), lost[:, 0]
+
+
+def longest_between_looks(history: History) -> float:
+    """Return the longest time in hours between two looks at production; NaN if there are none.
+
+    It is 0 where incidents are known, as they need no look.
+    """
+    if history.coverage is None:
+        return math.nan
+    return float(history.covered(history.production)["longest_between_looks_hours"].max())
+
+
+def lost_history(
+    history: History, names: Sequence[str], periods: Sequence[Tuple[int, int]]
+) -> np.ndarray:
+    """Return for each application (row) and period whether production's history has a hole there.
+
+    The last day of the window need not be over.
+    """
+    lost = np.zeros((len(names), len(periods)), bool)
+    if history.coverage is None:
+        return lost
+    covered, newest = history.covered(history.production), history.window.seconds[1] - DAY
+    there = codes_of(covered["application"], names)
+    begins, ends = seconds_of(covered["from"]), seconds_of(covered["to"])
+    for number, (low, high) in enumerate(periods):
+        high = max(min(high, newest), low)
+        seconds = np.clip(np.minimum(ends, high) - np.maximum(begins, low), 0, None)
+        known = np.bincount(there, seconds, minlength=len(names))
+        lost[:, number] = (known < high - low - 1) & np.isin(np.arange(len(names)), there)
+    return lost
+
+
+def days_known(history: History, environment: str) -> np.ndarray:
+    """Return whether the history covers each day of an environment; not if it covers under a day.
+
+    No deployment is known of the other days, which is not the same as none.
+    """
+    days = history.window.days
+    if history.coverage is None:
+        return np.ones(days, bool)
+    spans, start = history.covered(environment), history.window.seconds[0]
+    begins, ends = seconds_of(spans["from"]), seconds_of(spans["to"])
+    if not len(spans) or ends.max() - begins.min() < DAY:
+        return np.zeros(days, bool)
+    first, last = (
+        np.bincount(np.minimum((seconds - start) // DAY, days), minlength=days + 1)
+        for seconds in (begins, ends)
+    )
+    return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
+
+
+def coverage_spans(history: History, deployments: Deployments, names: Sequence[str]) -> np.ndarray:
+    """Return a number for the span without a gap that each deployment lies in.
+
+    Nothing is known to recover across a gap. A simulated history has none.
+    """
+    if history.coverage is None:
+        return deployments.span
+    covered = history.covered(history.production)
+    application = codes_of(covered["application"], names)
+    begins = np.sort(application * NEVER + seconds_of(covered["from"]))
+    return np.searchsorted(begins, deployments.application * NEVER + deployments.end, side="right")
+
+
+def seen_recoveries(
+    history: History, events: Events, names: Sequence[str]
+) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+    """Return since when each deployment was bad, and when it was good (see `find_recoveries`)."""
+    table, deployments = history.recoveries, events.deployments
+    if table is None:
+        return None
+    known = pd.DataFrame(
+        {
+            "application": codes_of(table["application"], names),
+            "environment": codes_of(table["environment"], history.environments),
+            "end": seconds_of(table["failed"]),
+            "since": seconds_of(table["since"]),
+            "recovered": seconds_of(table["recovered"]),
+        }
+    )
+    keys = ["application", "environment", "end"]
+    ended = deployments.application, deployments.environment, deployments.end
+    own = pd.DataFrame(dict(zip(keys, ended)))
+    found = own.merge(known.drop_duplicates(keys), how="left", on=keys).fillna(MISSING)
+    since, times = (found[column].to_numpy(np.int64) for column in ("since", "recovered"))
+    return since, np.where(times < MISSING, NEVER, times)
 
 
 def known_changes(history: History, events: Events, names: Sequence[str]) -> Changes:
@@ -3668,9 +4678,8 @@ def known_changes(history: History, events: Events, names: Sequence[str]) -> Cha
     if history.changes is None:
         return shipped_changes(events)._replace(group=events.commits.application)
     table = history.changes_to(history.production)
-    shipped = seconds_of(table["deployed"])
-    shipped[table["deployed"].isna().to_numpy()] = NEVER
-    application = pd.Index(names, dtype=object).get_indexer(table["application"])
+    shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
+    application = codes_of(table["application"], names)
     return Changes(application, seconds_of(table["committed"]), shipped)
 
 
@@ -3680,7 +4689,7 @@ def production_metrics(history: History) -> pd.DataFrame:
     Columns: `application`, `metric` (a key of `PRODUCTION_METRICS`), `value` (a median, rate or
     frequency; NaN where there is no data), `low` and `high` (its 95 % interval), `n`, `mean` and
     `p90` (of lead and recovery times), `open` (changes not shipped, failures not recovered at the
-    end).
+    end), `at_least` (whether the value is a lower bound, as not everything was seen).
     """
     return measure(history).production
 
@@ -3688,6 +4697,141 @@ def production_metrics(history: History) -> pd.DataFrame:
 def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     """Return the keys of `METRICS`, unrounded, NaN where undefined; some are dicts by name."""
     return measure(history).values
+
+
+ENOUGH = 6  # observations of a period: with fewer, nothing is said about it
+LIMIT_PERIODS = 5  # periods with enough data that natural process limits need
+
+
+def measure_trend(history: History, by: str) -> pd.DataFrame:
+    """Return the metrics of production of each week (from Monday) or month, in UTC.
+
+    A row is a metric of a period. Columns: `period` (its first day), `days`, `metric`, `value`,
+    `low`, `high`, `n`, `mean`, `p90`, `open`, `at_least` (see `production_metrics`), `enough`
+    (whether there is enough data to say something), `limit_low` and `limit_high` (natural process
+    limits of the metric), `unusual` (outside of them), `change` (from the period before),
+    `change_low` and `change_high` (its 95 % interval), `differs` (whether that leaves zero out).
+
+    A deployment is of the period in which it began, a change of that in which it shipped. The
+    limits are those of an XmR chart: the mean of the periods -+ 2.66 times the mean difference
+    between neighbours (D. J. Wheeler, Understanding Variation, 1993). GitOpsError for another `by`.
+    """
+    check_that(by in ("week", "month"), "by", "be week or month", by)
+    names, window = application_names(history), history.window
+    events, changes, ended, unseen = production_of(history, events_of(history, names), names)
+    days = pd.date_range(window.start, window.last, freq="D")
+    begins = (days.day_of_week == 0) if by == "week" else (days.day == 1)
+    starts = np.union1d(0, np.flatnonzero(begins))
+    length = np.diff(np.append(starts, len(days)))
+    first, over = window.seconds
+
+    def period_of(seconds: np.ndarray) -> np.ndarray:
+        period = np.searchsorted(starts, (seconds - first) // DAY, side="right") - 1
+        return np.where((seconds >= first) & (seconds < over), period, -1)
+
+    deployments, rollbacks = events.deployments, events.rollbacks
+    kept = np.flatnonzero(period_of(rollbacks.time) >= 0)
+    rollbacks = Rollbacks(*(column[kept] for column in rollbacks))
+    apart = events._replace(
+        deployments=deployments._replace(group=period_of(deployments.time)),
+        rollbacks=rollbacks._replace(group=period_of(rollbacks.time)),
+        groups=len(starts),
+    )
+    shipped = np.where(changes.group >= 0, period_of(changes.shipped), -1)
+    of_period = np.arange(length.max())
+    covered = np.append(days_known(history, history.production), np.zeros(length.max(), bool))
+    known = covered[starts[:, None] + of_period] & (of_period < length[:, None])
+    edges = [(first + int(low) * DAY, first + int(low + n) * DAY) for low, n in zip(starts, length)]
+    partly = lost_history(history, names, edges).any(axis=0)
+    measured = Measured(starts, length, known, partly, longest_between_looks(history) > 0)
+    metrics = production_by_group(apart, changes._replace(group=shipped), ended, measured, unseen)
+    whole = known.sum(axis=1) == (7 if by == "week" else days[starts].days_in_month)
+    frames = []
+    for metric, columns in metrics.items():
+        frame = pd.DataFrame({"period": days[starts], "days": length, "metric": metric, **columns})
+        enough = whole if metric == "deployment_frequency_per_day" else frame["n"] >= ENOUGH
+        frames.append(add_trend(frame.assign(enough=enough & frame["value"].notna())))
+    table = tidy_production(pd.concat(frames, ignore_index=True))
+    return table[["period", "days", *PRODUCTION_COLUMNS, *TREND_COLUMNS]]
+
+
+TREND_COLUMNS = [
+    "enough", "limit_low", "limit_high", "unusual", "change", "change_low", "change_high",
+    "differs",
+]  # fmt: skip
+
+
+def add_trend(frame: pd.DataFrame) -> pd.DataFrame:
+    """Add the limits of a metric's periods, and the difference of each to the one before."""
+    values = frame["value"].where(frame["enough"])
+    some = values.dropna()
+    low = high = math.nan
+    if len(some) >= LIMIT_PERIODS:
+        middle, spread = some.mean(), 2.66 * some.diff().abs().mean()
+        low, high = max(middle - spread, 0), middle + spread
+    both = frame["enough"] & frame["enough"].shift(1, fill_value=False)
+    before = frame[["value", "low", "high"]].shift(1)
+    change = difference_of(before, frame).where(both)
+    differs = (change["change_low"] > 0) | (change["change_high"] < 0)
+    unusual = (values < low) | (values > high)
+    return frame.assign(limit_low=low, limit_high=high, unusual=unusual, **change, differs=differs)
+
+
+def difference_of(before: Any, after: Any) -> pd.DataFrame:
+    """Return the difference of two independent estimates, with its 95 % interval.
+
+    It is made from the distances of each estimate to the ends of its own interval (G. Y. Zou and
+    A. Donner, Statistics in Medicine 27, 2008): of rates with Wilson's intervals, Newcombe's.
+    """
+    change = after["value"] - before["value"]
+    down = np.hypot(after["value"] - after["low"], before["high"] - before["value"])
+    up = np.hypot(after["high"] - after["value"], before["value"] - before["low"])
+    columns = {"change": change, "change_low": change - down, "change_high": change + up}
+    return pd.DataFrame(columns)
+
+
+def compared_notes(document: Mapping[str, Any], history: History) -> List[str]:
+    """Return what an earlier run was about, and why it may not be comparable."""
+    source, window = at_path(document, "source", kind=str), window_in(document)
+    if window is None:
+        return ["The earlier run names no window."]
+    notes = [f"before: {window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({one_line(source)})"]
+    if source != history.source:
+        notes.append(f"The sources differ: {one_line(source)} and {history.source}.")
+    if window.end > history.window.start and window.start < history.window.end:
+        notes.append("The windows overlap: what both have is compared with itself.")
+    return notes
+
+
+def compare_with(document: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
+    """Return how the metrics of production differ from those of an earlier `metrics.json`.
+
+    A row is a metric (the index). Columns: `before`, `before_n`, `after`, `after_n`, `change`,
+    `change_low`, `change_high`, `enough` and `differs` (see `measure_trend`).
+    """
+    keys = ("value", "low", "high", "n")
+    rows = {}
+    for metric in PRODUCTION_METRICS:
+        given = at_path(document, "production", metric)
+        plain = (given.get(key) for key in keys)
+        numbers = [value if isinstance(value, (int, float)) else math.nan for value in plain]
+        rows[metric] = dict(zip(keys, map(float, numbers)))
+    before = pd.DataFrame.from_dict(rows, orient="index")
+    change = difference_of(before, table)
+    enough = (before["n"] >= ENOUGH) & (table["n"] >= ENOUGH)
+    enough |= enough.index == "deployment_frequency_per_day"  # its interval needs no number
+    change = change.where(enough)
+    return pd.DataFrame(
+        {
+            "before": before["value"],
+            "before_n": before["n"],
+            "after": table["value"],
+            "after_n": table["n"],
+            **change,
+            "enough": enough & ~change["change_low"].isna(),
+            "differs": (change["change_low"] > 0) | (change["change_high"] < 0),
+        }
+    )
 
 
 QUICK_CHECK_MEANS_2025 = {
@@ -3757,6 +4901,8 @@ class Report(NamedTuple):
     seed: Optional[int] = None
     scenario: Optional[Scenario] = None
     advice: Optional[Sequence[str]] = None
+    trend: Optional[pd.DataFrame] = None
+    compared: Optional[pd.DataFrame] = None
 
     @property
     def values(self) -> Dict[str, Any]:
@@ -3788,11 +4934,27 @@ class Section(NamedTuple):
         """Return the section, with an empty line at its end."""
         lines = self.body(report) if self.body else []
         for label, key in self.rows:
-            lines.append(line_of(f"{label}:", METRICS[key].text(report.values[key])) if key else "")
+            lines.append(line_of(f"{label}:", value_text(key, report.metrics)) if key else "")
         for title, make in self.lists:
             listed = make(report)
             lines += ["", f"{title}:", *listed] if listed else []
         return [self.title, LINE, *lines, ""] if lines else []
+
+
+def value_text(key: str, metrics: Metrics) -> str:
+    """Return a value of `metrics` as it is shown: a lower bound says so, a lead time of what."""
+    text = METRICS[key].text(metrics.values[key])
+    if text == "n/a":
+        return text
+    history = metrics.history
+    if key == "change_failure_rate" and metrics.overall.at["change_fail_rate_pct", "at_least"]:
+        return f"at least {text}"
+    partly = metrics.overall.at["deployment_frequency_per_day", "at_least"]
+    if key == "production_deployment_frequency" and partly:
+        return f"at least {text}"
+    if key in ("mean_lead_time", "median_lead_time") and history.changes is not None:
+        return f"{text} (config-repository lead time)"
+    return text
 
 
 def format_report(report: Report) -> str:
@@ -3812,7 +4974,7 @@ def format_report(report: Report) -> str:
         lines.append(line_of("Pipeline:", describe_pipeline(report.scenario)))
     if report.seed is not None:
         meaning = "the same seed, window and scenario give the same run"
-        if report.metrics.history.source != "simulated":
+        if not report.metrics.history.is_simulated:
             meaning = "of the months on which recommendations were tried"
         lines.append(line_of("Seed:", f"{report.seed} ({meaning})"))
     lines.append("")
@@ -3887,9 +5049,9 @@ def flow_lines(report: Report) -> List[str]:
 def lead_time_lines(report: Report) -> List[str]:
     """Return the part of each environment in the mean lead time."""
     whole = report.values["mean_lead_time"]
-    if math.isnan(whole):
-        return []
     parts = report.values["lead_time_hours_by_environment"].items()
+    if math.isnan(whole) or any(math.isnan(hours) for _, hours in parts):
+        return []
     return [
         line_of(
             f"  • Into {name}:", f"{show_number(hours, ' hours')} ({show_percent(hours, whole)})"
@@ -3923,6 +5085,8 @@ def success_lines(report: Report) -> List[str]:
         note = f"({healthy[name]}/{counts[name]} successful)"
         if counts[name] and math.isnan(rate):
             note = f"({counts[name]} deployments, failures not observable)"
+        elif report.values["unseen_deployments"]:
+            note = f"({counts[name] - healthy[name]}/{counts[name]} seen to fail)"
         if not math.isnan(rate):
             known.append(name)
         lines.append(f"{rate_grade(rate)[0]} {name:<{width}} {show_number(rate, '%'):<7} {note}")
@@ -3947,19 +5111,54 @@ def production_lines(report: Report) -> List[str]:
             f"{overall.at['failed_deployment_recovery_minutes', 'open']}",
         ),
     ]
-    if history.coverage is not None:
-        lines.append(
-            "Lead time is config-repository lead time: from the commit to production's source "
-            "path, not of the code."
-        )
-        if not history.coverage["failures_observable"].all():
-            lines.append(
-                "n/a (failures not observable): only successful syncs are known there; the rates "
-                "above count them good."
-            )
+    if history.changes is not None:
+        lines += ["", *shared_lines(history)]
+        first = "the first commit of a version to any environment"
+        own = "the commit to production's own path"
+        start = first if any(note.startswith("Layout: ") for note in history.notes) else own
+        lines.append(f"Lead time is config-repository lead time: from {start}, not of the code.")
+    if overall["at_least"].any():
+        lines.append("'at least' is a lower bound: not everything was seen.")
+    lines += looks_lines(history) if overall.at["change_fail_rate_pct", "at_least"] else []
+    if overall.at["deployment_frequency_per_day", "at_least"]:
+        lines.append(common_window_line(history))
     for reason, count in sorted(history.undated.items()):
-        lines.append(f"Revisions without a lead time: {count} ({reason})")
+        lines.append(f"Deployments without a lead time: {count} ({reason})")
     return [*lines, "", *application_lines(report), "", *quick_check_lines(report)]
+
+
+def shared_lines(history: History) -> List[str]:
+    """Return the lead time of changes to shared bases, which come to all environments at once."""
+    table = history.changes_to(history.production, shared=True).dropna(subset=["deployed"])
+    if not len(table):
+        return []
+    hours = (seconds_of(table["deployed"]) - seconds_of(table["committed"])) / 3600
+    text = f"{show_number(float(np.median(hours)), 'h')} in the median, of {len(table)}"
+    return [line_of("Changes to shared bases:", text)]
+
+
+def looks_lines(history: History) -> List[str]:
+    """Return how often somebody looked at production."""
+    if history.coverage is None:
+        return []
+    hours = longest_between_looks(history)
+    if math.isnan(hours):
+        return [
+            "Failures are those that rollbacks and reverts show; a fix forward is not seen as one."
+        ]
+    text = f"The longest time between two looks at production is {show_number(hours, ' h', 1)}"
+    return [f"{text}: what failed and was over in between is in no number."]
+
+
+def common_window_line(history: History) -> str:
+    """Return the window, if there is one, that all applications cover."""
+    covered = history.covered(history.production)
+    last = covered.groupby(covered["application"].astype(object))["from"].max().max()
+    start = (last + pd.Timedelta(days=1)).normalize()
+    days = (history.window.end - start).days
+    if days < 1:
+        return "No whole day is covered for all applications."
+    return f"All applications are covered for the last {days} days: --days {days} measures these."
 
 
 def why_undefined(metric: str, table: pd.DataFrame) -> str:
@@ -3975,13 +5174,16 @@ def production_line(metric: str, table: pd.DataFrame) -> str:
     row = table.loc[metric]
     if math.isnan(row["value"]):
         why = why_undefined(metric, table)
-        return line_of(f"{label}:", f"   {why}" + " (failures not observable)" * (why == "n/a"))
+        hidden = " (failures not observable)" if why == "n/a" else ""
+        if metric == "deployment_frequency_per_day":
+            why, hidden = "n/a", " (less than a day is covered)"
+        return line_of(f"{label}:", f"   {why}{hidden}")
     interval = (
         "" if math.isnan(row["low"]) else f"{show_number(row['low'])} to {show_number(row['high'])}"
     )
     spread = " ".join(f"{show_number(row[key]).replace('n/a', ''):>8}" for key in ("mean", "p90"))
     value = f"{show_number(row['value'], unit):>10}  {interval:<19} {spread} {int(row['n']):>6}"
-    return line_of(f"{label}:", value)
+    return line_of(f"{label}:", value + "  at least" * bool(row["at_least"]))
 
 
 def application_lines(report: Report, most: int = 15) -> List[str]:
@@ -3998,8 +5200,8 @@ def application_lines(report: Report, most: int = 15) -> List[str]:
         cells = [
             why_undefined(metric, table)
             if math.isnan(value)
-            else show_number(value, PRODUCTION_METRICS[metric].unit)
-            for metric, value in table["value"].items()
+            else "≥" * bound + show_number(value, PRODUCTION_METRICS[metric].unit)
+            for (metric, value), bound in zip(table["value"].items(), table["at_least"])
         ]
         lines.append(line_of(f"  • {name}", " ".join(f"{cell:>11}" for cell in cells)))
     if len(ranked) > most:
@@ -4020,32 +5222,101 @@ def quick_check_lines(report: Report) -> List[str]:
     return [*lines, row("Overall:", show_number(scores["overall"], "", 1), note).rstrip()]
 
 
+SOURCES = {
+    "git": "This is desired state: what the config repository asked for, not what a cluster did.",
+    "argocd": "This is what Argo CD keeps of its syncs.",
+    "files": "This is what the tables say.",
+}
+
+
 def coverage_lines(report: Report, most: int = 40) -> List[str]:
-    """Return what each Argo CD application is taken for, and which days its history covers."""
-    coverage = report.metrics.history.coverage
-    if coverage is None:
+    """Return where a real history comes from, and which days of which application it covers."""
+    history = report.metrics.history
+    if history.is_simulated:
         return []
-    row = "{:<28} {:<16} {:<13} {:<21} {:<24} {:>5} {:>11}".format
-    heads = ("Argo CD application", "application", "environment", "told by", "covered (UTC)")
-    lines = [row(*heads, "syncs", "deployments")]
-    plain = coverage["environment"] != UNCLASSIFIED
+    lines = [SOURCES.get(history.source, SOURCES["files"]), *history.notes]
+    if history.production != "production":
+        lines.append(f"{history.production} is taken for production: it is the last environment.")
+    coverage = history.coverage
+    if coverage is None:
+        return lines
+    row = "{:<28} {:<16} {:<13} {:<15} {:<24} {:>5} {:>11}".format
+    heads = ("its own name", "application", "environment", "told by", "covered (UTC)")
+    lines += ["", row(*heads, "syncs", "deployments")]
+    plain = ~has_word(coverage["environment"], UNCLASSIFIED)
     shown = coverage[~plain | (plain.cumsum() <= most)]  # the unclassified all
     for span in shown.to_dict("records"):
         covered = f"{span['from']:%Y-%m-%d} to {span['to']:%Y-%m-%d}"
-        names = (span[key] for key in ("argocd_name", "application", "environment", "rule"))
-        text = row(*names, covered, span["syncs"], span["deployments"])
+        names = (span[key] for key in ("origin", "application", "environment", "rule"))
+        syncs = "" if span["syncs"] == MISSING else span["syncs"]
+        text = row(*names, covered, syncs, span["deployments"])
         lines.append(text + " truncated" * span["truncated"])
-    unclassified = coverage.loc[~plain, "argocd_name"].nunique()
     if len(coverage) > len(shown):
         lines.append(f"and {len(coverage) - len(shown)} more (--json has them all)")
+    unclassified = sorted(set(coverage["origin"][~plain]))
     if unclassified:
-        remedy = "--environment-label, --environment-pattern or --environment says what they are"
-        lines.append(f"unclassified: {unclassified}; {remedy}")
+        remedy = "--environment-label KEY, --environment-pattern REGEX or --environment NAME"
+        lines.append(f"unclassified: {len(unclassified)}; {remedy} says what they are")
     if coverage["truncated"].any():
         lines.append(
             "truncated: older entries are gone; the first one left only marks where the covered "
             "time begins"
         )
+    return lines
+
+
+def change_text(row: Any, unit: str) -> str:
+    """Return what a difference comes to, in words."""
+    if not row["enough"] or math.isnan(row["change_low"]):
+        return "too little data"
+    if not row["differs"]:
+        return "within noise"
+    ends = f"{row['change_low']:+.2f} to {row['change_high']:+.2f}"
+    return f"{row['change']:+.2f}{unit} ({ends})"
+
+
+def trend_lines(report: Report) -> List[str]:
+    """Return the metrics of production by week or month."""
+    trend = report.trend
+    lines: List[str] = []
+    for metric, (label, unit, *_) in PRODUCTION_METRICS.items() if trend is not None else ():
+        rows = trend[trend["metric"] == metric]  # type: ignore[index]
+        if rows["value"].isna().all():
+            lines += [f"{label}: no data in any period", ""]
+            continue
+        lines.append(f"{label} ({unit.replace('/', 'a ')})")
+        head = f"{'value':>9}  {'95% interval':<19} {'n':>5}  against the period before"
+        lines.append(f"  {'from':<12}{head}")
+        previous = None
+        for row in rows.to_dict("records"):
+            interval = f"{show_number(row['low'])} to {show_number(row['high'])}"
+            interval = "" if math.isnan(row["low"]) else interval
+            note = change_text(row, unit) if previous is not None else ""
+            note = note if row["enough"] else "too little data"
+            note += "; outside the limits" * bool(row["unusual"])
+            number = show_number(row["value"])
+            cells = f"{number:>9}  {interval:<19} {row['n']:>5}  {note}"
+            lines.append(f"  {row['period']:%Y-%m-%d}  {cells}".rstrip())
+            previous = row
+        if rows["limit_low"].notna().any():
+            limits = (
+                show_number(float(rows[edge].iloc[0])) for edge in ("limit_low", "limit_high")
+            )
+            lines.append(f"  natural process limits: {' to '.join(limits)}")
+        lines.append("")
+    return lines[:-1]
+
+
+def compared_lines(report: Report) -> List[str]:
+    """Return how production differs from an earlier run."""
+    if report.compared is None:
+        return []
+    lines = [*report.compared.attrs.get("notes", [])]
+    for metric, row in report.compared.iterrows():
+        label, unit = PRODUCTION_METRICS[metric][:2]
+        numbers = f"{show_number(row['before'])} → {show_number(row['after'], unit)}"
+        counts = ", ".join(show_number(float(row[key]), "", 0) for key in ("before_n", "after_n"))
+        lines.append(f"{label + ':':<34}{numbers}: {change_text(row, unit)} (n = {counts})")
     return lines
 
 
@@ -4080,11 +5351,14 @@ def target_verdict(key: str, values: Mapping[str, Any]) -> str:
         return f"⚪ n/a ({target} target, {why})"
     if is_elite(key, values):
         return f"✅ Elite ({target} achieved: {show_number(value, target.unit)})"
+    if is_open(key, values):
+        unseen = f"deployments that nobody looked at: {values['unseen_deployments']}"
+        return f"⚪ at least {show_number(value, target.unit)} ({target} target; {unseen})"
     return f"❌ Needs Improvement ({target} target, actual: {show_number(value, target.unit)})"
 
 
 REPORT = (
-    Section("📡 WHAT ARGO CD'S HISTORY COVERS", body=coverage_lines),
+    Section("📡 WHAT THIS HISTORY COVERS", body=coverage_lines),
     Section(
         "📝 GIT ACTIVITY",
         rows=[
@@ -4131,18 +5405,19 @@ REPORT = (
         ],
     ),
     Section("🎯 PRODUCTION, AS DORA DEFINES IT", body=production_lines),
+    Section("📈 TREND OF PRODUCTION", body=trend_lines),
+    Section("📐 COMPARED WITH AN EARLIER RUN", body=compared_lines),
     Section("🏆 DORA MATURITY ASSESSMENT", body=maturity_lines),
 )
 """The sections of the report, from top to bottom."""
 
 
-def metric_step_lines(values: Mapping[str, Any]) -> List[str]:
+def metric_step_lines(metrics: Metrics) -> List[str]:
     """Return what the step that calculates the metrics prints."""
     labels = {"mean_lead_time": "Mean Lead Time"}
     keys = ("deployment_frequency", "mean_lead_time", "change_failure_rate", "mttr_minutes")
     return [
-        f"  ✓ {labels.get(key, METRICS[key].label)}: {METRICS[key].text(values[key])}"
-        for key in keys
+        f"  ✓ {labels.get(key, METRICS[key].label)}: {value_text(key, metrics)}" for key in keys
     ]
 
 
@@ -4157,7 +5432,9 @@ def format_summary(metrics: Metrics) -> str:
         "Change Failure Rate": "change_failure_rate",
         "MTTR": "mttr_minutes",
     }
-    shown = {label: METRICS[key].text(metrics.values[key]) for label, key in rows.items()}
+    if not metrics.history.is_simulated:
+        rows = {label.replace("Automated ", ""): key for label, key in rows.items()}
+    shown = {label: value_text(key, metrics) for label, key in rows.items()}
     shown["Overall Maturity"] = metrics.level.name
     lines = [
         "📊 EXECUTIVE SUMMARY:",
@@ -4180,7 +5457,10 @@ def to_jsonable(value: Any) -> Any:
 
 
 def summary_document(
-    metrics: Metrics, seed: Optional[int], flow: Optional[pd.DataFrame]
+    metrics: Metrics,
+    seed: Optional[int],
+    flow: Optional[pd.DataFrame],
+    scenario: Optional[Scenario] = None,
 ) -> Dict[str, Any]:
     """Return what `--json` prints and `metrics.json` holds, as plain JSON values."""
     history = metrics.history
@@ -4190,7 +5470,9 @@ def summary_document(
         "window": {**history.window._asdict(), "days": history.window.days},
         "environments": history.environments,
         "commits": metrics.values["total_commits"],
-        "simulated": history.source == "simulated",  # the deployments; the commits may be real
+        "simulated": history.is_simulated,  # the deployments; the commits may be real
+        "source": history.source,
+        "scenario": None if scenario is None else json.loads(scenario.to_json()),
         "metrics": metrics.values,
         "production": metric_documents(metrics.overall),
         "applications": {
@@ -4205,9 +5487,11 @@ def summary_document(
         },
         "flow": None if flow is None else flow.to_dict("index"),
     }
+    if not history.is_simulated:
+        document["undated"], document["notes"] = dict(history.undated), history.notes
+        document["coverage"] = []
     if history.coverage is not None:
         document["coverage"] = history.coverage.to_dict("records")
-        document["undated"] = dict(history.undated)
     return to_jsonable(document)
 
 
@@ -4218,26 +5502,32 @@ def metric_documents(table: pd.DataFrame) -> Dict[str, Dict[str, Any]]:
         if not metric.endswith(("_hours", "_minutes")):
             for name in ("mean", "p90", "open"):
                 del fields[name]
+        else:
+            del fields["at_least"]
     return documents
 
 
-def export_files(metrics: Metrics, document: Mapping[str, Any]) -> Dict[str, bytes]:
+def export_files(
+    metrics: Metrics, document: Mapping[str, Any], trend: Optional[pd.DataFrame] = None
+) -> Dict[str, bytes]:
     """Return the content of each file of an export: the tables as CSV, the numbers as JSON."""
-    history = metrics.history
+    tables = {file: getattr(metrics.history, name) for name, file in TABLE_FILES.items()}
+    files = {file: as_csv(table) for file, table in tables.items() if table is not None}
+    if trend is not None:
+        files["trend.csv"] = as_csv(trend)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    return {
-        "commits.csv": as_csv(history.git_commits),
-        "deployments.csv": as_csv(history.deployments),
-        "rollbacks.csv": as_csv(history.rollbacks),
-        "metrics.json": text.encode("utf-8", "replace"),
-    }
+    return {**files, "metrics.json": text.encode("utf-8", "replace")}
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8, with times in ISO 8601 (UTC)."""
-    times = np.datetime_as_string(seconds_of(table["timestamp"]).view("M8[s]"), unit="s")
-    timestamps = pd.Series(np.char.add(times, "Z"), dtype=object)
-    text = table.assign(timestamp=timestamps).to_csv(index=False)
+    for column in table.columns:
+        if isinstance(table[column].dtype, pd.DatetimeTZDtype):
+            seconds = seconds_of(table[column])
+            times = np.char.add(np.datetime_as_string(seconds.view("M8[s]"), unit="s"), "Z")
+            texts = pd.Series(times, dtype=object, index=table.index)
+            table = table.assign(**{column: texts.where(table[column].notna(), "")})
+    text = table.to_csv(index=False)
     return text.replace(os.linesep, "\n").encode("utf-8", "replace")
 
 
@@ -4464,7 +5754,12 @@ def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
             rotation=0 if len(rates) <= 12 else 90,
         )
     ax.axhline(95, color=_GREEN, linestyle="--", linewidth=1.6, label="Target 95%")
-    ax.set(title=title, ylabel="Healthy deployments (%)", ylim=(0, 110), yticks=range(0, 101, 20))
+    seen = (
+        "Not seen to fail (%)"
+        if metrics.values["unseen_deployments"]
+        else "Healthy deployments (%)"
+    )
+    ax.set(title=title, ylabel=seen, ylim=(0, 110), yticks=range(0, 101, 20))
     ax.set_xticks(range(len(rates)))
     ax.set_xlim(-0.6 if len(rates) > 1 else -1, len(rates) - 0.4 if len(rates) > 1 else 1)
     labels = _labels(list(rates), 16 if len(rates) <= 3 else 12)
@@ -4582,18 +5877,31 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
     mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
     for y, (key, target) in zip((9.2, 7.9, 6.6, 5.3), BENCHMARKS.items()):
         value = metrics.values[key]
-        missed = not math.isnan(value) and not metrics.elite[key]
+        undecided = math.isnan(value) or is_open(key, metrics.values)
+        missed = not undecided and not metrics.elite[key]
         colour = _GREEN if metrics.elite[key] else _RED if missed else rate_grade(math.nan)[1]
         ax.plot([0.25], [y], "X" if missed else "o", color=colour, markersize=9, clip_on=False)
         ax.text(0.7, y, METRICS[key].label, **mono)
-        ax.text(10, y, show_number(value, target.unit), ha="right", fontweight="bold", **mono)
+        bound = "≥ " * value_text(key, metrics).startswith("at least")
+        text = bound + show_number(value, target.unit)
+        ax.text(10, y, text, ha="right", fontweight="bold", **mono)
         limit = f"elite {target.better} {target.limit:g}{target.unit}"
+        if key == "mean_lead_time" and metrics.history.changes is not None:
+            limit += ", config-repository lead time"
         ax.text(0.7, y - 0.55, limit, color=_MUTED, **{**mono, "fontsize": 9.5})
     ax.plot([0, 10], [4.05, 4.05], color=_GRID, linewidth=1.2)
     _draw_medal(ax, metrics.level)
     ax.text(3.4, 2.35, metrics.level.name, fontweight="bold", **{**mono, "fontsize": 15})
     met = f"{metrics.score} of {len(BENCHMARKS)} elite criteria met"
     ax.text(3.4, 1.35, met, color=_MUTED, **{**mono, "fontsize": 11})
+    if metrics.history.source == "git":
+        ax.text(
+            0,
+            0,
+            "desired state, of the config repository",
+            color=_MUTED,
+            **{**mono, "fontsize": 9.5},
+        )
     return ax
 
 
@@ -5236,9 +6544,17 @@ def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
     return lines or ["None: all four targets are met"]
 
 
+def is_open(key: str, values: Mapping[str, Any]) -> bool:
+    """Return whether a benchmark is neither met nor missed: its value is a lower bound below it."""
+    bound = key == "change_failure_rate" and values["unseen_deployments"] > 0
+    return bound and values[key] < BENCHMARKS[key].limit and not is_elite(key, values)
+
+
 def target_gap(key: str, values: Mapping[str, Any]) -> str:
     """Return by how much a benchmark is missed."""
     value, target, label = values[key], BENCHMARKS[key], METRICS[key].label
+    if is_open(key, values):
+        return f"{label} is at least {show_number(value, target.unit)}"
     if math.isnan(value):
         return f"{label} could not be measured"
     missed_by = abs(100 * (value - target.limit) / target.limit)
@@ -5269,6 +6585,8 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
     if not math.isnan(values["mean_lead_time"]):
         parts = values["lead_time_hours_by_environment"]
         name = max(parts, key=lambda name: parts[name])
+        if math.isnan(parts[name]):
+            return "shorten the way of a change from the config repository to production"
         share = show_percent(parts[name], values["mean_lead_time"], 0)
         hours = show_number(parts[name], "h", 1)
         return f"the way into {name} takes {share} of it ({hours}): shorten that wait first"
@@ -5284,6 +6602,9 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
 def failure_cause(values: Mapping[str, Any]) -> str:
     """Return which environment fails most, and why."""
     rates = {name: rate for name, rate in values["success_rates"].items() if not math.isnan(rate)}
+    if is_open("change_failure_rate", values):
+        unseen = values["unseen_deployments"]
+        return f"deployments that nobody looked at: {unseen}; --incidents says which of them failed"
     if not rates:
         return NOT_OBSERVABLE if values["total_deployments"] else NOTHING_DEPLOYED
     worst = min(rates, key=lambda name: rates[name])
@@ -5469,7 +6790,7 @@ def tried_recommendations(scenario: Scenario, values: Mapping[str, Any], trial: 
     For each benchmark that is missed: by how much, the cause, and a simulated change that meets it.
     """
     missed = [key for key in BENCHMARKS if not is_elite(key, values)]
-    measured = [key for key in missed if not math.isnan(values[key])]
+    measured = [key for key in missed if not math.isnan(values[key]) and not is_open(key, values)]
     if not measured:
         return plain_recommendations(values)
     baseline = trial.months(scenario)
@@ -5669,7 +6990,7 @@ def _fit_environment(
         name, Environment(name)
     )
     passages = _passages(history, number, before)
-    seen = history.failures_observable(name)
+    seen = not has_word(rows["health"], UNKNOWN).all()
     rate = 1 - float(has_word(rows["health"], DEGRADED).mean()) if seen else default.success_rate
     success = "success" if seen else f"success not observable, left at {rate:g}; the rest"
     knobs = dict(
@@ -5755,7 +7076,7 @@ def _own_way(
     """The gate of an environment that has commits of its own (a folder for each environment, say):
     it takes a share of the releases, and the time from a commit to it, less what the way up to here
     takes."""
-    healthy = int(has_word(_deployments_to(history, before)["health"], HEALTHY).sum())
+    healthy = int((~has_word(_deployments_to(history, before)["health"], DEGRADED)).sum())
     share = min(1.0, len(_deployments_to(history, number)) / max(healthy, 1))
     gate: Dict[str, Any] = dict(promotion="each", approval_rate=share)
     how = (
@@ -5774,7 +7095,9 @@ def _newest_changes(history: History, number: int) -> np.ndarray:
     if history.changes is None:
         return np.empty(0)
     changes = history.changes_to(history.environments[number])
-    newest = changes.groupby(["application", "deployed"])["committed"].max().reset_index()
+    newest = (
+        changes.groupby(["application", "deployed"], observed=True)["committed"].max().reset_index()
+    )
     return np.maximum((seconds_of(newest["deployed"]) - seconds_of(newest["committed"])) / 3600, 0)
 
 
@@ -5824,7 +7147,7 @@ def _releases_of(deployments: pd.DataFrame, done: bool) -> pd.DataFrame:
 
 def _healthy(history: History, number: int) -> pd.DataFrame:
     rows = _deployments_to(history, number)
-    return _releases_of(rows[has_word(rows["health"], HEALTHY)], done=True)
+    return _releases_of(rows[~has_word(rows["health"], DEGRADED)], done=True)
 
 
 def _commits_to(history: History, number: int) -> pd.DataFrame:
@@ -5932,10 +7255,13 @@ class GitOpsAutomation:
     rollbacks: Any
     metrics: Any
     window: Any
-    _real: Optional[History]  # what load_argocd_history read
+    _real: Optional[History]  # the real deployments that were loaded, in the window
+    _whole: Any  # all of them
     _commits_are_real: bool
     flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
     measured: Any  # the Metrics that `metrics` is the dict of
+    by: Optional[str]  # the period of the report's trend: week, month or none
+    earlier: Optional[Mapping[str, Any]]  # the metrics.json that the report compares with
 
     def __init__(
         self,
@@ -5956,6 +7282,7 @@ class GitOpsAutomation:
         check_that(callable_or_none, "on_rollback", "be a function", on_rollback)
         self.on_rollback = on_rollback
         self.advice_runs: Optional[int] = None  # months on which advice is tried; None: enough
+        self.by, self.earlier = None, None
         self._end = window_end(end)
         self._store(git_commits=None, window=None)
 
@@ -5985,7 +7312,7 @@ class GitOpsAutomation:
 
     @property
     def applications(self) -> List[str]:
-        """The applications of the scenario and of the commits; of Argo CD, those that it has."""
+        """The applications of the scenario and of the commits; of real deployments, theirs."""
         if self._real is not None:
             return list(self._real.deployments["application"].cat.categories)
         found = [] if self.git_commits is None else count_words(self.git_commits["application"])
@@ -6029,26 +7356,107 @@ class GitOpsAutomation:
         repo: Union[None, str, os.PathLike] = None,
         *,
         rules: EnvironmentRules = EnvironmentRules(),
+        days: Optional[int] = None,
     ) -> pd.DataFrame:
         """Read real deployments in the place of the three simulations: the `deployments` table.
 
         `files` are JSON documents of Argo CD applications ("-" is standard input), `repo` is a
-        clone of the config repository, `rules` tell the environment. Next comes
-        `calculate_dora_metrics()`. GitOpsError for a file that is none, naming the entry at fault.
+        clone of the config repository, `rules` tell the environment, `days` cut a window out. Next
+        comes `calculate_dora_metrics()`. GitOpsError for a file that is none, naming the entry.
         """
         print_text("\n📡 Reading Argo CD history...")
-        listed = [files] if isinstance(files, (str, os.PathLike)) else list(files)
-        history = load_argocd(listed, repo, rules)
+        return self._take(load_argocd(files, repo, rules), days)
+
+    def load_gitops_repository(
+        self,
+        repo: Union[str, os.PathLike],
+        template: Optional[str] = None,
+        environments: Union[None, str, Sequence[str]] = None,
+        *,
+        argocd: Sequence[Union[str, os.PathLike]] = (),
+        rules: EnvironmentRules = EnvironmentRules(),
+        days: Optional[int] = None,
+    ) -> pd.DataFrame:
+        """Read real deployments from a config repository's own history: the `deployments` table.
+
+        See the function of this name. Where `argocd` files cover an application, its deployments,
+        failures and rollbacks come from them. GitOpsError for what cannot be read.
+        """
+        print_text("\n📡 Reading the config repository's history...")
+        template = template or find_template(repo)
+        history = load_gitops_repository(repo, template, environments)
+        if argocd:
+            rules = dataclasses.replace(rules, stages=environments)
+            history = join_histories(history, load_argocd(argocd, repo, rules, template))
+        return self._take(history, days)
+
+    def load_history(
+        self,
+        folder: Union[str, os.PathLike],
+        environments: Union[None, str, Sequence[str]] = None,
+        *,
+        days: Optional[int] = None,
+    ) -> pd.DataFrame:
+        """Read a history from CSV files, such as an export: the `deployments` table.
+
+        See `load_tables`. GitOpsError naming the file at fault.
+        """
+        print_text("\n📡 Reading the tables of a history...")
+        history = load_tables(folder, environments)
+        if history.is_simulated and days is None and self._end is None:
+            return self._take_simulation(history, read_document(Path(folder) / "metrics.json"))
+        source = "files" if history.is_simulated else history.source
+        return self._take(history._replace(source=source), days)
+
+    def _take_simulation(self, history: History, document: Mapping[str, Any]) -> pd.DataFrame:
+        """Store a simulation that was read back, with the scenario and the seed that it had."""
+        if not isinstance(document.get("scenario"), dict) or not at_path(document, "flow"):
+            raise GitOpsError(
+                "metrics.json has no scenario and flow of a simulation; export it anew"
+            )
+        self.scenario = Scenario.from_json(json.dumps(document["scenario"]))
+        self.seed = check_whole("seed", document.get("seed"), 0, 2**63 - 1)
         self._store(git_commits=history.git_commits, window=history.window)
-        self.deployments, self.rollbacks, self._real = (
-            history.deployments,
-            history.rollbacks,
-            history,
-        )
-        print_text(
-            f"  ✓ Read {len(self.deployments)} deployments and {len(self.rollbacks)} rollbacks"
-        )
+        self._commits_are_real = document.get("commits_are_real") is True
+        self.flow = pd.DataFrame.from_dict(dict(at_path(document, "flow")), orient="index")
+        self.deployments, self.rollbacks = history.deployments, history.rollbacks
+        print_text(f"  ✓ Read {len(self.deployments)} deployments of a simulation")
         return self.deployments
+
+    def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
+        """Let incidents say which of the real deployments failed; return the incidents.
+
+        See `with_incidents`. GitOpsError without real deployments, or naming the entry at fault.
+        """
+        if self._real is None:
+            raise GitOpsError("incidents belong to real deployments: load a real history first")
+        incidents = read_incidents(file)
+        whole = with_incidents(self._whole, incidents)
+        self._keep(whole if whole.window == self.window else whole.within(self.window), whole)
+        print_text(f"  ✓ Read {len(incidents)} incidents")
+        return incidents
+
+    def _take(self, history: History, days: Optional[int]) -> pd.DataFrame:
+        """Store the part of a real history that lies in the window that was asked for."""
+        if days is not None or self._end is not None:
+            end = self._end or history.window.end
+            length = max((end - history.window.start).days, 1) if days is None else days
+            self._keep(history.within(Window.before(end, length)), history)
+        else:
+            self._keep(history, history)
+        counts = len(self.deployments), len(self.rollbacks)
+        print_text("  ✓ Read {} deployments and {} rollbacks".format(*counts))
+        return self.deployments
+
+    def _keep(self, history: History, whole: History) -> None:
+        """Store a real history, and what it is a part of, in the place of a simulated one."""
+        self._store(git_commits=history.git_commits, window=history.window)
+        self.deployments, self.rollbacks = history.deployments, history.rollbacks
+        self._real, self._whole = history, whole
+
+    def trend(self, by: str = "month") -> pd.DataFrame:
+        """Return the metrics of production of each `week` or `month` (see `measure_trend`)."""
+        return measure_trend(self.history, by)
 
     def simulate_deployments(self) -> pd.DataFrame:
         """Take the commits through the environments: the `deployments` table."""
@@ -6086,15 +7494,30 @@ class GitOpsAutomation:
         print_text("\n📊 Calculating DORA metrics...")
         self.measured = measure(history)
         self._store(metrics=self.measured.values)
-        print_text("\n".join(metric_step_lines(self.metrics)))
+        print_text("\n".join(metric_step_lines(self.measured)))
         return self.metrics
 
     def generate_report(self) -> None:
         """Print the report."""
         self._need("metrics")
         scenario = self.scenario if self._real is None else None
-        report = Report(self.measured, self.flow, self.seed, scenario, self._advice())
+        report = Report(
+            self.measured, self.flow, self.seed, scenario, self._advice(), self._trend(),
+            self._compared(),
+        )  # fmt: skip
         print_text("\n" + format_report(report))
+
+    def _trend(self) -> Optional[pd.DataFrame]:
+        """Return the trend of the report, if it has one."""
+        return None if self.by is None else self.trend(self.by)
+
+    def _compared(self) -> Optional[pd.DataFrame]:
+        """Return the comparison of the report, if it has one."""
+        if self.earlier is None:
+            return None
+        table = compare_with(self.earlier, self.measured.overall)
+        table.attrs["notes"] = compared_notes(self.earlier, self.measured.history)
+        return table
 
     def visualize_metrics(self, dpi: int = 300) -> Path:
         """Draw the dashboard into `gitops_dashboard.png` in the output folder; return its path.
@@ -6164,12 +7587,21 @@ class GitOpsAutomation:
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
         document = self.document()
-        return write_files(self.output_dir, export_files(self.measured, document))
+        return write_files(self.output_dir, export_files(self.measured, document, self._trend()))
 
     def document(self) -> Dict[str, Any]:
         """Return the metrics, the maturity, the seed and the window as plain JSON values."""
         self._need("metrics")
-        return summary_document(self.measured, self.seed if self._real is None else None, self.flow)
+        simulated = self._real is None
+        seed, scenario = (self.seed, self.scenario) if simulated else (None, None)
+        document = summary_document(self.measured, seed, self.flow, scenario)
+        document["commits_are_real"] = self._commits_are_real or not simulated
+        trend, compared = self._trend(), self._compared()
+        if trend is not None:
+            document["trend"] = to_jsonable(trend.to_dict("records"))
+        if compared is not None:
+            document["compared"] = to_jsonable(compared.to_dict("index"))
+        return document
 
     def production_metrics(self) -> pd.DataFrame:
         """Return dora.dev's five metrics of production (see the function of this name)."""
@@ -6244,6 +7676,7 @@ examples:
   python gitops_automation.py                        simulate 30 days
   python gitops_automation.py --days 90 --seed 7     a longer run that can be repeated
   python gitops_automation.py --repo ../shop         the commits of a real repository
+  python gitops_automation.py --repo ../config --deployments-from --by month
   argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
   python gitops_automation.py --print-config > team.json
   python gitops_automation.py --config team.json     your own rates, waits and team
@@ -6287,10 +7720,10 @@ def price_option(text: str) -> float:
 OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     "what is simulated": [
         ("--days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
-         "length of the window in whole UTC days (default: 30)"),
+         "length of the window in whole UTC days (default: 30; of real deployments all)"),
         ("--end", dict(metavar="DATE"),
-         "the day after the window, YYYY-MM-DD (default: today; with --repo: the day after its "
-         "newest commit)"),
+         "the day after the window, YYYY-MM-DD (default: today; of real history the day after "
+         "its last)"),
         ("--seed", dict(metavar="N", type=whole_option(0, 2**63 - 1)),
          "repeat the run with this seed (default: a new one, printed in the report)"),
         ("--config", dict(metavar="FILE"),
@@ -6298,7 +7731,10 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
         ("--repo", dict(metavar="DIR"), "take the real commits of this git repository"),
     ],
-    "your own Argo CD": [
+    "your own deployments": [
+        ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
+         "measure the deployments that the history of --repo shows: a path with {environment} and "
+         "{application}; without one a usual layout is looked for"),
         ("--argocd", dict(metavar="FILE", nargs="+"),
          "measure the history in these JSON files (`argocd app list -o json`; - is standard "
          "input); --repo is then the config repository"),
@@ -6308,6 +7744,19 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "the label or annotation that names the environment"),
         ("--environment-pattern", dict(metavar="REGEX"),
          "a pattern on the name with a group that is the environment"),
+        ("--environments", dict(metavar="LIST"),
+         "the environments in promotion order, as dev,staging,production=prod-*"),
+        ("--history", dict(metavar="DIR"),
+         "measure the tables in this folder (what --export writes)"),
+        ("--incidents", dict(metavar="FILE"),
+         "CSV or JSON of incidents (application, started, resolved): they say which deployments "
+         "failed"),
+    ],
+    "over time": [
+        ("--by", dict(choices=("week", "month")),
+         "the metrics of production of each week or month too"),
+        ("--compare", dict(metavar="FILE"),
+         "say what differs from the metrics.json of an earlier run"),
     ],
     "what if": [
         ("--what-if", dict(metavar="CHANGE", action="append"),
@@ -6359,16 +7808,24 @@ def option_parser() -> argparse.ArgumentParser:
 def check_options(options: argparse.Namespace) -> None:
     """Reject meaningless combinations of options."""
     given = {name for name, value in vars(options).items() if value is not None}
-    wrong, why = {"environment", "environment_label", "environment_pattern"}, "needs --argocd FILE"
-    if options.argocd:
-        wrong = {"end", "config", "alert_webhook"} | ({"days"} if not options.what_if else set())
-        why = "has no meaning with --argocd: the history says what happened, and when"
-    if options.what_if and options.alert_webhook is not None:
-        wrong, why = {"alert_webhook"}, "has no meaning with --what-if: nothing is rolled back"
-    if options.cost_per_hour is not None and not options.what_if:
-        wrong, why = {"cost_per_hour"}, "needs --what-if CHANGE"
-    for name in sorted(wrong & given):
-        raise GitOpsError(f"--{name.replace('_', '-')} {why}")
+    real = {"argocd", "deployments_from", "history"} & given
+    rules = [  # (options, whether they are out of place, why)
+        ({"environment", "environment_label", "environment_pattern"}, not options.argocd,
+         "needs --argocd FILE"),
+        ({"deployments_from"}, options.repo is None, "needs --repo DIR"),
+        ({"environments", "incidents"}, not real,
+         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"argocd", "repo", "deployments_from"}, options.history is not None,
+         "has no meaning with --history"),
+        ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
+        ({"alert_webhook"}, bool(options.what_if),
+         "has no meaning with --what-if: nothing is rolled back"),
+        ({"by", "compare"}, bool(options.what_if), "has no meaning with --what-if"),
+        ({"cost_per_hour"}, not options.what_if, "needs --what-if CHANGE"),
+    ]  # fmt: skip
+    for names, wrong, why in rules:
+        for name in sorted(names & given) if wrong else ():
+            raise GitOpsError(f"--{name.replace('_', '-')} {why}")
 
 
 def check_folder(folder: Path) -> None:
@@ -6411,20 +7868,33 @@ def run_options(options: argparse.Namespace) -> None:
 
 def load_real_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> None:
     """Read the real history that the options name, if they name one."""
-    if options.argocd:
-        rules = EnvironmentRules(
-            options.environment, options.environment_label, options.environment_pattern
-        )
-        gitops.load_argocd_history(options.argocd, options.repo, rules=rules)
+    rules = EnvironmentRules(
+        options.environment, options.environment_label, options.environment_pattern,
+        options.environments,
+    )  # fmt: skip
+    days = options.days
+    if options.history is not None:
+        gitops.load_history(options.history, options.environments, days=days)
+    elif options.deployments_from is not None:
+        gitops.load_gitops_repository(
+            options.repo, options.deployments_from or None, options.environments,
+            argocd=options.argocd or (), rules=rules, days=days,
+        )  # fmt: skip
+    elif options.argocd:
+        gitops.load_argocd_history(options.argocd, options.repo, rules=rules, days=days)
     elif options.repo is not None:
-        gitops.load_git_history(options.repo, options.days or 30)
+        gitops.load_git_history(options.repo, days or 30)
+    if options.incidents is not None:
+        gitops.load_incidents(options.incidents)
+    gitops.by = options.by
+    gitops.earlier = None if options.compare is None else read_document(options.compare)
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Measure, print and draw a history; return the document of `--json`."""
     load_real_history(gitops, options)
-    if not options.argocd:
-        if options.repo is None:
+    if gitops.deployments is None:
+        if gitops.git_commits is None:
             gitops.simulate_git_activity(options.days or 30)
         gitops.simulate_deployments()
         gitops.simulate_rollbacks()
@@ -6449,7 +7919,8 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
     days = options.days or 30
     scenarios = {text: named_scenario(text, baseline) for text in options.what_if}
     table = gitops.what_if(scenarios, options.runs or 200, days)
-    measured = calculate_dora_metrics(gitops.history) if options.argocd else None
+    real = gitops.deployments is not None
+    measured = calculate_dora_metrics(gitops.history) if real else None
     print_text("\n" + format_what_if(table, gitops.seed, days, options.cost_per_hour, measured))
     files = {}
     if not options.no_dashboard:

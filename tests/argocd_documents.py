@@ -105,13 +105,14 @@ def application(
 ):
     """An Application; `history=None` leaves `status` out.
 
-    `more` can be uid, created, spec (the source), sources, destination, operation, health,
-    health_message, reconciled.
+    `more` can be created, spec (the source), sources, destination, automated, operation, health,
+    health_message, since (when the health began), sync, reconciled, resources.
     """
-    times = {key: rfc3339(more[key]) for key in ("created", "reconciled") if key in more}
+    times = {key: rfc3339(more[key]) for key in ("created", "reconciled", "since") if key in more}
     cluster = {"server": "https://kubernetes.default.svc"}
     spec = {"project": "default", "destination": more.get("destination", cluster)}
     spec["source"] = {"repoURL": ""} if "sources" in more else more.get("spec", source())
+    policy = {"automated": {}} if more.get("automated") else None
     document = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Application",
@@ -119,23 +120,29 @@ def application(
             {"name": name, "namespace": namespace},
             labels=labels,
             annotations=annotations,
-            uid=more.get("uid"),
             creationTimestamp=times.get("created"),
         ),
-        "spec": with_known(spec, sources=more.get("sources")),
+        "spec": with_known(spec, sources=more.get("sources"), syncPolicy=policy),
     }
     if history is not None or "operation" in more:
         health = {"status": more.get("health", "Healthy")}
+        message, since = more.get("health_message"), times.get("since")
         document["status"] = with_known(
             {
-                "health": with_known(health, message=more.get("health_message")),
-                "sync": {"status": "Synced"},
+                "health": with_known(health, message=message, lastTransitionTime=since),
+                "sync": {"status": more.get("sync", "Synced")},
             },
             history=history,
             operationState=more.get("operation"),
             reconciledAt=times.get("reconciled"),
+            resources=more.get("resources"),
         )
     return copy.deepcopy(document)
+
+
+def child(name):
+    """What an app of apps says of an Application that it has made."""
+    return {"group": "argoproj.io", "version": "v1alpha1", "kind": "Application", "name": name}
 
 
 def with_known(document, **values):
@@ -190,6 +197,10 @@ SHAPES = {
     "beside an empty list": lambda documents: (
         json.dumps({"metadata": {}, "items": None}) + json.dumps(documents)
     ),
+    "the stream of the REST API": lambda documents: "".join(
+        json.dumps({"result": {"type": "ADDED", "application": _bare(one)}}) + "\n"
+        for one in documents
+    ),
     "behind a byte order mark": lambda documents: "\ufeff" + json.dumps(documents),
 }
 """How the same applications are printed: by name, a function that gives the text."""
@@ -203,7 +214,6 @@ def examples():
         "plain": application(
             "shop-prod",
             history,
-            uid="u1",
             created="2026-01-01 00:00",
             reconciled="2026-01-06 00:00",
         ),
@@ -219,6 +229,9 @@ def examples():
         "image": application(
             "web", [entry(0, "2026-01-05 10:00", "sha256:" + "a" * 64, source=oci())], spec=oci()
         ),
+        "app of apps": application(
+            "team-apps", history, automated=True, resources=[child("shop-prod"), child("cart-prod")]
+        ),
         "no status": application("new-app", annotations={"env": "prod"}),
         "failed": application(
             "cart-prod",
@@ -226,6 +239,9 @@ def examples():
             operation=operation("Failed", "2026-01-06 10:00", "2026-01-06 10:01"),
             health="Degraded",
             health_message="Deployment exceeded its progress deadline",
+            since="2026-01-06 10:01",
+            sync="OutOfSync",
+            reconciled="2026-01-06 10:05",
         ),
         "dry run": application(
             "dry-prod",

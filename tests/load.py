@@ -2,8 +2,8 @@
 
 `python tests/load.py [what ...]` runs some of the following, or all. `year` is a year of 20 million
 commits, `fuzz` is ten thousand odd inputs of each sort, `repository` is a git repository of 1.4
-million commits, `argocd` is ten thousand applications. Nothing here is a test; tests/test_faults.py
-runs a little of the fuzzing.
+million commits, `config` a config repository of 250,000, `argocd` is ten thousand applications.
+Nothing here is a test; tests/test_faults.py runs a little of the fuzzing.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,10 +24,11 @@ import traceback
 import unicodedata
 import warnings
 from pathlib import Path
+from typing import Any, Dict, NamedTuple, Optional
 
 import argocd_documents as argo
 import benchmarks
-from measuring import apart, child_gibibytes, gibibytes, row, timed
+from measuring import apart, child_gibibytes, gibibytes, paired, row, timed
 
 import gitops_automation as gitops
 
@@ -74,17 +76,21 @@ def year(commits):
 # ---- Large repositories -------------------------------------------------------------------------
 
 
-def git(folder, *arguments, check=True, **options):
+GIT = shutil.which("git") or "git"
+
+
+def git(folder, *arguments, check=True, variables=(), **options):
     """What git prints, with nobody's configuration but the repository's."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     clean.update(GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
-    command = ["git", "-C", str(folder), *arguments]
+    clean.update(variables)
     return subprocess.run(
-        command,
+        [GIT, "-C", str(folder), *arguments],
         env=clean,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         check=check,
+        close_fds=False,  # with a full path: no fork, which costs more the more is loaded
         **options,
     ).stdout
 
@@ -92,17 +98,55 @@ def git(folder, *arguments, check=True, **options):
 def imported(folder, check=True, **stream):
     """A repository of what `git fast-import` reads."""
     os.makedirs(str(folder), exist_ok=True)
-    git(folder, "init", "-q", "-b", "main")
-    git(
-        folder,
-        "fast-import",
-        "--quiet",
-        "--force",
-        "--date-format=raw-permissive",
-        check=check,
-        **stream,
-    )
+    git(folder, "init", "-q", "-b", "main", "--template=")
+    command = ("fast-import", "--quiet", "--force", "--date-format=raw-permissive")
+    git(folder, *command, check=check, **stream)
     return str(folder)
+
+
+class Commit(NamedTuple):
+    """A commit to make. A file is {path: its text}; None deletes it, and (new,) renames it."""
+
+    seconds: int
+    files: Dict[Any, Any]
+    message: Any
+    author: Any = "ann"
+    branch: str = "main"
+    merges: Optional[str] = None  # a branch whose files it brings
+    encoding: Optional[bytes] = None
+
+
+def stream_of(commits):
+    """What `git fast-import` reads for commits. A branch begins at main as it is."""
+    written = {"main": {}}
+    for one in commits:
+        message, author = bytes_of(one.message), bytes_of(one.author)
+        yield b"commit refs/heads/%s\n" % one.branch.encode()
+        yield b"author %s <a@example.org> %d +0000\n" % (author, one.seconds - 60)
+        yield b"committer %s <c@example.org> %d +0000\n" % (author, one.seconds)
+        yield b"encoding %s\n" % one.encoding if one.encoding else b""
+        yield b"data %d\n%s\n" % (len(message), message)
+        yield b"" if one.branch in written else b"from refs/heads/main\n"
+        yield b"merge refs/heads/%s\n" % one.merges.encode() if one.merges else b""
+        files = {**written.get(one.merges, {}), **one.files}
+        written.setdefault(one.branch, {}).update(files)
+        for path, content in files.items():
+            if content is None:
+                yield b"D %s\n" % quoted(path)
+            elif isinstance(content, tuple):
+                yield b"R %s %s\n" % (quoted(path), quoted(content[0]))
+            else:
+                data = bytes_of(content)
+                yield b"M 100644 inline %s\ndata %d\n%s\n" % (quoted(path), len(data), data)
+        yield b"\n"
+
+
+def bytes_of(text):
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def quoted(path):
+    return b'"' + b"".join(b"\\%03o" % byte for byte in bytes_of(path)) + b'"'
 
 
 COMMIT = (
@@ -128,8 +172,36 @@ def grown(folder, count, step, path):
 
 
 def repository(folder, days):
-    seconds, (commits, _) = timed(lambda: gitops.read_git_log(folder, days, None, ["backend"]))
-    row(f"repository: read_git_log of {len(commits):,} commits", f"{seconds:.1f} s", peak())
+    against_bare_log(
+        f"repository: read_git_log, {days:,} days",
+        folder,
+        lambda: gitops.read_git_log(folder, days, None, ["backend"])[0],
+    )
+
+
+def against_bare_log(what, folder, read):
+    """Print what reading a repository costs: seconds, those of the one `git log` it needs, memory.
+
+    The log runs with the same options and throws away what it prints.
+    """
+    logs, streamed = [], gitops.stream_git
+
+    def spy(repo, *arguments, **more):
+        logs.append([*gitops.GIT, *arguments])
+        return streamed(repo, *arguments, **more)
+
+    gitops.stream_git = spy
+    table = read()
+    gitops.stream_git = streamed
+    log = next(one for one in logs if any(option.startswith("--format=tformat") for option in one))
+    memory = peak()
+    ours, least, ratio = paired(
+        read,
+        lambda: subprocess.run(log, cwd=folder, check=True, stdout=subprocess.DEVNULL),
+        times=3,
+    )
+    row(what, f"{ours:.1f} s", f"{len(table):,} rows, {memory} (aim: 1 GiB)")
+    row("  over the bare git log", f"{ratio:.2f}", f"aim: 1.5 ({ours:.1f} s over {least:.1f} s)")
 
 
 def repository_rows(count=1_400_000):
@@ -140,6 +212,59 @@ def repository_rows(count=1_400_000):
             grown(at, size, step, lambda number: b"file%d" % (number % 50))
             for days in (3651, 30):
                 in_process(f"repository({at!r}, {days})")
+
+
+# ---- Large config repositories ------------------------------------------------------------------
+
+STAGES = ("dev", "staging", "production")
+LAYOUT = "apps/{application}/overlays/{environment}"
+OVERLAY = (
+    b"apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+    b"resources:\n- ../../base\nnamespace: %d\nreplicas:\n- name: web\n  count: 3\n"
+    b"images:\n- name: registry.example.org/web\n  newTag: v%d\n"
+)
+
+
+def travels(commits, applications=150):
+    """Yield a stream of commits: each version goes to dev, staging and production in turn.
+
+    Production gets every second version, and now and then goes back to the one before the last.
+    """
+    for number in range(commits):
+        application, turn = number % applications, number // applications
+        version, step = divmod(turn, len(STAGES))
+        shown = version - 2 * (step == 2 and version % 24 == 22)  # a rollback now and then
+        if step == 2 and version % 2:
+            step, shown = 0, version + 10**6  # a fix, which the next one carries along
+        path = b"apps/%d/overlays/%s/kustomization.yaml" % (application, STAGES[step].encode())
+        text, message = OVERLAY % (application, shown), b"Bump %d to v%d" % (application, shown)
+        seconds = FIRST + number * 1000  # eight years of a quarter of a million
+        yield b"commit refs/heads/main\ncommitter P%d <p@example.org> %d +0000\n" % (
+            number % 500,
+            seconds,
+        )
+        yield b"data %d\n%s\nM 100644 inline %s\n" % (len(message), message, path)
+        yield b"data %d\n%s\n" % (len(text), text)
+
+
+def config(folder):
+    against_bare_log(
+        "config: load_gitops_repository",
+        folder,
+        lambda: gitops.load_gitops_repository(folder, LAYOUT).deployments,
+    )
+
+
+def config_rows(count=250_000):
+    with tempfile.TemporaryDirectory() as folder:
+        for size in (count // 10, count):
+            at = os.path.join(folder, str(size))
+            with tempfile.TemporaryFile() as stream:
+                stream.writelines(travels(size))
+                stream.seek(0)
+                imported(at, stdin=stream)
+            row(f"config: {size:,} commits", "")
+            in_process(f"config({at!r})")
 
 
 # ---- Many applications --------------------------------------------------------------------------
@@ -161,16 +286,89 @@ def fleet(file, revisions, order):
 
 
 def argocd(file, repo, note):
-    seconds, history = timed(lambda: gitops.load_argocd([file], repo))
-    row(
-        f"argocd: load_argocd, {note}",
-        f"{seconds:.1f} s",
-        f"{len(history.deployments):,} deployments, {peak()}",
-    )
+    """Print what reading applications costs, over the least that it takes."""
+    history = gitops.load_argocd([file], repo)
+    found = f"{len(history.deployments):,} deployments, {peak()}"
+
+    def alone():
+        return gitops.load_argocd([file])
+
+    if repo is None:
+        ours, least, ratio = paired(alone, lambda: json.loads(Path(file).read_text()), times=3)
+        floor, aim = "json.loads of the file", "3"
+    else:
+        log = functools.partial(subprocess.run, **log_of(lambda: gitops.load_argocd([file], repo)))
+
+        def floors():
+            alone()
+            log(cwd=repo, check=True, stdout=subprocess.DEVNULL)
+
+        ours, least, ratio = paired(lambda: gitops.load_argocd([file], repo), floors, times=3)
+        floor, aim = "twice (the same without one + the bare git log)", "1"
+        least, ratio = 2 * least, ratio / 2
+    row(f"argocd: load_argocd, {note}", f"{ours:.1f} s", found)
+    row(f"  over {floor}", f"{ratio:.2f}", f"aim: {aim} ({ours:.1f} s over {least:.1f} s)")
     seconds, metrics = timed(lambda: gitops.measure(history))
-    report = gitops.Report(metrics, None, 1, None, [])
-    text, _ = timed(lambda: gitops.format_report(report))
-    row("argocd:   measure, report", f"{seconds:.1f} {text:.1f} s", peak())
+    text, _ = timed(lambda: gitops.format_report(gitops.Report(metrics, advice=[])))
+    row("  measure, report", f"{seconds:.1f} {text:.1f} s", peak())
+
+
+def log_of(read):
+    """Return the `git log` that a call runs: how to run it once more."""
+    logs, streamed = [], gitops.stream_git
+
+    def spy(repo, *arguments, **more):
+        if "log" in arguments:
+            logs.append({"args": [*gitops.GIT, *arguments], "input": more.get("stdin", b"")})
+        return streamed(repo, *arguments, **more)
+
+    gitops.stream_git = spy
+    read()
+    gitops.stream_git = streamed
+    (only,) = logs
+    return only
+
+
+def snapshots(folder, days, applications=100):
+    """Write what Argo CD shows of applications each day: one syncs each ten hours, ten are kept."""
+    files = []
+    for day in range(days):
+        now, documents = FIRST + (day + 1) * 86400, []
+        for number in range(applications):
+            last = (day + 1) * 86400 // 36_000
+            entries = [
+                argo.entry(
+                    sync, FIRST + sync * 36_000 + number, argo.revision(sync * 1000 + number)
+                )
+                for sync in range(max(0, last - 10), last)
+            ]
+            more = dict(created=FIRST, reconciled=now)
+            documents.append(argo.application(f"app{number}-prod", entries, **more))
+        files.append(os.path.join(folder, f"{day}.json"))
+        Path(files[-1]).write_text(json.dumps(documents), encoding="utf-8")
+    return files
+
+
+def year_of_snapshots():
+    """Print the seconds for each megabyte of a quarter of a year of snapshots, and of all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = snapshots(folder, 365)
+        quarter = files[:91]
+        size, part = (
+            sum(os.path.getsize(file) for file in some) / 1e6 for some in (files, quarter)
+        )
+        ours, least, ratio = paired(
+            lambda: gitops.load_argocd(files), lambda: gitops.load_argocd(quarter), times=3
+        )
+        history = gitops.load_argocd(files)
+        found = f"{len(history.deployments):,} deployments, {size:.0f} MB, {peak()}"
+        row("argocd: a year of daily snapshots of 100 applications", f"{ours:.1f} s", found)
+        each = f"{1000 * least / part:.1f} and {1000 * ours / size:.1f} ms a megabyte"
+        row(
+            "  a megabyte of all of it over one of a quarter",
+            f"{ratio * part / size:.2f}",
+            f"aim: 1 ({each})",
+        )
 
 
 def values_file(owner, number):
@@ -200,6 +398,7 @@ def argocd_rows(applications=10_000):
             grown(repo, count, 60, functools.partial(values_file, owner))
             fleet(file, git(repo, "rev-list", "--reverse", "main").decode().split(), order)
             in_process(f"argocd({file!r}, {repo!r}, {note!r})")
+    in_process("year_of_snapshots()")
 
 
 # ---- Odd inputs: how one ends -------------------------------------------------------------------
@@ -600,15 +799,14 @@ def odd_commits(rng):
         yield b"from :%d\n" % rng.randrange(1, mark) if mark > 1 and rng.random() < 0.7 else b""
         yield b"merge :%d\n" % rng.randrange(1, mark) if mark > 1 and rng.random() < 0.3 else b""
         for _ in range(rng.randint(0, 4)):
-            path = "".join(
-                "\\%03o" % byte for byte in rng.choice(ODD_BYTES)[:200].replace(b"/", b"_") or b"f"
-            )
+            name = rng.choice(ODD_BYTES)[:200].replace(b"/", b"_") or b"f"
+            path = rng.choice([b"", b"apps/shop/dev/", b"apps/shop/prod/", name + b"/dev/"]) + name
             mode = rng.choice(
                 [b"100644 inline", b"100755 inline", b"120000 inline", b"160000 " + b"ab" * 20]
             )
-            yield b'M %s "%s"\n' % (mode, path.encode()) + (
-                b"data 1\nx\n" if mode.endswith(b"inline") else b""
-            )
+            text = b"tag: " + rng.choice(ODD_BYTES)
+            yield b"M %s %s\n" % (mode, quoted(path))
+            yield b"data %d\n%s\n" % (len(text), text) if mode.endswith(b"inline") else b""
         yield b"\n"
 
 
@@ -645,8 +843,18 @@ def odd_repository(rng, folder):
     file = written(
         repo, "applications.json", json.dumps(argo.application("shop-prod", entries)).encode()
     )
+    told = ["--deployments-from", rng.choice(["apps/{application}/{environment}", "{environment}"])]
     more = rng.choice(
-        [["--days", "7"], ["--days", "20000"], ["--argocd", file], ["--argocd", file, "--json"]]
+        [
+            ["--days", "7"],
+            ["--days", "20000"],
+            ["--argocd", file],
+            ["--argocd", file, "--json"],
+            ["--deployments-from"],
+            told,
+            [*told, "--argocd", file, "--export"],
+            [*told, "--environments", "dev,production=*", "--json"],
+        ]
     )
     return lambda: gitops.main([*quick(rng, folder), "--repo", str(repo), *more])
 
@@ -687,6 +895,7 @@ def main():
         "year": lambda: in_process(f"year({options.commits})"),
         "fuzz": lambda: fuzz_rows(options.cases, options.seed),
         "repository": repository_rows,
+        "config": config_rows,
         "argocd": argocd_rows,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

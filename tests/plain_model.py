@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import gitops_automation as gitops
 from gitops_automation import (
     COLUMNS,
+    DETAILS,
     Environment,
     History,
     Noise,
@@ -49,7 +50,7 @@ def simulated(scenario, seed=0, window=MONTH):
 
 def table(name, *rows):
     """Make a table from tuples in the order of its columns."""
-    columns = list(COLUMNS[name])
+    columns = list({**COLUMNS, **DETAILS}[name])
     return as_table(name, {column: [row[i] for row in rows] for i, column in enumerate(columns)})
 
 
@@ -58,11 +59,11 @@ def empty_history(days=30):
     return History(*tables, Window.before(END, days), ("dev", "staging", "production"))
 
 
-def random_history(seed):
+def random_history(seed, source="simulated"):
     """Make tables that no pipeline made, valid by `check_history` all the same.
 
     Commits are deployed twice, some are unknown, stages are left out, and some releases are Synced
-    but Degraded.
+    but Degraded. Of real deployments, some were not looked at: all of an environment, or a few.
     """
     rng = random.Random(seed)
     environments = ("dev", "staging", "production")[: rng.randint(1, 3)]
@@ -80,18 +81,22 @@ def random_history(seed):
     commits.sort(key=lambda row: row[1])
     shas = [row[0] for row in commits] + ["%040x" % i for i in range(3)]
     outcomes = [("Synced", "Healthy")] * 3 + [("Failed", "Degraded"), ("Synced", "Degraded")]
+    unseen = {name: rng.choice([0, 0.3, 1]) for name in environments if source != "simulated"}
     deployments = []
     for _ in range(rng.randint(0, 120)):
         status, health = rng.choice(outcomes)
         reason = rng.choice(["OOMKilled", "CrashLoopBackOff"]) if health == "Degraded" else None
         place = rng.choice("xyz"), rng.choice(environments)
+        if health == "Healthy" and unseen and rng.random() < unseen[place[1]]:
+            health = "Unknown"
         seconds = rng.randint(0, 90)
         deployments.append((moment(), *place, rng.choice(shas), status, health, seconds, reason))
     deployments.sort(key=lambda row: row[0])
     deployments = table("deployments", *deployments)
     policy = RollbackPolicy(success_rate=rng.choice([0, 0.5, 1]))
     rollbacks = gitops.simulate_rollbacks(deployments, policy, seed)
-    return History(table("git_commits", *commits), deployments, rollbacks, window, environments)
+    commits = table("git_commits", *commits)
+    return History(commits, deployments, rollbacks, window, environments, source)
 
 
 # ---- The invariants of a history ----------------------------------------------------------------
@@ -109,6 +114,33 @@ def check_history(history):
     check_commits(history.git_commits)
     check_deployments(history.deployments, history)
     check_rollbacks(history.rollbacks, history)
+    check_details(history)
+
+
+def check_details(history):
+    """Assert the invariants of what is known of real deployments alone."""
+    for name, columns in DETAILS.items():
+        checked = getattr(history, name)
+        assert checked is None or list(checked.columns) == list(columns), f"{name}: columns"
+        assert checked is None or not history.is_simulated, f"{name}: in a simulation"
+    changes, coverage, recoveries = history.changes, history.coverage, history.recoveries
+    if changes is not None:
+        dated = changes["committed"].notna()
+        assert filled(changes, "application", "environment", "commit_sha"), "changes: a gap"
+        assert (changes["undated"].notna() == ~dated).all(), "changes: a date and a reason, or none"
+        early = changes["deployed"] < changes["committed"]
+        assert not early.any(), "changes: deployed before it was committed"
+    if coverage is not None:
+        assert filled(coverage, "application", "environment", "from", "to"), "coverage: a gap"
+        assert (coverage["from"] <= coverage["to"]).all(), "coverage: it ends before it begins"
+        assert (coverage["from"] >= history.window.start).all(), "coverage: before the window"
+        assert (coverage["to"] <= history.window.end).all(), "coverage: after the window"
+    if recoveries is not None:
+        keys = ["application", "environment", "failed"]
+        assert filled(recoveries, *keys), "recoveries: a gap"
+        assert not recoveries.duplicated(keys).any(), "recoveries: a failure twice"
+        early = recoveries["recovered"] < recoveries["failed"]
+        assert not early.any(), "recoveries: good before it failed"
 
 
 def check_commits(commits):
@@ -126,7 +158,10 @@ def check_deployments(deployments, history):
         "deployments: unknown environment"
     )
     assert deployments["status"].isin(["Synced", "Failed"]).all(), "deployments: unknown status"
-    assert deployments["health"].isin(["Healthy", "Degraded"]).all(), "deployments: unknown health"
+    healths = (
+        ["Healthy", "Degraded"] if history.is_simulated else ["Healthy", "Degraded", "Unknown"]
+    )
+    assert deployments["health"].isin(healths).all(), "deployments: unknown health"
     assert failed[deployments["status"] == "Failed"].all(), "deployments: a failed sync is Healthy"
     assert deployments["failure_reason"].notna().equals(failed), "deployments: a reason too many"
     assert (deployments["duration_sec"] >= 0).all(), "deployments: negative duration"
@@ -379,8 +414,13 @@ def plain_metrics(history):
     days = (history.window.end - history.window.start) / pd.Timedelta(days=1)
     production = history.environments[-1]
     failed = [row for row in deployments if row["health"] == "Degraded"]
+    looked_at = {row["environment"] for row in deployments if row["health"] != "Unknown"}
+    observable = [
+        name for name in history.environments if history.is_simulated or name in looked_at
+    ]
+    seen = [row for row in deployments if row["environment"] in observable]
     releases = [
-        ((row["application"], row["environment"]), row["health"] == "Healthy")
+        ((row["application"], row["environment"]), row["health"] != "Degraded")
         for row in deployments
     ]
     minutes = [row["duration_min"] for row in rollbacks if row["success"]]
@@ -411,7 +451,7 @@ def plain_metrics(history):
     def counted(rows, column):
         return dict(collections.Counter(row[column] for row in rows))
 
-    healthy = [row for row in deployments if row["health"] == "Healthy"]
+    healthy = [row for row in deployments if row["health"] != "Degraded"]
     deployed, healthy_in = in_environments(deployments), in_environments(healthy)
     return {
         "deployment_frequency": len(deployments) / days,
@@ -419,14 +459,16 @@ def plain_metrics(history):
         "median_lead_time": middle(leads),
         "lead_time_hours_by_environment": {name: average(part) for name, part in parts.items()},
         "success_rates": {
-            name: 100 * ratio(len(healthy_in[name]), len(rows)) for name, rows in deployed.items()
+            name: 100 * ratio(len(healthy_in[name]), len(rows) * (name in observable))
+            for name, rows in deployed.items()
         },
-        "overall_success_rate": 100 * ratio(len(healthy), len(deployments)),
-        "change_failure_rate": 100 * ratio(len(failed), len(deployments)),
+        "overall_success_rate": 100 * ratio(len(seen) - len(failed), len(seen)),
+        "change_failure_rate": 100 * ratio(len(failed), len(seen)),
         "mttr_minutes": average(minutes),
         "production_deployment_frequency": len(deployed[production]) / days,
         "total_deployments": len(deployments),
         "failed_deployments": len(failed),
+        "unseen_deployments": sum(row["health"] == "Unknown" for row in seen),
         "total_rollbacks": len(rollbacks),
         "successful_rollbacks": len(minutes),
         "failed_rollbacks": sum(not row["success"] for row in rollbacks),

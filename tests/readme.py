@@ -12,6 +12,7 @@ file of Argo CD applications; `argocd` and `kubectl` there print that file. Pyth
 after the other, in one session.
 """
 
+import collections
 import contextlib
 import dataclasses
 import io
@@ -68,12 +69,16 @@ def make_repository(folder, commits):
     There are three commits a day before 2026-01-31.
     """
     folder.mkdir(parents=True)
-    stream = []
+    stream, came = [], collections.defaultdict(list)
     for number, path in enumerate(interleaved(commits)):
         time = argo.seconds("2026-01-30 16:00") - (sum(commits.values()) - number) * 28800
         kind = ("feat", "fix", "chore", "feat", "docs")[number % 5]
         message = f"{kind}: change {number}\n"
-        data = f"{number}\n"
+        versions = came[path]
+        # production takes what dev has, but for one time when it goes back
+        newest = len(came["shop/dev"]) + path.endswith("dev")
+        versions.append(versions[3] if path.endswith("prod") and len(versions) == 5 else newest)
+        data = f"image:\n  tag: 1.{versions[-1]}.0\n"
         name = path if "." in path else f"{path}/values.yaml"
         stream.append(
             f"commit refs/heads/main\nmark :{number + 1}\n"

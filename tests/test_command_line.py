@@ -34,6 +34,7 @@ FLAGS = [
         "--no-dashboard",
     ),
     *("--argocd", "--environment", "--environment-label", "--environment-pattern"),
+    *("--deployments-from", "--environments", "--history", "--incidents", "--by", "--compare"),
     *("--what-if", "--runs", "--cost-per-hour"),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
 ]
@@ -105,8 +106,8 @@ def test_help_describes_every_option(capsys):
         assert re.search(r"^  %s( .*)?(  |\n)" % flag, out, re.M), flag
     for name in re.findall(r"^  (-\S+|--\S+)", out, re.M):
         assert name.rstrip(",") in [*FLAGS, "-h"], name
-    for default in ("(default: 30)", "(default: 300", "(default: output)"):
-        assert default in out
+    for default in ("(default: 30; ", "(default: 300", "(default: output)"):
+        assert default in " ".join(out.split())
 
 
 def test_help_fits_a_plain_console(capsys):
@@ -468,6 +469,7 @@ BAD_OPTIONS = {
     "a flag abbreviated": (["--day", "3"], "--day", "-h"),
     "an argument too many": (["report"], "report", "-h"),
     "a value missing": (["--days"], "--days", "-h"),
+    "another period": (["--by", "year"], "year", "week"),
     "control characters": (["--end", "\x1b[31m2026\n"], "2026", "2026-01-31"),
     "repo missing": (["--repo", "missing"], "missing", "--repo"),
     "repo empty": (["--repo", ""], "", "--repo"),
@@ -609,6 +611,81 @@ def test_a_bad_scenario_is_one_line_with_its_remedy(capsys, what):
 def test_more_commits_than_fit_are_refused_at_once(capsys):
     written("busy.json", {"team": {"commits_per_day": 1e6}})
     assert "lower" in refused(capsys, "--config", "busy.json", "--days", "20000")
+
+
+REAL = {
+    "argocd": ["--argocd", "apps.json"],
+    "deployments-from": ["--repo", "config", "--deployments-from"],
+    "history": ["--history", "tables"],
+}
+NEEDS_REAL = "needs real deployments: --argocd, --deployments-from or --history"
+NO_MEANING = {  # (options, what the line says of them)
+    "environment": (["--environment", "dev"], "--environment needs --argocd FILE"),
+    "label": (["--environment-label", "tier"], "--environment-label needs --argocd FILE"),
+    "pattern": (["--environment-pattern", "(x)"], "--environment-pattern needs --argocd FILE"),
+    "environment of a history": (
+        [*REAL["history"], "--environment", "dev"],
+        "--environment needs --argocd FILE",
+    ),
+    "environment of a repository": (
+        [*REAL["deployments-from"], "--environment-label", "tier"],
+        "--environment-label needs --argocd FILE",
+    ),
+    "no repository": (["--deployments-from"], "--deployments-from needs --repo DIR"),
+    "a template alone": (
+        ["--deployments-from", "{environment}/{application}"],
+        "--deployments-from needs --repo DIR",
+    ),
+    "environments of a simulation": (["--environments", "a,b"], f"--environments {NEEDS_REAL}"),
+    "environments of commits": (
+        ["--repo", "config", "--environments", "a,b"],
+        f"--environments {NEEDS_REAL}",
+    ),
+    "incidents of a simulation": (["--incidents", "x.csv"], f"--incidents {NEEDS_REAL}"),
+    "incidents of commits": (
+        ["--repo", "config", "--incidents", "x.csv"],
+        f"--incidents {NEEDS_REAL}",
+    ),
+    "Argo CD and tables": (
+        [*REAL["argocd"], *REAL["history"]],
+        "--argocd has no meaning with --history",
+    ),
+    "commits and tables": (
+        ["--repo", "config", *REAL["history"]],
+        "--repo has no meaning with --history",
+    ),
+    "a repository and tables": (
+        [*REAL["deployments-from"], *REAL["history"]],
+        "--deployments-from has no meaning with --history",
+    ),
+    **{
+        f"{option} with {source}": (
+            [*arguments, option, "x"],
+            f"{option} has no meaning with real deployments",
+        )
+        for source, arguments in REAL.items()
+        for option in ("--config", "--alert-webhook")
+    },
+    "alerts of a what-if": (
+        ["--what-if", "elite", "--alert-webhook", "http://localhost:1"],
+        "--alert-webhook has no meaning with --what-if: nothing is rolled back",
+    ),
+    "the trend of a what-if": (
+        ["--what-if", "elite", "--by", "week"],
+        "--by has no meaning with --what-if",
+    ),
+    "a what-if compared": (
+        ["--what-if", "elite", "--compare", "x.json"],
+        "--compare has no meaning with --what-if",
+    ),
+    "a price of nothing": (["--cost-per-hour", "9"], "--cost-per-hour needs --what-if CHANGE"),
+}
+
+
+@pytest.mark.parametrize("what", NO_MEANING)
+def test_options_that_have_no_meaning_together_are_one_line(capsys, what):
+    arguments, why = NO_MEANING[what]
+    assert refused(capsys, "--no-dashboard", *arguments) == f"gitops_automation.py: error: {why}\n"
 
 
 @pytest.mark.parametrize("mode", ["--quiet", "--json"])

@@ -23,7 +23,7 @@ from matplotlib.colors import same_color, to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
-from plain_model import END, empty_history, simulated
+from plain_model import END, empty_history, simulated, table
 
 import gitops_automation as gitops
 from gitops_automation import (
@@ -651,18 +651,18 @@ def test_the_days_of_a_real_history_are_known_where_it_covers_them():
     window = Window(END - pd.Timedelta(days=7), END)
     spans = [("dev", 1, 2), ("dev", 5, 6), ("production", 0, 6)]
     edge = {"from": pd.Timedelta(hours=23), "to": pd.Timedelta(hours=1)}
-    coverage = pd.DataFrame(
-        {
-            "application": ["shop"] * 3,
-            "environment": [name for name, _, _ in spans],
-            "from": [window.start + pd.Timedelta(days=day) + edge["from"] for _, day, _ in spans],
-            "to": [window.start + pd.Timedelta(days=day) + edge["to"] for _, _, day in spans],
-            "failures_observable": [True] * 3,
-        }
-    )
+    rows = [
+        (
+            *("shop", name, "name", f"shop-{name}"),
+            window.start + pd.Timedelta(days=first) + edge["from"],
+            window.start + pd.Timedelta(days=last) + edge["to"],
+            *(False, 0, 0, math.nan),
+        )
+        for name, first, last in spans
+    ]
     tables = empty_history()
     history = gitops.History.of(*tables[:3], window, ("dev", "production"))
-    known = measure(history._replace(coverage=coverage)).days_known
+    known = measure(history._replace(coverage=table("coverage", *rows))).days_known
     assert known.tolist() == [[False, True, True, False, False, True, True], [True] * 7]
 
 
@@ -1059,6 +1059,39 @@ def test_what_is_undefined_is_not_available_on_the_scorecard():
     assert marks.count(red) == 1  # the frequency is measured: none
     assert not any("nan" in word for word in words)
     assert "NEEDS IMPROVEMENT" in words
+
+
+def lower_bound(rate, source="argocd", **more):
+    """The Metrics of real deployments of which four in ten were not looked at."""
+    metrics = with_values(
+        change_failure_rate=float(rate), unseen_deployments=40, total_deployments=100
+    )
+    metrics.values.update(
+        deployments_by_environment={"production": 100}, success_rates={"production": 100.0 - rate}
+    )
+    overall = metrics.production.assign(at_least=True)
+    history = metrics.history._replace(source=source, **more)
+    return dataclasses.replace(metrics, production=overall, history=history)
+
+
+@pytest.mark.parametrize(("rate", "marks"), [(5, 0), (30, 1)])
+def test_a_lower_bound_on_the_scorecard_is_marked_as_one(rate, marks):
+    """It misses its target only if it is above it."""
+    metrics = lower_bound(rate)
+    ax = plot_scorecard(metrics, axes())
+    assert f"≥ {rate:.2f}%" in [plain(text) for text in ax.texts]
+    missed = sum(not met for met in metrics.elite.values())
+    crosses = [line for line in ax.get_lines() if line.get_marker() == "X"]
+    assert len(crosses) == missed - 1 + marks
+
+
+def test_the_picture_says_what_is_of_the_config_repository():
+    said = " ".join(plain(text) for text in plot_scorecard(with_values(), axes()).texts)
+    assert "config" not in said
+    metrics = lower_bound(5, "git", changes=table("changes"))
+    said = " ".join(plain(text) for text in plot_scorecard(metrics, axes()).texts)
+    assert "config-repository lead time" in said
+    assert "desired state" in said
 
 
 page_of_each_level = pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from gitops_automation import (
     forecast_months,
     headline_metrics,
     is_elite,
+    is_open,
     maturity_score,
     measure,
     simulate_events,
@@ -120,6 +121,7 @@ def test_the_metrics_of_a_small_history_are_those_worked_out_by_hand():
             "production_deployment_frequency": 2.0,
             "total_deployments": 8,
             "failed_deployments": 3,
+            "unseen_deployments": 0,
             "total_rollbacks": 1,
             "successful_rollbacks": 1,
             "failed_rollbacks": 0,
@@ -145,9 +147,10 @@ def test_the_metrics_of_a_small_history_are_those_worked_out_by_hand():
     )
 
 
+@pytest.mark.parametrize("source", ["simulated", "files"])
 @pytest.mark.parametrize("seed", range(25))
-def test_metrics_of_any_history_agree_with_a_plain_loop(seed):
-    history = random_history(seed)
+def test_metrics_of_any_history_agree_with_a_plain_loop(seed, source):
+    history = random_history(seed, source)
     check_history(history)
     assert same(calculate_dora_metrics(history), plain_metrics(history))
 
@@ -320,6 +323,52 @@ def test_without_a_failed_deployment_the_recovery_target_counts_as_met():
 @pytest.mark.parametrize("key", BENCHMARKS)
 def test_an_undefined_benchmark_is_not_met(key):
     assert not is_elite(key, {**ELITE, key: math.nan})
+
+
+@pytest.mark.parametrize(
+    ("rate", "unseen", "met", "undecided"),
+    [
+        (5, 0, True, False),
+        (5, 9, True, False),  # 9 of 100 more: at most 14 %
+        (5, 10, False, True),  # at most 15 %
+        (15, 0, False, False),
+        (15, 10, False, False),  # at least 15 %
+        (0, 100, False, True),
+        (math.nan, 0, False, False),
+    ],
+)
+def test_a_rate_of_failures_is_elite_if_it_is_whatever_nobody_looked_at(
+    rate, unseen, met, undecided
+):
+    values = {"unseen_deployments": unseen, "total_deployments": 100}
+    values.update(deployments_by_environment={"production": 100}, success_rates={"production": 50})
+    values.update(ELITE, change_failure_rate=rate)
+    assert is_elite("change_failure_rate", values) == met
+    assert is_open("change_failure_rate", values) == undecided
+    others = [key for key in BENCHMARKS if key != "change_failure_rate"]
+    assert not any(is_open(key, values) for key in others)
+
+
+def test_what_nobody_looked_at_is_a_share_of_the_deployments_where_somebody_looked():
+    """Of ten in production one failed and one was not looked at: up to 20 % failed.
+
+    Nobody looked at any of the 90 in dev: they count for nothing.
+    """
+    healths = ["Degraded", "Unknown", *["Healthy"] * 8]
+    places = [("dev", "Unknown")] * 90 + [("production", health) for health in healths]
+    rows = [
+        (at(1, minute), "shop", name, "a" * 40, "Synced", health, 60, "x" * (health == "Degraded"))
+        for minute, (name, health) in enumerate(places)
+    ]
+    rows = [(*row[:-1], row[-1] or None) for row in rows]
+    window = Window.before(pd.Timestamp("2026-01-07", tz="UTC"), 2)
+    tables = table("git_commits"), table("deployments", *rows), table("rollbacks")
+    history = History(*tables, window, ("dev", "production"), "argocd")
+    check_history(history)
+    measured = measure(history)
+    assert measured.values["change_failure_rate"] == 10
+    assert measured.values["unseen_deployments"] == 1
+    assert not measured.elite["change_failure_rate"]
 
 
 @pytest.mark.parametrize("key", BENCHMARKS)

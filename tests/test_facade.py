@@ -232,6 +232,20 @@ def test_a_step_taken_again_drops_what_came_of_its_old_result(again):
     assert (run.flow is None) == (again == "git_commits")
 
 
+def test_a_simulation_takes_the_place_of_real_deployments_that_were_read_before(tmp_path):
+    columns = "timestamp,application,environment,commit_sha,status,health,duration_sec"
+    row = "2026-01-05T10:00:00Z,shop,live,aaa,Synced,Healthy,60"
+    text = f"{columns},failure_reason\n{row},\n"
+    (tmp_path / "deployments.csv").write_text(text)
+    gitops = GitOpsAutomation(seed=7, end="2026-01-31")
+    gitops.load_history(tmp_path)
+    assert (gitops.environments, gitops.applications) == (["live"], ["shop"])
+    assert (gitops.window.days, gitops.history.source) == (26, "files")
+    gitops.simulate_git_activity(days=3)
+    assert gitops.environments == ["dev", "staging", "production"]
+    assert (gitops.window.days, gitops.deployments) == (3, None)
+
+
 def test_steps_taken_twice_give_what_they_gave_the_first_time():
     run = take(pipeline())
     same(take(run), take(pipeline()))

@@ -401,7 +401,7 @@ def test_no_document_steers_the_terminal_or_what_reads_the_files(capsys, more):
     status, out, err = called(capsys, "--argocd", "argo.json", *RUN[2:], "--no-dashboard", *more)
     assert (status, err) == (0, "")
     texts = {"output": out, **{name: content.decode() for name, content in contents().items()}}
-    assert len(texts) == 5
+    assert len(texts) == 8
     for name, text in texts.items():
         assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")} == {
             "\n"

@@ -9,9 +9,11 @@ from plain_model import END
 from gitops_automation import (
     NEVER,
     PRESETS,
+    Measured,
     Noise,
     Scenario,
     Window,
+    find_recoveries,
     frequency_interval,
     medians_with_interval,
     production_by_group,
@@ -157,8 +159,10 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
     runs, window, scenario = 2000, Window.before(END, days), CASES[name]
     events = simulate_events(scenario, window, Noise(3, 1), runs).in_production()
     changes = shipped_changes(events)
-    every, ones = np.ones(days, bool), np.ones(runs)
-    table = production_by_group(events, changes, days * ones, every, ones)
+    nothing = np.zeros(runs, np.int64)
+    over = Measured(nothing, nothing + days, np.ones((runs, days), bool), nothing > 0, False)
+    unseen = np.zeros(len(events.deployments.time), bool)
+    table = production_by_group(events, changes, find_recoveries(events), over, unseen)
     lead, frequency = table["change_lead_time_hours"], table["deployment_frequency_per_day"]
     hours = (changes.shipped - changes.committed)[changes.shipped < NEVER] / 3600
     train = scenario.environments[-1].release_every_hours > 0

@@ -45,8 +45,9 @@ def deploy(
     status="Synced",
     application="shop",
     environment="production",
+    health="Healthy",
 ):
-    health, reason = ("Degraded", "probe failed") if bad else ("Healthy", None)
+    health, reason = ("Degraded", "probe failed") if bad else (health, None)
     sha = f"{number:040x}"
     return (moment(time), application, environment, sha, status, health, seconds, reason)
 
@@ -56,13 +57,28 @@ def rollback(bad, good, time, minutes, success=True, environment="production"):
     return (moment(time), "shop", environment, *shas, "probe failed", minutes, success)
 
 
-def history(commits, deployments, rollbacks=(), days=10):
+def span(first, last, application="shop", truncated=False, between_looks=math.nan):
+    """Return a row of `coverage` of production."""
+    edges = moment(first), moment(last)
+    name = f"{application}-prod"
+    return (application, "production", "name", name, *edges, truncated, 0, 0, between_looks)
+
+
+def real_history(deployments, rollbacks=(), days=10, coverage=None, recoveries=None):
+    """Return a history of real deployments, of which this much is known."""
+    details = {"coverage": coverage, "recoveries": recoveries}
+    known = {name: table(name, *rows) for name, rows in details.items() if rows is not None}
+    return history([], deployments, rollbacks, days, source="argocd", **known)
+
+
+def history(commits, deployments, rollbacks=(), days=10, **more):
     made = module.History(
         table("git_commits", *commits),
         table("deployments", *deployments),
         table("rollbacks", *rollbacks),
         Window(moment("01"), moment("01") + pd.Timedelta(days=days)),
         ("dev", "production"),
+        **more,
     )
     check_history(made)
     return made
@@ -197,20 +213,123 @@ def test_without_any_data_every_metric_is_undefined():
     assert of[FREQUENCY]["high"] == pytest.approx(0.3689, abs=3e-3)
 
 
-@pytest.mark.parametrize("observable", [False, True])
-def test_a_history_that_cannot_show_failures_has_no_rate_of_them(observable):
-    made = history([commit(1, "02 08:00")], [deploy(1, "02 10:00")])
-    covered = {
-        "application": "shop",
-        "environment": "production",
-        "truncated": False,
-        "argocd_name": "shop-prod",
-    }
-    span = {"from": made.window.start, "to": made.window.end, "failures_observable": observable}
-    of = measured(made._replace(coverage=pd.DataFrame([{**covered, **span}])))
-    assert math.isnan(of[FAIL_RATE]["value"]) != observable
-    assert math.isnan(of[REWORK]["value"]) != observable
+# ---- What was not seen --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("health", ["Unknown", "Healthy"])
+def test_a_history_that_cannot_show_failures_has_no_rate_of_them(health):
+    of = measured(real_history([deploy(1, "02 10:00", health=health)]))
+    for metric in (FAIL_RATE, REWORK):
+        assert math.isnan(of[metric]["value"]) == (health == "Unknown")
+        assert of[metric]["n"] == (health == "Healthy")
     assert of[FREQUENCY]["value"] == pytest.approx(0.1)
+
+
+def test_a_rate_is_a_lower_bound_where_some_were_not_looked_at():
+    """Ten deployments: one failed, three were not looked at.
+
+    So at least 10 % failed. Wilson's interval of 1 in 10 begins at 1.79 %, that of 4 in 10 ends at
+    68.73 % (R. G. Newcombe's method 3).
+    """
+    healths = ["Unknown"] * 3 + ["Healthy"] * 6
+    deployments = [
+        deploy(1, f"02 1{number}:00", health=health) for number, health in enumerate(healths)
+    ]
+    row = measured(real_history([*deployments, deploy(1, "02 20:00", bad=True)]))[FAIL_RATE]
+    found = [row[key] for key in ("value", "low", "high", "n")]
+    assert found == pytest.approx([10, 1.79, 68.73, 10], abs=0.01)
+    assert row["at_least"]
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "hidden", "value", "n"),
+    [
+        (0, 10, 10, math.nan, 0),  # nobody looked at any
+        (0, 10, 9, 0, 10),
+        (2, 10, 10, 20, 10),  # nobody looked, but reverts showed two
+        (0, 0, 0, math.nan, 0),
+    ],
+)
+def test_there_is_a_rate_where_somebody_looked_or_something_showed(part, whole, hidden, value, n):
+    numbers = (np.array([number]) for number in (part, whole, hidden))
+    rates = module.rates_with_interval(*numbers)
+    assert rates["value"][0] == pytest.approx(value, nan_ok=True)
+    assert rates["n"][0] == n
+    assert math.isnan(rates["high"][0]) == math.isnan(value)
+
+
+@pytest.mark.parametrize(("hours", "at_least"), [(24, True), (0, False), (math.nan, False)])
+def test_a_rate_is_a_lower_bound_where_failures_can_hide_between_two_looks(hours, at_least):
+    coverage = [span("01", "10", between_looks=hours)]
+    of = measured(real_history([deploy(1, "02 10:00")], coverage=coverage))
+    assert [of[metric]["at_least"] for metric in (FAIL_RATE, REWORK)] == [at_least] * 2
+
+
+def test_a_frequency_is_a_lower_bound_where_some_history_is_lost():
+    """The history of cart begins on the fifth day; what it did before is not known."""
+    deployments = [deploy(1, "02 10:00"), deploy(2, "06 10:00", application="cart")]
+    coverage = [span("01", "10"), span("05", "10", "cart", truncated=True)]
+    made = real_history(deployments, coverage=coverage)
+    found = {name: measured(made, name)[FREQUENCY] for name in (ALL, "shop", "cart")}
+    assert {name: row["at_least"] for name, row in found.items()} == {
+        ALL: True,
+        "shop": False,
+        "cart": True,
+    }
+    assert {name: row["value"] for name, row in found.items()} == pytest.approx(
+        {ALL: 0.2, "shop": 0.1, "cart": 0.1}
+    )
+
+
+def test_an_application_that_did_nothing_is_measured_too():
+    made = real_history([deploy(1, "02 10:00")], coverage=[span("01", "10"), span("01", "10", "x")])
+    assert measured(made, "x")[FREQUENCY]["value"] == 0
+
+
+def test_a_history_of_less_than_a_day_has_no_frequency():
+    made = real_history([deploy(1, "02 10:00")], coverage=[span("02 09:00", "02 11:00")])
+    assert math.isnan(measured(made)[FREQUENCY]["value"])
+    assert math.isnan(measure(made).values["production_deployment_frequency"])
+
+
+FAILED_AT = moment("02 10:01")
+
+
+@pytest.mark.parametrize(
+    ("recoveries", "rollbacks", "minutes", "fixes"),
+    [
+        (None, [], 119 + 1, 1),  # to the end of the next good deployment
+        ([], [], 120, 1),
+        (["02 10:31"], [], 30, 0),  # seen good again before the next one came
+        (["02 12:31"], [], 150, 1),  # its incident was resolved after the next one came
+        ([None], [], math.nan, 0),  # it was said to last still
+        (["02 10:31"], [rollback(1, 3, "02 10:01", 45)], 30, 0),  # before the rollback was over
+        ([], [rollback(1, 3, "02 10:01", 45)], 45, 0),
+    ],
+)
+def test_a_failure_lasts_until_somebody_saw_that_it_was_over(recoveries, rollbacks, minutes, fixes):
+    """A failed deployment at 10:01, and a good one that ends at 12:01."""
+    if recoveries is not None:
+        key = "shop", "production", FAILED_AT
+        recoveries = [(*key, FAILED_AT, time and moment(time)) for time in recoveries]
+    deployments = [deploy(1, "02 10:00", bad=True), deploy(2, "02 12:00")]
+    of = measured(real_history(deployments, rollbacks, recoveries=recoveries))
+    assert of[RECOVERY]["value"] == pytest.approx(minutes, nan_ok=True)
+    assert of[RECOVERY]["open"] == math.isnan(minutes)
+    assert of[REWORK]["value"] == pytest.approx(
+        100 * (len(rollbacks) + fixes) / (2 + len(rollbacks))
+    )
+
+
+def test_nothing_is_known_to_recover_across_a_gap_of_the_history():
+    deployments = [deploy(1, "02 10:00", bad=True), deploy(2, "08 12:00")]
+    coverage = [span("01", "04"), span("07", "10", truncated=True)]
+    whole, gap = (
+        measured(real_history(deployments, coverage=spans))[RECOVERY]
+        for spans in ([span("01", "10")], coverage)
+    )
+    assert (whole["n"], whole["open"]) == (1, 0)
+    assert (gap["n"], gap["open"]) == (0, 1)
 
 
 def test_the_input_tables_are_left_as_they_were():
@@ -346,7 +465,7 @@ def test_the_wilson_interval_covers_the_true_rate_95_times_in_100_on_average(sha
     """Exact, by the binomial distribution; the mean over n = 20..100, as it swings around 95 %."""
     covered = []
     for n in range(20, 101):
-        rates = module.rates_with_interval(np.arange(n + 1), np.full(n + 1, n))
+        rates = module.rates_with_interval(np.arange(n + 1), np.full(n + 1, n), np.zeros(n + 1))
         inside = (rates["low"] <= 100 * share) & (100 * share <= rates["high"])
         covered.append(
             sum(
@@ -480,6 +599,14 @@ def test_the_overall_score_is_the_mean_of_those_that_exist():
     assert math.isnan(module.quick_check({LEAD: math.nan})["overall"])
 
 
+def test_a_lower_bound_has_no_score():
+    """A rate of at least 0 % may be any."""
+    made = real_history([deploy(1, "02 10:00"), deploy(1, "02 11:00", health="Unknown")])
+    scores = measure(made).quick_check
+    assert math.isnan(scores[FAIL_RATE]) and math.isnan(scores[REWORK])
+    assert scores["overall"] == scores[FREQUENCY] == 6
+
+
 def test_the_industry_means_are_those_of_2025():
     assert module.QUICK_CHECK_MEANS_2025 == {
         LEAD: 5.5,
@@ -529,9 +656,8 @@ def test_the_report_says_over_how_many_metrics_the_score_is():
 
 
 def fields(metric):
-    return {"value", "low", "high", "n"} | (
-        {"mean", "p90", "open"} if metric in DURATIONS else set()
-    )
+    own = {"mean", "p90", "open"} if metric in DURATIONS else {"at_least"}
+    return {"value", "low", "high", "n"} | own
 
 
 def no_constant(name):
@@ -562,9 +688,9 @@ def test_json_values_are_those_of_the_method():
 
 def test_json_is_null_where_there_is_no_data():
     empty = module.summary_document(measure(history([], [])), None, None)
-    rate = {"value": None, "low": None, "high": None, "n": 0}
-    assert empty["production"][FAIL_RATE] == rate
-    assert empty["production"][LEAD] == {**rate, "mean": None, "p90": None, "open": 0}
+    nothing = {"value": None, "low": None, "high": None, "n": 0}
+    assert empty["production"][FAIL_RATE] == {**nothing, "at_least": False}
+    assert empty["production"][LEAD] == {**nothing, "mean": None, "p90": None, "open": 0}
     json.dumps(empty, allow_nan=False)
 
 
@@ -604,7 +730,9 @@ def test_the_method_gives_a_row_for_each_metric_of_an_application():
         "mean",
         "p90",
         "open",
+        "at_least",
     ]
+    assert not frame["at_least"].any()
     assert len(frame) == 5 * 4
     assert list(frame["application"][:5]) == [ALL] * 5
     defined = frame.dropna(subset=["value", "low", "high"])

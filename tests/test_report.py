@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from plain_model import MONTH, empty_history, simulated, table
+from plain_model import MONTH, check_history, empty_history, simulated, table
 
 import gitops_automation as gitops
 from gitops_automation import (
@@ -138,6 +138,7 @@ ELITE = {
     "production_deployment_frequency": 0.5,
     "total_deployments": 60,
     "failed_deployments": 3,
+    "unseen_deployments": 0,
     "total_rollbacks": 3,
     "successful_rollbacks": 3,
     "failures_without_rollback": 0,
@@ -638,6 +639,102 @@ def test_advice_for_an_empty_history_says_that_there_is_nothing_to_measure():
         assert "could not be measured" in advice
         assert "measure more days" in advice
     assert "make changes smaller" not in advices[0]
+
+
+# ---- Real deployments ----------------------------------------------------------------------------
+
+
+def real(source="argocd", between_looks=24.0, **tables):
+    """A week of one application of which nine deployments went well and one failed.
+
+    Of two of the nine nobody knows that.
+    """
+    start = MONTH.start
+    healths = ["Unknown", "Unknown", *["Healthy"] * 7, "Degraded"]
+    rows = [
+        (
+            start + gitops.pd.Timedelta(hours=16 * number),
+            *("x", "production", "%040x" % number, "Synced", health, 60),
+            "Rolled back" if health == "Degraded" else None,
+        )
+        for number, health in enumerate(healths)
+    ]
+    window = Window(start, start + gitops.pd.Timedelta(days=7))
+    span = ("x", "production", "name", "x-prod", *window, False, 10, 10, between_looks)
+    tables = {"coverage": table("coverage", span), **tables}
+    made = table("git_commits"), table("deployments", *rows), table("rollbacks")
+    history = History(*made, window, ("production",), source, **tables)
+    check_history(history)
+    return history
+
+
+def test_a_lower_bound_says_so_wherever_it_is_shown():
+    metrics = measure(real())
+    assert metrics.values["change_failure_rate"] == 10
+    told = [
+        *format_report(Report(metrics)).splitlines(),
+        *format_summary(metrics).splitlines(),
+        *gitops.metric_step_lines(metrics),
+    ]
+    shown = [line for line in told if re.search(r"Change fail(ure)? rate", line, re.I)]
+    rates = [line for line in shown if "10.00%" in line]
+    assert len(rates) >= 5
+    assert all("at least" in line for line in rates)
+
+
+def test_a_target_that_a_lower_bound_may_miss_is_neither_met_nor_missed():
+    metrics = measure(real())
+    report = format_report(Report(metrics))
+    assert (
+        "⚪ at least 10.00% (<15% target; deployments that nobody looked at: 2)"
+        in section(report, "MATURITY")[3]
+    )
+    (advice,) = [line for line in plain_recommendations(metrics.values) if "Failure" in line]
+    assert "--incidents" in advice
+    assert not metrics.elite["change_failure_rate"]
+
+
+@pytest.mark.parametrize(("hours", "told"), [(24.0, "24.0 h"), (1.5, "1.5 h")])
+def test_the_longest_time_between_two_looks_stands_beside_a_lower_bound(hours, told):
+    lines = report_on(real(between_looks=hours)).splitlines()
+    assert any(
+        line.startswith(f"The longest time between two looks at production is {told}:")
+        for line in lines
+    )
+
+
+def test_a_config_repository_shows_desired_state_and_those_failures_that_were_taken_back():
+    report = report_on(real("git", math.nan))
+    assert "This is desired state" in section(report, "WHAT THIS HISTORY COVERS")[0]
+    assert "\nFailures are those that rollbacks and reverts show;" in report
+
+
+def test_a_lead_time_from_changes_is_said_to_be_of_the_config_repository():
+    """Also the picture says so, see test_dashboard."""
+    times = MONTH.start, MONTH.start + gitops.pd.Timedelta(hours=5)
+    changes = table("changes", ("x", "production", "%040x" % 0, *times, False, None))
+    metrics = measure(real(changes=changes))
+    note = "5.00 hours (config-repository lead time)"
+    report = format_report(Report(metrics))
+    values = {label: value for label, value, _ in labelled(section(report, "DEPLOYMENT METRICS"))}
+    assert values["Mean Lead Time:"] == values["Median Lead Time:"] == note
+    assert note in format_summary(metrics)
+    assert f"  ✓ Mean Lead Time: {note}" in gitops.metric_step_lines(metrics)
+    assert any("of the code" in line for line in section(report, "AS DORA DEFINES IT"))
+
+
+def test_real_rollbacks_are_not_said_to_be_automated():
+    assert "Automated" not in format_summary(measure(real()))
+    assert "Automated Rollbacks:" in format_summary(measure(simulated(Scenario(), 7, MONTH)[0]))
+
+
+def test_the_days_that_all_applications_cover_are_said_where_some_history_is_lost():
+    history = real()
+    late = MONTH.start + gitops.pd.Timedelta(days=2, hours=3)
+    rows = [tuple(row) for row in history.coverage.itertuples(index=False)]
+    rows.append(("y", "production", "name", "y-prod", late, history.window.end, True, 1, 1, 24.0))
+    lines = report_on(history._replace(coverage=table("coverage", *rows))).splitlines()
+    assert "All applications are covered for the last 4 days: --days 4 measures these." in lines
 
 
 @pytest.mark.parametrize("key", list(BENCHMARKS))

@@ -14,7 +14,7 @@ import pytest
 from conftest import called
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import END, MONTH, WEEK, plain_pipeline, plain_rollbacks, simulated
+from plain_model import END, MONTH, WEEK, plain_pipeline, plain_rollbacks, simulated, table
 from plain_months import plain_numbers
 
 import gitops_automation as gitops
@@ -760,14 +760,12 @@ def test_commits_that_never_come_to_the_first_environment_are_none_of_its_arriva
     history, _ = simulated(Scenario(environments=Scenario().environments[::2]), 1)
     commits, deployed = history.git_commits, history.deployments
     late = [*["dev"] * 30, *["production"] * 10]
-    changes = pd.DataFrame(
-        {
-            "application": commits["application"].astype(object)[:40],
-            "environment": late,
-            "commit_sha": commits["sha"][:40],
-            "committed": commits["timestamp"][:40],
-            "deployed": commits["timestamp"][:40],
-        }
+    changes = table(
+        "changes",
+        *(
+            (row["application"], name, row["sha"], row["timestamp"], row["timestamp"], False, None)
+            for name, row in zip(late, commits[:40].to_dict("records"))
+        ),
     )
     own = deployed[
         deployed["commit_sha"].isin(list(commits["sha"][:25]))
@@ -783,11 +781,11 @@ def test_a_share_that_never_came_is_held_back():
     assert waits == pytest.approx((1, 1, 1, 1.5, 2))
 
 
-def test_an_environment_without_failures_that_could_be_seen_keeps_the_rate_of_its_base(monkeypatch):
+def test_an_environment_without_failures_that_could_be_seen_keeps_the_rate_of_its_base():
     history, _ = simulated(Scenario(), 1)
-    monkeypatch.setattr(
-        gitops.History, "failures_observable", lambda history, environment: environment == "dev"
-    )
+    rows = history.deployments.assign(health=history.deployments["health"].astype(object))
+    rows.loc[rows["environment"] != "dev", ["health", "failure_reason"]] = ["Unknown", None]
+    history = history._replace(deployments=gitops.as_table("deployments", rows), source="argocd")
     fitted, said = fit_scenario(history)
     dev = history.deployments[history.deployments["environment"] == "dev"]
     assert fitted.environments[0].success_rate == pytest.approx((dev["health"] == "Healthy").mean())
@@ -814,6 +812,10 @@ def folders_of_their_own(seed=5):
 
     They are half as many as those of dev, and live 6 to 12 hours later.
     """
+
+    def at(seconds):
+        return pd.Timestamp(seconds, unit="s", tz="UTC")
+
     rng = np.random.Generator(np.random.PCG64(seed))
     start = int(MONTH.start.timestamp())
     made = np.sort(rng.integers(0, 30 * 86400 - 60000, 150)) + start
@@ -823,33 +825,22 @@ def folders_of_their_own(seed=5):
         name = "production" if production else "dev"
         wait = int(rng.integers(6 * 3600, 12 * 3600)) if production else 120
         sha = f"{number:040x}"
-        changes.append(("shop", name, sha, second, second + wait + 30))
+        changes.append(("shop", name, sha, *map(at, (second, second + wait + 30)), False, None))
         health = "Degraded" if rng.random() < 0.1 else "Healthy"
         reason = "Rolled back" if health == "Degraded" else None
-        deployments.append((second + wait, "shop", name, sha, "Synced", health, 30, reason))
-    deployments.sort()
-    table = dict(zip(gitops.COLUMNS["deployments"], zip(*deployments)))
-    table["timestamp"] = np.array(table["timestamp"], np.int64)
-    changes = pd.DataFrame(
-        changes, columns=["application", "environment", "commit_sha", "committed", "deployed"]
-    )
-    for column in ("committed", "deployed"):
-        changes[column] = gitops.utc_times(changes[column].to_numpy(np.int64))
-    commits = {
-        "sha": [f"{number:040x}" for number in range(len(made))],
-        "timestamp": made,
-        **{column: ["x"] * len(made) for column in ("author", "type", "branch", "message")},
-        "application": ["shop"] * len(made),
-        "files_changed": [1] * len(made),
-    }
+        deployments.append((at(second + wait), "shop", name, sha, "Synced", health, 30, reason))
+    commits = [
+        (f"{number:040x}", at(second), "x", "x", "shop", "x", "x", 1)
+        for number, second in enumerate(made.tolist())
+    ]
     return gitops.History(
-        gitops.as_table("git_commits", commits),
-        gitops.as_table("deployments", table),
-        simulated(Scenario(), 1)[0].rollbacks.iloc[:0],
+        table("git_commits", *commits),
+        table("deployments", *sorted(deployments)),
+        table("rollbacks"),
         MONTH,
         ("dev", "production"),
         source="argocd",
-        changes=changes,
+        changes=table("changes", *changes),
     )
 
 
