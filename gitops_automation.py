@@ -1695,7 +1695,9 @@ def history_from(
     changes_table = as_table("changes", table_columns("changes", dated))
     return History(
         commits, tables["deployments"], tables["rollbacks"],
-        window_around(tables["coverage"]["from"], tables["coverage"]["to"]),
+        window_around(
+            tables["coverage"]["from"], tables["coverage"]["to"], tables["deployments"]["timestamp"]
+        ),
         tuple(environments), source, changes_table,
         tables["coverage"], tables["recoveries"], tuple(notes),
     )  # fmt: skip
@@ -3206,6 +3208,8 @@ def argocd_history(
     """Return the history that applications and a clone of the config repository come to."""
     parents = [application.full_name for application in applications if application.parent]
     applications = [application for application in applications if not application.parent]
+    if not any(application.syncs for application in applications):
+        raise GitOpsError("no deployment: these are apps of apps, and others without a history")
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
     places = name_places(applications, clone, rules, pattern)

@@ -657,6 +657,18 @@ OPTIONS = {
         "\\",
         "(" * 3000,
     ],
+    "--environments": ["dev,staging,production=prod-*", "dev", ",", "a=*", "f0,f1", "=x"],
+    "--deployments-from": [
+        "apps/{application}/{environment}/values.yaml",
+        "apps/{environment}",
+        "{environment}/x",
+        "x",
+        "{",
+    ],
+    "--history": ["{folder}/history", "{folder}", "{folder}/none"],
+    "--incidents": ["{folder}/incidents.csv", "{folder}/good.json", "{folder}/none"],
+    "--by": ["week", "month", "day"],
+    "--compare": ["{folder}/history/metrics.json", "{folder}/good.json", "{folder}/none"],
     "--runs": ["2", "5", "1", "0", "100001", "2.0"],
     "--cost-per-hour": ["0", "120", "1e9", "999999999.999999999"],
     "--output": ["{folder}/out", "{folder}/good.json", "{folder}/good.json/x", "/dev/null/x"],
@@ -732,7 +744,57 @@ def prepared(folder):
     written(folder, "good.json", gitops.Scenario().with_team(commits_per_day=3).to_json().encode())
     written(folder, "bad.json", b'{"team": {"commits_per_day": -1}}')
     written(folder, "argo.json", json.dumps(list(argo.examples().values())).encode())
-    grown(Path(folder, "repo"), 30, 40_000, lambda number: b"f%d" % (number % 5))
+    stages = (b"dev", b"prod", b"uat")
+    grown(
+        Path(folder, "repo"),
+        30,
+        40_000,
+        lambda number: b"apps/%d/%s/values.yaml" % (number % 2, stages[number % 3]),
+    )
+    arguments = [
+        "--argocd",
+        str(Path(folder, "argo.json")),
+        "--export",
+        "--no-dashboard",
+        "--quiet",
+    ]
+    gitops.main([*arguments, "--runs", "2", "--output", str(Path(folder, "history"))])
+    incidents = b"application,started,resolved\nshop,2026-01-05T12:00:00Z,2026-01-05T13:00:00Z\n"
+    written(folder, "incidents.csv", incidents)
+
+
+# ---- Odd inputs: tables ----------------------------------------------------------------------
+
+
+def odd_cell(rng, raw):
+    """Return a CSV file with one of its cells replaced."""
+    lines = raw.split(b"\n")
+    at = rng.randrange(len(lines))
+    cells = lines[at].split(b",")
+    values = [str(value) for value in [*ODD_TEXTS, *ODD_VALUES[:14]]]
+    cells[rng.randrange(len(cells))] = rng.choice(values).encode("utf-8", "surrogatepass")
+    lines[at] = b",".join(cells)
+    return b"\n".join(lines)
+
+
+def odd_tables(rng, folder):
+    """Read an export of which something is odd, and odd incidents."""
+    copy_ = Path(tempfile.mkdtemp(dir=str(folder)))
+    for path in Path(folder, "history").iterdir():
+        (copy_ / path.name).write_bytes(path.read_bytes())
+    incidents = Path(written(copy_, "incidents.csv", Path(folder, "incidents.csv").read_bytes()))
+    for path in rng.sample(sorted(copy_.iterdir()), rng.choice([0, 1, 1, 2])):
+        raw = path.read_bytes()
+        if path.suffix == ".json":
+            path.write_bytes(as_bytes(rng, mutated(rng, json.loads(raw))))
+        elif rng.random() < 0.2:
+            path.write_bytes(raw[: rng.randrange(len(raw))])
+        elif rng.random() < 0.1:
+            path.unlink()
+        else:
+            path.write_bytes(odd_cell(rng, raw))
+    more = rng.choice([[], ["--incidents", str(incidents)], ["--by", "week"], ["--json"]])
+    return lambda: gitops.main([*quick(rng, folder), "--history", str(copy_), *more])
 
 
 # ---- Odd inputs: repositories ------------------------------------------------------
@@ -863,6 +925,7 @@ SORTS = {
     "configurations": configuration,
     "command lines": command_line,
     "Argo CD documents": argocd_document,
+    "tables": odd_tables,
     "git repositories": odd_repository,
 }
 

@@ -265,6 +265,17 @@ def test_the_creation_is_known_if_one_snapshot_tells_it(load_files):
         assert load_files(*files).coverage["from"].tolist() == [utc("01")]
 
 
+def test_the_newest_snapshot_says_what_an_application_is(load_files):
+    """Its label was corrected, and it has become one that people sync."""
+    old = one(releases(A), reconciled="2026-01-05 10:30", labels={"env": "dev"}, automated=True)
+    new = one(releases(A, B, B), operation=FAILED_AT_NOON, labels={"env": "prod"})
+    new["status"]["history"][2]["deployedAt"] = rfc3339("2026-01-05 13:00")
+    for files in ([[old], [new]], [[new], [old]]):
+        history = load_files(*files)
+        assert history.coverage["environment"].tolist() == ["production"]
+        assert story(history) == "A B !C | C>B"
+
+
 def test_applications_with_the_same_name_in_two_namespaces_are_two(load):
     shops = [application("shop-prod", releases(A), namespace=name) for name in "ab"]
     assert load(*shops).coverage["application"].tolist() == ["a/shop-prod", "b/shop-prod"]
@@ -1362,6 +1373,13 @@ def test_a_file_that_holds_no_application_is_an_error_that_names_it(text, parts,
     message = error_of(files)
     for part in [files[0].name, *parts]:
         assert part in message
+
+
+@pytest.mark.parametrize("more", [[], [application("shop-prod", [])]])
+def test_an_app_of_apps_alone_is_an_error_that_says_so(more, write):
+    parent = application("apps-prod", releases(A), resources=[child("shop-prod")])
+    message = error_of(write([parent, *more]))
+    assert "no deployment" in message
 
 
 def test_a_file_or_a_repository_that_is_missing_is_an_error_that_names_it(write, tmp_path):

@@ -1020,7 +1020,16 @@ SETTINGS = [  # that would change what git prints; each alone
 ]
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: " ".join(settings))
+ALL_SETTINGS = {key: value for settings in SETTINGS for key, value in settings.items()}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param(ALL_SETTINGS, id="all"),
+        *(pytest.param(one, id=" ".join(one), marks=pytest.mark.slow) for one in SETTINGS),
+    ],
+)
 def test_settings_of_the_repository_do_not_change_what_is_read(repository, tmp_path, settings):
     folder = repository(*VERSIONS)
     give_attributes(folder)

@@ -212,9 +212,7 @@ def test_the_script_of_the_job_leaves_its_report_when_it_runs_again(tmp_path):
         assert readme.shell(script, variables) == ""
     report = {path.name for path in (tmp_path / "data" / "report").iterdir()}
     assert report == {
-        "commits.csv",
-        "deployments.csv",
-        "rollbacks.csv",
+        *gitops.TABLE_FILES.values(),
         "metrics.json",
         "gitops_dashboard.png",
     }
