@@ -3539,7 +3539,7 @@ def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
     if not path.exists():
         return None
     try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
         if name == "changes":
             texts = texts.assign(**{"shared": "False", "undated": "", **texts})
         kinds = {**COLUMNS, **DETAILS}[name]
@@ -3563,7 +3563,7 @@ def read_column(texts: pd.Series, kind: str) -> Any:
         try:
             values[text] = read_value(text, column, kind)
         except (ValueError, KeyError, OverflowError):
-            row = 2 + int(np.flatnonzero(texts == text)[0])  # the first line has the names
+            row = 2 + texts.tolist().index(text)  # the first line has the names
             rule = (
                 f"be one of {', '.join(WORDS[column])}"
                 if column in WORDS
