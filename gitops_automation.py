@@ -166,6 +166,12 @@ DETAILS: Dict[str, Dict[str, str]] = {  # of real deployments alone, see `Histor
     },
 }
 # fmt: on
+ALL_COLUMNS = {**COLUMNS, **DETAILS}
+TIME_OF = {  # the time that says whether a row lies in a window
+    **dict.fromkeys(COLUMNS, "timestamp"),
+    "changes": "deployed",
+    "recoveries": "failed",
+}
 
 DAY = 86_400  # seconds
 NEVER = 1 << 40  # seconds: later than any time that can occur
@@ -280,13 +286,7 @@ class History(NamedTuple):
         """
         low, high = window.seconds
         tables = {}
-        for name, column in {
-            "git_commits": "timestamp",
-            "deployments": "timestamp",
-            "rollbacks": "timestamp",
-            "changes": "deployed",
-            "recoveries": "failed",
-        }.items():
+        for name, column in TIME_OF.items():
             table = getattr(self, name)
             if table is not None:
                 times = seconds_of(table[column])
@@ -357,7 +357,7 @@ def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.D
 
     Raises GitOpsError for a missing column or a value of another kind.
     """
-    kinds = {**COLUMNS, **DETAILS}[name]
+    kinds = ALL_COLUMNS[name]
     missing = [column for column in kinds if column not in columns]
     if missing:
         needed = ", ".join(kinds)
@@ -1705,7 +1705,7 @@ def history_from(
 
 def table_columns(name: str, rows: Sequence[Tuple[Any, ...]]) -> Dict[str, Any]:
     """Return rows as the columns of a table, in the order of its first time, then of its names."""
-    kinds = {**COLUMNS, **DETAILS}[name]
+    kinds = ALL_COLUMNS[name]
     ordered = sorted(rows, key=lambda row: row[:4])
     columns = dict(zip(kinds, zip(*ordered))) if rows else {column: () for column in kinds}
     return {
@@ -1889,6 +1889,17 @@ def read_log(
     form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
     for chunk in stream_git(repo, *options, form, separator=marker.encode(), stdin=stdin):
         yield [record.split(b"\0", len(fields)) for record in chunk.split(marker.encode())[1:]]
+
+
+def read_graph(
+    repo: Union[str, os.PathLike], *options: str, stdin: bytes = b""
+) -> Iterator[Tuple[bytes, bytes, int, str, str, bytes, bytes]]:
+    """Yield (sha, parents, seconds, author, subject, body, rest) of each commit of a log."""
+    fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+    for records in read_log(repo, fields, *options, stdin=stdin):
+        sha, parents, times, authors, subjects, bodies, rest = zip(*records)
+        texts = (printable_lines(column) for column in (authors, subjects))
+        yield from zip(sha, parents, epochs(times).tolist(), *texts, bodies, rest)
 
 
 def epochs(tokens: Sequence[bytes]) -> np.ndarray:
@@ -2166,9 +2177,14 @@ def usual_templates(files: Iterable[str]) -> Dict[str, int]:
     return dict(sorted(several.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
+def files_at_head(repo: Union[str, os.PathLike]) -> List[str]:
+    """Return the paths of all files that the current commit has."""
+    return ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+
+
 def find_template(repo: Union[str, os.PathLike]) -> str:
     """Return the layout of a repository; GitOpsError, with what there is, if it is not plain."""
-    files = ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+    files = files_at_head(repo)
     found = list(usual_templates(files).items())
     if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
         return found[0][0]
@@ -2193,32 +2209,26 @@ def read_landings(
     authors: Dict[Tuple[str, Tuple[str, str], str], Author] = {}
     landed: Dict[bytes, int] = {}  # with which landing a commit came; children are read first
     following = None  # the next commit of the main line
-    fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-    for records in read_log(repo, fields, *GIT_PATCHES):
-        times = epochs([record[2] for record in records]).tolist()
-        names, subjects = (
-            printable_lines([record[field] for record in records]) for field in (3, 4)
-        )
-        for record, seconds, name, subject in zip(records, times, names, subjects):
-            sha, parents, body, patch = record[0], record[1], record[5], record[6]
-            on_line = following is None or sha == following
-            number = landed.pop(sha, 0)
-            if on_line:
-                number, following = len(landings), parents[:40] if len(sha) == 40 else parents[:64]
-            for parent in parents.split():
-                landed[parent] = max(landed.get(parent, 0), number)
-            merge = b" " in parents
-            edits = read_edits(patch, owners) if on_line or not merge else []
-            if on_line:
-                landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
-            if not edits:
-                continue
-            reverts = frozenset(REVERTED.findall(body.decode("utf-8", "replace")))
-            files = patch.count(b"\ndiff --git ")
-            author = Author(sha.decode(), seconds, name, subject, reverts, files)
-            for edit in edits:
-                for version in ["", *edit.added]:
-                    authors[landings[number].sha, edit.place, version] = author
+    for commit in read_graph(repo, *GIT_PATCHES):
+        sha, parents, seconds, name, subject, body, patch = commit
+        on_line = following is None or sha == following
+        number = landed.pop(sha, 0)
+        if on_line:
+            number, following = len(landings), parents.partition(b" ")[0]
+        for parent in parents.split():
+            landed[parent] = max(landed.get(parent, 0), number)
+        merge = b" " in parents
+        edits = read_edits(patch, owners) if on_line or not merge else []
+        if on_line:
+            landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
+        if not edits:
+            continue
+        reverts = frozenset(REVERTED.findall(body.decode("utf-8", "replace")))
+        files = patch.count(b"\ndiff --git ")
+        author = Author(sha.decode(), seconds, name, subject, reverts, files)
+        for edit in edits:
+            for version in ["", *edit.added]:
+                authors[landings[number].sha, edit.place, version] = author
     return landings[::-1], authors
 
 
@@ -2231,7 +2241,7 @@ class PathOwners:
         self.bases: Dict[str, List[Tuple[str, str]]] = collections.defaultdict(list)
         head, depth = ask_git(repo, "rev-parse", "HEAD"), template.strip("/").count("/") + 1
         folders: Dict[Tuple[str, str], Dict[Tuple[str, str], None]] = {}
-        for file in ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0"):
+        for file in files_at_head(repo):
             folder = "/".join(file.split("/")[:depth])
             for place in self.matched(file) if folder != file else ():
                 folders.setdefault((head, folder), {})[place] = None
@@ -2550,7 +2560,7 @@ def nothing_matches(repo: Union[str, os.PathLike], template: str, left_out: Sequ
     """Return why a template found no deployment, with what is near."""
     if left_out:
         return f"--environments takes in none of {', '.join(left_out)}; name one of them"
-    files = ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+    files = files_at_head(repo)
     folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
     near = difflib.get_close_matches(template, sorted(folders), 3, 0)
     return (
@@ -2613,9 +2623,9 @@ class ArgoApplication:
         """The name with its namespace."""
         return "/".join(filter(None, (self.namespace, self.name)))
 
-    @property
+    @functools.cached_property
     def syncs(self) -> List[ArgoEntry]:
-        """All syncs in order, but a failed operation of which a retry succeeded."""
+        """All syncs in order, once all are read, but failed ones of which a retry succeeded."""
         starts = {entry.start for entry in self.entries.values()}
         failed = [entry for start, entry in self.failures.items() if start not in starts]
         return sorted([*self.entries.values(), *failed], key=lambda entry: (entry.end, entry.id))
@@ -2964,7 +2974,7 @@ class Clone:
         if repo is None:
             return
         used = [
-            (application.full_name, revision, source)
+            (application, revision, source)
             for application in applications
             for sync in application.syncs
             for revision, source in zip(sync.revisions, sync.sources)
@@ -2976,14 +2986,18 @@ class Clone:
         self.find_bases(applications)
         places = {
             (self.commit[revision], path)
-            for name, revision, source in used
+            for application, revision, source in used
             if revision in self.commit
-            for path in (*source.paths, *self.bases[name])
+            for path in self.paths(application, source)
         }
         self.read_commits({path for _, path in places})
         # git is several times faster where neighbours in the history are asked for together
         names = sorted(places, key=lambda place: self.position[place[0]])
         self.tree = dict(zip(names, self.objects([f"{sha}:{path}" for sha, path in names])))
+
+    def paths(self, application: ArgoApplication, source: ArgoSource) -> Sequence[str]:
+        """Return all paths whose content a source of an application applies."""
+        return (*source.paths, *self.bases[application.full_name])
 
     def objects(self, names: Sequence[str]) -> List[str]:
         """Return the object id of each name, "" where there is none."""
@@ -3018,40 +3032,29 @@ class Clone:
 
     def read_commits(self, paths: Set[str]) -> None:
         """Read the commits that the revisions contain, and which of `paths` each touches."""
-        fields, wanted = (
-            ("%H", "%P", "%ct", "%an", "%s", "%b"),
-            "\n".join(set(self.commit.values())),
-        )
-        options = (*GIT_FILES, "--topo-order", "--stdin")
+        wanted = "\n".join(set(self.commit.values())).encode()
         self.touching = {path: [] for path in paths}
         above: Dict[bytes, List[str]] = {}  # of each file those of the paths that it is at or below
-        records: Iterable[Any] = ()
-        if wanted:
-            records = read_log(self.repo, fields, *options, stdin=wanted.encode())  # type: ignore
-        for group in records:
-            times = epochs([record[2] for record in group]).tolist()
-            names, subjects = (
-                printable_lines([record[field] for record in group]) for field in (3, 4)
-            )
-            for record, seconds, name, subject in zip(group, times, names, subjects):
-                parents = record[1].decode().split()
-                files = [] if len(parents) > 1 else record[6].split(b"\0")[1:-1]
-                for file in files:
-                    if file not in above:
-                        path = file.decode("utf-8", "surrogateescape").lstrip("\n")
-                        parts = itertools.accumulate(path.split("/"), "{}/{}".format)
-                        above[file] = [path for path in ("", *parts) if path in paths]
-                for path in {path for file in files for path in above[file]}:
-                    self.touching[path].append(len(self.commits))
-                body = record[5].decode("utf-8", "replace")
-                if "Argocd-reference" in body:
-                    seconds = committed_at(body, seconds)
-                reverts = REVERTED.findall(body) if "This reverts" in body else []
-                self.commits.append(
-                    CloneCommit(
-                        record[0].decode(), parents, seconds, name, subject, reverts, len(files)
-                    )
-                )
+        if not wanted:
+            return
+        assert self.repo is not None
+        for commit in read_graph(self.repo, *GIT_FILES, "--topo-order", "--stdin", stdin=wanted):
+            sha, listed, seconds, name, subject, body_, rest = commit
+            parents = listed.decode().split()
+            files = [] if len(parents) > 1 else rest.split(b"\0")[1:-1]
+            for file in files:
+                if file not in above:
+                    path = file.decode("utf-8", "surrogateescape").lstrip("\n")
+                    parts = itertools.accumulate(path.split("/"), "{}/{}".format)
+                    above[file] = [path for path in ("", *parts) if path in paths]
+            for path in {path for file in files for path in above[file]}:
+                self.touching[path].append(len(self.commits))
+            body = body_.decode("utf-8", "replace")
+            if "Argocd-reference" in body:
+                seconds = committed_at(body, seconds)
+            reverts = REVERTED.findall(body) if "This reverts" in body else []
+            row = sha.decode(), parents, seconds, name, subject, reverts, len(files)
+            self.commits.append(CloneCommit(*row))
         self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
 
     def merges_reverted(self, position: int) -> List[CloneCommit]:
@@ -3212,12 +3215,12 @@ def argocd_history(
         raise GitOpsError("no deployment: these are apps of apps, and others without a history")
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
-    places = name_places(applications, clone, rules, pattern)
+    stages = None if rules.stages is None else Stages.of(rules.stages)
+    places = name_places(applications, clone, rules, pattern, stages)
     teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
     for one in places:
         teams[one.base].append(one)
     clone.find_contained(places, wanted_commits(places, teams, clone))
-    stages = None if rules.stages is None else Stages.of(rules.stages)
     names = usual_order(one.environment for one in places)
     if stages is not None:
         names = [name for name in names if name == UNCLASSIFIED] + list(stages.names)
@@ -3249,10 +3252,10 @@ def name_places(
     clone: Clone,
     rules: EnvironmentRules,
     pattern: Optional[Pattern[str]],
+    stages: Optional[Stages],
 ) -> List[ArgoPlace]:
     """Return the place of each application: its environment, its name and its files."""
     classes = [classify_application(one, rules, pattern) for one in applications]
-    stages = None if rules.stages is None else Stages.of(rules.stages)
     raw = {environment for environment, _, _ in classes}
     stage = with_production(raw)
     if stages is not None:
@@ -3344,7 +3347,7 @@ def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
         if revision in clone.commit:
             here = clone.contained[clone.commit[revision], one.number]
             if len(entry.sources) > 1:
-                paths = (*source.paths, *clone.bases[one.application.full_name])
+                paths = clone.paths(one.application, source)
                 used = {at for path in paths for at in clone.touching.get(path, ())}
                 here &= sum(1 << bit for bit, at in enumerate(one.touching) if at in used)
             bits |= here
@@ -3371,7 +3374,7 @@ def content_of(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> Tuple[Any, ...
         parts.append(source.definition)
         if revision in clone.commit:
             sha = clone.commit[revision]
-            paths = (*source.paths, *clone.bases[one.application.full_name])
+            paths = clone.paths(one.application, source)
             parts += [clone.tree[sha, path] for path in paths]
         else:
             parts.append(revision)
@@ -3542,7 +3545,7 @@ def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
         texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
         if name == "changes":
             texts = texts.assign(**{"shared": "False", "undated": "", **texts})
-        kinds = {**COLUMNS, **DETAILS}[name]
+        kinds = ALL_COLUMNS[name]
         missing = [column for column in kinds if column not in texts]
         if missing:
             raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
@@ -3613,11 +3616,10 @@ def read_value(text: str, column: str, kind: str) -> Any:
 def read_document(path: Union[str, os.PathLike]) -> Mapping[str, Any]:
     """Return a `metrics.json`; GitOpsError if it is none."""
     takes = "it is what --export writes as metrics.json"
+    text = read_text(path, takes)
     try:
-        document = json.loads(read_text(path, takes))
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, GitOpsError):
-            raise
         raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
     if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
         raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
@@ -3650,7 +3652,7 @@ def join_histories(repository: History, cluster: History) -> History:
     kept = {}
     for name in ("deployments", "rollbacks", "recoveries"):
         mine, theirs = getattr(repository, name), getattr(cluster, name)
-        time = mine.columns[0] if name != "recoveries" else "failed"
+        time = TIME_OF[name]
         places = zip(mine["application"], mine["environment"], mine[time])
         covered = [
             any(low <= when <= high for low, high in spans.get((application, environment), ()))
