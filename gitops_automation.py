@@ -64,6 +64,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 import unicodedata
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -121,7 +122,8 @@ __all__ = [
     "EnvironmentRules",
     "PRESETS",
     "measure",
-    "fit_scenario",
+    "calibrate",
+    "backtest",
     "production_metrics",
     "calculate_dora_metrics",
     "calculate_maturity",
@@ -477,8 +479,19 @@ Shares = Mapping[str, float]
 """A weight for each name. Weights need not sum to one."""
 Week = Sequence[float]
 """Seven numbers, Monday first."""
+Hours = str
+"""Opening hours: `always`, or days with hours such as `Mon-Thu 9-17 Fri 9-12:30`."""
+Dates = Sequence[Sequence[str]]
+"""Spans of days: the first and the last day of each, as `2026-12-20`."""
+Zone = str
+"""The IANA name of a time zone, such as `Europe/Berlin`."""
 
 PROMOTIONS = ("each", "newest", "soak")
+STARTS = ("stage", "commit")
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+OPENING = re.compile(
+    "(?:({0})(?:-({0}))? )?{1}-{1}".format("|".join(WEEKDAYS), r"(\d{1,2})(?::(\d\d))?")
+)
 SPEED = ("mean_lead_time", "deployment_frequency")  # the metrics that a shorter way improves
 
 
@@ -491,14 +504,17 @@ def knob(
     one_of: Sequence[str] = (),
     helps: Sequence[str] = (),
     phrase: str = "",
+    practice: str = "",
 ) -> Any:
     """Declare a knob, a dataclass field that its check, JSON, `--what-if`, README and advice read.
 
     `low` and `high` bound each number in it, and `one_of` lists the words that it can be. `helps`
     names the metrics that a change for the better improves. `phrase` says that change in words,
-    with {environment}, {before} and {after}.
+    with {environment}, {before} and {after}, and `practice` how teams bring it about.
     """
-    declared = dict(low=low, high=high, help=help, one_of=one_of, helps=helps, phrase=phrase)
+    declared = dict(
+        low=low, high=high, help=help, one_of=one_of, helps=helps, phrase=phrase, practice=practice
+    )
     if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata=declared)
     return field(default=default, metadata=declared)
@@ -539,8 +555,8 @@ def check_knob(path: str, value: Any, declared: Any) -> Any:
         return check_whole(path, value, low, high)
     if declared.type == "str":
         return check_word(path, value, declared.metadata["one_of"])
-    if declared.type == "Shares":
-        return check_shares(path, value)
+    if declared.type in CHECKS:
+        return CHECKS[declared.type](path, value)
     if path == "environments":
         return check_pipeline(value)
     if path in ("team", "rollback"):
@@ -592,6 +608,64 @@ def check_shares(name: str, value: Any) -> Dict[str, float]:
     return weights
 
 
+def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
+    """Return (weekday, first minute, minute after the last) of each opening of a week, in order.
+
+    Nothing for a text that says no hours.
+    """
+    if hours == "always":
+        return [(day, 0, 24 * 60) for day in range(7)]
+    found = []
+    if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
+        return []
+    for first, last, *clock in OPENING.findall(hours):
+        begin, over = (int(clock[at]) * 60 + int(clock[at + 1] or 0) for at in (0, 2))
+        if not begin < over <= 24 * 60:
+            return []
+        day = WEEKDAYS.index(first or "Mon")
+        to = WEEKDAYS.index(last or first or "Sun")
+        found += [((day + more) % 7, begin, over) for more in range((to - day) % 7 + 1)]
+    return sorted(found)
+
+
+def check_hours(name: str, value: Any) -> str:
+    """Return opening hours; GitOpsError if they are none."""
+    rule = "be always, or days with hours such as 'Mon-Fri 9-17'"
+    check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
+    return value
+
+
+def check_dates(name: str, value: Any) -> Tuple[Tuple[str, str], ...]:
+    """Return spans of days as pairs of dates; GitOpsError if one is none."""
+    rule = 'be pairs of dates such as [["2026-12-20", "2027-01-04"]]'
+    spans = []
+    for span in check_list(name, value, rule[3:]):
+        dates = []
+        with contextlib.suppress(ValueError, TypeError):
+            dates = [_dt.datetime.strptime(day, "%Y-%m-%d") for day in span]
+        check_that(len(dates) == 2 and dates[0] <= dates[1], name, rule, span)
+        spans.append((f"{dates[0]:%Y-%m-%d}", f"{dates[1]:%Y-%m-%d}"))
+    return tuple(spans)
+
+
+def check_zone(name: str, value: Any) -> str:
+    """Return the name of a time zone; GitOpsError if there is none of this name."""
+    known = None
+    if isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z0-9_+/-]{0,60}", value):
+        with contextlib.suppress(KeyError, ValueError, OSError):
+            known = pd.Timestamp("2026-01-01", tz=value)
+    check_that(known, name, "be an IANA name such as Europe/Berlin", value)
+    return value
+
+
+CHECKS: Dict[str, Callable[[str, Any], Any]] = {
+    "Shares": check_shares,
+    "Hours": check_hours,
+    "Dates": check_dates,
+    "Zone": check_zone,
+}
+
+
 def check_list(name: str, values: Any, example: str = "[2, 6]") -> List[Any]:
     """Return the values of a list; GitOpsError if it is none."""
     is_list = hasattr(values, "__iter__") and not isinstance(values, (str, Mapping))
@@ -635,7 +709,9 @@ class Team(Knobs):
     sprint_ramp: float = knob(
         0.3, 0, 2,
         help="rise of the rate through a sprint (0.3: from 15 % below the mean to 15 % above)")
-    work_hours: Range = knob((9, 18), 0, 24, help="UTC hours of the day in which commits are made")
+    work_hours: Range = knob((9, 18), 0, 24, help="hours of the day in which commits are made")
+    time_zone: Zone = knob(
+        "UTC", help="IANA name of the zone of work_hours, open_hours, freezes and trains")
 
 
 @dataclass(frozen=True)
@@ -646,21 +722,37 @@ class Environment(Knobs):
     success_rate: float = knob(
         0.95, 0, 1, help="probability that a sync ends healthy",
         helps=("change_failure_rate", "deployment_frequency"),
-        phrase="Raise the {environment} success rate from {before} to {after}")
+        phrase="Raise the {environment} success rate from {before} to {after}",
+        practice="smaller batches, tests before merge, progressive delivery")
     wait_hours: Range = knob(
         (0, 0),
         help="wait after the stage before: low and high, or more quantiles of a distribution",
-        helps=SPEED, phrase="Cut the {environment} wait from {before} to {after} h")
-    duration_sec: Range = knob((30, 120), 0, 1e9, help="how long a sync takes")
+        helps=SPEED, phrase="Cut the {environment} wait from {before} to {after}",
+        practice="automated approval, smaller batches")
+    duration_sec: Range = knob(
+        (30, 120), 0, 1e9, help="how long a sync takes",
+        helps=SPEED, phrase="Shorten {environment} syncs from {before} to {after}",
+        practice="smaller images, faster readiness probes")
     promotion: str = knob(
-        "newest", one_of=PROMOTIONS, help="`each`, `newest` or `soak` (see the model)",
-        helps=SPEED, phrase="Promote to {environment} with policy {after} instead of {before}")
+        "newest", one_of=PROMOTIONS, help="`each`, `newest` or `soak` (see the model)")
     approval_rate: float = knob(
         1.0, 0, 1, help="probability that a release passes the gate",
-        helps=SPEED, phrase="Approve {after} of the {environment} releases instead of {before}")
+        helps=SPEED, phrase="Approve {after} of the {environment} releases instead of {before}",
+        practice="automated checks in the place of a manual gate")
     release_every_hours: float = knob(
-        0.0, help="a release train: 168 leaves on Mondays at 00:00 UTC; 0 is none",
-        helps=SPEED, phrase="Release to {environment} every {after} h instead of every {before} h")
+        0.0, help="a release train, counted from the week's first opening; 0 is none",
+        helps=SPEED, phrase="Release to {environment} every {after} instead of every {before}",
+        practice="release on demand, or smaller trains")
+    open_hours: Hours = knob(
+        "always", help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`")
+    freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
+    batch_risk: float = knob(
+        0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
+        helps=("change_failure_rate", "deployment_frequency"),
+        phrase="Cut the {environment} batch risk from {before} to {after}",
+        practice="feature flags, tests of each change alone")
+    starts: str = knob(
+        "stage", one_of=STARTS, help="follows the `stage` before, or its `commit`")
 
     @property
     def label(self) -> str:
@@ -674,10 +766,12 @@ class RollbackPolicy(Knobs):
 
     duration_min: Range = knob(
         (5, 15), 0, 1e8, help="minutes",
-        helps=("mttr_minutes",), phrase="Shorten rollbacks from {before} to {after} minutes")
+        helps=("mttr_minutes",), phrase="Shorten rollbacks from {before} to {after}",
+        practice="alerting and one-click rollback")
     success_rate: float = knob(
         0.95, 0, 1, help="probability that a rollback works",
-        helps=("mttr_minutes",), phrase="Raise the rollback success rate from {before} to {after}")
+        helps=("mttr_minutes",), phrase="Raise the rollback success rate from {before} to {after}",
+        practice="rehearsed rollbacks, migrations that can be undone")
 
 
 DEFAULT_ENVIRONMENTS = (
@@ -764,8 +858,8 @@ class Scenario(Knobs):
 
     @classmethod
     def from_history(cls, history: History) -> Scenario:
-        """Return the scenario whose simulation is like a history (see `fit_scenario`)."""
-        return fit_scenario(history)[0]
+        """Return the scenario whose simulation is like a history (see `calibrate`)."""
+        return calibrate(history).scenario
 
     @classmethod
     def from_json(cls, text: str, base: Optional[Scenario] = None) -> Scenario:
@@ -829,6 +923,113 @@ def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
                 f"unknown key {in_quotes(key)} in {what}; known keys: {', '.join(known)}"
             )
     return dict(document)
+
+
+PRESETS: Dict[str, Scenario] = {
+    "gitops": Scenario(),
+    # The same team and the same quality of change: each change of a batch brings its own risk
+    # (batch_risk 1), as DORA finds that larger batches fail more often ("Working in small
+    # batches", dora.dev). Only how releases travel differs, and gates open in office hours.
+    "traditional": Scenario(
+        environments=(
+            # one nightly build for the day's commits, so feedback comes the next morning
+            Environment(
+                "dev", 0.90, (0, 0), (600, 1800), "newest", release_every_hours=24, batch_risk=1
+            ),
+            # a manual test pass of one to three days before a build may go on
+            Environment(
+                "staging",
+                0.93,
+                (24, 72),
+                (900, 3600),
+                "newest",
+                open_hours="Mon-Fri 9-17",
+                batch_risk=1,
+            ),
+            # a change board meets, then the train leaves once a week, on Mondays at 9:00
+            Environment(
+                "production",
+                0.95,
+                (4, 24),
+                (1800, 7200),
+                "newest",
+                release_every_hours=168,
+                open_hours="Mon-Fri 9-17",
+                batch_risk=1,
+            ),
+        ),
+        # someone is called, finds the last good build and redeploys it by hand: one to eight hours
+        rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
+    ),  # fmt: skip
+    # The gates are automated: tests decide in under an hour, and production follows within the
+    # shift.
+    "elite": Scenario(
+        environments=(
+            Environment("dev", 0.90, (0, 0), (10, 60), "each"),
+            Environment("staging", 0.93, (0.25, 1), (15, 90), "newest"),
+            Environment("production", 0.95, (1, 6), (30, 120), "newest"),
+        )
+    ),
+}
+
+
+# A knob as the command line names it: `production.wait_hours`.
+
+
+def parse_change(text: str, scenario: Scenario) -> Scenario:
+    """Apply `environment.knob=value`, several with `,`; a range is `low:high`, `*2` multiplies.
+
+    >>> parse_change("production.wait_hours=*0.5", Scenario()).environments[-1].wait_hours
+    (12.0, 36.0)
+    """
+    for change in text.split(","):
+        path, _, value = (part.strip() for part in change.partition("="))
+        if path not in knob_paths(scenario) or not value:
+            raise GitOpsError(unknown_change(change, path, knob_paths(scenario)))
+        group, _, name = path.rpartition(".")
+        new = knob_value(path, value, getattr(scenario.groups[group], name))
+        scenario = scenario.with_knobs(group, **{name: new})
+    return scenario
+
+
+def knob_paths(scenario: Scenario) -> List[str]:
+    """Return the paths of all knobs that a change can name."""
+    return [
+        f"{path}.{declared.name}"
+        for path, group in scenario.groups.items()
+        for declared in dataclasses.fields(group)  # type: ignore[arg-type]
+        if declared.name != "name"
+    ]
+
+
+def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
+    """Return the message for a change that names no knob or no value."""
+    problem = f"unknown change {in_quotes(change)}"
+    if path in known:
+        return f"{problem}; give it a value, as {path}=VALUE"
+    alike = difflib.get_close_matches(path, known, 4) or known[:4]
+    return f"{problem}; the nearest knobs are {', '.join(alike)} (README.md lists all)"
+
+
+def knob_value(path: str, text: str, old: Any) -> Any:
+    """Read the new value of a knob, in the kind of its old one; of a range `4` is `4:4`."""
+    if isinstance(old, str):
+        return text
+    if isinstance(old, Mapping) or path.endswith(".freezes"):
+        raise GitOpsError(f"{path} has several parts; change it in a JSON file")
+    several = isinstance(old, tuple)
+    try:
+        if text.startswith("*"):
+            values = [float(text[1:]) * value for value in (old if several else [old])]
+        else:
+            values = [float(value) for value in (text.split(":") if several else [text])]
+    except (ValueError, OverflowError):
+        example = "4:12" if several else "0.5"
+        message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
+        raise GitOpsError(message) from None
+    if several:
+        return tuple(values * 2 if len(values) == 1 else values)
+    return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
 
 
 # All noise is uniform on 0..1, and every layer is a deterministic function of it. So two scenarios
@@ -925,18 +1126,48 @@ class Commits(NamedTuple):
         return self.group * (1 + int(self.application.max(initial=0))) + self.application
 
 
+Draws = Sequence[Tuple["Scenario", int]]
+"""Scenarios that are possible given some data, and how many of the months live in each."""
+
+
 def simulate_commits(
-    team: Team, window: Window, stream: np.random.Generator, runs: int = 1
+    teams: Union[Team, Draws], window: Window, stream: np.random.Generator
 ) -> Commits:
-    """Simulate the commits of `runs` independent windows; a run is a group."""
-    days = np.arange(window.days) + (window.start - FIRST_DAY).days
-    counts = commits_of_days(team, days, stream.random((runs, len(days))))
+    """Simulate the commits of a window, or of the months of `Draws`: a month is a group.
+
+    The teams of the draws differ in how much they commit alone.
+    """
+    drawn = [(teams, 1)] if isinstance(teams, Team) else [(one.team, many) for one, many in teams]
+    team, runs = drawn[0][0], sum(many for _, many in drawn)
+    first, end = window.seconds
+    more = int(
+        team.time_zone != "UTC"
+    )  # a local day may begin the day before, or end the day after
+    days = np.arange(first // DAY - more, end // DAY + more)
+    noise = np.split(stream.random((runs, len(days))), np.cumsum([many for _, many in drawn])[:-1])
+    counts = np.concatenate([commits_of_days(one[0], days, own) for one, own in zip(drawn, noise)])
     run = np.repeat(np.arange(runs), counts.sum(axis=1))
     midnight = np.repeat(np.tile(days * DAY, runs), counts.ravel())
     hour = quantile_at(team.work_hours, stream.random(len(run)))
     second = np.minimum(hour * 3600, DAY - 1).astype(np.int64)
-    time = np.sort(run * NEVER + midnight + second) - run * NEVER  # sorted within each run
+    time = utc_of_local(midnight + second, team.time_zone)
+    if more:
+        inside = (time >= first) & (time < end)
+        run, time = run[inside], time[inside]
+    time = np.sort(run * NEVER + time) - run * NEVER  # sorted within each run
     return Commits(run, time, draw_shares(team.applications, stream.random(len(run))))
+
+
+def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
+    """Return UTC seconds of the local times of a zone, both counted from 1970.
+
+    A time that daylight saving skips becomes the next that there is, and one that comes twice is
+    the first.
+    """
+    if zone == "UTC":
+        return seconds
+    times = utc_times(seconds).tz_localize(None)
+    return seconds_of(times.tz_localize(zone, np.ones(len(times), bool), "shift_forward"))
 
 
 def commits_of_days(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -1028,10 +1259,20 @@ class Stage(NamedTuple):
 
     start: np.ndarray  # seconds since 1970 at which the sync starts, had it been let through
     duration: np.ndarray  # seconds
-    outcome: np.ndarray  # noise: the sync is bad where this is not below the success rate
+    outcome: np.ndarray  # noise: the sync is bad where this is not below its chance of success
+    chance: np.ndarray
     deployed: np.ndarray
     good: np.ndarray
-    flow: Tuple[int, int, int, int]  # see FLOW
+    flow: Tuple[int, ...]  # see FLOW
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Stage]) -> Stage:
+        """Return the stage of all draws."""
+        if len(pieces) == 1:
+            return pieces[0]
+        joined = [np.concatenate(column) for column in list(zip(*pieces))[:-1]]
+        flow = tuple(sum(counts) for counts in zip(*(piece.flow for piece in pieces)))
+        return cls._make([*joined, flow])
 
 
 FLOW = ("deployed", "superseded", "held", "in_flight")
@@ -1060,59 +1301,159 @@ class Deployments(NamedTuple):
 
 
 def run_pipeline(
-    commits: Commits, scenario: Scenario, window: Window, noise: Noise
+    commits: Commits, draws: Draws, window: Window, noise: Noise
 ) -> Tuple[Deployments, List[Stage], np.ndarray]:
     """Take commits through every environment: the model.
 
-    Returns the deployments, the stages, and which commit each entry of a stage is about.
+    A group of the commits is a month of the draws, in order. Returns the deployments, the stages,
+    and which commit each entry of a stage is about.
     """
     lineage = commits.lineage
     order = np.argsort(lineage.astype(smallest_type(lineage)), kind="stable")
     lineage, arrival = number_runs(lineage[order]), commits.time[order]
+    edges = np.searchsorted(commits.group[order], months_of_draws(draws))
     stages: List[Stage] = []
-    for number, environment in enumerate(scenario.environments):
-        rows = 3 + (environment.approval_rate < 1)
+    for number in range(len(draws[0][0].environments)):
+        drawn = [scenario.environments[number] for scenario, _ in draws]
+        rows = 3 + any(environment.approval_rate < 1 for environment in drawn)
         stage_noise = noise.of("deployments", number, rows, len(order))
-        stages.append(run_stage(environment, arrival, lineage, stage_noise, window.seconds[1]))
+        if drawn[0].starts == "commit":
+            arrival = commits.time[order]
+        gate = Gate.of(drawn[0], draws[0][0].team.time_zone, window)
+        pieces = [
+            run_stage(one, arrival[low:high], lineage[low:high], stage_noise[:, low:high], gate)
+            for one, low, high in zip(drawn, edges, edges[1:])
+        ]
+        stages.append(Stage.joined(pieces))
         arrival = np.where(stages[-1].good, stages[-1].start + stages[-1].duration, NEVER)
     return deployments_of(commits, stages, order), stages, order
 
 
+def months_of_draws(draws: Draws) -> np.ndarray:
+    """Return the first month of each draw, and the end."""
+    return np.cumsum([0, *(months for _, months in draws)])
+
+
 def run_stage(
-    environment: Environment, arrival: np.ndarray, lineage: np.ndarray, noise: np.ndarray, end: int
+    environment: Environment,
+    arrival: np.ndarray,
+    lineage: np.ndarray,
+    noise: np.ndarray,
+    gate: Gate,
 ) -> Stage:
     """Take releases through one environment.
 
-    1. A release arrives when it is healthy in the environment before. In the first, it is a commit.
-    2. It waits `wait_hours`, and then for the next train if trains run every `release_every_hours`.
+    1. A release arrives when it is healthy in the environment before. In the first, and where it
+       `starts` with the commit, it is a commit.
+    2. It waits `wait_hours`, and then for the gate: the next train or opening (see `Gate`).
     3. The gate lets it through with probability `approval_rate`. Otherwise it is held.
     4. It is superseded if a newer release of its lineage overtakes it (see `overtaken`).
     5. Its sync starts if the window has not ended by then. Otherwise it is in flight.
-    6. The sync takes `duration_sec`, and it is good with probability `success_rate`.
+    6. The sync takes `duration_sec`. It is good with probability `success_rate`, or less where it
+       carries several changes (see `success_chance`).
     """
     arrived = arrival < NEVER
-    start = arrival + draw_seconds(environment.wait_hours, noise[WAIT], 3600)
-    start = next_train(start, environment.release_every_hours)
+    start = gate.next(arrival + draw_seconds(environment.wait_hours, noise[WAIT], 3600))
     approved = arrived
     if environment.approval_rate < 1:
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
     wanted = approved & ~overtaken(environment.promotion, arrival, start, approved, lineage)
-    deployed = wanted & (start < end)
+    deployed = wanted & (start < gate.end)
+    chance = success_chance(environment, deployed, lineage)
     counts = [int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)]
     return Stage(
         start,
         draw_seconds(environment.duration_sec, noise[DURATION]),
         noise[OUTCOME],
+        chance,
         deployed,
-        deployed & (noise[OUTCOME] < environment.success_rate),
+        deployed & (noise[OUTCOME] < chance),
         (counts[3], counts[1] - counts[2], counts[0] - counts[1], counts[2] - counts[3]),
     )
 
 
-def next_train(start: np.ndarray, every_hours: float) -> np.ndarray:
-    """Return the next departure at or after a time; departures are counted from a Monday."""
-    every = round(every_hours * 3600)
-    return start if every < 1 else -(-(start - MONDAY) // every) * every + MONDAY
+def success_chance(
+    environment: Environment, deployed: np.ndarray, lineage: np.ndarray
+) -> np.ndarray:
+    """Return the probability that each deployment is good.
+
+    With k changes it is success_rate ** (1 + batch_risk (k - 1)). The changes are the commits of
+    the lineage from the deployed one before, good or bad, to its own.
+    """
+    if not environment.batch_risk:
+        return np.broadcast_to(np.float64(environment.success_rate), deployed.shape)
+    rows = np.flatnonzero(deployed)
+    begin = np.searchsorted(lineage, lineage[rows])
+    before = np.maximum(np.append(0, rows[:-1] + 1), begin)[: len(rows)]
+    chance = np.ones(len(deployed))
+    chance[rows] = environment.success_rate ** (1 + environment.batch_risk * (rows - before))
+    return chance
+
+
+class Gate(NamedTuple):
+    """When releases may go up in one environment, in seconds since 1970."""
+
+    opens: np.ndarray
+    closes: np.ndarray
+    departures: Optional[np.ndarray]  # of the trains that leave while it is open; None without
+    end: int  # of the window
+
+    @classmethod
+    def of(cls, environment: Environment, zone: str, window: Window) -> Gate:
+        """Return the gate of an environment over a window."""
+        own = environment.open_hours, environment.freezes, environment.release_every_hours
+        return cls.at_hours(*own, zone, *window.seconds)
+
+    @classmethod
+    @functools.lru_cache(maxsize=64)
+    def at_hours(
+        cls, hours: Hours, freezes: Dates, every_hours: float, zone: Zone, start: int, end: int
+    ) -> Gate:
+        """Return the gate of these hours, known from `start` to a year after `end`.
+
+        Trains leave every `every_hours` after the week's first opening, if the gate is open.
+        """
+        week, last, nothing = opening_minutes(hours), end + 366 * DAY, np.array([], np.int64)
+        always, every = hours == "always", round(every_hours * 3600)
+        opens, closes = np.array([0]), np.array([NEVER])
+        if not always:
+            days = np.arange(start // DAY - 8, last // DAY)
+            weekday = (days - MONDAY // DAY) % 7
+            local = [
+                (days[weekday == day] * DAY + first * 60, days[weekday == day] * DAY + over * 60)
+                for day, first, over in week
+            ]
+            opens, closes = (utc_of_local(np.concatenate(edge), zone) for edge in zip(*local))
+        for span in freezes:
+            edges = [int(pd.Timestamp(day).timestamp()) for day in span]
+            frozen, thawed = utc_of_local(np.array(edges) + [0, DAY], zone)
+            before, after = np.minimum(closes, frozen), np.maximum(opens, thawed)
+            opens, closes = np.append(opens, after), np.append(before, closes)
+            opens, closes = opens[opens < closes], closes[opens < closes]
+        order = np.argsort(opens, kind="stable")
+        gate = cls(opens[order], np.maximum.accumulate(closes[order]), None, end)
+        if every < 60:
+            return gate
+        begin = MONDAY + week[0][0] * DAY + week[0][1] * 60
+        first = (start - 8 * DAY - begin) // every
+        departures = np.arange(begin + first * every, last, every) if first < last else nothing
+        departures = utc_of_local(departures, zone)
+        return gate._replace(departures=departures[gate.next(departures) == departures])
+
+    def before(self, times: np.ndarray) -> np.ndarray:
+        """Return the last moment whose release goes before a time; 0 if there is none."""
+        if self.departures is not None:
+            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
+        return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
+
+    def next(self, times: np.ndarray) -> np.ndarray:
+        """Return for each time the next departure or open moment; NEVER if none is known."""
+        if self.departures is not None:
+            return np.append(self.departures, NEVER)[np.searchsorted(self.departures, times)]
+        if len(self.opens) == 1 and self.closes[0] == NEVER:
+            return np.maximum(times, self.opens[0])
+        opening = np.searchsorted(self.closes, times, side="right")
+        return np.maximum(times, np.append(self.opens, NEVER)[opening])
 
 
 def overtaken(
@@ -1201,7 +1542,7 @@ def simulate_deployments(
     the end).
     """
     commits = commits_of(git_commits, git_commits["application"].cat.categories)
-    deployments, stages, order = run_pipeline(commits, scenario, window, Noise(seed))
+    deployments, stages, order = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
     bad = deployments.bad.view(np.int8)
     table = as_table(
         "deployments",
@@ -1231,10 +1572,10 @@ def failure_reasons(
     position = np.empty(len(order), np.int64)  # of each commit in the stages
     position[order] = np.arange(len(order))
     codes = np.full(len(deployments.time), -1)
-    for number, (environment, stage) in enumerate(zip(scenario.environments, stages)):
+    for number, stage in enumerate(stages):
         failed = np.flatnonzero(deployments.bad & (deployments.environment == number))
-        outcome = stage.outcome[position[deployments.commit[failed]]]
-        rest = (outcome - environment.success_rate) / (1 - environment.success_rate)
+        own = position[deployments.commit[failed]]
+        rest = (stage.outcome[own] - stage.chance[own]) / (1 - stage.chance[own])
         codes[failed] = draw_shares(scenario.failure_reasons, rest)
     return word_column(codes, list(scenario.failure_reasons))
 
@@ -1255,9 +1596,7 @@ class Rollbacks(NamedTuple):
     success: np.ndarray
 
 
-def roll_back(
-    deployments: Deployments, policy: RollbackPolicy, noise: Noise, commits: int
-) -> Rollbacks:
+def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int) -> Rollbacks:
     """Take each failed deployment back to the newest earlier good one of its place.
 
     A failure with no earlier good release there has no rollback. `commits` is how many there are.
@@ -1271,16 +1610,23 @@ def roll_back(
         here = deployments.environment[failed] == number
         drawn = noise.of("rollbacks", number, 2, commits)
         length[here], outcome[here] = drawn[:, deployments.commit[failed[here]]]
-    detected = deployments.end[failed]
+    detected, group = deployments.end[failed], deployments.group[failed]
+    seconds, worked = np.empty(len(failed), np.int64), np.empty(len(failed), bool)
+    months = months_of_draws(draws)
+    for (scenario, _), first, end in zip(draws, months, months[1:]):
+        policy = scenario.rollback
+        own = slice(None) if len(draws) == 1 else np.flatnonzero((group >= first) & (group < end))
+        seconds[own] = draw_seconds(policy.duration_min, length[own], 60)
+        worked[own] = outcome[own] < policy.success_rate
     return Rollbacks(
-        deployments.group[failed],
+        group,
         detected,
-        detected + draw_seconds(policy.duration_min, length, 60),
+        detected + seconds,
         deployments.application[failed],
         deployments.environment[failed],
         failed,
         target,
-        outcome < policy.success_rate,
+        worked,
     )
 
 
@@ -1306,7 +1652,8 @@ def simulate_rollbacks(
     words = ("application", "environment", "commit_sha")
     applications, environments, shas = (deployments[word].cat.categories for word in words)
     events = deployments_from(deployments, applications, environments, shas)
-    done = roll_back(events, policy, Noise(seed), len(shas))
+    draws = [(Scenario(rollback=policy), 1)]
+    done = roll_back(events, draws, Noise(seed), len(shas))
     sha, failed = deployments["commit_sha"].array, done.deployment
     return as_table(
         "rollbacks",
@@ -4001,15 +4348,29 @@ class Events(NamedTuple):
             groups=applications,
         )
 
+    def since(self, window: Window) -> Events:
+        """Return the events from the start of a shorter window on, and all commits."""
+        if window == self.window:
+            return self
+        first = window.seconds[0]
+        kept = np.flatnonzero(self.deployments.time >= first)
+        return self.chosen(kept, np.flatnonzero(self.rollbacks.time >= first))._replace(
+            window=window
+        )
+
+    def chosen(self, kept: np.ndarray, back: np.ndarray) -> Events:
+        """Return the events with some rows of the deployments and of the rollbacks alone."""
+        deployments = Deployments(*(column[kept] for column in self.deployments))
+        rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
+        row = np.minimum(np.searchsorted(kept, rollbacks.deployment), max(len(kept) - 1, 0))
+        same = (kept[row] == rollbacks.deployment) if len(kept) else np.zeros(len(row), bool)
+        rollbacks = rollbacks._replace(deployment=np.where(same, row, -1))
+        return self._replace(deployments=deployments, rollbacks=rollbacks)
+
     def in_production(self) -> Events:
         """Return the events of the last environment alone."""
         tables, last = (self.deployments, self.rollbacks), self.environments - 1
-        kept, back = (np.flatnonzero(table.environment == last) for table in tables)
-        deployments = Deployments(*(column[kept] for column in self.deployments))
-        rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
-        row = np.searchsorted(kept, rollbacks.deployment)
-        rollbacks = rollbacks._replace(deployment=np.where(rollbacks.deployment >= 0, row, -1))
-        return self._replace(deployments=deployments, rollbacks=rollbacks)
+        return self.chosen(*(np.flatnonzero(table.environment == last) for table in tables))
 
 
 def events_of(history: History, applications: Sequence[str]) -> Events:
@@ -4995,8 +5356,10 @@ def describe_pipeline(scenario: Scenario) -> str:
     stages = []
     for environment in scenario.environments:
         knobs = [
-            f"after {in_words(environment.wait_hours)} h" * (environment.wait_hours[-1] > 0),
+            f"after {in_words('wait_hours', environment.wait_hours)}"
+            * (environment.wait_hours[-1] > 0),
             f"every {environment.release_every_hours:g} h" * (environment.release_every_hours > 0),
+            f"{environment.open_hours}" * (environment.open_hours != "always"),
             f"{100 * environment.approval_rate:g} % pass" * (environment.approval_rate < 1),
             meanings[environment.promotion],
         ]
@@ -5978,6 +6341,110 @@ def draw_dashboard(metrics: Metrics, dpi: int = 300) -> Figure:
     return figure
 
 
+def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
+    """Draw the four benchmarks, a card each: the months of each scenario against the elite line."""
+    with _theme():
+        figure = Figure(figsize=(18, 10.6), dpi=dpi)
+        figure.patch.set_alpha(0)
+        source = f"seed {forecast.seed}"
+        if forecast.measured is not None:
+            source = f"baseline fitted to the measured history, {source}"
+        title = f"What if?  SIMULATED months of {forecast.window.days} days"
+        for number, key in enumerate(BENCHMARKS):
+            place = _card(figure, number, framed=True, columns=2, top=HEADER)
+            plot_months(forecast, key, figure.add_axes(place))
+        _fit_panels(figure, range(len(BENCHMARKS)))
+        known = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels())))
+        header = draw_header(figure, title, f"{forecast.runs} months for each scenario; {source}")
+        header.legend(known.values(), known.keys(), loc="center right", ncol=len(known))
+    return figure
+
+
+def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
+    """Draw a row for each scenario: its months as dots, their median, and from 5 % to 95 % of them.
+
+    Lines mark the elite limit and what was measured. The name says how many months are ELITE.
+    """
+    metric, (better, limit, unit) = METRICS[key], BENCHMARKS[key]
+    noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
+    labels = []
+    for place, (name, months) in enumerate(forecast.months.items()):
+        known = months[key][~np.isnan(months[key])][:500]
+        dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0, label="a month")
+        colour = sns.color_palette("colorblind", len(forecast.months))[place]
+        ax.plot(known, place + noise[: len(known)], "o", color=colour, **dots)
+        middle, low, high = month_spread(months[key])
+        ax.plot([low, high], [place] * 2, color=_INK, linewidth=2, label="5-95 % of months")
+        ax.plot([middle], [place], "D", color=_INK, markersize=8, label="median month")
+        levels = level_counts(months)
+        share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
+        labels.append(f"{_label(name, 28)}\nELITE: {share} of months")
+    ax.axvline(limit, color=_GREEN, linestyle="--", linewidth=1.8, label="elite limit")
+    measured = (forecast.measured or {}).get(key, math.nan)
+    if not math.isnan(measured):
+        ax.axvline(measured, color=_RED, linestyle=":", linewidth=2.2, label="measured")
+    elif key in forecast.calibration.assumed:
+        note = "n/a: " + forecast.calibration.assumed[key]
+        ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=_MUTED, fontsize=12)
+    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=metric.unit.strip(" /"))
+    if unit == "/day":
+        ax.set_xlabel("deployments a day")
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.set_xlim(left=0)
+    ax.set_yticks(range(len(labels)))
+    ax.set_yticklabels(labels, fontsize=10.5 if len(labels) < 8 else 6)
+    ax.grid(False, axis="y")
+    return ax
+
+
+def draw_levers(table: pd.DataFrame, runs: int, step: float, dpi: int = 300) -> Figure:
+    """Draw the tornado chart of a table of levers: a bar for what each does to the metric."""
+    with _theme():
+        figure = Figure(figsize=(16, 9), dpi=dpi)
+        figure.patch.set_alpha(0)
+        place = _card(figure, 0, framed=True, columns=1, rows=1, top=HEADER)
+        plot_levers(table, figure.add_axes(place))
+        _fit_panels(figure, [0])
+        title = f"What matters most for {lever_metric(table).label}"
+        draw_header(
+            figure, title, f"{runs} SIMULATED months, each knob improved by {100 * step:g} %"
+        )
+    return figure
+
+
+def plot_levers(table: pd.DataFrame, ax: Axes) -> Axes:
+    """Draw a bar for each lever, the strongest on top, with its 95 % interval."""
+    if not len(table):
+        return _nothing_to_draw(ax, "", "No knob can be improved")
+    metric = lever_metric(table)
+    groups = [path.rpartition(".")[0].replace("environments.", "", 1) for path in table["knob"]]
+    colours = [_ENVIRONMENT_COLOURS.get(group, _MUTED) for group in groups]
+    ends = [table["difference"] - table["low"], table["high"] - table["difference"]]
+    bars: Dict[str, Any] = dict(height=0.62, xerr=np.nan_to_num(ends), ecolor=_INK, capsize=3)
+    ax.barh(range(len(table)), table["difference"].fillna(0), color=colours, **bars)
+    ax.axvline(0, color=_INK, linewidth=1)
+    unit = metric.unit.strip() or "count"
+    ax.set(xlabel=f"change of the mean month ({unit})", ylim=(len(table) - 0.4, -0.6))
+    ax.set_yticks(range(len(table)))
+    ax.set_yticklabels([_label(change, 70) for change in table["change"]])
+    ax.grid(False, axis="y")
+    return ax
+
+
+HEADER = 0.925  # the share of a picture's height below its header
+
+
+def draw_header(figure: Figure, title: str, note: str) -> Axes:
+    """Draw a strip at the top that says what the picture is, and return its axes."""
+    place = 0.006, HEADER + 0.005, 0.988, 0.99 - HEADER
+    _add_card(figure, place)
+    ax = figure.add_axes(place, frameon=False)
+    ax.set_axis_off()
+    ax.text(0.012, 0.66, title, fontsize=18, fontweight="bold", va="center")
+    ax.text(0.012, 0.24, note, fontsize=12, color=_MUTED, va="center")
+    return ax
+
+
 def _fit_panels(figure: Figure, panels: Iterable[int]) -> None:
     """Make each of these panels smaller where its labels would leave its card."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
@@ -6006,17 +6473,27 @@ def _fit(ax: Axes, card: mpatches.Patch, renderer: Any) -> None:
 
 
 def _card(
-    figure: Figure, number: int, framed: bool, columns: int = 3
+    figure: Figure, number: int, framed: bool, columns: int = 3, top: float = 1, rows: int = 2
 ) -> Tuple[float, float, float, float]:
-    """Draw the card of one panel; the place of its axes in it, (left, bottom, width, height), with
-    room for the tick labels of a framed one."""
-    pitch = 0.994 / columns
-    left, bottom, width, height = (
-        0.006 + number % columns * pitch,
-        0.01 + (1 - number // columns) * 0.495,
-        pitch - 0.006,
-        0.485,
+    """Draw the card of one panel below `top`; the place of its axes in it, (left, bottom, width,
+    height), with room for the tick labels of a framed one."""
+    pitch, rise = 0.994 / columns, 0.99 / rows
+    left, bottom = 0.006 + number % columns * pitch, 0.01 + (rows - 1 - number // columns) * rise
+    width, height = pitch - 0.006, rise - 0.01
+    _add_card(figure, (left, top * bottom, width, top * height))
+    pad_left, pad_bottom, pad_right = (0.062, 0.082, 0.02) if framed else (0.045, 0.045, 0.045)
+    pad_left += 0.045 if columns == 2 else 0  # room for long names
+    return (
+        left + pad_left,
+        top * (bottom + pad_bottom),
+        width - pad_left - pad_right,
+        top * (height - pad_bottom - 0.07),
     )
+
+
+def _add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
+    """Draw a white card on the page."""
+    left, bottom, width, height = place
     figure.patches.append(
         mpatches.FancyBboxPatch(
             (left, bottom),
@@ -6031,14 +6508,6 @@ def _card(
             figure=figure,
             zorder=-1,
         )
-    )
-    pad_left, pad_bottom, pad_right = (0.062, 0.082, 0.02) if framed else (0.045, 0.045, 0.045)
-    pad_left += 0.045 if columns == 2 else 0  # room for long names
-    return (
-        left + pad_left,
-        bottom + pad_bottom,
-        width - pad_left - pad_right,
-        height - pad_bottom - 0.07,
     )
 
 
@@ -6079,145 +6548,216 @@ BLOCK = 250  # months simulated at once, fewer where they have many commits: thi
 LEAST_MONTHS = 30  # of a difference: the normal interval is good from there on
 MOST_RUNS = 100_000
 
-FORECAST_METRICS = (
-    "deployment_frequency",
-    "production_deployment_frequency",
-    "mean_lead_time",
-    "median_lead_time",
-    "mttr_minutes",
-    "change_failure_rate",
-    "total_deployments",
-    "total_rollbacks",
-    "waiting_hours",
-    "failed_hours",
-)
-"""What is known of each simulated month: keys of `METRICS`, and the hours of `hours_lost`."""
-
-PRESETS: Dict[str, Scenario] = {
-    "gitops": Scenario(),
-    # The same team and the same quality of change; only how releases travel differs.
-    "traditional": Scenario(
-        environments=(
-            # one nightly build for the day's commits, so feedback comes the next morning
-            Environment("dev", 0.90, (0, 0), (600, 1800), "newest", release_every_hours=24),
-            # a manual test pass of one to three days before a build may go on
-            Environment("staging", 0.93, (24, 72), (900, 3600), "newest"),
-            # a change board meets, then the train leaves once a week
-            Environment(
-                "production", 0.95, (4, 24), (1800, 7200), "newest", release_every_hours=168
-            ),
-        ),
-        # someone is called, finds the last good build and redeploys it by hand: one to eight hours
-        rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
-    ),
-    # The gates are automated: tests decide in under an hour, and production follows within the
-    # shift.
-    "elite": Scenario(
-        environments=(
-            Environment("dev", 0.90, (0, 0), (10, 60), "each"),
-            Environment("staging", 0.93, (0.25, 1), (15, 90), "newest"),
-            Environment("production", 0.95, (1, 6), (30, 120), "newest"),
-        )
-    ),
+# fmt: off
+FORECAST_METRICS: Dict[str, Metric] = {
+    **{key: METRICS[key] for key in BENCHMARKS},
+    "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
+        label="Production Deployment Frequency"),
+    "production_median_lead_time": PRODUCTION_METRICS["change_lead_time_hours"]._replace(
+        label="Production Median Lead Time", unit=" hours"),
+    "production_change_fail_rate": PRODUCTION_METRICS["change_fail_rate_pct"]._replace(
+        label="Production Change Fail Rate"),
+    "production_failures": Metric(
+        "Production Failures", "", "Degraded deployments to production.", digits=0),
+    "median_lead_time": METRICS["median_lead_time"],
+    "total_deployments": METRICS["total_deployments"],
+    "successful_rollbacks": METRICS["successful_rollbacks"],
+    "waiting_hours": Metric(
+        "Waiting", " hours",
+        "Hours of the month from each commit to the end of the deployment that shipped it."),
+    "failed_hours": Metric(
+        "Failed State", " hours",
+        "Hours of the month in which an application was failed in production: to the end of the "
+        "rollback that succeeded, or the start of the next good deployment."),
 }
+# fmt: on
+"""What is known of each simulated month."""
+
+SHOWN = tuple(FORECAST_METRICS)[:8]  # in the text
 
 Progress = Callable[[str], Any]
-
-
-def simulate_events(
-    scenario: Scenario, window: Window, noise: Noise, runs: int, commits: Optional[Commits] = None
-) -> Events:
-    """Simulate `runs` independent windows of a scenario, or of given commits: a group each."""
-    if commits is None:
-        commits = simulate_commits(scenario.team, window, noise.stream("commits"), runs)
-    deployments = run_pipeline(commits, scenario, window, noise)[0]
-    rollbacks = roll_back(deployments, scenario.rollback, noise, len(commits.time))
-    return Events(commits, deployments, rollbacks, window, runs, len(scenario.environments))
-
-
-def what_if(
-    scenarios: Mapping[str, Scenario],
-    window: Window,
-    runs: int,
-    seed: int,
-    progress: Progress = lambda message: None,
-) -> pd.DataFrame:
-    """Simulate each scenario over the same `runs` months: a tidy table.
-
-    A row is a metric of a run of a scenario: `scenario`, `run`, `metric` (of `FORECAST_METRICS`),
-    `value`. The scenarios share their noise, so the same one twice gives exactly the same values.
-    """
-    frames = [
-        pd.DataFrame(
-            {
-                "scenario": name,
-                "run": np.tile(np.arange(runs), len(months)),
-                "metric": np.repeat(list(months), runs),
-                "value": np.concatenate(list(months.values())),
-            }
-        )
-        for name, months in forecast_months(scenarios, window, runs, seed, progress).items()
-    ]
-    return pd.concat(frames, ignore_index=True)
-
-
+Change = Union[Scenario, Callable[[Scenario], Scenario]]
+"""Another scenario, or what makes one from the baseline."""
 Months = Mapping[str, np.ndarray]
 """{metric: its value in each simulated month, NaN where it is undefined}"""
 
 
+class Forecast(NamedTuple):
+    """The months of a baseline and of other scenarios, side by side."""
+
+    months: Dict[str, Months]  # the first is the baseline
+    scenarios: Dict[str, Scenario]
+    calibration: Calibration
+    window: Window
+    seed: int
+    measured: Optional[Mapping[str, float]] = None  # the forecast metrics of the history
+    verdict: str = ""  # of a backtest
+
+    @property
+    def baseline(self) -> Months:
+        """The months of the baseline."""
+        return next(iter(self.months.values()))
+
+    @property
+    def runs(self) -> int:
+        """How many months each scenario has."""
+        return len(self.baseline["waiting_hours"])
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row for a metric of a month of a scenario: `scenario`, `run`, `metric`, `value`."""
+        frames = [
+            pd.DataFrame(
+                {
+                    "scenario": name,
+                    "run": np.tile(np.arange(self.runs), len(months)),
+                    "metric": np.repeat(list(months), self.runs),
+                    "value": np.concatenate(list(months.values())),
+                }
+            )
+            for name, months in self.months.items()
+        ]
+        return pd.concat(frames, ignore_index=True)
+
+
+def simulate_events(
+    draws: Union[Scenario, Draws], window: Window, noise: Noise, commits: Optional[Commits] = None
+) -> Events:
+    """Simulate the months of the draws, or one month of a scenario: a group of events each."""
+    draws = [(draws, 1)] if isinstance(draws, Scenario) else draws
+    if commits is None:
+        commits = simulate_commits(draws, window, noise.stream("commits"))
+    deployments = run_pipeline(commits, draws, window, noise)[0]
+    rollbacks = roll_back(deployments, draws, noise, len(commits.time))
+    runs, environments = sum(months for _, months in draws), len(draws[0][0].environments)
+    return Events(commits, deployments, rollbacks, window, runs, environments)
+
+
 def forecast_months(
-    scenarios: Mapping[str, Scenario],
+    changes: Mapping[str, Change],
+    calibration: Calibration,
     window: Window,
     runs: int,
     seed: int,
     progress: Progress = lambda message: None,
     noise_of: Callable[[int, int], Noise] = Noise,
 ) -> Dict[str, Months]:
-    """Simulate each scenario over the same `runs` months; return {scenario: its months}.
+    """Simulate the same `runs` months with each change of the baseline: {name: its months}.
 
-    `noise_of` returns the noise of a seed and a block. One that is cached serves the next call too.
+    They share noise and draws, so what is no change at all gives exactly the same months, and each
+    has the same months whatever it is compared with. `noise_of` returns the noise of a seed and a
+    block; a cached one serves the next call too.
     """
-    busiest = max(scenario.team.commits_per_day for scenario in scenarios.values())
-    size = int(np.clip(2e6 / max(window.days * busiest, 1), 1, BLOCK))
-    blocks: Dict[str, List[Months]] = {name: [] for name in scenarios}
-    for first in range(0, runs, size):
-        noise, count = noise_of(seed, 1 + first), min(size, runs - first)
-        team, commits = None, None
-        for name, scenario in scenarios.items():
-            if scenario.team != team:
-                team = scenario.team
-                commits = simulate_commits(team, window, noise.stream("commits"), count)
-            events = simulate_events(scenario, window, noise, count, commits)
-            known = headline_metrics(events, np.ones(events.environments, bool))
-            known.update(hours_lost(events))
-            blocks[name].append(
-                {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
-            )
-        progress(f"{first + count} of {runs} months simulated")
+    before = window.start - pd.Timedelta(days=calibration.warm_up)
+    whole, known = Window(before, window.end), calibration.draws(runs)
+    draws = {
+        name: [(apply_change(change, calibration.scenario, one), many) for one, many in known]
+        for name, change in changes.items()
+    }
+    sizes = {
+        name: int(np.clip(2e6 / max(whole.days * own[0][0].team.commits_per_day, 1), 1, BLOCK))
+        for name, own in draws.items()
+    }
+    blocks: Dict[str, List[Months]] = {name: [] for name in changes}
+    for size in sorted(set(sizes.values())):
+        for first in range(0, runs, size):
+            noise, teams, commits = noise_of(seed, 1 + first), None, None
+            for name in (name for name in changes if sizes[name] == size):
+                own = cut_draws(draws[name], first, first + size)
+                if [scenario.team for scenario, _ in own] != teams:
+                    teams = [scenario.team for scenario, _ in own]
+                    commits = simulate_commits(own, whole, noise.stream("commits"))
+                events = simulate_events(own, whole, noise, commits)
+                alone = own[0][0].environments[-1].starts == "commit"
+                blocks[name].append(month_metrics(events, window, calibration, alone))
+            progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
-        name: {
-            metric: np.concatenate([block[metric] for block in parts])
-            for metric in FORECAST_METRICS
-        }
-        for name, parts in blocks.items()
+        name: {key: np.concatenate([block[key] for block in own]) for key in FORECAST_METRICS}
+        for name, own in blocks.items()
     }
 
 
-def hours_lost(events: Events) -> Dict[str, np.ndarray]:
-    """Return for each group the hours that changes waited and that production was failed.
+def cut_draws(draws: Draws, first: int, end: int) -> Draws:
+    """Return the draws of the months from `first` to before `end`."""
+    months = np.diff(np.clip(months_of_draws(draws), first, end)).tolist()
+    return [(scenario, many) for (scenario, _), many in zip(draws, months) if many]
 
-    `waiting_hours`: each change, from its commit to the end of the deployment that shipped it, or
-    of the window. `failed_hours`: from the end of a failed deployment to the end of the rollback
-    that succeeded, the start of the next good deployment or the end of the window, whichever is
-    first; hours in which several deployments of an application are failed count once.
+
+def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario:
+    """Return what a change of the baseline makes of a scenario that is drawn in its place.
+
+    A scenario of the same environments changes the knobs in which it differs from the baseline.
     """
-    events, end = events.in_production(), events.window.seconds[1]
-    deployments, changes, ended = (
-        events.deployments,
-        shipped_changes(events),
-        find_recoveries(events),
+    if not isinstance(change, Scenario):
+        return change(draw)
+    if draw is baseline:
+        return change
+    if change.names != baseline.names:
+        team = changed_knobs(change.team, baseline.team, draw.team)
+        return dataclasses.replace(change, team=team)
+    changed = [
+        changed_knobs(*three)
+        for three in zip(*(one.groups.values() for one in (change, baseline, draw)))
+    ]
+    return Scenario(changed[0], tuple(changed[2:]), changed[1], change.failure_reasons)
+
+
+def changed_knobs(change: Knobs, baseline: Knobs, draw: Knobs) -> Any:
+    """Return a group of knobs of a draw with what a change sets."""
+    values = dataclasses.asdict(change)  # type: ignore[call-overload]
+    changed = {name: new for name, new in values.items() if new != getattr(baseline, name)}
+    return draw.replaced(changed) if changed else draw
+
+
+def month_metrics(
+    events: Events, window: Window, calibration: Calibration, alone: bool = False
+) -> Months:
+    """Calculate the forecast metrics of each group of events, of what happened in the window.
+
+    What happened before it made the pipeline full. If production has commits of its own (`alone`),
+    each ships with its own deployment, and the others are no changes of it.
+    """
+    first, end = window.seconds
+    production = events.in_production()
+    changes = shipped_changes(production)
+    if alone:
+        own = production.deployments
+        changes = Changes(own.group, events.commits.time[own.commit], own.end)
+    events = events.since(window)
+    production = events.in_production()
+    known = headline_metrics(events, np.ones(events.environments, bool))
+    total, failed = (
+        events.of_group(production.deployments, chosen)
+        for chosen in (slice(None), production.deployments.bad)
     )
-    waited = (np.minimum(changes.shipped, end) - changes.committed) / 3600
+    shipped = (changes.shipped >= first) & (changes.shipped < end)
+    lead, group = (changes.shipped - changes.committed)[shipped], changes.group[shipped]
+    median = group_medians(group, lead, events.groups) / 3600
+    waits = np.minimum(changes.shipped, end) - np.maximum(changes.committed, first)
+    known.update(
+        production_median_lead_time=median,
+        production_change_fail_rate=safe_ratio(100 * failed, total),
+        production_failures=failed,
+        waiting_hours=np.bincount(
+            changes.group, np.maximum(waits, 0) / 3600, minlength=events.groups
+        ),
+        failed_hours=hours_failed(production),
+    )
+    if calibration.every_change:
+        mean = np.bincount(group, lead, minlength=events.groups) / 3600
+        known["mean_lead_time"] = safe_ratio(mean, np.bincount(group, minlength=events.groups))
+        known["median_lead_time"] = median
+    known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
+    return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
+
+
+def hours_failed(events: Events) -> np.ndarray:
+    """Return for each group the hours in which an application was failed in production.
+
+    A failure lasts to the end of the rollback that succeeded, the start of the next good deployment
+    or the end of the window. Hours in which several deployments are failed count once.
+    """
+    deployments, ended, end = events.deployments, find_recoveries(events), events.window.seconds[1]
     begin = deployments.end[ended.failed]
     next_good = np.where(ended.next_good >= 0, deployments.time[ended.next_good], NEVER)
     over = np.minimum(np.minimum(ended.rolled_back, next_good), end)
@@ -6226,34 +6766,36 @@ def hours_lost(events: Events) -> Dict[str, np.ndarray]:
     lift = number_runs(place[order]) * NEVER  # sets the places apart
     counted = np.append(0, np.maximum.accumulate(over[order] + lift))[:-1] - lift
     failed = np.maximum(over[order] - np.maximum(begin[order], counted), 0) / 3600
-    return {
-        "waiting_hours": np.bincount(changes.group, waited, minlength=events.groups),
-        "failed_hours": events.of_group(deployments, ended.failed[order], failed),
-    }
+    return events.of_group(deployments, ended.failed[order], failed)
 
 
 def level_counts(months: Months) -> Dict[str, int]:
-    """Return how many months reach each maturity level."""
-    scores = np.bincount(maturity_score(months), minlength=len(BENCHMARKS) + 1).tolist()
+    """Return how many months reach each level; nothing where a benchmark has no value at all.
+
+    Of the recovery time that is no matter where no deployment failed.
+    """
     counts = dict.fromkeys((level.name for level in LEVELS), 0)
+    for key in BENCHMARKS:
+        failures = key != "mttr_minutes" or (months["change_failure_rate"] > 0).any()
+        if failures and np.isnan(months[key]).all() and months["total_deployments"].any():
+            return {}
+    scores = np.bincount(maturity_score(months), minlength=len(BENCHMARKS) + 1).tolist()
     for score, count in enumerate(scores):
         counts[level_of(score).name] += count
     return counts
 
 
-def months_of(table: pd.DataFrame, scenario: str) -> Months:
-    """Return the months of one scenario of a `what_if` table."""
-    rows = table[table["scenario"] == scenario]
-    grouped = rows.groupby("metric", sort=False, observed=True)["value"]
-    return {metric: values.to_numpy() for metric, values in grouped}
-
-
 def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
-    """Return median, 5 % and 95 % of the months in which the value is defined."""
+    """Return median, 5 % and 95 % of the months in which the value is defined.
+
+    Another month lies between the last two with a probability of 90 %: they are the values at the
+    ranks 0.05 (n + 1) and 0.95 (n + 1) of n.
+    """
     known = values[~np.isnan(values)]
     if not len(known):
         return math.nan, math.nan, math.nan
-    middle, low, high = np.percentile(known, [50, 5, 95]).tolist()
+    outer = max(0.05 * (len(known) + 1) - 1, 0) / max(len(known) - 1, 1)
+    middle, low, high = np.quantile(known, [0.5, outer, 1 - outer]).tolist()
     return middle, low, high
 
 
@@ -6266,123 +6808,106 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Tuple[float, 
     difference = (values - baseline)[~np.isnan(values - baseline)]
     if len(difference) < LEAST_MONTHS:
         return math.nan, math.nan, math.nan
-    mean, error = (
-        float(difference.mean()),
-        float(difference.std(ddof=1)) / math.sqrt(len(difference)),
-    )
-    return mean, mean - Z_95 * error, mean + Z_95 * error
+    mean, spread = float(difference.mean()), float(difference.std(ddof=1))
+    error = Z_95 * spread / math.sqrt(len(difference))
+    return mean, mean - error, mean + error
 
 
-# A knob as the command line names it: `production.wait_hours`.
+def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
+    """Return the name and the change that `--what-if` gives, as `NAME: CHANGE` or `CHANGE` alone.
 
-
-def parse_change(text: str, scenario: Scenario) -> Scenario:
-    """Apply `environment.knob=value`, several with `,`; a range is `low:high`, `*2` multiplies.
-
-    >>> parse_change("production.wait_hours=*0.5", Scenario()).environments[-1].wait_hours
-    (12.0, 36.0)
+    The change is of knobs, or it is a preset or a JSON file.
     """
-    for change in text.split(","):
-        path, _, value = (part.strip() for part in change.partition("="))
-        if path not in knob_paths(scenario) or not value:
-            raise GitOpsError(unknown_change(change, path, knob_paths(scenario)))
-        group, _, name = path.rpartition(".")
-        new = knob_value(path, value, getattr(scenario.groups[group], name))
-        scenario = scenario.with_knobs(group, **{name: new})
-    return scenario
-
-
-def knob_paths(scenario: Scenario) -> List[str]:
-    """Return the paths of all knobs that a change can name."""
-    return [
-        f"{path}.{declared.name}"
-        for path, group in scenario.groups.items()
-        for declared in dataclasses.fields(group)  # type: ignore[arg-type]
-        if declared.name != "name"
-    ]
-
-
-def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
-    """Return the message for a change that names no knob or no value."""
-    alike = [name for name in difflib.get_close_matches(path, known, 1) if name != path]
-    hint = f"did you mean {alike[0]}? The knobs are" if alike else "give KNOB=VALUE with a knob of"
-    return f"unknown change {in_quotes(change)}; {hint} {', '.join(known)}"
-
-
-def knob_value(path: str, text: str, old: Any) -> Any:
-    """Read the new value of a knob, in the kind of its old one; of a range `4` is `4:4`."""
-    if isinstance(old, str):
-        return text
-    if isinstance(old, Mapping):
-        raise GitOpsError(f"{path} has a weight for each name; change it in a JSON file")
-    several = isinstance(old, tuple)
-    try:
-        if text.startswith("*"):
-            values = [float(text[1:]) * value for value in (old if several else [old])]
-        else:
-            values = [float(value) for value in (text.split(":") if several else [text])]
-    except (ValueError, OverflowError):
-        example = "4:12" if several else "0.5"
-        message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
-        raise GitOpsError(message) from None
-    if several:
-        return tuple(values * 2 if len(values) == 1 else values)
-    return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
-
-
-def named_scenario(text: str, baseline: Scenario) -> Scenario:
-    """Return what `--what-if` names: a change of the baseline, a preset or a JSON file."""
+    found = re.fullmatch(r"([^=:]+):\s+(.+)", text.strip())
+    name, text = found.groups() if found else (text, text)
     if "=" in text:
-        return parse_change(text, baseline)
+        parse_change(text, baseline)
+        return name, functools.partial(parse_change, text)
     if text in PRESETS:
-        return dataclasses.replace(PRESETS[text], team=baseline.team)
+        return name, dataclasses.replace(PRESETS[text], team=baseline.team)
     if not Path(text).is_file():
         presets = ", ".join(PRESETS)
         raise GitOpsError(
             f"unknown scenario {in_quotes(text)}; give KNOB=VALUE, a preset ({presets}) or a JSON "
             "file"
         )
-    return read_scenario(text, baseline)
+    return name, read_scenario(text, baseline)
 
 
-def format_what_if(
-    table: pd.DataFrame,
-    seed: int,
-    days: int,
-    cost_per_hour: Optional[float] = None,
-    measured: Optional[Mapping[str, Any]] = None,
-) -> str:
-    """Return the comparison of a `what_if` table; its first scenario is the baseline.
+class Prices(NamedTuple):
+    """What an hour of failed state and of waiting cost, and what a change costs once; None: not."""
 
-    `measured` is the metrics dict of the history that the baseline was fitted to.
+    failed: Optional[float] = None
+    waiting: Optional[float] = None
+    investment: Optional[float] = None
+
+
+def cost_table(months: Mapping[str, Months], prices: Prices) -> pd.DataFrame:
+    """Return what a month costs: a row for each scenario (the index).
+
+    Columns are hours and money, each a median month with 5 % and 95 % of months: `failed_hours`,
+    `waiting_hours`, `cost` of the hours that have a price, `saved` of it against the baseline, and
+    `payback`, the months in which that saves the investment (infinite if it never does).
     """
-    months = {name: months_of(table, name) for name in dict.fromkeys(table["scenario"])}
-    baseline = next(iter(months.values()))
-    runs = len(baseline["mean_lead_time"])
+    rows: Dict[str, Dict[str, Sequence[float]]] = {}
+    costs: Dict[str, np.ndarray] = {}
+    for name, own in months.items():
+        priced = [(own["failed_hours"], prices.failed), (own["waiting_hours"], prices.waiting)]
+        costs[name] = sum(
+            (hours * price for hours, price in priced if price is not None),
+            np.zeros(len(own["failed_hours"])),
+        )
+        saved = next(iter(costs.values())) - costs[name]
+        spread = month_spread(saved)
+        back = [(prices.investment or 0) / value if value > 0 else math.inf for value in spread]
+        rows[name] = {
+            "failed_hours": month_spread(own["failed_hours"]),
+            "waiting_hours": month_spread(own["waiting_hours"]),
+            "cost": month_spread(costs[name]),
+            "saved": spread,
+            "payback": (back[0], back[2], back[1]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
+    """Return the comparison in words and numbers."""
+    days, calibration = forecast.window.days, forecast.calibration
     lines = [
         DOUBLE_LINE,
-        f"🔮 WHAT IF: {runs} simulated months of {days} days, the same for each scenario "
-        f"(seed {seed})",
+        f"🔮 WHAT IF: {forecast.runs} simulated months of {days} days, the same for each scenario "
+        f"(seed {forecast.seed})",
         DOUBLE_LINE,
         "",
+        *([*textwrap.wrap(forecast.verdict, 100), ""] if forecast.verdict else []),
         "The median month (5 % and 95 % of months), and the mean difference from the baseline "
         "(95 % interval).",
         "",
     ]
-    for key, target in BENCHMARKS.items():
-        lines.append(f"{METRICS[key].label} (elite {target})")
-        if measured is not None:
-            lines.append(measured_line(key, measured, baseline))
-        for name, own in months.items():
-            lines.append(what_if_line(name, key, own, None if own is baseline else baseline))
+    for key in SHOWN:
+        metric, target = FORECAST_METRICS[key], BENCHMARKS.get(key)
+        lines.append(metric.label + (f" (elite {target})" if target else ""))
+        if key in calibration.assumed:
+            lines += [f"  n/a: {calibration.assumed[key]}", ""]
+            continue
+        if forecast.measured is not None and metric.unit:  # counts are of another number of days
+            lines.append(measured_line(key, forecast))
+        for name, own in forecast.months.items():
+            lines.append(forecast_line(name, key, own, forecast.baseline))
         lines.append("")
-    heads = " ".join(f"{level.name:>17}" for level in LEVELS)
-    lines.append(f"{'Months that reach each level':<34} {heads}")
-    for name, own in months.items():
-        counts = " ".join(f"{count:>17}" for count in level_counts(own).values())
-        lines.append(f"  {table_cell(name)} {counts}")
-    if cost_per_hour is not None:
-        lines += cost_lines(months, cost_per_hour)
+    lines += level_lines(forecast)
+    if prices != Prices():
+        lines += cost_lines(cost_table(forecast.months, prices), prices)
+    rates = {one.team.commits_per_day for one in forecast.scenarios.values()}
+    if len(rates) > 1:
+        lines += [
+            "",
+            "commits_per_day changes: the model has no queue of people, so more commits do",
+        ]
+        lines.append("not make anyone slower.")
+    left = [fitted.path for fitted in calibration.knobs if not fitted.n]
+    if left:
+        lines += ["", f"Assumed, as nothing was seen of it: {', '.join(left)}"]
     return "\n".join(lines)
 
 
@@ -6391,163 +6916,414 @@ def table_cell(name: str, width: int = 32) -> str:
     return f"{shorten_text(name, width):<{width}}"
 
 
-def what_if_line(name: str, key: str, months: Months, baseline: Optional[Months]) -> str:
+def spread_text(key: str, values: np.ndarray) -> str:
+    """Return the median of the months and their range."""
+    metric = FORECAST_METRICS[key]
+    middle, low, high = month_spread(values)
+    if math.isnan(middle):
+        return "n/a"
+    return f"{metric.text(middle)} ({low:.{metric.digits}f} to {high:.{metric.digits}f})"
+
+
+def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
     """Return the line of one scenario and one metric."""
-    middle, low, high = month_spread(months[key])
-    value = "n/a"
-    if not math.isnan(middle):
-        value = f"{show_number(middle, BENCHMARKS[key].unit)} ({low:.2f} to {high:.2f})"
     difference = ""
-    if baseline is not None:
+    if months is not baseline:
         mean, least, most = paired_difference(months[key], baseline[key])
-        difference = f"{mean:+.2f} ({least:+.2f} to {most:+.2f})"
+        difference = signed(mean, least, most)
         if math.isnan(mean):
             difference = f"n/a (fewer than {LEAST_MONTHS} months have a value)"
-    return f"  {table_cell(name)} {value:<30} {difference}".rstrip()
+    return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
 
 
-def measured_line(key: str, measured: Mapping[str, Any], baseline: Months) -> str:
+def signed(mean: float, low: float, high: float) -> str:
+    """Return a difference with its interval."""
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-0.00", "+0.00")
+
+
+def measured_line(key: str, forecast: Forecast) -> str:
     """Return what the history says, with a warning where the months fitted to it miss it."""
-    value, (_, low, high) = measured[key], month_spread(baseline[key])
+    assert forecast.measured is not None
+    value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
     missed = not math.isnan(value) and not low <= value <= high
     warning = "! not among the baseline's months: the fit misses it" * missed
-    return f"  {'(measured)':<32} {show_number(value, BENCHMARKS[key].unit):<30} {warning}".rstrip()
+    shown = FORECAST_METRICS[key].text(float(value))
+    return f"  {'(measured)':<32} {shown:<30} {warning}".rstrip()
 
 
-def cost_lines(months: Mapping[str, Months], cost: float) -> List[str]:
-    """Return the hours lost in a mean month, their cost, and what the better scenario saves."""
-    hours = {
-        name: [float(own[key].mean()) for key in ("failed_hours", "waiting_hours")]
-        for name, own in months.items()
-    }
-    lines = [
-        "",
-        f"Hours in a mean month, at {cost:g} each: production failed, changes waited for "
-        "production",
-        f"  {'':<32} {'failed h':>12} {'waiting h':>14} {'cost':>16}",
-    ]
-    for name, (failed, waiting) in hours.items():
-        total = (failed + waiting) * cost
-        lines.append(f"  {table_cell(name)} {failed:>12,.1f} {waiting:>14,.1f} {total:>16,.0f}")
-    baseline, *others = hours
-    for name in others:
-        better, worse = sorted((name, baseline), key=lambda which: sum(hours[which]))
-        failed, waiting = np.subtract(hours[worse], hours[better])
-        lines.append(
-            f"  {table_cell(better).strip()} instead of {table_cell(worse).strip()} saves "
-            f"{failed:,.1f} h and {waiting:,.1f} h a month: {(failed + waiting) * cost:,.0f}"
-        )
+def level_lines(forecast: Forecast) -> List[str]:
+    """Return how many months of each scenario reach each level."""
+    if not level_counts(forecast.baseline):
+        why = "; ".join(dict.fromkeys(forecast.calibration.assumed.values()))
+        return [
+            f"Months that reach each level: not assessable, {why or 'a benchmark has no value'}"
+        ]
+    heads = " ".join(f"{level.name:>17}" for level in LEVELS)
+    lines = [f"{'Months that reach each level':<34} {heads}"]
+    for name, own in forecast.months.items():
+        counts = " ".join(f"{count:>17}" for count in level_counts(own).values())
+        lines.append(f"  {table_cell(name)} {counts}")
     return lines
 
 
-def what_if_document(table: pd.DataFrame, seed: int, days: int) -> Dict[str, Any]:
-    """Return what `--json` prints of a comparison: the metrics and levels of each scenario."""
-    months = {name: months_of(table, name) for name in dict.fromkeys(table["scenario"])}
-    baseline = next(iter(months.values()))
-    scenarios = {}
-    for name, own in months.items():
+def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
+    """Return the hours lost in a month, what they cost, and when a change has paid for itself."""
+
+    def text(spread: Sequence[float], digits: int = 0) -> str:
+        middle, low, high = spread
+        return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})".replace(
+            "inf", "never"
+        )
+
+    named = [(prices.failed, "failed"), (prices.waiting, "waiting")]
+    priced = " and ".join(
+        f"{price:g} a {which} hour" for price, which in named if price is not None
+    )
+    lines = [
+        "",
+        f"What a month costs, at {priced or 'no price'} (median month, 5 % and 95 % of months)",
+        f"  {'':<32} {'failed hours':>22} {'waiting hours':>26}",
+    ]
+    for name, row in costs.iterrows():
+        hours = f"{text(row['failed_hours'], 1):>22} {text(row['waiting_hours']):>26}"
+        lines.append(f"  {table_cell(str(name))} {hours}")
+    for number, (name, row) in enumerate(costs.iterrows()):
+        saved, back = "", ""
+        if number:
+            saved = f"; saves {text(row['saved'])} of the baseline"
+        if number and prices.investment is not None:
+            back = f"; {prices.investment:,g} is back in {text(row['payback'], 1)} months"
+        lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}{saved}{back}")
+    return lines
+
+
+def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str, Any]:
+    """Return what `--json` prints of a comparison."""
+    scenarios, baseline, calibration = {}, forecast.baseline, forecast.calibration
+    for name, own in forecast.months.items():
         metrics: Dict[str, Dict[str, Any]] = {}
         for key, values in own.items():
             metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
             difference = paired_difference(values, baseline[key])
             metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
-        scenarios[name] = {"metrics": metrics, "levels": level_counts(own)}
-    runs = int(table["run"].max()) + 1
+        scenarios[name] = {"metrics": metrics, "levels": level_counts(own) or None}
     document = {
         "version": __version__,
-        "seed": seed,
-        "runs": runs,
-        "days": days,
+        "simulated": True,
+        "seed": forecast.seed,
+        "runs": forecast.runs,
+        "days": forecast.window.days,
+        "measured": forecast.measured,
+        "assumed": calibration.assumed,
+        "fitted": {one.path: {"n": one.n, "from": one.what} for one in calibration.knobs},
+        "verdict": forecast.verdict or None,
+        "scenarios": {name: json.loads(one.to_json()) for name, one in forecast.scenarios.items()},
         "what_if": scenarios,
     }
+    if prices != Prices():
+        document["costs"] = {
+            "prices": prices._asdict(),
+            "months": cost_table(forecast.months, prices).to_dict("index"),
+        }
     return to_jsonable(document)
-
-
-def draw_what_if(table: pd.DataFrame, dpi: int = 300) -> Figure:
-    """The four benchmarks, a card each: the months of each scenario as dots, and the elite line."""
-    names = list(dict.fromkeys(table["scenario"]))
-    with _theme():
-        figure = Figure(figsize=(18, 10), dpi=dpi)
-        figure.patch.set_alpha(0)
-        for number, key in enumerate(BENCHMARKS):
-            ax = figure.add_axes(_card(figure, number, framed=True, columns=2))
-            plot_months({name: months_of(table, name)[key] for name in names}, key, ax)
-        _fit_panels(figure, range(len(BENCHMARKS)))
-    return figure
-
-
-def plot_months(months: Mapping[str, np.ndarray], key: str, ax: Axes) -> Axes:
-    """A dot for each month, the median and the range from 5 % to 95 % of them, a row for each
-    scenario, against the elite line."""
-    metric, (better, limit, unit) = METRICS[key], BENCHMARKS[key]
-    spread = np.random.Generator(np.random.PCG64(0)).uniform(
-        -0.28, 0.28, max(map(len, months.values()))
-    )
-    for place, (values, colour) in enumerate(
-        zip(months.values(), sns.color_palette("colorblind", len(months)))
-    ):
-        known = values[~np.isnan(values)][:500]
-        ax.plot(
-            known,
-            place + spread[: len(known)],
-            "o",
-            color=colour,
-            alpha=0.35,
-            markersize=4,
-            markeredgewidth=0,
-        )
-        if len(known):
-            middle, low, high = month_spread(values)
-            ax.plot(
-                [low, high],
-                [place, place],
-                color=_INK,
-                linewidth=2,
-                label="5-95% of months" if not place else None,
-            )
-            ax.plot(
-                [middle],
-                [place],
-                "D",
-                color=_INK,
-                markersize=8,
-                label="median" if not place else None,
-            )
-    ax.axvline(
-        limit, color=_GREEN, linestyle="--", linewidth=1.6, label=f"elite {better}{limit:g}{unit}"
-    )
-    ax.set(
-        title=metric.label,
-        xlabel=f"{metric.label} ({unit.strip('/')})" if unit != "/day" else "Deployments a day",
-        ylim=(len(months) - 0.4, -0.6),
-    )
-    ax.set_xlim(left=0)
-    ax.set_yticks(range(len(months)))
-    ax.set_yticklabels(
-        [_label(name, 28) for name in months], fontsize=10.5 if len(months) < 12 else 7
-    )
-    ax.grid(False, axis="y")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncol=3)
-    return ax
 
 
 # ---- Recommendations: the smallest change that meets a target -----------------------------------
 
 ODDS = 0.9  # a change is recommended that meets the target in this share of the months
-STEPS = 20  # how finely the size of a change is searched
+RATIOS = tuple(0.5 ** (step / 4) for step in range(1, 17))  # of a change: from a sixth less to 1/16
 
 
-def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
-    """Return for each benchmark that is missed by how much, and the cause; one line if none is."""
-    causes = {
-        "deployment_frequency": frequency_cause,
-        "mean_lead_time": lead_time_cause,
-        "mttr_minutes": recovery_cause,
-        "change_failure_rate": failure_cause,
-    }
-    missed = [key for key in BENCHMARKS if not is_elite(key, values)]
-    lines = [f"{target_gap(key, values)}; {causes[key](values)}" for key in missed]
-    return lines or ["None: all four targets are met"]
+class Lever(NamedTuple):
+    """A knob that a team can improve."""
+
+    group: str  # of the scenario's groups
+    declared: Any  # the dataclass field of the knob
+
+    @property
+    def path(self) -> str:
+        """What a change calls the knob."""
+        return f"{self.group}.{self.declared.name}"
+
+    def value(self, scenario: Scenario) -> Any:
+        """Return the knob's value in a scenario."""
+        return getattr(scenario.groups[self.group], self.declared.name)
+
+    def apply(self, ratio: float, scenario: Scenario) -> Scenario:
+        """Return the scenario with the knob improved: times, risks and failures times the ratio.
+
+        Values keep three digits. A train becomes the next usual one that is as frequent as that.
+        """
+        value, name = self.value(scenario), self.declared.name
+        if name == "release_every_hours":
+            value = next((every for every in TRAINS if every <= value * ratio), value)
+        elif name.endswith("_rate"):
+            value = 1 - float(f"{(1 - value) * ratio:.3g}")
+        elif isinstance(value, tuple):
+            value = tuple(float(f"{ratio * edge:.3g}") for edge in value)
+        else:
+            value = float(f"{ratio * value:.3g}")
+        return scenario.with_knobs(self.group, **{name: value})
+
+    def in_words(self, before: Scenario, after: Scenario) -> str:
+        """Return the change in words."""
+        name, environment = self.declared.name, self.group.replace("environments.", "", 1)
+        values = (in_words(name, self.value(scenario)) for scenario in (before, after))
+        words = dict(zip(("before", "after"), values), environment=environment)
+        return self.declared.metadata["phrase"].format(**words)
+
+
+def in_words(knob: str, value: Any) -> str:
+    """Return the value of a knob as people say it: 24-72 h, a median of 36.9 h, 95 %."""
+    unit = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
+    if knob.endswith("_rate"):
+        return f"{100 * value:.3g} %"
+    if unit is None or isinstance(value, str):
+        return value if isinstance(value, str) else show_value(value)
+    edges = [unit * edge for edge in (value if isinstance(value, tuple) else (value,))]
+    if not any(edges):
+        return "none"
+    middle = "a median of " * (len(edges) > 2)
+    edges = [float(np.median(edges))] if middle else edges
+    units = [("s", 1, 600), ("min", 60, 240 * 60), ("h", 3600, 4 * DAY), ("days", DAY, math.inf)]
+    units = [one for one in units if one[1] >= unit or edges[-1] <= unit == 60 * one[1]]
+    name, size, _ = next(one for one in units if edges[-1] <= one[2])
+    return middle + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {name}"
+
+
+def show_value(value: Any) -> str:
+    """Return the value of a knob that has no unit."""
+    if isinstance(value, Mapping):
+        return f"of {len(value)}"
+    return "-".join(f"{edge:.3g}" for edge in (value if isinstance(value, tuple) else (value,)))
+
+
+def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
+    """Return the knobs that can be improved, and help a metric if one is named.
+
+    A knob that rests on fewer than six observations is none of them.
+    """
+    seen = {fitted.path: fitted.n for fitted in calibration.knobs}
+    scenario, found = calibration.scenario, []
+    for name, group in scenario.groups.items():
+        for declared in dataclasses.fields(group):  # type: ignore[arg-type]
+            lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
+            known = not seen or seen.get(lever.path, 0) >= FEW
+            if declared.name == "approval_rate" and getattr(group, "starts", "") == "commit":
+                known = False  # it is the share of the commits that are of this environment
+            if helps and known and (not metric or metric in helps):
+                if lever.apply(RATIOS[-1], scenario) != scenario:
+                    found.append(lever)
+    return found
+
+
+def lever_table(
+    calibration: Calibration,
+    window: Window,
+    runs: int,
+    seed: int,
+    step: float = 0.25,
+    metric: str = "",
+    progress: Progress = lambda message: None,
+) -> pd.DataFrame:
+    """Improve every knob by the same step over the same months: a row for each, sorted by effect.
+
+    Columns: `knob`, `change` in words, `before` and `after` (the mean month), `difference` and its
+    95 % interval, `low` and `high`. The metric is of `FORECAST_METRICS`, or `elite`, the odds of it
+    in percent; by default the benchmark that the fewest months meet. `attrs["metric"]` has it.
+    """
+    levers = levers_for(calibration)
+    changes: Dict[str, Change] = {"": lambda scenario: scenario}
+    changes.update({one.path: functools.partial(one.apply, 1 - step) for one in levers})
+    months = forecast_months(changes, calibration, window, runs, seed, progress)
+    baseline = months.pop("")
+    open_ones = [key for key in BENCHMARKS if target_odds(baseline, key)[1]]
+    metric = metric or min(open_ones, key=lambda key: target_odds(baseline, key)[0])
+
+    def values(own: Months) -> np.ndarray:
+        if metric != "elite":
+            return own[metric]
+        return 100.0 * (maturity_score(own) == len(BENCHMARKS))
+
+    rows = []
+    for lever in levers:
+        changed = lever.apply(1 - step, calibration.scenario)
+        own = values(months[lever.path])
+        row = paired_difference(own, values(baseline))
+        means = np.nanmean(values(baseline)), np.nanmean(own)
+        words = lever.in_words(calibration.scenario, changed)
+        rows.append((lever.path, words, *means, *row))
+    columns = ["knob", "change", "before", "after", "difference", "low", "high"]
+    table = pd.DataFrame(rows, columns=columns)
+    order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
+    table = table.loc[order].reset_index(drop=True)
+    table.attrs["metric"] = metric
+    return table
+
+
+def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str:
+    """Return the table of levers in words and numbers."""
+    metric = lever_metric(table)
+    before = metric.text(float(table["before"].iloc[0])) if len(table) else "n/a"
+    lines = [
+        DOUBLE_LINE,
+        f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month as things are",
+        DOUBLE_LINE,
+        f"Each knob improved by {100 * step:g} %; {runs} simulated months, the same (seed {seed})",
+        "",
+    ]
+    for row in table.to_dict("records"):
+        numbers = "n/a"
+        if not math.isnan(row["difference"]):
+            numbers = signed(row["difference"], row["low"], row["high"])
+        lines.append(f"  {numbers:<28} {row['change']}")
+    if not table["difference"].abs().max() > 0:
+        lines += ["", "No knob alone changes it: take a larger --step, or another metric."]
+    return "\n".join(lines)
+
+
+def lever_metric(table: pd.DataFrame) -> Metric:
+    """Return the metric that a table of levers is about."""
+    elite = Metric("Odds of ELITE", "%", "Months that meet all four benchmarks.")
+    return FORECAST_METRICS.get(table.attrs["metric"], elite)
+
+
+class Trial(NamedTuple):
+    """The simulated months on which changes are tried."""
+
+    calibration: Calibration
+    window: Window
+    runs: int
+    seed: int
+    progress: Progress = lambda message: None
+    noise_of: Callable[[int, int], Noise] = Noise
+
+    def months(self, change: Change, fresh: bool = False) -> Months:
+        """Simulate a change, on the months of the search or on fresh ones."""
+        return forecast_months(
+            {"": change}, self.calibration, self.window, self.runs, self.seed + fresh,
+            self.progress, self.noise_of,
+        )[""]  # fmt: skip
+
+
+def enough_runs(scenario: Scenario, window: Window) -> int:
+    """Return a hundred months, or fewer where a month has so many commits that it hardly varies."""
+    syncs = window.days * scenario.team.commits_per_day * len(scenario.environments)
+    return int(np.clip(1_500_000 / max(syncs, 1), 10, 100))
+
+
+class Advice(NamedTuple):
+    """A change that was simulated."""
+
+    words: str
+    ratio: float
+    scenario: Scenario
+    months: Months  # fresh ones, not those of the search
+
+
+def target_odds(months: Months, metric: str) -> Tuple[int, int]:
+    """Return how many months meet the target, and how many have a value at all."""
+    known = ~np.isnan(months[metric])
+    return int(np.count_nonzero(is_elite(metric, months) & known)), int(np.count_nonzero(known))
+
+
+def odds_known(months: Months, metric: str) -> bool:
+    """Return whether so many months have a value that odds can be told."""
+    return target_odds(months, metric)[1] >= min(10, len(months[metric]))
+
+
+def target_met(months: Months, metric: str) -> bool:
+    """Return whether enough months meet the target."""
+    met, known = target_odds(months, metric)
+    return odds_known(months, metric) and met >= ODDS * known
+
+
+def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Advice]:
+    """Return the change of least ratio that meets a target in 90 % of months, None if none does.
+
+    One knob of the first place, which is what the report names as the cause; else two knobs, of
+    which one is there and the other there or in the two places next in line.
+    """
+    levers = levers_for(trial.calibration, metric)
+    here = [lever for lever in levers if lever.group in places[:1]]
+    near = [lever for lever in levers if lever.group in places[:3]]
+    pairs = [pair for pair in itertools.combinations(near, 2) if pair[0] in here or pair[1] in here]
+    for choices in ([(lever,) for lever in here], pairs):
+        found = [smallest_change(metric, chosen, trial) for chosen in choices]
+        for step, chosen in sorted(pair for pair in zip(found, choices) if pair[0] < len(RATIOS)):
+            advice = confirm_change(metric, chosen, step, trial)
+            if advice is not None:
+                return advice
+    return None
+
+
+def change_of(chosen: Sequence[Lever], step: int, scenario: Scenario) -> Scenario:
+    """Return a scenario with levers at a step of `RATIOS`."""
+    for lever in chosen:
+        scenario = lever.apply(RATIOS[step], scenario)
+    return scenario
+
+
+def smallest_change(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
+    """Return the first step of `RATIOS` that meets the target, their number if none does.
+
+    It is found by halving. Trains are tried one by one: more of them are not always better.
+    """
+
+    def misses(step: int) -> bool:
+        return not target_met(trial.months(functools.partial(change_of, chosen, step)), metric)
+
+    steps = range(len(RATIOS))
+    if any(lever.declared.name == "release_every_hours" for lever in chosen):
+        return next((step for step in steps if not misses(step)), len(RATIOS))
+    if misses(steps[-1]):
+        return len(RATIOS)
+    low, high = -1, steps[-1]
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if misses(middle) else (low, middle)
+    return high
+
+
+def confirm_change(
+    metric: str, chosen: Sequence[Lever], step: int, trial: Trial
+) -> Optional[Advice]:
+    """Return the advice of the first step, from a found one on, that fresh months confirm."""
+    baseline = trial.calibration.scenario
+    for further in range(step, len(RATIOS)):
+        months = trial.months(functools.partial(change_of, chosen, further), fresh=True)
+        if target_met(months, metric):
+            scenario = change_of(chosen, further, baseline)
+            first, *others = (lever.in_words(baseline, scenario) for lever in chosen)
+            words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
+            known = dict.fromkeys(lever.declared.metadata["practice"] for lever in chosen)
+            return Advice(f"{words} ({'; '.join(known)})", RATIOS[further], scenario, months)
+    return None
+
+
+def months_met(months: Months, metric: str) -> str:
+    """Return in words how many months meet a target."""
+    met, known = target_odds(months, metric)
+    which = " that have a value" if known < len(months[metric]) else ""
+    return f"{met} of {known} simulated months{which}"
+
+
+def advice_line(metric: str, advice: Advice, baseline: Months) -> str:
+    """Return what a change does to a metric."""
+    label = METRICS[metric].label
+    label = label if label.isupper() else label.lower()
+    before = month_spread(baseline[metric])[0]
+    after, low, high = month_spread(advice.months[metric])
+    levels = level_counts(advice.months)
+    elite = f", ELITE in {levels[LEVELS[0].name]} of {len(baseline[metric])}" if levels else ""
+    return (
+        f"{advice.words}: {label} {before:.1f} → {show_number(after, BENCHMARKS[metric].unit, 1)} "
+        f"({low:.1f}-{high:.1f} in 9 of 10), target met in {months_met(advice.months, metric)}"
+        f"{elite}"
+    )
+
+
+# What the report recommends: by how much each target is missed, the cause, and what helps.
 
 
 def is_open(key: str, values: Mapping[str, Any]) -> bool:
@@ -6613,9 +7389,12 @@ def failure_cause(values: Mapping[str, Any]) -> str:
         return f"deployments that nobody looked at: {unseen}; --incidents says which of them failed"
     if not rates:
         return NOT_OBSERVABLE if values["total_deployments"] else NOTHING_DEPLOYED
-    worst = min(rates, key=lambda name: rates[name])
+    failures = failures_by_environment(values)
+    worst = max(failures, key=lambda name: failures[name])
     reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
-    return f"{worst} fails most ({show_number(100 - rates[worst], '%', 1)}), most often: {reason}"
+    share = f"{failures[worst]} of {sum(failures.values())} failures"
+    rate = show_number(100 - rates[worst], "%", 1)
+    return f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
 
 
 def recovery_cause(values: Mapping[str, Any]) -> str:
@@ -6631,270 +7410,224 @@ def recovery_cause(values: Mapping[str, Any]) -> str:
     return f"the mean of the rollbacks that succeeded ({count}): automate them"
 
 
-class Lever(NamedTuple):
-    """A knob that a team can improve."""
-
-    group: str  # of the scenario's groups
-    declared: Any  # the dataclass field of the knob
-
-    def value(self, scenario: Scenario) -> Any:
-        """Return the knob's value in a scenario."""
-        return getattr(scenario.groups[self.group], self.declared.name)
-
-    def apply(self, scenario: Scenario, factor: float) -> Scenario:
-        """Return the scenario with the knob improved: 1 leaves it as it is, 0 goes all the way.
-
-        A share moves towards 1, a time towards 0, a policy to the one that ships most per
-        deployment.
-        """
-        value = self.value(scenario)
-        if self.declared.name == "promotion":
-            value = "newest" if value == "soak" and factor < 1 else value
-        elif self.declared.metadata["high"] == 1:
-            value = 1 - (1 - value) * factor
-        elif isinstance(value, tuple):
-            value = tuple(factor * edge for edge in value)
-        else:
-            value = factor * value
-        return scenario.with_knobs(self.group, **{self.declared.name: value})
-
-    def in_words(self, before: Scenario, after: Scenario) -> str:
-        """Return the change in words."""
-        name = self.group.replace("environments.", "", 1)
-        values = (in_words(self.value(scenario)) for scenario in (before, after))
-        words = dict(zip(("before", "after"), values), environment=name)
-        return self.declared.metadata["phrase"].format(**words)
+CAUSES = {
+    "deployment_frequency": frequency_cause,
+    "mean_lead_time": lead_time_cause,
+    "mttr_minutes": recovery_cause,
+    "change_failure_rate": failure_cause,
+}
 
 
-def in_words(value: Any) -> str:
-    """Return the value of a knob in words."""
-    if isinstance(value, tuple):
-        return f"{value[0]:.3g}-{value[-1]:.3g}"
-    return value if isinstance(value, str) else f"{value:.3g}"
+def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
+    """Return for each benchmark that is missed by how much, and the cause; one line if none is."""
+    missed = [key for key in BENCHMARKS if not is_elite(key, values)]
+    lines = [f"{target_gap(key, values)}; {CAUSES[key](values)}" for key in missed]
+    return lines or ["None: all four targets are met"]
 
 
-def levers_for(scenario: Scenario, metric: str) -> List[Lever]:
-    """Return the knobs whose improvement helps a metric and that can still be improved."""
-    found = []
-    for name, group in scenario.groups.items():
-        for declared in dataclasses.fields(group):  # type: ignore[arg-type]
-            lever = Lever(name, declared)
-            helps = metric in declared.metadata.get("helps", ())
-            if helps and lever.apply(scenario, 0) != scenario:
-                found.append(lever)
-    return found
-
-
-class Trial(NamedTuple):
-    """The simulated months on which changes are tried."""
-
-    window: Window
-    runs: int
-    seed: int
-    progress: Progress = lambda message: None
-    noise_of: Callable[[int, int], Noise] = Noise
-
-    @classmethod
-    def of(
-        cls, window: Window, runs: int, seed: int, progress: Progress = lambda message: None
-    ) -> Trial:
-        """Make a trial that draws its noise once."""
-        return cls(window, runs, seed, progress, functools.lru_cache(maxsize=4)(Noise))
-
-    def months(self, scenario: Scenario) -> Months:
-        """Simulate a scenario."""
-        return forecast_months(
-            {"": scenario}, self.window, self.runs, self.seed, self.progress, self.noise_of
-        )[""]
-
-
-def enough_runs(scenario: Scenario, window: Window) -> int:
-    """Return a hundred months, or fewer where a month has so many commits that it hardly varies."""
-    commits = window.days * scenario.team.commits_per_day
-    return int(np.clip(500_000 / max(commits, 1), 10, 100))
-
-
-class Advice(NamedTuple):
-    """A change that was simulated."""
-
-    words: str
-    factor: float  # how far it goes: see `Lever.apply`
-    scenario: Scenario
-    months: Months
-
-
-def target_odds(months: Months, metric: str) -> Tuple[int, int]:
-    """Return how many months meet the target, and how many have a value at all."""
-    known = ~np.isnan(months[metric])
-    return int(np.count_nonzero(is_elite(metric, months) & known)), int(np.count_nonzero(known))
-
-
-def odds_known(months: Months, metric: str) -> bool:
-    """Return whether so many months have a value that odds can be told."""
-    return target_odds(months, metric)[1] >= min(10, len(months[metric]))
-
-
-def target_met(months: Months, metric: str) -> bool:
-    """Return whether enough months meet the target."""
-    met, known = target_odds(months, metric)
-    return odds_known(months, metric) and met >= ODDS * known
-
-
-def try_changes(
-    scenario: Scenario, missed: Sequence[str], trial: Trial
-) -> Dict[str, Optional[Advice]]:
-    """Find for each missed benchmark the smallest change of one knob, else of two, that meets it.
-
-    The target must be met in 90 % of the simulated months in which it has a value. None where no
-    such change is known.
-    """
-    found: Dict[str, Optional[Advice]] = {}
-    for metric in missed:
-        known = levers_for(scenario, metric)
-        choices: List[Advice] = []
-        for size in (1, 2):
-            if not choices:
-                tried = (
-                    smallest_change(scenario, metric, chosen, trial)
-                    for chosen in itertools.combinations(known, size)
-                )
-                choices = [advice for advice in tried if advice is not None]
-        found[metric] = max(choices, key=lambda advice: advice.factor, default=None)
-    return found
-
-
-def smallest_change(
-    scenario: Scenario, metric: str, chosen: Sequence[Lever], trial: Trial
-) -> Optional[Advice]:
-    """Return the least change on a grid that meets the target, found by halving, or None."""
-
-    def attempt(step: int) -> Optional[Advice]:
-        changed = scenario
-        for lever in chosen:
-            changed = lever.apply(changed, step / STEPS)
-        months = trial.months(changed)
-        if not target_met(months, metric):
-            return None
-        first, *others = (lever.in_words(scenario, changed) for lever in chosen)
-        words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
-        return Advice(words, step / STEPS, changed, months)
-
-    best, low, high = attempt(0), 0, STEPS
-    while best and high - low > 1:
-        middle = (low + high) // 2
-        advice = attempt(middle)
-        if advice:
-            best, low = advice, middle
-        else:
-            high = middle
-    return best
-
-
-def tried_recommendations(scenario: Scenario, values: Mapping[str, Any], trial: Trial) -> List[str]:
+def tried_recommendations(metrics: Metrics, trial: Trial) -> List[str]:
     """Return the advice of the report.
 
     For each benchmark that is missed: by how much, the cause, and a simulated change that meets it.
     """
+    values, lines = metrics.values, []
     missed = [key for key in BENCHMARKS if not is_elite(key, values)]
-    measured = [key for key in missed if not math.isnan(values[key]) and not is_open(key, values)]
-    if not measured:
-        return plain_recommendations(values)
-    baseline = trial.months(scenario)
-    unlikely = [
-        key for key in measured if odds_known(baseline, key) and not target_met(baseline, key)
-    ]
-    tried = try_changes(scenario, unlikely, trial)
-    lines = []
-    for key, line in zip(missed, plain_recommendations(values)):
+    for key, line in zip([*missed, ""], plain_recommendations(values)):
         lines.append(line)
-        if key in tried:
-            lines.append("  " + advice_line(key, tried[key], baseline))
-        elif key in measured:
-            lines.append("  " + no_advice_line(key, baseline))
+        if key and not math.isnan(values[key]) and not is_open(key, values):
+            lines.append("  " + tried_line(key, metrics, trial))
     return lines
 
 
-def months_met(months: Months, metric: str) -> str:
-    """Return in words how many months meet a target."""
-    met, known = target_odds(months, metric)
-    which = " that have a value" if known < len(months[metric]) else ""
-    return f"{met} of {known} simulated months{which}"
-
-
-def no_advice_line(metric: str, baseline: Months) -> str:
-    """Return why nothing was tried."""
-    if target_met(baseline, metric):
-        met = months_met(baseline, metric)
+def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
+    """Return what helps against a miss, or why nothing is recommended."""
+    values, n = metrics.values, observations(metrics)[key]
+    if n < FEW:
+        return f"No change was tried: {n} observations tell too little; measure more days"
+    baseline = trial.months(lambda scenario: scenario)
+    known, runs = target_odds(baseline, key)[1], len(baseline[key])
+    if not odds_known(baseline, key):
+        few = f"{known} of {runs} simulated months have a value"
+        return f"No change was tried: {few}; --runs N simulates more"
+    if target_met(baseline, key):
+        met = months_met(baseline, key)
         return f"Nothing to change: as things are, the target is met in {met}"
-    known, runs = target_odds(baseline, metric)[1], len(baseline[metric])
-    known_months = f"{known} of {runs} simulated months have a value"
-    return f"Nothing was tried: {known_months}; --runs N simulates more"
-
-
-def advice_line(metric: str, advice: Optional[Advice], baseline: Months) -> str:
-    """Return what a change does to a metric."""
-    runs = len(baseline[metric])
+    _, low, high = month_spread(baseline[key])
+    if trial.calibration.knobs and not low <= values[key] <= high:
+        unit = BENCHMARKS[key].unit
+        fitted = f"{show_number(low, unit)} to {show_number(high, unit)}"
+        return f"No change was tried: the months fitted to this history have {fitted}"
+    advice = find_advice(key, cause_places(key, values, trial.calibration.scenario), trial)
     if advice is None:
         tried = f"tried on {runs} simulated months"
-        return f"{tried}: no change of one or two knobs meets the target in 9 of 10"
-    label = METRICS[metric].label
-    label = label if label.isupper() else label.lower()
-    before = month_spread(baseline[metric])[0]
-    after, low, high = month_spread(advice.months[metric])
-    elite = level_counts(advice.months)[LEVELS[0].name]
-    return (
-        f"{advice.words}: {label} {before:.1f} → {show_number(after, BENCHMARKS[metric].unit, 1)} "
-        f"({low:.1f}-{high:.1f} in 9 of 10), target met in {months_met(advice.months, metric)}, "
-        f"ELITE in {elite} of {runs}"
-    )
+        return f"No change of one or two knobs there meets the target in 9 of 10 ({tried})"
+    return advice_line(key, advice, baseline)
 
 
-# ---- Calibration: history -> scenario -----------------------------------------------------------
+def observations(metrics: Metrics) -> Dict[str, int]:
+    """Return how many observations each benchmark comes from."""
+    values = metrics.values
+    return {
+        "deployment_frequency": values["total_deployments"],
+        "mean_lead_time": int(metrics.overall.at["change_lead_time_hours", "n"]),
+        "mttr_minutes": values["successful_rollbacks"],
+        "change_failure_rate": values["failed_deployments"],
+    }
 
 
-def fit_scenario(history: History, base: Scenario = Scenario()) -> Tuple[Scenario, List[str]]:
-    """(The scenario whose simulation is like the history, what was fitted and from how many
-    observations).
+def cause_places(key: str, values: Mapping[str, Any], scenario: Scenario) -> List[str]:
+    """Return where a benchmark is lost, the worst first: groups of the scenario."""
+    names = scenario.names
+    if key == "mttr_minutes":
+        return ["rollback"]
+    if key == "deployment_frequency":
+        counts = values["deployments_by_environment"]
+        lost = {b: counts[b] / max(counts[a], 1) for a, b in zip(names, names[1:])} or {names[0]: 0}
+    elif key == "change_failure_rate":
+        lost = {name: -count for name, count in failures_by_environment(values).items()}
+    else:
+        parts = values["lead_time_hours_by_environment"]
+        waits = {one.name: float(np.mean(one.wait_hours)) for one in scenario.environments}
+        lost = {name: -waits[name] if math.isnan(parts[name]) else -parts[name] for name in names}
+    known = sorted((name for name in names if name in lost), key=lambda name: lost[name])
+    return [scenario.group_of(name) for name in known]
 
-    What the history cannot tell keeps the value of `base`, and the list says so. GitOpsError if it
-    has no deployment to a known environment.
+
+def failures_by_environment(values: Mapping[str, Any]) -> Dict[str, int]:
+    """Return the failed deployments of each environment where failures can be seen."""
+    total, good = values["deployments_by_environment"], values["healthy_by_environment"]
+    rates = values["success_rates"]
+    return {name: total[name] - good[name] for name in total if not math.isnan(rates[name])}
+
+
+# ---- Calibration: history -> scenario, with what is not known -----------------------------------
+
+LONGEST = 60  # days: a longer wait counts as this, and no month is preceded by more
+WARM_UP = 28  # days that precede a month of a scenario that is not fitted
+RECENT = 180  # days that a scenario is fitted to: what is older tells of another pipeline
+FEW = 6  # fewer values than this are joined by values of the default: see `possible_range`
+MANY = 20  # observations from which on a gate's hours, or the risk of batches, can be told
+DRAWS = 100
+TRAINS = (168, 48, 24, 12, 8, 6, 4, 3, 2, 1)  # hours between the departures of usual trains
+
+
+class Fitted(NamedTuple):
+    """A knob, the value that fits a history best, and `DRAWS` values that are possible given it."""
+
+    group: str
+    knob: str
+    value: Any
+    possible: Sequence[Any]  # none where the value is not in doubt
+    n: int  # observations that it comes from; 0: the default stays
+    what: str  # what the observations are
+
+    @property
+    def path(self) -> str:
+        """What a change calls the knob."""
+        return f"{self.group}.{self.knob}"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The scenario that fits a history best, and what is not known of it.
+
+    `scenario` is the best. `draws` shares the months of a forecast among the scenarios that are
+    possible. `assumed` says of each forecast metric that rests on defaults alone why it is `n/a`.
+    `warm_up` is how many days a month is preceded by, so that it does not begin empty. Without a
+    history the scenario is exactly known: there are no `knobs`.
     """
-    used = _used_environments(history)
-    team, notes = fit_team(_arrivals(history, used[0]), history.window, base.team)
-    environments: List[Environment] = []
-    for before, number in zip([-1, *used], used):
-        environment, line = _fit_environment(history, number, before, environments, base)
-        environments.append(environment)
-        notes.append(line)
-    rollback, rollback_note = _fit_rollback(history, base.rollback)
-    reasons = count_words(history.deployments["failure_reason"])
-    reasons_note = (
-        f"failure reasons: from {sum(reasons.values())} failures"
-        if reasons
-        else "failure reasons: none seen, left as they were"
-    )
-    scenario = Scenario(team, tuple(environments), rollback, reasons or base.failure_reasons)
-    return scenario, [*notes, rollback_note, reasons_note]
+
+    scenario: Scenario
+    knobs: Tuple[Fitted, ...] = ()
+    possible: Tuple[Scenario, ...] = ()
+    assumed: Mapping[str, str] = field(default_factory=dict)
+    warm_up: int = 0
+    every_change: bool = False  # whether the lead time is that of every change, as measured
+
+    def draws(self, months: int) -> Draws:
+        """Share months among the scenarios that are possible."""
+        known = self.possible or (self.scenario,)
+        edges = np.linspace(0, months, min(len(known), months) + 1).astype(int)
+        return list(zip(known, np.diff(edges).tolist()))
+
+    @property
+    def notes(self) -> List[str]:
+        """From how many observations each knob was fitted, a line for each group."""
+        lines = []
+        for group, knobs in itertools.groupby(self.knobs, lambda fitted: fitted.group):
+            parts = []
+            for fitted in knobs:
+                if not fitted.what and fitted.knob not in ("promotion", "open_hours"):
+                    continue
+                value = in_words(fitted.knob, fitted.value)
+                if fitted.knob == "commits_per_day":
+                    value += " on the busiest weekday"
+                left = "the default, as nothing was seen" if not fitted.n else f"n={fitted.n:,}"
+                few = ", pulled towards the default" * (0 < fitted.n < FEW)
+                parts.append(
+                    f"{fitted.knob} {value} ({left}{fitted.what and ' '}{fitted.what}{few})"
+                )
+            lines.append(f"{group}: {'; '.join(parts)}")
+        return lines
 
 
-def _arrivals(history: History, number: int) -> pd.DataFrame:
-    """The commits that can come to an environment (with a folder for each environment not all do);
-    its deployments where none is known."""
-    commits, deployments = history.git_commits, _deployments_to(history, number)
-    if history.changes is not None:
-        changes = history.changes_to(history.environments[number])
-        known = {*changes["commit_sha"], *deployments["commit_sha"].astype(object)}
-        commits = commits[commits["sha"].isin(list(known))]
-    return commits if len(commits) else deployments
+def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
+    """Fit a scenario to a history, at most to its last 180 days, and say what is not known of it.
 
-
-def _used_environments(history: History) -> List[int]:
-    seen = count_words(history.deployments["environment"])
-    used = [
-        number
-        for number, name in enumerate(history.environments)
-        if name in seen and name != UNCLASSIFIED
+    What the history cannot tell keeps the value of `base`. GitOpsError if it has no deployment to a
+    known environment.
+    """
+    whole = history
+    if history.window.days > RECENT:
+        recent = history.within(Window.before(history.window.end, RECENT))
+        history = recent if len(recent.deployments) >= FEW else history
+    rng = np.random.Generator(np.random.PCG64(history.window.days))
+    names = used_environments(history)
+    stages = [Passages.of(history, name, before) for before, name in zip([None, *names], names)]
+    counts = [
+        daily_counts(whole, name if stage.source == "own" else None)
+        for name, stage in zip(names, stages)
     ]
+    knobs, parts = fit_team(history, stages, counts, base.team, rng)
+    environments, shares = [], iter(parts)
+    for name, stage in zip(names, stages):
+        known = {one.name: one for one in base.environments}.get(name, Environment(name))
+        starts = "commit" if stage.source == "own" else "stage"
+        environments.append(dataclasses.replace(known, freezes=(), starts=starts))
+        share = np.ones(1 + DRAWS) if stage.source == "stage" else next(shares)
+        knobs += fit_environment(history, stage, stages[0], known, share, rng)
+    knobs += fit_rollback(history, base.rollback, rng)
+    reasons = count_words(history.deployments["failure_reason"]) or base.failure_reasons
+    scenario = Scenario(base.team, tuple(environments), base.rollback, reasons)
+    scenario = with_fitted(scenario, knobs, [fitted.value for fitted in knobs])
+    hours = [one.wait_hours[-1] + 3 * one.release_every_hours for one in scenario.environments]
+    return Calibration(
+        scenario,
+        tuple(knobs),
+        tuple(possible_scenarios(scenario, knobs)),
+        assumed_metrics(scenario, knobs),
+        warm_up=int(np.clip(sum(hours) / 24 + 1, 1, LONGEST)),
+        every_change=history.changes is not None,
+    )
+
+
+def calibrate_team(commits: pd.DataFrame, window: Window, base: Scenario) -> Calibration:
+    """Fit the team of a scenario to commits; the rest is that of `base`."""
+    nothing = {name: as_table(name, {column: [] for column in COLUMNS[name]}) for name in COLUMNS}
+    nothing["git_commits"] = commits
+    history = History(window=window, environments=tuple(base.names), **nothing)
+    rng = np.random.Generator(np.random.PCG64(window.days))
+    stages, counts = [Passages.of(history, base.names[0], None)], [daily_counts(history, None)]
+    team = fit_team(history, stages, counts, base.team, rng)[0]
+    scenario = with_fitted(base, team, [fitted.value for fitted in team])
+    possible = tuple(possible_scenarios(scenario, team))
+    return Calibration(scenario, tuple(team), possible, warm_up=WARM_UP)
+
+
+def used_environments(history: History) -> List[str]:
+    """Return the environments that have deployments, in order; GitOpsError if none has."""
+    seen = count_words(history.deployments["environment"])
+    used = [name for name in history.environments if name in seen and name != UNCLASSIFIED]
     if not used:
         raise GitOpsError(
             "the history has no deployment to a known environment: there is nothing to fit a "
@@ -6903,61 +7636,322 @@ def _used_environments(history: History) -> List[int]:
     return used[-50:]
 
 
-def _deployments_to(history: History, number: int) -> pd.DataFrame:
-    return history.deployments[
-        has_word(history.deployments["environment"], history.environments[number])
-    ]
+def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[Any]) -> Scenario:
+    """Return a scenario with a value for each of the knobs."""
+    groups: Dict[str, Dict[str, Any]] = {}
+    for fitted, value in zip(knobs, values):
+        groups.setdefault(fitted.group, {})[fitted.knob] = value
+    for group, changed in groups.items():
+        scenario = scenario.with_knobs(group, **changed)
+    return scenario
 
 
-def fit_team(arrivals: pd.DataFrame, window: Window, base: Team = Team()) -> Tuple[Team, List[str]]:
-    """(The team whose commits come like the arrivals, what was fitted from how many).
+def possible_scenarios(scenario: Scenario, knobs: Sequence[Fitted]) -> List[Scenario]:
+    """Return `DRAWS` scenarios, each with one possible value of every knob."""
+    unsure = [fitted for fitted in knobs if len(fitted.possible)]
+    drawn = zip(*(fitted.possible for fitted in unsure))
+    return [with_fitted(scenario, unsure, values) for values in drawn]
 
-    A row of arrivals is a commit, or where no commit is known a deployment to the first
-    environment.
+
+def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, str]:
+    """Return the forecast metrics that rest on defaults alone, each with the reason."""
+    unknown = {fitted.path for fitted in knobs if not fitted.n}
+    groups = [scenario.group_of(name) for name in scenario.names]
+    found = {}
+    if f"{groups[-1]}.wait_hours" in unknown or f"{groups[0]}.wait_hours" in unknown:
+        for key in ("mean_lead_time", "median_lead_time", "production_median_lead_time"):
+            found[key] = found["waiting_hours"] = "when its changes were committed is not known"
+    if f"{groups[-1]}.success_rate" in unknown:
+        for key in ("production_change_fail_rate", "production_failures", "failed_hours"):
+            found[key] = "no failure in production could be seen"
+    if all(f"{group}.success_rate" in unknown for group in groups):
+        found["change_failure_rate"] = "no failure could be seen"
+    if "rollback.duration_min" in unknown:
+        for key in ("mttr_minutes", "failed_hours"):
+            found[key] = "no rollback that succeeded was seen"
+    return found
+
+
+def spread_draws(values: np.ndarray, rng: np.random.Generator) -> List[float]:
+    """Return `DRAWS` of many values: one from each part of their range, in any order."""
+    middles = (np.arange(DRAWS) + 0.5) / DRAWS
+    return rng.permutation(np.quantile(values, middles)).tolist()
+
+
+def possible_rate(
+    good: float, total: int, default: float, rng: np.random.Generator
+) -> Tuple[float, List[float]]:
+    """Return a share, and possible ones: Jeffreys' posterior Beta(good + 1/2, bad + 1/2).
+
+    Fewer than six observations are filled up to six with observations like the default.
     """
-    seconds = seconds_of(arrivals["timestamp"])
-    first, days = int(window.start.timestamp()) // DAY, window.days
-    seconds = seconds[(seconds >= first * DAY) & (seconds < (first + days) * DAY)]
-    what = (
-        "commits"
-        if "sha" in arrivals
-        else "deployments to the first environment, as no commits are known"
+    added = max(FEW - total, 0)
+    good, bad = good + added * default, total - good + added * (1 - default)
+    return good / (good + bad), spread_draws(rng.beta(good + 0.5, bad + 0.5, 20 * DRAWS), rng)
+
+
+def drifting_rates(
+    rates: List[float], bad: np.ndarray, time: np.ndarray, rng: np.random.Generator
+) -> List[float]:
+    """Return possible success rates that vary from month to month as much as the failures do.
+
+    The failures of the months, at least four, vary by more than chance: that is added to the rates
+    on the scale of the logarithm of the failures.
+    """
+    month = (time[-1] - time) // (30 * DAY)
+    total, failed = np.bincount(month), np.bincount(month, bad)
+    expected = total * bad.mean()
+    if len(total) < 4 or not bad.any():
+        return rates
+    excess = (((failed - expected) ** 2).sum() - expected.sum() * (1 - bad.mean())) / (
+        expected**2
+    ).sum()
+    noise = rng.normal(0, math.sqrt(max(excess, 0)), len(rates))
+    return (1 - np.clip((1 - np.array(rates)) * np.exp(noise), 0, 1)).tolist()
+
+
+def drifting_ranges(
+    ranges: Sequence[Range], hours: np.ndarray, time: np.ndarray, rng: np.random.Generator
+) -> List[Range]:
+    """Return possible waits that vary from month to month as much as their medians do.
+
+    They vary on the scale of logarithms, by what chance leaves unexplained in at least four months
+    that have six.
+    """
+    frame = pd.DataFrame({"month": (time.max() - time) // (30 * DAY), "log": np.log(hours + 0.1)})
+    months = frame.groupby("month")["log"].agg(["median", "std", "size"])
+    months = months[months["size"] >= FEW]
+    excess = 0.0
+    if len(months) >= 4:
+        chance = 1.57 * (months["std"] ** 2 / months["size"]).mean()  # of medians
+        excess = max(float(months["median"].var() - chance), 0.0)
+    factors = np.exp(rng.normal(0, math.sqrt(excess), len(ranges)))
+    return [tuple(factor * edge for edge in one) for factor, one in zip(factors, ranges)]
+
+
+def possible_range(
+    values: np.ndarray, default: Range, rng: np.random.Generator, n: Optional[int] = None
+) -> Tuple[Range, List[Range]]:
+    """Return values as the quantiles of a knob, and possible ones by bootstrap of the `n` values.
+
+    Fewer than six are filled up to six with values of the default.
+    """
+    n = len(values) if n is None else n
+    if n < FEW:
+        values = np.append(values, quantile_at(default, (np.arange(FEW - n) + 0.5) / (FEW - n)))
+        n = FEW
+    best = observed_range(values)
+    at, grid = np.minimum(n, 3000), np.linspace(0, 1, min(n, 33))
+    samples = quantile_at(best, np.sort(rng.random((DRAWS, at)), axis=1))
+    rows = np.quantile(samples, grid, axis=1).T
+    # The values of a sample lie closer together than those that it is from: they are moved apart
+    # on a logarithmic scale, which takes none below zero.
+    shift = max(float(values.mean()) / 10, 1e-300)
+    rows = np.log(rows + shift)
+    rows = np.exp(rows.mean() + (n + 1) / (n - 1) * (rows - rows.mean())) - shift
+    return best, [tuple(row) for row in np.maximum(rows, 0).tolist()]
+
+
+def observed_range(values: np.ndarray, most: int = 101) -> Range:
+    """Return observed values as the quantiles of a knob; simulated, they are drawn again."""
+    points = np.linspace(0, 1, max(2, min(most, len(values))))
+    return tuple(np.quantile(values, points).tolist())
+
+
+class Passages(NamedTuple):
+    """How the releases of an application came to an environment, and how many.
+
+    Where they follow the stage before, an entry is a release that was healthy there; in the first
+    environment of a history with plain commits, it is a commit. Otherwise an environment has
+    commits of its own, as with a folder for each: an entry is a release of its own.
+    """
+
+    source: str  # of its entries: `stage`, `commits` or `own`
+    application: np.ndarray  # codes, sorted
+    rank: np.ndarray  # seconds at which it was committed, -1 where that is not known
+    arrival: np.ndarray  # seconds; where a release of its own has no known change, its start
+    start: np.ndarray  # seconds; NEVER where it did not come
+    good: np.ndarray
+    rates: Mapping[str, float]  # entries per day of each application, while it is covered
+    policy: str
+    end: int
+    ways: Tuple[np.ndarray, np.ndarray]  # from and to when each change of releases of its own went
+
+    @classmethod
+    def of(cls, history: History, environment: str, before: Optional[str]) -> Passages:
+        """Return the passages to an environment from the one before, None for the commits."""
+        here, source = releases_to(history, environment), "own"
+        keys = ["application", "release"]
+        entries = here.assign(arrival=here["start"].where(here["rank"] < 0, here["rank"]))
+        if before is not None:
+            upstream = releases_to(history, before)
+            known = pd.MultiIndex.from_frame(here[keys]).isin(
+                pd.MultiIndex.from_frame(upstream[keys])
+            )
+            late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
+            if known[late].sum() >= 0.75 * max(late.sum(), 1):
+                entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
+                entries, source = entries.drop_duplicates(keys), "stage"
+        elif history.changes is None and len(history.git_commits):
+            commits = history.git_commits
+            time, names = seconds_of(commits["timestamp"]), commits["application"].astype(object)
+            columns = dict(application=names, release=commits["sha"], arrival=time, rank=time)
+            entries, source = pd.DataFrame(columns), "commits"
+        counts, days = entries["application"].value_counts(), covered_days(history, environment)
+        rates = {name: n / days.get(name, history.window.days) for name, n in counts.items()}
+        if source != "own":
+            entries = entries[[*keys, "arrival", "rank"]].merge(
+                here.drop_duplicates(keys)[[*keys, "start", "good"]], how="left", on=keys
+            )
+        entries = entries.sort_values(["application", "rank", "arrival"], kind="stable")
+        application = pd.Index(application_names(history)).get_indexer(entries["application"])
+        arrival, end = entries["arrival"].to_numpy(np.int64), history.window.seconds[1]
+        start = entries["start"].fillna(NEVER).to_numpy(np.int64)
+        rank, policy = entries["rank"].to_numpy(np.int64), "each"
+        ways = arrival[rank >= 0], start[rank >= 0]
+        if source != "own":
+            policy = promotion_of(application, arrival, start, end, before is not None)
+        elif history.changes is not None:
+            changes = history.changes_to(environment).dropna(subset=["deployed"])
+            ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
+        good = entries["good"].ne(False).to_numpy(bool)
+        arrival = np.minimum(arrival, start)
+        return cls(source, application, rank, arrival, start, good, rates, policy, end, ways)
+
+
+def releases_to(history: History, environment: str) -> pd.DataFrame:
+    """Return the releases that came to an environment: a row for each deployment.
+
+    `release` is its newest change, or its commit where no change is known. `rank` is when that was
+    committed, -1 where it is not known. Also `application`, `start` and `end` in seconds, `good`.
+    """
+    rows = history.deployments[has_word(history.deployments["environment"], environment)]
+    start = seconds_of(rows["timestamp"])
+    found = pd.DataFrame(
+        {
+            "application": rows["application"].astype(object).to_numpy(),
+            "release": rows["commit_sha"].astype(object).to_numpy(),
+            "start": start,
+            "end": start + rows["duration_sec"].to_numpy(),
+            "good": ~has_word(rows["health"], DEGRADED),
+        }
     )
-    if not len(seconds):
-        return dataclasses.replace(base, commits_per_day=0.0), [
-            f"commit rhythm: no {what} in the window"
-        ]
-    rates, dispersion = _weekday_rates(
-        np.bincount(seconds // DAY - first, minlength=days), window.start.weekday()
-    )
-    shares = {
-        column: count_words(arrivals[column])
-        for column in ("author", "type", "application")
-        if column in arrivals
+    if history.changes is None:
+        commits = pd.Series(
+            seconds_of(history.git_commits["timestamp"]), history.git_commits["sha"]
+        )
+        found["rank"] = found["release"].map(commits).fillna(-1).to_numpy(np.int64)
+    else:
+        changes = history.changes_to(environment).dropna(subset=["deployed"])
+        changes = pd.DataFrame(
+            {
+                "application": changes["application"].astype(object),
+                "change": changes["commit_sha"],
+                "committed": seconds_of(changes["committed"]),
+                "end": seconds_of(changes["deployed"]),
+            }
+        )
+        newest = changes.sort_values("committed").drop_duplicates(
+            ["application", "end"], keep="last"
+        )
+        found = found.merge(newest, how="left", on=["application", "end"])
+        found["release"] = found["change"].where(found["change"].notna(), found["release"])
+        found["rank"] = found["committed"].fillna(-1).astype(np.int64)
+    return found
+
+
+def covered_days(history: History, environment: str) -> Dict[str, float]:
+    """Return for how many days each application is covered in an environment, if that is known."""
+    if history.coverage is None:
+        return {}
+    spans = history.covered(environment)
+    days = (spans["to"] - spans["from"]).dt.total_seconds() / DAY
+    total = days.groupby(spans["application"].astype(object)).sum()
+    return {name: max(float(length), 1.0) for name, length in total.items()}
+
+
+def promotion_of(
+    application: np.ndarray, arrival: np.ndarray, start: np.ndarray, end: int, can_soak: bool
+) -> str:
+    """Return the promotion policy that fits how releases came, in the order of their commits.
+
+    1. `each` where some came after a newer one had come, or where none gave way to a newer one.
+    2. `soak` where none came that a newer one had followed upstream, and ten did not.
+    3. `newest` otherwise.
+    """
+    overtaken = earliest_of_newer(start, application)
+    followed = earliest_of_newer(arrival, application)
+    went = start < NEVER
+    late = np.count_nonzero(went & (start > overtaken))
+    gave_way = np.count_nonzero(~went & (overtaken < end))
+    if late > 0.02 * np.count_nonzero(went) or not gave_way:
+        return "each"
+    stayed = not (went & (followed < start)).any()
+    return "soak" if can_soak and stayed and (~went & (followed < end)).sum() >= 10 else "newest"
+
+
+def daily_counts(history: History, environment: Optional[str]) -> np.ndarray:
+    """Return the deployments of each day to an environment, or without one the commits."""
+    table = history.git_commits
+    if environment is not None:
+        table = history.deployments[has_word(history.deployments["environment"], environment)]
+    day = (seconds_of(table["timestamp"]) - history.window.seconds[0]) // DAY
+    return np.bincount(day, minlength=history.window.days)
+
+
+def fit_team(
+    history: History,
+    stages: Sequence[Passages],
+    counts: Sequence[np.ndarray],
+    base: Team,
+    rng: np.random.Generator,
+) -> Tuple[List[Fitted], np.ndarray]:
+    """Return the knobs of the team that commits what comes to the stages, and the shares of these.
+
+    A row of the shares is a stage, and a column a possible team; the first is the best. `counts`
+    are those of `daily_counts` for each stage.
+    """
+    first, days = history.window.seconds[0], history.window.days
+    common, rates, times, total = rng.standard_normal(DRAWS), [], [], np.zeros(days, np.int64)
+    for stage, of_day in zip(stages, counts):
+        if stage.source != "stage":
+            noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)
+            rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
+            times.append(stage.arrival)
+            total += of_day[-days:]
+    hours = np.concatenate(times)
+    inside = hours[(hours >= first) & (hours < first + days * DAY)]
+    weekdays, _ = weekday_rates(np.bincount((inside - first) // DAY, minlength=days), first)
+    level = np.sum(rates, axis=0)
+    busiest = level * weekdays.max() / max(weekdays.mean(), 1e-300)
+    names = {"authors": "author", "types": "type"}
+    found = {knob: count_words(history.git_commits[column]) for knob, column in names.items()}
+    shares: Dict[str, float] = collections.defaultdict(float)
+    for stage in (stage for stage in stages if stage.source != "stage"):
+        for name, per_day in stage.rates.items():
+            shares[name] += per_day
+    values: Dict[str, Any] = {
+        "weekday_factors": tuple(weekdays / max(weekdays.max(), 1e-300)),
+        "dispersion": weekday_rates(total, first)[1],
+        "sprint_ramp": 0.0,
+        "work_hours": observed_range(hours % DAY / 3600),
+        "time_zone": "UTC",
+        "applications": dict(shares),
+        **{knob: words for knob, words in found.items() if words},
     }
-    team = dataclasses.replace(
-        base,
-        authors=shares.get("author") or base.authors,
-        types=shares.get("type") or base.types,
-        applications=shares["application"],
-        commits_per_day=float(rates.max()),
-        weekday_factors=tuple(rates / rates.max()),
-        dispersion=dispersion,
-        sprint_ramp=0.0,
-        work_hours=observed_range(seconds % DAY / 3600),
-    )
-    return team, [
-        f"commit rhythm by weekday and hour: from {len(seconds)} {what}, {days} days; sprint ramp "
-        "not fitted, 0",
-        f"applications: {len(team.applications)}; authors: {len(team.authors)}; types: "
-        f"{len(team.types)}",
-    ]
+    n, what = len(hours), "commits" if history.changes is None else "releases"
+    best, *possible = busiest.tolist()
+    knobs = [Fitted("team", "commits_per_day", best, possible, n, what)]
+    knobs += [Fitted("team", knob, value, (), n, "") for knob, value in values.items()]
+    return knobs, np.array(rates) / level
 
 
-def _weekday_rates(counts: np.ndarray, first_weekday: int) -> Tuple[np.ndarray, float]:
-    """(Commits a day of each weekday, Monday first; variance over mean of the counts around
-    them)."""
-    weekday = (np.arange(len(counts)) + first_weekday) % 7
+def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
+    """Return the count of each weekday, Monday first, and the variance over mean around them.
+
+    `first` is the second at which the first day begins.
+    """
+    weekday = (np.arange(len(counts)) + (first - MONDAY) // DAY) % 7
     seen = np.bincount(weekday, minlength=7)
     rates = np.bincount(weekday, counts, minlength=7) / np.maximum(seen, 1)
     rates = np.where(seen > 0, rates, rates[seen > 0].mean())
@@ -6968,230 +7962,418 @@ def _weekday_rates(counts: np.ndarray, first_weekday: int) -> Tuple[np.ndarray, 
     return rates, float(np.clip(excess, 1, 1000))
 
 
-def observed_range(values: np.ndarray, most: int = 101) -> Range:
-    """Observed values as the quantiles of a knob; simulated, they are resampled."""
-    if not len(values):
-        return (0.0, 0.0)
-    return tuple(
-        np.percentile(values, np.linspace(0, 100, max(2, min(most, len(values))))).tolist()
-    )
+def possible_levels(counts: np.ndarray, days: int, noise: np.ndarray) -> np.ndarray:
+    """Return the level of the coming month over the mean of the last days, best and possible ones.
+
+    With 16 weeks or more, it is the mean of the last 4, 8, 13 or 26, whichever told the next four
+    weeks best, and possible ones vary as much as it failed to. With fewer, it is the mean, and the
+    variance of the weeks says how far both it and the coming month drift.
+    """
+    weeks = counts[len(counts) % 7 :].reshape(-1, 7).sum(axis=1).astype(float)
+    counts = counts[-days:]
+    total, month = max(counts.sum(), 1), max(counts.mean() * 30, 1)
+    dispersion = weekday_rates(counts, 0)[1]
+    level, drift = 1.0, dispersion / total
+    if len(weeks) >= 16:
+        ends, errors = np.arange(8, len(weeks) - 3), {}
+        came = np.array([weeks[end : end + 4].mean() for end in ends]) + 0.5
+        for length in (4, 8, 13, 26):
+            told = np.array([weeks[max(end - length, 0) : end].mean() for end in ends]) + 0.5
+            errors[length] = float((np.log(came / told) ** 2).mean())
+        best = min(errors, key=lambda length: errors[length])
+        level = (weeks[-best:].mean() * days / 7 + 0.5) / (counts.sum() + 0.5)
+        drift = max(errors[best] - dispersion / month, drift)
+    elif len(weeks) >= 2:
+        of_weeks = weeks.var(ddof=1) / max(weeks.mean(), 1e-300)
+        wide = (of_weeks * (len(weeks) - 1) + 3 * dispersion) / (len(weeks) + 2)
+        drift = max(wide, dispersion) / total + max(wide - dispersion, 0) / month
+    return level * np.exp(np.append(0, math.sqrt(drift) * noise - drift / 2))
 
 
-class _Passages(NamedTuple):
-    """How releases came to an environment."""
-
-    waits: np.ndarray  # hours that those which came had waited
-    censored: (
-        np.ndarray
-    )  # hours that the others had waited when a newer one overtook them, or at the end
-    overtaking: int  # how many came after a newer one or with it
-    soak: bool  # whether none came that a newer one had followed while it waited
-
-
-def _fit_environment(
-    history: History, number: int, before: int, upstream: Sequence[Environment], base: Scenario
-) -> Tuple[Environment, str]:
-    name, rows = history.environments[number], _deployments_to(history, number)
-    default = {environment.name: environment for environment in base.environments}.get(
-        name, Environment(name)
-    )
-    passages = _passages(history, number, before)
-    seen = not has_word(rows["health"], UNKNOWN).all()
-    rate = 1 - float(has_word(rows["health"], DEGRADED).mean()) if seen else default.success_rate
-    success = "success" if seen else f"success not observable, left at {rate:g}; the rest"
-    knobs = dict(
-        success_rate=rate, duration_sec=observed_range(rows["duration_sec"].to_numpy(), 101)
-    )
-    if before >= 0 and len(passages.waits) < len(rows) / 2:
-        gate, how = _own_way(history, number, before, upstream, default)
-    elif len(passages.waits):
-        gate, how = _gate(passages, _train(rows))
-    else:
-        gate, how = (
-            dict(wait_hours=(0.0, 0.0)),
-            "wait 0: releases are counted from here, as no commits are known",
-        )
-    fitted = dataclasses.replace(default, **{"release_every_hours": 0.0, **knobs, **gate})
-    return (
-        fitted,
-        f"{name}: {success} from {len(rows)} deployments; {how}; promotion {fitted.promotion}",
-    )
-
-
-def _gate(passages: _Passages, every: float) -> Tuple[Dict[str, Any], str]:
-    """The wait and the promotion of an environment to which the releases of the one before come."""
-    waits, censored = passages.waits, passages.censored
-    wait, share = (
-        (boarding_range(waits, censored, every), 1.0) if every else survival_range(waits, censored)
-    )
-    gate = dict(
-        promotion=_policy(passages), approval_rate=share, release_every_hours=every, wait_hours=wait
-    )
-    train = f"train every {every:g} h, " if every else ""
-    held = f"; {show_number(100 * share, ' %', 1)} come" if share < 1 else ""
-    return (
-        gate,
-        f"{train}wait from {len(waits)} promotions and {len(censored)} releases that did not "
-        f"come{held}",
-    )
-
-
-def _train(deployments: pd.DataFrame) -> float:
-    """The hours between the departures of a release train; 0 where the releases come at any time.
-    Departures are counted from a Monday, so what divides all of them is the time between two; three
-    tell it from chance."""
-    departures = np.unique(seconds_of(deployments["timestamp"])) - MONDAY
-    every = int(np.gcd.reduce(departures)) if len(departures) > 2 else 0
-    return every / 3600 if every >= 3600 else 0.0
-
-
-def boarding_range(
-    waits: np.ndarray, censored: np.ndarray, every: float, points: int = 101
-) -> Range:
-    """The quantiles of the wait before a train, of which one knows only that it was over between
-    two departures, or not before the last that left: the distribution that makes this most likely
-    (B. W. Turnbull, JRSS B 38, 1976)."""
-    least = np.concatenate([waits, censored]) - every
-    most = np.concatenate([waits, np.full(len(censored), np.inf)])
-    some = slice(None, None, 1 + len(least) // 5000)
-    hours = np.linspace(0, waits.max(), 2 * points)
-    possible = (hours > least[some, None]) & (hours <= most[some, None])
-    possible = possible[possible.any(axis=1)]
-    chance = np.full(len(hours), 1 / len(hours))
-    for _ in range(300):
-        weight = possible * chance
-        chance = (weight / weight.sum(axis=1, keepdims=True)).mean(axis=0)
-    return tuple(np.interp(np.linspace(0, 1, points), np.cumsum(chance), hours).tolist())
-
-
-def _policy(passages: _Passages) -> str:
-    """Whether releases that a newer one has overtaken come all the same, as a rule, or not even
-    followed ones."""
-    if passages.soak:
-        return "soak"
-    return "each" if passages.overtaking >= len(passages.censored) else "newest"
-
-
-def _own_way(
+def fit_environment(
     history: History,
-    number: int,
-    before: int,
-    upstream: Sequence[Environment],
+    stage: Passages,
+    first: Passages,
     default: Environment,
-) -> Tuple[Dict[str, Any], str]:
-    """The gate of an environment that has commits of its own (a folder for each environment, say):
-    it takes a share of the releases, and the time from a commit to it, less what the way up to here
-    takes."""
-    healthy = int((~has_word(_deployments_to(history, before)["health"], DEGRADED)).sum())
-    share = min(1.0, len(_deployments_to(history, number)) / max(healthy, 1))
-    gate: Dict[str, Any] = dict(promotion="each", approval_rate=share)
-    how = (
-        f"its releases are not those of {history.environments[before]}: {100 * share:.0f} % as many"
+    share: np.ndarray,
+    rng: np.random.Generator,
+) -> List[Fitted]:
+    """Return the knobs of one environment; `share` is what it takes of the team's commits."""
+    group = Scenario.group_of(default.name)
+    rows = history.deployments[has_word(history.deployments["environment"], default.name)]
+    unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
+    looked = 0 if unseen.all() else len(rows)
+    rate, rates = possible_rate(looked - bad.sum(), looked, default.success_rate, rng)
+    if looked:
+        rates = drifting_rates(rates, bad, seconds_of(rows["timestamp"]), rng)
+    fitted = [
+        Fitted(group, "success_rate", rate, rates if looked else (), looked, "deployments"),
+        *fit_gate(stage, default, group, share, rng),
+    ]
+    seconds, possible = possible_range(
+        rows["duration_sec"].to_numpy(float), default.duration_sec, rng
     )
-    hours = _newest_changes(history, number)
-    if not len(hours):
-        return gate, f"{how}; wait not known, left as it was"
-    passed = sum(float(np.mean(environment.wait_hours)) for environment in upstream)
-    gate["wait_hours"] = observed_range(np.maximum(hours - passed, 0))
-    return gate, f"{how}; wait from {len(hours)} releases"
+    fitted.append(Fitted(group, "duration_sec", seconds, possible, len(rows), "syncs"))
+    risk = fit_batch_risk(stage, first, rng)
+    if risk is not None:
+        p, b = ([pair[at] for pair in risk] for at in (0, 1))
+        own = Fitted(group, "batch_risk", b[0], b[1:], looked, "deployments")
+        fitted = [fitted[0]._replace(value=p[0], possible=p[1:]), *fitted[1:], own]
+    return fitted
 
 
-def _newest_changes(history: History, number: int) -> np.ndarray:
-    """Hours from the newest commit of each release of an environment to its deployment."""
-    if history.changes is None:
-        return np.empty(0)
-    changes = history.changes_to(history.environments[number])
-    newest = (
-        changes.groupby(["application", "deployed"], observed=True)["committed"].max().reset_index()
-    )
-    return np.maximum((seconds_of(newest["deployed"]) - seconds_of(newest["committed"])) / 3600, 0)
+def fit_gate(
+    stage: Passages, default: Environment, group: str, share: np.ndarray, rng: np.random.Generator
+) -> List[Fitted]:
+    """Return how releases come to an environment: policy, hours, trains, the share, the wait."""
+    came = stage.start < NEVER
+    arrival, start = stage.arrival[came], stage.start[came]
+    if stage.source == "own":
+        arrival, start = stage.ways
+    n = len(start)
+    hours, every = observed_gate(arrival, stage.start[came], start)
+    entries = int(np.count_nonzero(came))
+    knobs = {"promotion": stage.policy, "open_hours": hours, "release_every_hours": every}
+    fitted = [Fitted(group, knob, value, (), entries, "") for knob, value in knobs.items()]
+    if not n:
+        taken = Fitted(group, "approval_rate", share[0], share[1:].tolist(), entries, "releases")
+        wait: Range = default.wait_hours if stage.source == "stage" else (0.0, 0.0)
+        return [*fitted, taken, Fitted(group, "wait_hours", wait, (), 0, "")]
+    environment = dataclasses.replace(default, open_hours=hours, release_every_hours=every)
+    begin = int(arrival.min()) // DAY * DAY
+    gate = Gate.of(environment, "UTC", Window(*utc_times(np.array([begin, stage.end]))))
+    waits, come = waits_before(gate, arrival, start), 1.0
+    if stage.source != "own":
+        waits, come = wait_and_share(stage, gate)
+    entries = round(n / come)
+    if entries > n:
+        best, possible = possible_rate(n, entries, 1.0, rng)
+        share = share * np.array([best, *possible])
+    unsure = share[1:].tolist() if (share < 1).any() else ()
+    fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, entries, "releases"))
+    waits = np.minimum(waits, 24 * LONGEST)
+    wait, waits_too = possible_range(waits, default.wait_hours, rng, n)
+    ways = np.maximum(start - arrival, 0) / 3600
+    waits_too = drifting_ranges(waits_too, ways, start, rng)
+    return [*fitted, Fitted(group, "wait_hours", wait, waits_too, n, "releases")]
 
 
-def _passages(history: History, number: int, before: int) -> _Passages:
-    """How the releases of the environment before (-1: the commits) came to an environment."""
-    end, keys = int(history.window.end.timestamp()), ["application", "commit"]
-    here = _releases_of(_deployments_to(history, number), done=False)
-    releases = _commits_to(history, number) if before < 0 else _healthy(history, before)
-    releases = releases.merge(here.rename(columns={"time": "start"}), how="left", on=keys)
-    application = pd.factorize(releases["application"])[0]
-    commit = pd.Index(history.git_commits["sha"]).get_indexer(
-        releases["commit"]
-    )  # tells which release is newer
-    order = np.lexsort((releases["time"], commit, application))
-    arrival = releases["time"].to_numpy(np.int64)[order]
-    start = releases["start"].fillna(NEVER).to_numpy(np.int64)[order]
-    overtaken, followed = (
-        earliest_of_newer(times, application[order]) for times in (start, arrival)
-    )
-    went = start < NEVER
-    # without a soak time some come although a newer one follows, where others do not come at all
-    soak = (
-        before >= 0
-        and not (went & (followed < start)).any()
-        and bool((~went & (followed < end)).sum() >= 10)
-    )
-    limit = np.minimum(followed if soak else overtaken, end)
-    left = ~went & (limit > arrival)
-    waits = np.maximum(start - arrival, 0)[went] / 3600
-    overtaking = int((went & (start >= overtaken)).sum())
-    return _Passages(waits, (limit - arrival)[left] / 3600, overtaking, soak)
+def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
+    """Return quantiles of the hours that releases wait, and the share of them that comes.
+
+    1. One that came in an open hour waited until then. One that came with a train, or in the first
+       hour after an opening, was ready at some time since the train or the closing before.
+    2. Of one that gave way to a newer one, or did not come by the end, it is only known that it
+       waited longer. So the curve is that of E. L. Kaplan and P. Meier (JASA 53, 1958). Those that
+       waited longer than all that came are taken for held back for good.
+    3. The times of 1 that are not exact are drawn from the curve, which is drawn anew from them.
+    """
+    arrival, start = stage.arrival, stage.start
+    came = start < NEVER
+    limit = np.full(len(start), stage.end)
+    if stage.policy != "each":
+        newer = arrival if stage.policy == "soak" else start
+        limit = np.minimum(earliest_of_newer(newer, stage.application), limit)
+    beyond = ((gate.before(limit) - arrival) / 3600)[~came]
+    edge = start[came] - (3600 if gate.departures is None else 600)
+    since = gate.before(edge)
+    high = (start - arrival)[came] / 3600
+    low = np.where(since < edge, np.maximum(since - arrival[came], 0) / 3600, high)
+    noise = (np.arange(len(high)) * 0.6180339887498949) % 1  # evenly spread, in no order
+    wait, beyond = low + noise * (high - low), beyond[beyond > 0]
+    for _ in range(1 + 19 * (low < high).any()):
+        hours, gone = survival_curve(wait, beyond)
+        first, last = np.interp(low, hours, gone), np.interp(high, hours, gone)
+        drawn = np.interp(first + noise * (last - first), gone, hours)
+        wait = np.where((low < high) & (first < last), np.clip(drawn, low, high), wait)
+    at = np.linspace(0, gone[-1], 101)
+    return np.interp(at, gone, hours), float(gone[-1])
 
 
-def _releases_of(deployments: pd.DataFrame, done: bool) -> pd.DataFrame:
-    """A row for each release: application, commit, and the time (seconds) of its first deployment,
-    or of its end."""
-    frame = pd.DataFrame(
-        {
-            "application": deployments["application"].astype(object).to_numpy(),
-            "commit": deployments["commit_sha"].astype(object).to_numpy(),
-            "time": seconds_of(deployments["timestamp"])
-            + done * deployments["duration_sec"].to_numpy(),
-        }
-    )
-    return frame.drop_duplicates(["application", "commit"])
+def waits_before(gate: Gate, arrival: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Return quantiles of the wait of releases of which each comes in the end.
+
+    With it, and once they have waited for the gate too, these arrivals take as many hours as they
+    did. Each round takes from the wait half of what the ways are too long.
+    """
+    at = np.linspace(0, 1, 101)
+    wait = goal = np.quantile(np.maximum(start - arrival, 0) / 3600, at)
+    noise = (np.arange(len(arrival)) * 0.6180339887498949) % 1  # evenly spread, in no order
+    for _ in range(30):
+        ready = arrival + np.rint(np.interp(noise, at, wait) * 3600).astype(np.int64)
+        ways = np.quantile((gate.next(ready) - arrival) / 3600, at)
+        wait = np.maximum.accumulate(np.maximum(wait + 0.5 * (goal - ways), 0))
+    return wait
 
 
-def _healthy(history: History, number: int) -> pd.DataFrame:
-    rows = _deployments_to(history, number)
-    return _releases_of(rows[~has_word(rows["health"], DEGRADED)], done=True)
-
-
-def _commits_to(history: History, number: int) -> pd.DataFrame:
-    """The commits that can come to the first environment, in the form of `_releases_of`."""
-    if history.changes is None:
-        commits = history.git_commits.rename(columns={"sha": "commit", "timestamp": "time"})
-    else:
-        commits = history.changes_to(history.environments[number])
-        commits = commits.rename(columns={"commit_sha": "commit", "committed": "time"})
-    return commits[["application", "commit", "time"]].assign(
-        application=commits["application"].astype(object), time=seconds_of(commits["time"])
-    )
-
-
-def survival_range(
-    waits: np.ndarray, censored: np.ndarray, points: int = 101
-) -> Tuple[Range, float]:
-    """(The quantiles of a wait of which some are only known to be longer, the share that comes at
-    all: E. L. Kaplan and P. Meier, JASA 53, 1958). Releases with a long wait are overtaken more
-    often: the observed waits alone would be too short. Those of which nothing is known but that
-    they waited longer than all that came are taken for held back for good."""
-    hours = np.concatenate([waits, censored])
-    event = np.concatenate([np.ones(len(waits)), np.zeros(len(censored))])
-    order = np.lexsort((1 - event, hours))
+def survival_curve(waits: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Return hours in order, and the share that has come by then; some waited `beyond` theirs."""
+    hours = np.append(waits, beyond)
+    event = np.arange(len(hours)) < len(waits)
+    order = np.lexsort((event, hours))
     hours, event = hours[order], event[order]
     gone = 1 - np.cumprod(1 - event / np.arange(len(hours), 0, -1))
-    edges = np.interp(np.linspace(0, gone[-1], points), gone[event > 0], hours[event > 0])
-    return tuple(edges.tolist()), min(float(gone[-1]), 1.0)
+    return np.append(hours[event][:1], hours[event]), np.append(0, gone[event])
 
 
-def _fit_rollback(history: History, base: RollbackPolicy) -> Tuple[RollbackPolicy, str]:
-    rollbacks = history.rollbacks
-    if not len(rollbacks):
-        return base, "rollback: none seen, left as it was"
-    fitted = RollbackPolicy(
-        observed_range(rollbacks["duration_min"].to_numpy()), float(rollbacks["success"].mean())
-    )
-    return fitted, f"rollback: from {len(rollbacks)} rollbacks"
+def observed_gate(
+    arrival: np.ndarray, departures: np.ndarray, start: np.ndarray
+) -> Tuple[Hours, float]:
+    """Return the opening hours and the interval of trains that departures show.
+
+    1. A train has an interval of `TRAINS` in which 95 % of the departures leave within five minutes
+       of the same time.
+    2. Hours have 97 % of at least twenty departures. If the same waits were dealt out to the
+       arrivals in another order, a tenth of them more would be outside: otherwise the hours are
+       only those of the arrivals. Hours that are most of the week are none.
+    """
+    slots = np.unique(departures // 300)
+    for every in TRAINS if len(slots) >= FEW else ():
+        phase = (departures - MONDAY) % (every * 3600)
+        middle = int(np.bincount(phase // 60).argmax()) * 60
+        off = np.abs((phase - middle + every * 1800) % (every * 3600) - every * 1800)
+        if (off <= 300).mean() >= 0.95:
+            begin = middle if middle > 60 else 0
+            return train_hours(departures, begin, every), float(every)
+    if len(start) < MANY:
+        return "always", 0.0
+    hours = usual_hours(departures)
+    wide = sum(over - first for _, first, over in opening_minutes(hours)) > 0.7 * 7 * 24 * 60
+    inside = 0.0 if wide else share_open(hours, start)
+    order = np.random.Generator(np.random.PCG64(0)).permutation(len(start))
+    if inside >= 0.95 and share_open(hours, arrival + (start - arrival)[order]) < inside - 0.1:
+        return hours, 0.0
+    return "always", 0.0
+
+
+def usual_hours(times: np.ndarray) -> Hours:
+    """Return the days and hours in which all but a few per cent of the times lie."""
+    days = usual_days(times)
+    low, high = np.quantile(times % DAY / 3600, [0.01, 0.985])
+    return f"{days} {int(low)}-{min(int(high) + 1, 24)}"
+
+
+def usual_days(times: np.ndarray) -> str:
+    """Return from which to which weekday all but a few per cent of the times lie."""
+    share = np.bincount((times - MONDAY) // DAY % 7, minlength=7) / len(times)
+    used = np.flatnonzero(share > 0.02)
+    return f"{WEEKDAYS[used[0]]}-{WEEKDAYS[used[-1]]}"
+
+
+def train_hours(departures: np.ndarray, begin: int, every: float) -> Hours:
+    """Return the opening hours with which trains leave as they did: after the week's first one."""
+    days = usual_days(departures)
+    if every > 24:
+        days = WEEKDAYS[begin // DAY]
+    hour, minute = begin % DAY // 3600, begin % 3600 // 60
+    last = min(hour + 1, 24) if every >= 24 else 24
+    return "always" if begin == 0 and days == "Mon-Sun" else f"{days} {hour}:{minute:02d}-{last}"
+
+
+def share_open(hours: Hours, times: np.ndarray) -> float:
+    """Return the share of times that lie within opening hours."""
+    minute, weekday = times % DAY // 60, (times - MONDAY) // DAY % 7
+    inside = np.zeros(len(times), bool)
+    for day, first, over in opening_minutes(hours):
+        inside |= (weekday == day) & (minute >= first) & (minute < over)
+    return float(inside.mean())
+
+
+def fit_batch_risk(
+    stage: Passages, first: Passages, rng: np.random.Generator
+) -> Optional[List[Tuple[float, float]]]:
+    """Return (success rate, batch risk) that fit best, and after it possible ones; None if unclear.
+
+    They are drawn by their likelihood. It is unclear with fewer than twenty failures, or where the
+    95 % interval of the likelihood ratio holds the whole range of the batch risk. A deployment
+    carries the entries of the first environment from the one deployed before to its own.
+    """
+    came = stage.start < NEVER
+    bad = ~stage.good[came]
+    if np.count_nonzero(bad) < MANY or stage.source == "own":
+        return None
+    entries = np.sort(first.application * NEVER + first.rank)
+    lift = stage.application[came] * NEVER
+    place = np.searchsorted(entries, lift + stage.rank[came], side="right")
+    changes = place - np.maximum(np.append(0, place[:-1]), np.searchsorted(entries, lift))
+    bad, changes = bad[changes > 0], changes[changes > 0]
+    size, which = np.unique(changes, return_inverse=True)
+    failed = np.bincount(which, bad)
+    fine = np.bincount(which) - failed
+    risks, rates = np.linspace(0, 1, 21), 1 - np.geomspace(0.001, 0.9, 120)
+    power = (1 + risks[:, None, None] * (size - 1)) * np.log(rates)[None, :, None]
+    likelihood = (fine * power + failed * np.log(-np.expm1(power))).sum(axis=2)
+    if (likelihood.max(axis=1) > likelihood.max() - Z_95**2 / 2).all():
+        return None
+    weights = np.exp(likelihood - likelihood.max()).ravel()
+    drawn = rng.choice(len(weights), DRAWS, p=weights / weights.sum())
+    found = np.append(likelihood.argmax(), drawn)
+    pairs = zip(rates[found % len(rates)].tolist(), risks[found // len(rates)].tolist())
+    return list(pairs)
+
+
+def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
+    """Return the knobs of the rollbacks: of those that succeeded, over the failures."""
+    events = events_of(history, application_names(history))
+    target = last_good_releases(events.deployments)[1]
+    failures = max(int(np.count_nonzero(target >= 0)), len(history.rollbacks))
+    worked = history.rollbacks["success"].to_numpy(bool)
+    minutes = history.rollbacks["duration_min"].to_numpy()[worked]
+    n = len(minutes)
+    length, lengths = possible_range(minutes, base.duration_min, rng)
+    rate, rates = possible_rate(n, failures, base.success_rate, rng)
+    return [
+        Fitted("rollback", "duration_min", length, lengths if n else (), n, "rollbacks"),
+        Fitted("rollback", "success_rate", rate, rates if failures else (), failures, "failures"),
+    ]
+
+
+# What a forecast would have said of the past.
+
+LEAST_DAYS = 60  # of history that the first forecast of a backtest is fitted to
+MOST_WINDOWS = 12
+SCORED = (
+    "deployment_frequency",
+    "change_failure_rate",
+    "mean_lead_time",
+    "mttr_minutes",
+    *SHOWN[4:],
+)
+THROUGHPUT = {
+    "deployment_frequency": slice(None),
+    "production_deployment_frequency": slice(-1, None),
+}
+
+
+def backtest(
+    history: History,
+    base: Scenario = Scenario(),
+    days: int = 30,
+    runs: int = 100,
+    seed: int = 0,
+    progress: Progress = lambda message: None,
+) -> pd.DataFrame:
+    """Forecast past windows, each from what was known before it, and compare: a tidy table.
+
+    A row is a metric of a window: `from`, `metric`, what `came`, `median`, `low` and `high` of the
+    forecast (5 % and 95 %), `last` (what the window before had) and `weeks` (the median if weeks of
+    the past came again at random; of frequencies alone). At most the last twelve windows that have
+    60 days before them. GitOpsError if there are fewer than three.
+    """
+    start, end = history.window
+    count = min((history.window.days - LEAST_DAYS) // days, MOST_WINDOWS)
+    if count < 3:
+        raise GitOpsError(
+            f"a backtest needs at least {LEAST_DAYS + 3 * days} days of history, and this has "
+            f"{history.window.days}; give a longer history"
+        )
+    windows = [Window.before(end - pd.Timedelta(days=days * back), days) for back in range(count)]
+    rng, rows, last = np.random.Generator(np.random.PCG64(seed)), [], None
+    before = Window.before(windows[-1].start, days)
+    for number, window in enumerate([before, *reversed(windows)]):
+        came = forecast_actuals(measure(history.within(window)))
+        if last is not None:
+            known = history.within(Window(start, window.start))
+            with contextlib.suppress(GitOpsError):  # nothing to fit yet
+                calibration = calibrate(known, base)
+                months = forecast_months(
+                    {"": calibration.scenario}, calibration, window, runs, seed
+                )
+                weeks = weekly_bootstrap(known, days, rng)
+                for key in SCORED:
+                    told = month_spread(months[""][key])
+                    row = (window.start, key, came[key], *told, last[key], weeks.get(key, math.nan))
+                    rows.append(row)
+            progress(f"{number} of {count} past windows forecast")
+        last = came
+    columns = ["from", "metric", "came", "median", "low", "high", "last", "weeks"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> Dict[str, float]:
+    """Return the median frequencies if weeks of a history come again in any order."""
+    measured = measure(history)
+    found = {}
+    for key, rows in THROUGHPUT.items():
+        counts = measured.deployments_by_day[rows].sum(axis=0)
+        weeks = counts[len(counts) % 7 :].reshape(-1, 7)
+        again = rng.integers(len(weeks), size=(500, math.ceil(days / 7)))
+        sums = weeks[again].reshape(500, -1)[:, :days].sum(axis=1)
+        found[key] = float(np.median(sums)) / days
+    return found
+
+
+def forecast_actuals(metrics: Metrics) -> Dict[str, float]:
+    """Return the forecast metrics that a history has, NaN for what is not measured of it."""
+    overall = metrics.overall
+    failed = overall.at["change_fail_rate_pct", "value"] * overall.at["change_fail_rate_pct", "n"]
+    return {
+        **dict.fromkeys(FORECAST_METRICS, math.nan),
+        **{key: float(metrics.values[key]) for key in FORECAST_METRICS if key in metrics.values},
+        "production_median_lead_time": float(overall.at["change_lead_time_hours", "value"]),
+        "production_change_fail_rate": float(overall.at["change_fail_rate_pct", "value"]),
+        "production_failures": round(failed / 100) if failed >= 0 else math.nan,
+    }
+
+
+def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Return for each metric (the index) how well it was forecast.
+
+    Columns: `windows` in which there was something to compare, `held` (the share of them that lie
+    within the 90 % band), and the median error of the forecast's median (`error`), of the window
+    before (`error_last`) and of the weeks (`error_weeks`).
+    """
+    known = table.dropna(subset=["came", "low", "high"])
+    held = (known["came"] >= known["low"] - 1e-9) & (known["came"] <= known["high"] + 1e-9)
+    errors = {
+        name: (known[column] - known["came"]).abs()
+        for name, column in (("error", "median"), ("error_last", "last"), ("error_weeks", "weeks"))
+    }
+    frame = pd.DataFrame({"metric": known["metric"], "windows": 1, "held": held * 1.0, **errors})
+    ways = {"windows": "sum", "held": "mean", **dict.fromkeys(errors, "median")}
+    return frame.groupby("metric").agg(ways).reindex([key for key in SCORED])
+
+
+HOLDS = 0.8  # a 90 % band is believed that held at least this share of the past windows
+
+
+def backtest_verdict(scores: pd.DataFrame) -> str:
+    """Return in a sentence what a backtest says of the forecasts."""
+    groups: Dict[str, List[str]] = {"held": [], "did not hold": []}
+    for key, row in scores.dropna(subset=["held"]).iterrows():
+        held, windows = row["held"] * row["windows"], row["windows"]
+        count = f"{FORECAST_METRICS[key].label} {held:.0f} of {windows:.0f}"
+        groups["held" if row["held"] >= HOLDS else "did not hold"].append(count)
+    parts = [f"the 90 % bands {how} {', '.join(names)}" for how, names in groups.items() if names]
+    text = "; ".join(parts) or "nothing could be compared"
+    advice = ": read those as a direction only" * bool(groups["did not hold"])
+    return f"Backtest, past windows that were forecast from what was known before: {text}{advice}."
+
+
+def format_backtest(scores: pd.DataFrame, days: int) -> str:
+    """Return the scores of a backtest in words and numbers."""
+    lines = [
+        DOUBLE_LINE,
+        f"🔁 BACKTEST: past windows of {days} days, each forecast from what was known before it",
+        DOUBLE_LINE,
+        f"{'':<34}{'windows':>8}{'band held':>11}{'error':>12}{'as before':>12}{'by weeks':>12}",
+    ]
+    for key, row in scores.iterrows():
+        unit = {" minutes": "min", " hours": "h", "h": "h"}.get(FORECAST_METRICS[key].unit, "")
+        names = ("error", "error_last", "error_weeks")
+        errors = [show_number(row[name], unit or FORECAST_METRICS[key].unit) for name in names]
+        windows = 0 if math.isnan(row["windows"]) else int(row["windows"])
+        share = show_percent(row["held"], 1, 0) if windows else "n/a"
+        numbers = "".join(f"{error:>12}" for error in errors)
+        lines.append(f"  {FORECAST_METRICS[key].label:<32}{windows:>8}{share:>11}{numbers}")
+    lines += [
+        "",
+        "error: median distance from what came; as before: if the last window came again;",
+        "by weeks: if weeks of the past came again at random.",
+        "",
+        *textwrap.wrap(backtest_verdict(scores), 100),
+    ]
+    return "\n".join(lines)
 
 
 # ---- GitOpsAutomation: the pipeline, a method for each step -------------------------------------
@@ -7540,13 +8722,23 @@ class GitOpsAutomation:
         return path
 
     def what_if(
-        self, scenarios: Mapping[str, Scenario], runs: int = 200, days: int = 30
+        self, scenarios: Mapping[str, Change], runs: int = 200, days: int = 30
     ) -> pd.DataFrame:
         """Simulate the baseline and other scenarios over the same months: a tidy table.
 
         A row is a metric of a run of a scenario: `scenario`, `run`, `metric` (of
-        `FORECAST_METRICS`), `value`. The first scenario is `baseline` (see `fit`). `days` is the
-        length of a month. GitOpsError for arguments that cannot be used.
+        `FORECAST_METRICS`), `value`. See `forecast`.
+        """
+        return self.forecast(scenarios, runs, days).table
+
+    def forecast(
+        self, scenarios: Mapping[str, Change], runs: int = 200, days: int = 30
+    ) -> Forecast:
+        """Simulate the baseline and other scenarios over the same months.
+
+        `scenarios` gives each a name: a `Scenario`, or a function that makes one from the baseline.
+        The first of the forecast is `baseline` (see `calibrate`). `days` is the length of a month.
+        GitOpsError for arguments that cannot be used.
         """
         check_whole("runs", runs, 2, MOST_RUNS)
         if not isinstance(scenarios, Mapping):
@@ -7554,41 +8746,68 @@ class GitOpsAutomation:
                 f"what_if takes {{name: Scenario}}, such as PRESETS, not {in_quotes(scenarios)}"
             )
         for name, scenario in scenarios.items():
-            check_instance(f"the scenario {in_quotes(name)}", scenario, Scenario)
+            if not callable(scenario):
+                check_instance(f"the scenario {in_quotes(name)}", scenario, Scenario)
         if "baseline" in scenarios:
             raise GitOpsError("baseline is what the scenarios are compared with: take another name")
-        window = Window.before(
-            self._end or (utc_today() if self.window is None else self.window.end), days
-        )
-        compared = {"baseline": self.fit()[0], **scenarios}
+        calibration, window = self.calibrate(), self._month(days)
+        compared = {"baseline": calibration.scenario, **scenarios}
         with terminal_progress() as progress:
-            return what_if(compared, window, runs, self.seed, progress)
+            months = forecast_months(compared, calibration, window, runs, self.seed, progress)
+        best = calibration.scenario
+        known = {name: apply_change(change, best, best) for name, change in compared.items()}
+        measured = None if self._real is None else forecast_actuals(measure(self._real))
+        return Forecast(months, known, calibration, window, self.seed, measured)
 
-    def fit(self) -> Tuple[Scenario, List[str]]:
-        """Return the baseline of forecasts, and what was fitted from how many observations.
+    def levers(
+        self, metric: str = "", step: float = 0.25, runs: int = 200, days: int = 30
+    ) -> pd.DataFrame:
+        """Improve every knob by the same step: what matters most (see `lever_table`)."""
+        check_whole("runs", runs, 2, MOST_RUNS)
+        check_number("step", step, 0.01, 0.9)
+        check_word("metric", metric or "elite", ("elite", *FORECAST_METRICS))
+        calibration, window = self.calibrate(), self._month(days)
+        with terminal_progress() as progress:
+            return lever_table(calibration, window, runs, self.seed, step, metric, progress)
 
-        It is fitted to the Argo CD history that was loaded, or its team to the repository.
+    def backtest(self, days: int = 30, runs: int = 100) -> pd.DataFrame:
+        """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
+        check_whole("runs", runs, 2, MOST_RUNS)
+        check_whole("days", days, 1, MOST_DAYS)
+        with terminal_progress() as progress:
+            return backtest(self.history, self.scenario, days, runs, self.seed, progress)
+
+    def _month(self, days: int) -> Window:
+        """Return the window of a forecast."""
+        end = self._end or (utc_today() if self.window is None else self.window.end)
+        return Window.before(end, days)
+
+    def calibrate(self) -> Calibration:
+        """Return the baseline of forecasts, and what is not known of it.
+
+        It is fitted to the real deployments that were loaded, or its team to the repository.
         Otherwise it is the scenario of this object.
         """
         if self._real is not None:
-            return fit_scenario(self._real, self.scenario)
+            return calibrate(self._real, self.scenario)
         if self._commits_are_real:
-            team, notes = fit_team(self.git_commits, self.window, self.scenario.team)
-            return dataclasses.replace(self.scenario, team=team), notes
-        return self.scenario, []
+            return calibrate_team(self.git_commits, self.window, self.scenario)
+        return Calibration(self.scenario, warm_up=WARM_UP)
 
     def _advice(self) -> List[str]:
         """Return the recommendations, tried on simulated windows of at most a month."""
         try:
-            scenario = self.fit()[0]
+            calibration = self.calibrate()
         except GitOpsError:  # nothing to fit: what follows from the metrics is all that can be said
             return plain_recommendations(self.metrics)
         window = Window.before(self.window.end, min(self.window.days, 30))
-        runs = self.advice_runs or enough_runs(scenario, window)
+        if self._real is None:  # a month as that of the report, which begins with nothing
+            calibration = dataclasses.replace(calibration, warm_up=0)
+        runs = self.advice_runs or enough_runs(calibration.scenario, window)
+        cached = functools.lru_cache(maxsize=8)(Noise)
         with terminal_progress() as progress:
-            return tried_recommendations(
-                scenario, self.metrics, Trial.of(window, runs, self.seed, progress)
-            )
+            trial = Trial(calibration, window, runs, self.seed, progress, cached)
+            return tried_recommendations(self.measured, trial)
 
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
@@ -7687,6 +8906,8 @@ examples:
   python gitops_automation.py --print-config > team.json
   python gitops_automation.py --config team.json     your own rates, waits and team
   python gitops_automation.py --what-if production.wait_hours=4:12 --what-if traditional
+  python gitops_automation.py --levers               what matters most
+  python gitops_automation.py --repo ../config --deployments-from --backtest
   python gitops_automation.py --json --no-dashboard  the numbers for another program
 
 The simulated days end yesterday (UTC) unless --end says otherwise. Exit status: 0 done,
@@ -7715,6 +8936,21 @@ def whole_option(low: int, high: int) -> Callable[[str], int]:
     return convert
 
 
+def metric_option(text: str) -> str:
+    """Return the metric that levers are compared by: an argparse type."""
+    if text and text not in ("elite", *FORECAST_METRICS):
+        known = ", ".join(["elite", *FORECAST_METRICS])
+        raise argparse.ArgumentTypeError(f"must be one of {known}, not {in_quotes(text)}")
+    return text
+
+
+def share_option(text: str) -> float:
+    """Return the value of an option that is a share: an argparse type."""
+    if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not 0.01 <= float(text) <= 0.9:
+        raise argparse.ArgumentTypeError(f"must be from 0.01 to 0.9, not {in_quotes(text)}")
+    return float(text)
+
+
 def price_option(text: str) -> float:
     """Return the value of an option that is a price: an argparse type."""
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
@@ -7726,14 +8962,16 @@ def price_option(text: str) -> float:
 OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     "what is simulated": [
         ("--days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
-         "length of the window in whole UTC days (default: 30; of real deployments all)"),
+         "length of the window, or of a month of a forecast, in whole UTC days (default: 30; of "
+         "real deployments all)"),
         ("--end", dict(metavar="DATE"),
          "the day after the window, YYYY-MM-DD (default: today; of real history the day after "
          "its last)"),
         ("--seed", dict(metavar="N", type=whole_option(0, 2**63 - 1)),
          "repeat the run with this seed (default: a new one, printed in the report)"),
         ("--config", dict(metavar="FILE"),
-         "a scenario as JSON; what it leaves out keeps its default"),
+         "a scenario as JSON, or a preset (traditional, elite, gitops); what a file leaves out "
+         "keeps its default"),
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
         ("--repo", dict(metavar="DIR"), "take the real commits of this git repository"),
     ],
@@ -7767,11 +9005,23 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     "what if": [
         ("--what-if", dict(metavar="CHANGE", action="append"),
          "compare with KNOB=VALUE[,...] (production.wait_hours=4:12 or =*0.5), a preset "
-         "(traditional, elite, gitops) or a JSON file; repeatable"),
+         "(traditional, elite, gitops) or a JSON file; as NAME: CHANGE it has a name; repeatable"),
+        ("--levers", dict(metavar="METRIC", nargs="?", const="", type=metric_option),
+         "improve every knob by the same step, and say what that does to a metric "
+         "(mean_lead_time, mttr_minutes, ...) or to the odds of `elite` (default: the benchmark "
+         "that is met least)"),
+        ("--step", dict(metavar="SHARE", type=share_option),
+         "with --levers: how far each knob is improved (default: 0.25, a quarter)"),
+        ("--backtest", dict(action="store_true", default=None),
+         "forecast past windows of real deployments, and say how often the forecast held"),
         ("--runs", dict(metavar="N", type=whole_option(2, MOST_RUNS)),
-         "simulated months for each scenario (default: 200; for the recommendations 100)"),
-        ("--cost-per-hour", dict(metavar="N", type=price_option),
-         "with --what-if: what an hour of failed state or of waiting costs"),
+         "simulated months for each scenario (default: 200; for recommendations and backtest 100)"),
+        ("--cost-per-failed-hour", dict(metavar="N", type=price_option),
+         "with --what-if: the price of an hour of failed production"),
+        ("--cost-per-waiting-hour", dict(metavar="N", type=price_option),
+         "with --what-if: the price of an hour that a change waits for production"),
+        ("--investment", dict(metavar="N", type=price_option),
+         "with a price: what the change costs once; says in how many months it is back"),
     ],
     "what comes out": [
         ("--output", dict(metavar="DIR", default="output"),
@@ -7827,7 +9077,17 @@ def check_options(options: argparse.Namespace) -> None:
         ({"alert_webhook"}, bool(options.what_if),
          "has no meaning with --what-if: nothing is rolled back"),
         ({"by", "compare"}, bool(options.what_if), "has no meaning with --what-if"),
-        ({"cost_per_hour"}, not options.what_if, "needs --what-if CHANGE"),
+        ({"levers", "backtest"}, bool(options.what_if), "has no meaning with --what-if"),
+        ({"by", "compare", "alert_webhook", "backtest"}, options.levers is not None,
+         "has no meaning with --levers"),
+        ({"by", "compare"}, bool(options.backtest), "has no meaning with --backtest"),
+        ({"backtest"}, not real,
+         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"step"}, options.levers is None, "needs --levers"),
+        ({"cost_per_failed_hour", "cost_per_waiting_hour"}, not options.what_if,
+         "needs --what-if CHANGE"),
+        ({"investment"}, not {"cost_per_failed_hour", "cost_per_waiting_hour"} & given,
+         "needs --cost-per-failed-hour or --cost-per-waiting-hour"),
     ]  # fmt: skip
     for names, wrong, why in rules:
         for name in sorted(names & given) if wrong else ():
@@ -7846,7 +9106,9 @@ def check_folder(folder: Path) -> None:
 def run_options(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     check_options(options)
-    scenario = Scenario() if options.config is None else read_scenario(options.config)
+    scenario = Scenario()
+    if options.config is not None:
+        scenario = PRESETS.get(options.config) or read_scenario(options.config)
     if options.print_config:
         return print_text(scenario.to_json())
     alerts = None if options.alert_webhook is None else WebhookAlerts(options.alert_webhook)
@@ -7858,11 +9120,13 @@ def run_options(options: argparse.Namespace) -> None:
     hidden = options.quiet or options.json
     with contextlib.redirect_stdout(io.StringIO()) if hidden else contextlib.nullcontext():
         print_text("🔄 GitOps Workflow Automation with ArgoCD\n" + DOUBLE_LINE)
-        document = (
-            compare_scenarios(gitops, options)
-            if options.what_if
-            else report_history(gitops, options)
-        )
+        ways = [
+            (options.what_if, compare_scenarios),
+            (options.levers is not None, compare_levers),
+            (options.backtest, test_forecasts),
+            (True, report_history),
+        ]
+        document = next(way for wanted, way in ways if wanted)(gitops, options)
     if alerts is not None and alerts.problem:
         count = alerts.undelivered
         print_problem(
@@ -7872,13 +9136,18 @@ def run_options(options: argparse.Namespace) -> None:
         print_text(json.dumps(document, indent=2))
 
 
-def load_real_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> None:
-    """Read the real history that the options name, if they name one."""
+def load_real_history(
+    gitops: GitOpsAutomation, options: argparse.Namespace, whole: bool = False
+) -> None:
+    """Read the real history that the options name, if they name one: its last days, or the whole.
+
+    For a forecast it is the whole, as the days are those of a month of the forecast.
+    """
     rules = EnvironmentRules(
         options.environment, options.environment_label, options.environment_pattern,
         options.environments,
     )  # fmt: skip
-    days = options.days
+    days = None if whole else options.days
     if options.history is not None:
         gitops.load_history(options.history, options.environments, days=days)
     elif options.deployments_from is not None:
@@ -7917,28 +9186,65 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
 
 def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print and draw a comparison of scenarios; return the document of `--json`."""
-    load_real_history(gitops, options)
-    baseline, notes = gitops.fit()
-    if notes:
+    load_real_history(gitops, options, whole=True)
+    calibration, days = gitops.calibrate(), options.days or 30
+    if calibration.knobs:
         print_text("\n🔧 Fitting the baseline to this history...")
-        print_text("\n".join(f"  • {note}" for note in notes))
+        print_text("\n".join(f"  • {note}" for note in calibration.notes))
+    scenarios = dict(named_change(text, calibration.scenario) for text in options.what_if)
+    verdict = ""
+    if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
+        verdict = backtest_verdict(backtest_scores(gitops.backtest(days)))
+    forecast = gitops.forecast(scenarios, options.runs or 200, days)._replace(verdict=verdict)
+    prices = Prices(options.cost_per_failed_hour, options.cost_per_waiting_hour, options.investment)
+    print_text("\n" + format_forecast(forecast, prices))
+    files = {"what_if.csv": forecast.table.to_csv(index=False).encode()} if options.export else {}
+    show_and_save(gitops, options, files, "gitops_what_if.png", draw_what_if, forecast)
+    return forecast_document(forecast, prices)
+
+
+def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
+    """Print and draw what matters most; return the document of `--json`."""
+    load_real_history(gitops, options, whole=True)
+    step, runs = options.step or 0.25, options.runs or 200
+    table = gitops.levers(options.levers, step, runs, options.days or 30)
+    print_text("\n" + format_levers(table, runs, gitops.seed, step))
+    files = {"levers.csv": table.to_csv(index=False).encode()} if options.export else {}
+    show_and_save(gitops, options, files, "gitops_levers.png", draw_levers, table, runs, step)
+    document = {"version": __version__, "simulated": True, "seed": gitops.seed, "runs": runs}
+    document.update(metric=table.attrs["metric"], step=step, levers=table.to_dict("records"))
+    return to_jsonable(document)
+
+
+def test_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
+    """Print how well past windows were forecast; return the document of `--json`."""
+    load_real_history(gitops, options, whole=True)
     days = options.days or 30
-    scenarios = {text: named_scenario(text, baseline) for text in options.what_if}
-    table = gitops.what_if(scenarios, options.runs or 200, days)
-    real = gitops.deployments is not None
-    measured = calculate_dora_metrics(gitops.history) if real else None
-    print_text("\n" + format_what_if(table, gitops.seed, days, options.cost_per_hour, measured))
-    files = {}
-    if not options.no_dashboard:
-        files["gitops_what_if.png"] = render_png(draw_what_if(table, options.dpi))
+    table = gitops.backtest(days, options.runs or 100)
+    scores = backtest_scores(table)
+    print_text("\n" + format_backtest(scores, days))
     if options.export:
-        files["what_if.csv"] = table.to_csv(index=False).encode()
+        write_files(gitops.output_dir, {"backtest.csv": table.to_csv(index=False).encode()})
+    document = {"version": __version__, "days": days, "verdict": backtest_verdict(scores)}
+    return to_jsonable({**document, "scores": scores.to_dict("index")})
+
+
+def show_and_save(
+    gitops: GitOpsAutomation,
+    options: argparse.Namespace,
+    files: Dict[str, bytes],
+    name: str,
+    draw: Callable[..., Figure],
+    *shown: Any,
+) -> None:
+    """Draw a picture unless it is not wanted, and write it and other files."""
+    if not options.no_dashboard:
+        files = {name: render_png(draw(*shown, dpi=options.dpi)), **files}
     if files:
         paths = write_files(gitops.output_dir, files)
         saved = ", ".join(f"'{one_line(path)}'" for path in paths)
         print_text(f"\n✓ Saved as {saved}")
-    show_in_notebook(files.get("gitops_what_if.png"))
-    return what_if_document(table, gitops.seed, days)
+    show_in_notebook(files.get(name))
 
 
 def print_problem(kind: str, message: str) -> int:

@@ -670,7 +670,7 @@ OPTIONS = {
     "--by": ["week", "month", "day"],
     "--compare": ["{folder}/history/metrics.json", "{folder}/good.json", "{folder}/none"],
     "--runs": ["2", "5", "1", "0", "100001", "2.0"],
-    "--cost-per-hour": ["0", "120", "1e9", "999999999.999999999"],
+    "--cost-per-failed-hour": ["0", "120", "1e9", "999999999.999999999"],
     "--output": ["{folder}/out", "{folder}/good.json", "{folder}/good.json/x", "/dev/null/x"],
     "--dpi": ["10", "20", "9", "1201"],
     "--alert-webhook": [

@@ -200,8 +200,14 @@ def plain_pipeline(commits, scenario, end, noise):
     for number, environment in enumerate(scenario.environments):
         drawn = noise.stream("deployments", number).random((4, len(commits))).T.tolist()
         luck = dict(zip(columns, drawn))
+        if environment.starts == "commit":
+            healthy = {row: commits[row][2] for row in columns}
         lineage = {row: commits[row][:2] for row in healthy}
         fates = plain_stage(environment, healthy, lineage, luck, end)
+        chances = plain_chances(environment, columns, commits, fates)
+        for row, fate in fates.items():
+            if fate[0] == "deployed":
+                fates[row] = (*fate, luck[row][0] < chances[row])
         kinds = [fate[0] for fate in fates.values()]
         flow.append([kinds.count(kind) for kind in ("deployed", "superseded", "held", "in flight")])
         healthy = {}
@@ -209,7 +215,7 @@ def plain_pipeline(commits, scenario, end, noise):
             if fates[row][0] != "deployed":
                 continue
             _, start, seconds, good = fates[row]
-            reason = None if good else plain_reason(scenario, environment, luck[row][0])
+            reason = None if good else plain_reason(scenario, chances[row], luck[row][0])
             deployments.append(
                 {
                     "commit": row,
@@ -228,15 +234,15 @@ def plain_pipeline(commits, scenario, end, noise):
 def plain_stage(environment, healthy, lineage, luck, end):
     """Return what became of each release, by its commit.
 
-    That is ("deployed", start, seconds, good), ("superseded",), ("held",) or ("in flight",).
+    That is ("deployed", start, seconds), ("superseded",), ("held",) or ("in flight",).
     `healthy` says when each release was healthy in the environment before, oldest commit first.
     """
     fates = {}
     rivals = collections.defaultdict(lambda: math.inf)  # of each lineage, the earliest newer one
     for row in reversed(list(healthy)):
-        outcome, wait, duration, approval = luck[row]
+        _, wait, duration, approval = luck[row]
         start = healthy[row] + plain_seconds(environment.wait_hours, wait, 3600)
-        start = plain_train(start, round(environment.release_every_hours * 3600))
+        start = plain_departure(start, environment)
         approved = approval < environment.approval_rate
         if not approved:
             fates[row] = ("held",)
@@ -245,8 +251,7 @@ def plain_stage(environment, healthy, lineage, luck, end):
         elif start >= end:
             fates[row] = ("in flight",)
         else:
-            seconds = plain_seconds(environment.duration_sec, duration, 1)
-            fates[row] = ("deployed", start, seconds, outcome < environment.success_rate)
+            fates[row] = ("deployed", start, plain_seconds(environment.duration_sec, duration, 1))
         if environment.promotion == "soak":
             rivals[lineage[row]] = min(rivals[lineage[row]], healthy[row])
         elif approved:
@@ -254,12 +259,36 @@ def plain_stage(environment, healthy, lineage, luck, end):
     return {row: fates[row] for row in healthy}
 
 
-def plain_train(start, every):
-    """Return the first departure from then on; one leaves at 00:00 on Monday 1970-01-05."""
-    monday = 4 * 86400
-    while every and (start - monday) % every:
-        start += every - (start - monday) % every
+OPEN = {"always": (range(7), 0, 24), "Mon-Fri 9-17": (range(5), 9, 17)}
+"""The opening hours that the plain model knows: weekdays, first hour, hour after the last; UTC."""
+
+
+def plain_departure(start, environment):
+    """Return the first moment from then on at which the gate is open, and a train leaves.
+
+    Trains are counted from the first opening of the week that began on Monday 1970-01-05.
+    """
+    days, first, last = OPEN[environment.open_hours]
+    monday, every = 4 * 86400, round(environment.release_every_hours * 3600)
+    if every:
+        start += -(start - monday - first * 3600) % every
+    while (start - monday) // 86400 % 7 not in days or not first <= start % 86400 // 3600 < last:
+        start += every or 3600 - start % 3600
     return start
+
+
+def plain_chances(environment, columns, commits, fates):
+    """Return the chance of success of each deployment, by its commit.
+
+    Its changes are the commits of the lineage since the one that was deployed before.
+    """
+    chances, carried = {}, collections.Counter()
+    for row in columns:
+        carried[commits[row][:2]] += 1
+        if fates.get(row, ("",))[0] == "deployed":
+            more = carried.pop(commits[row][:2]) - 1
+            chances[row] = environment.success_rate ** (1 + environment.batch_risk * more)
+    return chances
 
 
 def plain_seconds(values, noise, unit):
@@ -269,9 +298,9 @@ def plain_seconds(values, noise, unit):
     return round((values[left] + (place - left) * (values[left + 1] - values[left])) * unit)
 
 
-def plain_reason(scenario, environment, outcome):
+def plain_reason(scenario, chance, outcome):
     """Return the reason of a failure: what is left of its noise is uniform, and picks one."""
-    rest = (outcome - environment.success_rate) / (1 - environment.success_rate)
+    rest = (outcome - chance) / (1 - chance)
     total, passed = sum(scenario.failure_reasons.values()), 0
     for reason, weight in scenario.failure_reasons.items():
         passed += weight

@@ -8,9 +8,27 @@ import math
 import random
 import statistics
 
-from plain_model import plain_pipeline, plain_rollbacks
+from plain_model import MONTH, plain_pipeline, plain_rollbacks
 
 import gitops_automation as gitops
+
+
+def forecast(scenarios, window, runs, seed):
+    """Return a forecast of scenarios that are exactly known; the first is the baseline."""
+    known = gitops.Calibration(next(iter(scenarios.values())))
+    months = gitops.forecast_months(scenarios, known, window, runs, seed)
+    return gitops.Forecast(months, dict(scenarios), known, window, seed)
+
+
+def forecast_months(scenarios, window, runs, seed, **more):
+    """Return {name: its months} of scenarios that are exactly known."""
+    known = gitops.Calibration(next(iter(scenarios.values())))
+    return gitops.forecast_months(scenarios, known, window, runs, seed, **more)
+
+
+def months(scenario, runs=60, seed=1, window=MONTH):
+    """Return the months of one scenario."""
+    return forecast_months({"": scenario}, window, runs, seed)[""]
 
 
 def plain_commits(team, window, rng):
@@ -48,6 +66,8 @@ def plain_numbers(commits, deployments, rollbacks, window, production):
     lead = [(row["start"] - commits[row["commit"]][2]) / 3600 for row in shipped if row["good"]]
     minutes = [(row["end"] - row["start"]) / 60 for row in rollbacks if row["success"]]
     failed = sum(not row["good"] for row in deployments)
+    failures = sum(not row["good"] for row in shipped)
+    changes = change_hours(commits, shipped)
     return {
         "deployment_frequency": len(deployments) / window.days,
         "production_deployment_frequency": len(shipped) / window.days,
@@ -56,10 +76,26 @@ def plain_numbers(commits, deployments, rollbacks, window, production):
         "mttr_minutes": statistics.mean(minutes) if minutes else math.nan,
         "change_failure_rate": 100 * failed / len(deployments) if deployments else math.nan,
         "total_deployments": len(deployments),
-        "total_rollbacks": len(rollbacks),
+        "successful_rollbacks": sum(row["success"] for row in rollbacks),
+        "production_median_lead_time": statistics.median(changes) if changes else math.nan,
+        "production_change_fail_rate": 100 * failures / len(shipped) if shipped else math.nan,
+        "production_failures": failures,
         "waiting_hours": waiting_hours(commits, shipped, window),
         "failed_hours": failed_hours(shipped, rollbacks, window),
     }
+
+
+def change_hours(commits, shipped):
+    """Return the hours from each commit that shipped to the end of what shipped it."""
+    found = []
+    for number, (run, application, second) in enumerate(commits):
+        ends = [
+            row["end"]
+            for row in shipped
+            if row["good"] and row["place"][:2] == (run, application) and row["commit"] >= number
+        ]
+        found += [(min(ends) - second) / 3600] if ends else []
+    return found
 
 
 def waiting_hours(commits, shipped, window):

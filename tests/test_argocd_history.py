@@ -1514,7 +1514,7 @@ def test_whatever_becomes_of_documents_the_tables_are_sound_or_there_is_one_line
 
 def fitted(history):
     """The scenario that is fitted to a history, which its own JSON gives back."""
-    scenario = module.fit_scenario(history)[0]
+    scenario = module.calibrate(history).scenario
     assert Scenario.from_json(scenario.to_json()) == scenario
     return scenario
 

@@ -35,7 +35,16 @@ FLAGS = [
     ),
     *("--argocd", "--environment", "--environment-label", "--environment-pattern"),
     *("--deployments-from", "--environments", "--history", "--incidents", "--by", "--compare"),
-    *("--what-if", "--runs", "--cost-per-hour"),
+    *(
+        "--what-if",
+        "--levers",
+        "--step",
+        "--backtest",
+        "--runs",
+        "--cost-per-failed-hour",
+        "--cost-per-waiting-hour",
+        "--investment",
+    ),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
 ]
 RUN = ["--seed", "7", "--end", "2026-01-31", "--runs", "3"]
@@ -678,7 +687,10 @@ NO_MEANING = {  # (options, what the line says of them)
         ["--what-if", "elite", "--compare", "x.json"],
         "--compare has no meaning with --what-if",
     ),
-    "a price of nothing": (["--cost-per-hour", "9"], "--cost-per-hour needs --what-if CHANGE"),
+    "a price of nothing": (
+        ["--cost-per-failed-hour", "9"],
+        "--cost-per-failed-hour needs --what-if CHANGE",
+    ),
 }
 
 

@@ -135,7 +135,7 @@ def assert_events_are_of_the_loop(events, scenario, noise):
 @pytest.mark.parametrize("number", range(15))
 def test_many_runs_at_once_are_those_of_the_loop(number):
     scenario = list(assorted_scenarios())[number].with_team(commits_per_day=6)
-    events = simulate_events(scenario, WEEK, Noise(3, 1), 5)
+    events = simulate_events([(scenario, 5)], WEEK, Noise(3, 1))
     assert set(events.commits.group) == set(range(5))
     assert_events_are_of_the_loop(events, scenario, Noise(3, 1))
 
@@ -155,7 +155,7 @@ def test_commits_that_tie_in_a_crowd_go_the_way_of_the_loop(scenario, commits, e
     scenario = dataclasses.replace(scenario, environments=crowded)
     moments = (pd.Timestamp(second, unit="s", tz="UTC") for second in (0, end))
     columns = np.array(sorted(commits), np.int64).reshape(-1, 3).T
-    events = simulate_events(scenario, Window(*moments), Noise(seed), 2, Commits(*columns))
+    events = simulate_events([(scenario, 2)], Window(*moments), Noise(seed), Commits(*columns))
     assert_events_are_of_the_loop(events, scenario, Noise(seed))
 
 
@@ -176,7 +176,8 @@ def fates_of(
     noise = np.array([[0.5] * count, wait_noise, [0.5] * count, approval or [0.5] * count])
     seconds = [gitops.NEVER if hour is None else round(hour * HOUR) for hour in arrivals]
     lineage = np.array(lineage or [0] * count)
-    stage = gitops.run_stage(environment, np.array(seconds), lineage, noise, end)
+    gate = gitops.Gate.at_hours("always", (), 0.0, "UTC", 0, end)
+    stage = gitops.run_stage(environment, np.array(seconds), lineage, noise, gate)
     hours = [start / HOUR if up else None for start, up in zip(stage.start, stage.deployed)]
     return hours, dict(zip(gitops.FLOW, stage.flow))
 
@@ -471,7 +472,7 @@ def test_a_default_month_has_about_405_deployments_of_185_commits():
     months = []
     for shift in range(14):  # every weekday of a sprint
         window = Window.before(END + pd.Timedelta(days=shift), 30)
-        events = simulate_events(Scenario(), window, Noise(shift), 30)
+        events = simulate_events([(Scenario(), 30)], window, Noise(shift))
         environment = np.bincount(events.deployments.environment)
         months.append([len(events.commits.time), environment.sum(), *environment])
     commits, deployments, dev, staging, production = np.mean(months, axis=0) / 30
@@ -502,7 +503,9 @@ def test_soak_meets_its_closed_form(arrivals_per_soak):
     rate = arrivals_per_soak / soak
     commits, (last,) = poisson_arrivals(rate, 200_000, 1, seed=4)
     live = Environment("live", 1, (2, 2), (0, 0), "soak")
-    deployed, _, _ = run_pipeline(commits, Scenario(environments=[live]), CENTURIES, Noise(1))
+    deployed, _, _ = run_pipeline(
+        commits, [(Scenario(environments=[live]), 1)], CENTURIES, Noise(1)
+    )
 
     assert not deployed.bad.any()
     assert len(deployed.time) / last == pytest.approx(rate * np.exp(-rate * soak), rel=0.01)
@@ -521,7 +524,7 @@ def test_soak_behind_a_dev_stage_meets_the_closed_form_for_each_application():
     dev = Environment("dev", 1, (0, 0), (0, 0), "each")
     live = Environment("live", 1, (2, 2), (0, 0), "soak")
     scenario = Scenario(environments=[dev, live])
-    deployed, _, _ = run_pipeline(commits, scenario, CENTURIES, Noise(1))
+    deployed, _, _ = run_pipeline(commits, [(scenario, 1)], CENTURIES, Noise(1))
     in_dev = deployed.environment == 0
     assert in_dev.sum() == len(commits.time)
     for application in range(3):

@@ -157,7 +157,7 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
     Trains leave as they should, so that their number is hardly random: its interval is too wide.
     """
     runs, window, scenario = 2000, Window.before(END, days), CASES[name]
-    events = simulate_events(scenario, window, Noise(3, 1), runs).in_production()
+    events = simulate_events([(scenario, runs)], window, Noise(3, 1)).in_production()
     changes = shipped_changes(events)
     nothing = np.zeros(runs, np.int64)
     over = Measured(nothing, nothing + days, np.ones((runs, days), bool), nothing > 0, False)
