@@ -490,7 +490,7 @@ PROMOTIONS = ("each", "newest", "soak")
 STARTS = ("stage", "commit")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 OPENING = re.compile(
-    "(?:({0})(?:-({0}))? )?{1}-{1}".format("|".join(WEEKDAYS), r"(\d{1,2})(?::(\d\d))?")
+    "(?:({0})(?:-({0}))? )?{1}-{1}".format("|".join(WEEKDAYS), r"([0-9]{1,2})(?::([0-5][0-9]))?")
 )
 SPEED = ("mean_lead_time", "deployment_frequency")  # the metrics that a shorter way improves
 
@@ -637,13 +637,15 @@ def check_hours(name: str, value: Any) -> str:
 
 def check_dates(name: str, value: Any) -> Tuple[Tuple[str, str], ...]:
     """Return spans of days as pairs of dates; GitOpsError if one is none."""
-    rule = 'be pairs of dates such as [["2026-12-20", "2027-01-04"]]'
+    example = '[["2026-12-20", "2027-01-04"]]'
     spans = []
-    for span in check_list(name, value, rule[3:]):
+    for span in check_list(name, value, example):
         dates = []
         with contextlib.suppress(ValueError, TypeError):
             dates = [_dt.datetime.strptime(day, "%Y-%m-%d") for day in span]
-        check_that(len(dates) == 2 and dates[0] <= dates[1], name, rule, span)
+        rule = f"be pairs of dates from 1970 to 2199, such as {example}"
+        in_order = len(dates) == 2 and 1970 <= dates[0].year <= dates[1].year < 2200
+        check_that(in_order and dates[0] <= dates[1], name, rule, span)
         spans.append((f"{dates[0]:%Y-%m-%d}", f"{dates[1]:%Y-%m-%d}"))
     return tuple(spans)
 
@@ -1429,7 +1431,7 @@ class Gate(NamedTuple):
             frozen, thawed = utc_of_local(np.array(edges) + [0, DAY], zone)
             before, after = np.minimum(closes, frozen), np.maximum(opens, thawed)
             opens, closes = np.append(opens, after), np.append(before, closes)
-            opens, closes = opens[opens < closes], closes[opens < closes]
+        opens, closes = opens[opens < closes], closes[opens < closes]
         order = np.argsort(opens, kind="stable")
         gate = cls(opens[order], np.maximum.accumulate(closes[order]), None, end)
         if every < 60:
