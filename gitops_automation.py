@@ -45,6 +45,7 @@ import argparse
 import bisect
 import collections
 import contextlib
+import copy
 import dataclasses
 import datetime as _dt
 import difflib
@@ -536,8 +537,13 @@ class Knobs:
 
     def replaced(self, changes: Mapping[str, Any]) -> Any:
         """Return a copy with other values; GitOpsError for a knob that there is not."""
-        known = known_keys(self.label, changes, type(self))
-        return dataclasses.replace(self, **known)  # type: ignore[type-var]
+        known, copied = known_keys(self.label, changes, type(self)), copy.copy(self)
+        for declared in dataclasses.fields(self):  # type: ignore[arg-type]
+            if declared.name in known:
+                path = f"{self.label}.{declared.name}".lstrip(".")
+                value = check_knob(path, known[declared.name], declared)
+                object.__setattr__(copied, declared.name, value)
+        return copied
 
 
 def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
@@ -837,8 +843,7 @@ class Scenario(Knobs):
             raise GitOpsError(f"{problem}; Scenario(environments=...) takes others")
         changed = {**self.groups, group: self.groups[group].replaced(changes)}
         team, rollback, *environments = changed.values()
-        values = dict(team=team, rollback=rollback, environments=tuple(environments))
-        return dataclasses.replace(self, **values)
+        return self.replaced(dict(team=team, rollback=rollback, environments=environments))
 
     def with_team(self, **changes: Any) -> Scenario:
         """Return a copy with other knobs of the `Team`."""
@@ -7541,14 +7546,20 @@ class Calibration:
 
     scenario: Scenario
     knobs: Tuple[Fitted, ...] = ()
-    possible: Tuple[Scenario, ...] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
     warm_up: int = 0
     every_change: bool = False  # whether the lead time is that of every change, as measured
 
+    @functools.cached_property
+    def possible(self) -> List[Scenario]:
+        """`DRAWS` scenarios, each with one possible value of every knob that is in doubt."""
+        unsure = [fitted for fitted in self.knobs if len(fitted.possible)]
+        drawn = zip(*(fitted.possible for fitted in unsure))
+        return [with_fitted(self.scenario, unsure, values) for values in drawn]
+
     def draws(self, months: int) -> Draws:
         """Share months among the scenarios that are possible."""
-        known = self.possible or (self.scenario,)
+        known = self.possible or [self.scenario]
         edges = np.linspace(0, months, min(len(known), months) + 1).astype(int)
         return list(zip(known, np.diff(edges).tolist()))
 
@@ -7606,7 +7617,6 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     return Calibration(
         scenario,
         tuple(knobs),
-        tuple(possible_scenarios(scenario, knobs)),
         assumed_metrics(scenario, knobs),
         warm_up=int(np.clip(sum(hours) / 24 + 1, 1, LONGEST)),
         every_change=history.changes is not None,
@@ -7622,8 +7632,7 @@ def calibrate_team(commits: pd.DataFrame, window: Window, base: Scenario) -> Cal
     stages, counts = [Passages.of(history, base.names[0], None)], [daily_counts(history, None)]
     team = fit_team(history, stages, counts, base.team, rng)[0]
     scenario = with_fitted(base, team, [fitted.value for fitted in team])
-    possible = tuple(possible_scenarios(scenario, team))
-    return Calibration(scenario, tuple(team), possible, warm_up=WARM_UP)
+    return Calibration(scenario, tuple(team), warm_up=WARM_UP)
 
 
 def used_environments(history: History) -> List[str]:
@@ -7646,13 +7655,6 @@ def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[An
     for group, changed in groups.items():
         scenario = scenario.with_knobs(group, **changed)
     return scenario
-
-
-def possible_scenarios(scenario: Scenario, knobs: Sequence[Fitted]) -> List[Scenario]:
-    """Return `DRAWS` scenarios, each with one possible value of every knob."""
-    unsure = [fitted for fitted in knobs if len(fitted.possible)]
-    drawn = zip(*(fitted.possible for fitted in unsure))
-    return [with_fitted(scenario, unsure, values) for values in drawn]
 
 
 def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, str]:

@@ -136,6 +136,7 @@ def assert_opens_as_the_clock_says(hours, zone, window, freezes=()):
 # ---- Office hours -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("hours", OPENINGS)
 def test_releases_go_up_while_the_local_clock_says_so(hours, zone):
@@ -143,6 +144,7 @@ def test_releases_go_up_while_the_local_clock_says_so(hours, zone):
         assert_opens_as_the_clock_says(hours, zone, window)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Asia/Kathmandu", "Australia/Lord_Howe", "America/St_Johns"])
 def test_a_zone_may_be_off_by_quarters_of_an_hour(zone):
     for hours in ("Mon-Fri 9-17", "Mon-Thu 9-17 Fri 9-12:30"):
@@ -289,6 +291,7 @@ def freezes_in(window, most=3):
 WEEK = window_of("2026-10-23", "2026-10-30")
 
 
+@pytest.mark.slow
 @settings(max_examples=6)
 @given(st.sampled_from(list(OPENINGS)), st.sampled_from(list(ZONES)), freezes_in(WEEK))
 def test_any_freezes_and_hours_are_those_of_the_clock(hours, zone, freezes):
@@ -325,6 +328,7 @@ def plain_departures(hours, every, zone, window, freezes=()):
         moment += step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize("every", [168, 24, 12, 6, 1, 50, 336, 0.5, 7.3])
 def test_trains_leave_by_local_time_while_the_gate_is_open(every, zone):

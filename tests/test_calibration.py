@@ -163,6 +163,7 @@ def test_waits_that_were_cut_short_lengthen_the_curve_by_the_product_limit():
     assert gone[-1] == 0.5  # two of four never came
 
 
+@pytest.mark.slow
 def test_the_wait_is_told_apart_from_the_waiting_for_a_gate():
     """Each waits for 2 to 5 hours, and then for the next departure or opening."""
     draw = np.random.default_rng(4)
@@ -199,6 +200,7 @@ def test_departures_at_any_time_are_no_train_and_no_office_hours():
     assert {one.open_hours for one in Scenario.from_history(history).environments} == {"always"}
 
 
+@pytest.mark.slow
 def test_the_risk_of_batches_is_fitted_where_twenty_failures_tell_it():
     """A train each week carries some fifteen commits of which each fails in 3 of 100."""
     train = dict(wait_hours=(0, 1), release_every_hours=168, success_rate=0.97)
@@ -453,6 +455,7 @@ def test_without_a_repository_the_lead_time_is_not_known():
     assert gitops.level_counts(found) == {}
 
 
+@pytest.mark.slow
 def test_a_month_does_not_begin_empty():
     """A wait of twenty days: a month that began empty would have a third of the deployments."""
     slow = Scenario().with_environment("production", promotion="each", wait_hours=(480, 480))
@@ -483,6 +486,7 @@ def test_a_backtest_compares_each_window_with_what_was_known_before_it():
         assert (row["median"], row["low"], row["high"]) == pytest.approx(month_spread(month[key]))
 
 
+@pytest.mark.slow
 def test_what_comes_later_changes_no_earlier_forecast():
     history, _ = simulated(Scenario(), 1, Window.before(END, 180))
     later = history.deployments["timestamp"] >= MONTH.start
@@ -518,6 +522,7 @@ def test_a_history_that_is_too_short_has_no_backtest():
         gitops.backtest(history)
 
 
+@pytest.mark.slow
 def test_the_program_says_how_its_forecasts_held(tmp_path, capsys):
     run = GitOpsAutomation(seed=3, end="2026-01-31", output_dir=tmp_path / "year")
     with contextlib.redirect_stdout(io.StringIO()):
