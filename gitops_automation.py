@@ -27,7 +27,8 @@ reads them. From top to bottom, as the data flows:
     Reporting engine      metrics -> console and JSON; metrics -> dashboard
     What-if               scenarios -> months side by side
     Recommendations       the smallest change that meets a target
-    Calibration           history -> scenario
+    Calibration           history -> scenario, with what is not known
+    Reporting engine      forecasts -> console and JSON
     GitOpsAutomation      the pipeline, a method for each step
     Command line          options -> calls of GitOpsAutomation
 
@@ -6831,7 +6832,7 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
         parse_change(text, baseline)
         return name, functools.partial(parse_change, text)
     if text in PRESETS:
-        return name, dataclasses.replace(PRESETS[text], team=baseline.team)
+        return name, functools.partial(preset_for, text)
     if not Path(text).is_file():
         presets = ", ".join(PRESETS)
         raise GitOpsError(
@@ -6839,6 +6840,18 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
             "file"
         )
     return name, read_scenario(text, baseline)
+
+
+def preset_for(name: str, baseline: Scenario) -> Scenario:
+    """Return a preset with the team of the baseline.
+
+    Where the first environment takes a share of all commits, the preset has these alone.
+    """
+    first, team = baseline.environments[0], baseline.team
+    if first.starts == "commit":
+        rate = team.commits_per_day * first.approval_rate
+        team = team.replaced({"commits_per_day": rate})
+    return dataclasses.replace(PRESETS[name], team=team)
 
 
 class Prices(NamedTuple):
@@ -6875,164 +6888,6 @@ def cost_table(months: Mapping[str, Months], prices: Prices) -> pd.DataFrame:
             "payback": (back[0], back[2], back[1]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
-    """Return the comparison in words and numbers."""
-    days, calibration = forecast.window.days, forecast.calibration
-    lines = [
-        DOUBLE_LINE,
-        f"🔮 WHAT IF: {forecast.runs} simulated months of {days} days, the same for each scenario "
-        f"(seed {forecast.seed})",
-        DOUBLE_LINE,
-        "",
-        *([*textwrap.wrap(forecast.verdict, 100), ""] if forecast.verdict else []),
-        "The median month (5 % and 95 % of months), and the mean difference from the baseline "
-        "(95 % interval).",
-        "",
-    ]
-    for key in SHOWN:
-        metric, target = FORECAST_METRICS[key], BENCHMARKS.get(key)
-        lines.append(metric.label + (f" (elite {target})" if target else ""))
-        if key in calibration.assumed:
-            lines += [f"  n/a: {calibration.assumed[key]}", ""]
-            continue
-        if forecast.measured is not None and metric.unit:  # counts are of another number of days
-            lines.append(measured_line(key, forecast))
-        for name, own in forecast.months.items():
-            lines.append(forecast_line(name, key, own, forecast.baseline))
-        lines.append("")
-    lines += level_lines(forecast)
-    if prices != Prices():
-        lines += cost_lines(cost_table(forecast.months, prices), prices)
-    rates = {one.team.commits_per_day for one in forecast.scenarios.values()}
-    if len(rates) > 1:
-        lines += [
-            "",
-            "commits_per_day changes: the model has no queue of people, so more commits do",
-        ]
-        lines.append("not make anyone slower.")
-    left = [fitted.path for fitted in calibration.knobs if not fitted.n]
-    if left:
-        lines += ["", f"Assumed, as nothing was seen of it: {', '.join(left)}"]
-    return "\n".join(lines)
-
-
-def table_cell(name: str, width: int = 32) -> str:
-    """Return a name in a column of the comparison."""
-    return f"{shorten_text(name, width):<{width}}"
-
-
-def spread_text(key: str, values: np.ndarray) -> str:
-    """Return the median of the months and their range."""
-    metric = FORECAST_METRICS[key]
-    middle, low, high = month_spread(values)
-    if math.isnan(middle):
-        return "n/a"
-    return f"{metric.text(middle)} ({low:.{metric.digits}f} to {high:.{metric.digits}f})"
-
-
-def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
-    """Return the line of one scenario and one metric."""
-    difference = ""
-    if months is not baseline:
-        mean, least, most = paired_difference(months[key], baseline[key])
-        difference = signed(mean, least, most)
-        if math.isnan(mean):
-            difference = f"n/a (fewer than {LEAST_MONTHS} months have a value)"
-    return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
-
-
-def signed(mean: float, low: float, high: float) -> str:
-    """Return a difference with its interval."""
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-0.00", "+0.00")
-
-
-def measured_line(key: str, forecast: Forecast) -> str:
-    """Return what the history says, with a warning where the months fitted to it miss it."""
-    assert forecast.measured is not None
-    value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
-    missed = not math.isnan(value) and not low <= value <= high
-    warning = "! not among the baseline's months: the fit misses it" * missed
-    shown = FORECAST_METRICS[key].text(float(value))
-    return f"  {'(measured)':<32} {shown:<30} {warning}".rstrip()
-
-
-def level_lines(forecast: Forecast) -> List[str]:
-    """Return how many months of each scenario reach each level."""
-    if not level_counts(forecast.baseline):
-        why = "; ".join(dict.fromkeys(forecast.calibration.assumed.values()))
-        return [
-            f"Months that reach each level: not assessable, {why or 'a benchmark has no value'}"
-        ]
-    heads = " ".join(f"{level.name:>17}" for level in LEVELS)
-    lines = [f"{'Months that reach each level':<34} {heads}"]
-    for name, own in forecast.months.items():
-        counts = " ".join(f"{count:>17}" for count in level_counts(own).values())
-        lines.append(f"  {table_cell(name)} {counts}")
-    return lines
-
-
-def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
-    """Return the hours lost in a month, what they cost, and when a change has paid for itself."""
-
-    def text(spread: Sequence[float], digits: int = 0) -> str:
-        middle, low, high = spread
-        return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})".replace(
-            "inf", "never"
-        )
-
-    named = [(prices.failed, "failed"), (prices.waiting, "waiting")]
-    priced = " and ".join(
-        f"{price:g} a {which} hour" for price, which in named if price is not None
-    )
-    lines = [
-        "",
-        f"What a month costs, at {priced or 'no price'} (median month, 5 % and 95 % of months)",
-        f"  {'':<32} {'failed hours':>22} {'waiting hours':>26}",
-    ]
-    for name, row in costs.iterrows():
-        hours = f"{text(row['failed_hours'], 1):>22} {text(row['waiting_hours']):>26}"
-        lines.append(f"  {table_cell(str(name))} {hours}")
-    for number, (name, row) in enumerate(costs.iterrows()):
-        saved, back = "", ""
-        if number:
-            saved = f"; saves {text(row['saved'])} of the baseline"
-        if number and prices.investment is not None:
-            back = f"; {prices.investment:,g} is back in {text(row['payback'], 1)} months"
-        lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}{saved}{back}")
-    return lines
-
-
-def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str, Any]:
-    """Return what `--json` prints of a comparison."""
-    scenarios, baseline, calibration = {}, forecast.baseline, forecast.calibration
-    for name, own in forecast.months.items():
-        metrics: Dict[str, Dict[str, Any]] = {}
-        for key, values in own.items():
-            metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
-            difference = paired_difference(values, baseline[key])
-            metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
-        scenarios[name] = {"metrics": metrics, "levels": level_counts(own) or None}
-    document = {
-        "version": __version__,
-        "simulated": True,
-        "seed": forecast.seed,
-        "runs": forecast.runs,
-        "days": forecast.window.days,
-        "measured": forecast.measured,
-        "assumed": calibration.assumed,
-        "fitted": {one.path: {"n": one.n, "from": one.what} for one in calibration.knobs},
-        "verdict": forecast.verdict or None,
-        "scenarios": {name: json.loads(one.to_json()) for name, one in forecast.scenarios.items()},
-        "what_if": scenarios,
-    }
-    if prices != Prices():
-        document["costs"] = {
-            "prices": prices._asdict(),
-            "months": cost_table(forecast.months, prices).to_dict("index"),
-        }
-    return to_jsonable(document)
 
 
 # ---- Recommendations: the smallest change that meets a target -----------------------------------
@@ -7168,33 +7023,6 @@ def lever_table(
     return table
 
 
-def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str:
-    """Return the table of levers in words and numbers."""
-    metric = lever_metric(table)
-    before = metric.text(float(table["before"].iloc[0])) if len(table) else "n/a"
-    lines = [
-        DOUBLE_LINE,
-        f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month as things are",
-        DOUBLE_LINE,
-        f"Each knob improved by {100 * step:g} %; {runs} simulated months, the same (seed {seed})",
-        "",
-    ]
-    for row in table.to_dict("records"):
-        numbers = "n/a"
-        if not math.isnan(row["difference"]):
-            numbers = signed(row["difference"], row["low"], row["high"])
-        lines.append(f"  {numbers:<28} {row['change']}")
-    if not table["difference"].abs().max() > 0:
-        lines += ["", "No knob alone changes it: take a larger --step, or another metric."]
-    return "\n".join(lines)
-
-
-def lever_metric(table: pd.DataFrame) -> Metric:
-    """Return the metric that a table of levers is about."""
-    elite = Metric("Odds of ELITE", "%", "Months that meet all four benchmarks.")
-    return FORECAST_METRICS.get(table.attrs["metric"], elite)
-
-
 class Trial(NamedTuple):
     """The simulated months on which changes are tried."""
 
@@ -7257,7 +7085,9 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Ad
     pairs = [pair for pair in itertools.combinations(near, 2) if pair[0] in here or pair[1] in here]
     for choices in ([(lever,) for lever in here], pairs):
         found = [smallest_change(metric, chosen, trial) for chosen in choices]
-        for step, chosen in sorted(pair for pair in zip(found, choices) if pair[0] < len(RATIOS)):
+        for step, chosen in sorted(zip(found, choices), key=lambda pair: pair[0]):
+            if step == len(RATIOS):
+                break
             advice = confirm_change(metric, chosen, step, trial)
             if advice is not None:
                 return advice
@@ -7921,13 +7751,12 @@ def fit_team(
         if stage.source != "stage":
             noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)
             rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
-            times.append(stage.arrival)
+            times.append(np.where(stage.arrival >= first, stage.arrival, stage.start))
             total += of_day[-days:]
     hours = np.concatenate(times)
-    inside = hours[(hours >= first) & (hours < first + days * DAY)]
-    weekdays, _ = weekday_rates(np.bincount((inside - first) // DAY, minlength=days), first)
-    level = np.sum(rates, axis=0)
-    busiest = level * weekdays.max() / max(weekdays.mean(), 1e-300)
+    made = np.bincount((hours - first) // DAY, minlength=days)
+    weekdays, level = weekday_rates(made, first)[0], np.sum(rates, axis=0)
+    busiest = level * weekdays.max() / max(made.mean(), 1e-300)
     names = {"authors": "author", "types": "type"}
     found = {knob: count_words(history.git_commits[column]) for knob, column in names.items()}
     shares: Dict[str, float] = collections.defaultdict(float)
@@ -8083,7 +7912,7 @@ def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
     since = gate.before(edge)
     high = (start - arrival)[came] / 3600
     low = np.where(since < edge, np.maximum(since - arrival[came], 0) / 3600, high)
-    noise = (np.arange(len(high)) * 0.6180339887498949) % 1  # evenly spread, in no order
+    noise = evenly_spread(len(high))
     wait, beyond = low + noise * (high - low), beyond[beyond > 0]
     for _ in range(1 + 19 * (low < high).any()):
         hours, gone = survival_curve(wait, beyond)
@@ -8094,6 +7923,11 @@ def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
     return np.interp(at, gone, hours), float(gone[-1])
 
 
+def evenly_spread(count: int) -> np.ndarray:
+    """Return numbers spread over 0..1 evenly and in no order: multiples of the golden ratio."""
+    return (np.arange(count) * 0.6180339887498949) % 1
+
+
 def waits_before(gate: Gate, arrival: np.ndarray, start: np.ndarray) -> np.ndarray:
     """Return quantiles of the wait of releases of which each comes in the end.
 
@@ -8102,7 +7936,7 @@ def waits_before(gate: Gate, arrival: np.ndarray, start: np.ndarray) -> np.ndarr
     """
     at = np.linspace(0, 1, 101)
     wait = goal = np.quantile(np.maximum(start - arrival, 0) / 3600, at)
-    noise = (np.arange(len(arrival)) * 0.6180339887498949) % 1  # evenly spread, in no order
+    noise = evenly_spread(len(arrival))
     for _ in range(30):
         ready = arrival + np.rint(np.interp(noise, at, wait) * 3600).astype(np.int64)
         ways = np.quantile((gate.next(ready) - arrival) / 3600, at)
@@ -8352,6 +8186,194 @@ def backtest_verdict(scores: pd.DataFrame) -> str:
     text = "; ".join(parts) or "nothing could be compared"
     advice = ": read those as a direction only" * bool(groups["did not hold"])
     return f"Backtest, past windows that were forecast from what was known before: {text}{advice}."
+
+
+# ---- Reporting engine: forecasts -> console and JSON --------------------------------------------
+
+
+def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
+    """Return the comparison in words and numbers."""
+    days, calibration = forecast.window.days, forecast.calibration
+    lines = [
+        DOUBLE_LINE,
+        f"🔮 WHAT IF: {forecast.runs} simulated months of {days} days, the same for each scenario "
+        f"(seed {forecast.seed})",
+        DOUBLE_LINE,
+        "",
+        *([*textwrap.wrap(forecast.verdict, 100), ""] if forecast.verdict else []),
+        "The median month (5 % and 95 % of months), and the mean difference from the baseline "
+        "(95 % interval).",
+        "",
+    ]
+    for key in SHOWN:
+        metric, target = FORECAST_METRICS[key], BENCHMARKS.get(key)
+        lines.append(metric.label + (f" (elite {target})" if target else ""))
+        if key in calibration.assumed:
+            lines += [f"  n/a: {calibration.assumed[key]}", ""]
+            continue
+        if forecast.measured is not None and metric.unit:  # counts are of another number of days
+            lines.append(measured_line(key, forecast))
+        for name, own in forecast.months.items():
+            lines.append(forecast_line(name, key, own, forecast.baseline))
+        lines.append("")
+    lines += level_lines(forecast)
+    if prices != Prices():
+        lines += cost_lines(cost_table(forecast.months, prices), prices)
+    rates = {one.team.commits_per_day for one in forecast.scenarios.values()}
+    if len(rates) > 1:
+        lines += [
+            "",
+            "commits_per_day changes: the model has no queue of people, so more commits do",
+        ]
+        lines.append("not make anyone slower.")
+    left = [fitted.path for fitted in calibration.knobs if not fitted.n]
+    if left:
+        lines += ["", f"Assumed, as nothing was seen of it: {', '.join(left)}"]
+    return "\n".join(lines)
+
+
+def table_cell(name: str, width: int = 32) -> str:
+    """Return a name in a column of the comparison."""
+    return f"{shorten_text(name, width):<{width}}"
+
+
+def spread_text(key: str, values: np.ndarray) -> str:
+    """Return the median of the months and their range."""
+    metric = FORECAST_METRICS[key]
+    middle, low, high = month_spread(values)
+    if math.isnan(middle):
+        return "n/a"
+    return f"{metric.text(middle)} ({low:.{metric.digits}f} to {high:.{metric.digits}f})"
+
+
+def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
+    """Return the line of one scenario and one metric."""
+    difference = ""
+    if months is not baseline:
+        mean, least, most = paired_difference(months[key], baseline[key])
+        difference = signed(mean, least, most)
+        if math.isnan(mean):
+            difference = f"n/a (fewer than {LEAST_MONTHS} months have a value)"
+    return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
+
+
+def signed(mean: float, low: float, high: float) -> str:
+    """Return a difference with its interval."""
+    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-0.00", "+0.00")
+
+
+def measured_line(key: str, forecast: Forecast) -> str:
+    """Return what the history says, with a warning where the months fitted to it miss it."""
+    assert forecast.measured is not None
+    value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
+    missed = not math.isnan(value) and not low <= value <= high
+    warning = "! not among the baseline's months: the fit misses it" * missed
+    shown = FORECAST_METRICS[key].text(float(value))
+    return f"  {'(measured)':<32} {shown:<30} {warning}".rstrip()
+
+
+def level_lines(forecast: Forecast) -> List[str]:
+    """Return how many months of each scenario reach each level."""
+    if not level_counts(forecast.baseline):
+        why = "; ".join(dict.fromkeys(forecast.calibration.assumed.values()))
+        return [
+            f"Months that reach each level: not assessable, {why or 'a benchmark has no value'}"
+        ]
+    heads = " ".join(f"{level.name:>17}" for level in LEVELS)
+    lines = [f"{'Months that reach each level':<34} {heads}"]
+    for name, own in forecast.months.items():
+        counts = " ".join(f"{count:>17}" for count in level_counts(own).values())
+        lines.append(f"  {table_cell(name)} {counts}")
+    return lines
+
+
+def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
+    """Return the hours lost in a month, what they cost, and when a change has paid for itself."""
+
+    def text(spread: Sequence[float], digits: int = 0) -> str:
+        middle, low, high = spread
+        return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})".replace(
+            "inf", "never"
+        )
+
+    named = [(prices.failed, "failed"), (prices.waiting, "waiting")]
+    priced = " and ".join(
+        f"{price:g} a {which} hour" for price, which in named if price is not None
+    )
+    lines = [
+        "",
+        f"What a month costs, at {priced or 'no price'} (median month, 5 % and 95 % of months)",
+        f"  {'':<32} {'failed hours':>22} {'waiting hours':>26}",
+    ]
+    for name, row in costs.iterrows():
+        hours = f"{text(row['failed_hours'], 1):>22} {text(row['waiting_hours']):>26}"
+        lines.append(f"  {table_cell(str(name))} {hours}")
+    for number, (name, row) in enumerate(costs.iterrows()):
+        saved, back = "", ""
+        if number:
+            saved = f"; saves {text(row['saved'])} of the baseline"
+        if number and prices.investment is not None:
+            back = f"; {prices.investment:,g} is back in {text(row['payback'], 1)} months"
+        lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}{saved}{back}")
+    return lines
+
+
+def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str, Any]:
+    """Return what `--json` prints of a comparison."""
+    scenarios, baseline, calibration = {}, forecast.baseline, forecast.calibration
+    for name, own in forecast.months.items():
+        metrics: Dict[str, Dict[str, Any]] = {}
+        for key, values in own.items():
+            metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
+            difference = paired_difference(values, baseline[key])
+            metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
+        scenarios[name] = {"metrics": metrics, "levels": level_counts(own) or None}
+    document = {
+        "version": __version__,
+        "simulated": True,
+        "seed": forecast.seed,
+        "runs": forecast.runs,
+        "days": forecast.window.days,
+        "measured": forecast.measured,
+        "assumed": calibration.assumed,
+        "fitted": {one.path: {"n": one.n, "from": one.what} for one in calibration.knobs},
+        "verdict": forecast.verdict or None,
+        "scenarios": {name: json.loads(one.to_json()) for name, one in forecast.scenarios.items()},
+        "what_if": scenarios,
+    }
+    if prices != Prices():
+        document["costs"] = {
+            "prices": prices._asdict(),
+            "months": cost_table(forecast.months, prices).to_dict("index"),
+        }
+    return to_jsonable(document)
+
+
+def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str:
+    """Return the table of levers in words and numbers."""
+    metric = lever_metric(table)
+    before = metric.text(float(table["before"].iloc[0])) if len(table) else "n/a"
+    lines = [
+        DOUBLE_LINE,
+        f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month as things are",
+        DOUBLE_LINE,
+        f"Each knob improved by {100 * step:g} %; {runs} simulated months, the same (seed {seed})",
+        "",
+    ]
+    for row in table.to_dict("records"):
+        numbers = "n/a"
+        if not math.isnan(row["difference"]):
+            numbers = signed(row["difference"], row["low"], row["high"])
+        lines.append(f"  {numbers:<28} {row['change']}")
+    if not table["difference"].abs().max() > 0:
+        lines += ["", "No knob alone changes it: take a larger --step, or another metric."]
+    return "\n".join(lines)
+
+
+def lever_metric(table: pd.DataFrame) -> Metric:
+    """Return the metric that a table of levers is about."""
+    elite = Metric("Odds of ELITE", "%", "Months that meet all four benchmarks.")
+    return FORECAST_METRICS.get(table.attrs["metric"], elite)
 
 
 def format_backtest(scores: pd.DataFrame, days: int) -> str:

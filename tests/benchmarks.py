@@ -13,6 +13,8 @@ is a test.
 """
 
 import contextlib
+import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -127,10 +129,12 @@ def recommendation_seconds(seeds=range(9)):
             run.simulate_deployments()
             run.simulate_rollbacks()
             run.calculate_dora_metrics()
-        trial = gitops.Trial.of(run.window, gitops.enough_runs(run.scenario, run.window), seed)
-        taken.append(
-            seconds(lambda: gitops.tried_recommendations(run.scenario, run.metrics, trial))  # noqa: B023
-        )
+        runs = gitops.enough_runs(run.scenario, run.window)
+        cached = functools.lru_cache(maxsize=8)(gitops.Noise)
+        known = gitops.Calibration(run.scenario)
+        trial = gitops.Trial(known, run.window, runs, seed, noise_of=cached)
+        measured = run.measured
+        taken.append(seconds(lambda: gitops.tried_recommendations(measured, trial)))  # noqa: B023
     return statistics.median(taken)
 
 
@@ -146,21 +150,55 @@ def what_if_rows():
     # hour and application; of each environment outcome, wait and duration, and two of a rollback
     count = 2 * 1000 * commits * (2 + 3 * (3 + 2))
     draw = np.random.Generator(np.random.PCG64(SEED)).random
-    ours, least, ratio = paired(
-        lambda: gitops.what_if(scenarios, window, 1000, SEED), lambda: np.sort(draw(count)), times=7
-    )
+
+    def months(calibration, runs=1000):
+        return gitops.forecast_months(scenarios, calibration, window, runs, SEED)
+
+    known = gitops.Calibration(scenarios["baseline"])
+    ours, least, ratio = paired(lambda: months(known), lambda: np.sort(draw(count)), times=7)
     row("what if: two scenarios of 1,000 months", "", "")
     note = f"{ours:.2f} s over {least:.2f} s"
     row(f"  over drawing and once sorting {count:,} numbers", f"{ratio:.2f}", note)
-    months = 40
+    fitted = dataclasses.replace(gitops.calibrate(history_of(window)), warm_up=0)
+    fitted.possible  # noqa: B018 (they are drawn once)
+    more = paired(lambda: months(fitted), lambda: months(known), times=7)[2]
+    row("  with the draws of a fit, over without", f"{more:.2f}", "aim: 2")
+    taken = seconds(lambda: gitops.lever_table(known, window, 200, SEED))
+    row("  levers of the default scenario, 200 months each", f"{taken:.2f} s", "aim: 1 s")
+    few = 40
     loop = seconds(
         lambda: [
             plain_months.plain_month(scenario, window, seed)
             for scenario in scenarios.values()
-            for seed in range(months)
+            for seed in range(few)
         ]
     )
-    row(f"  a plain loop (of {months} months) over ours", f"{1000 / months * loop / ours:.0f}")
+    row(f"  a plain loop (of {few} months) over ours", f"{1000 / few * loop / ours:.0f}")
+
+
+def history_of(window, scenario=gitops.Scenario()):
+    """Return a simulated history."""
+    commits = gitops.commits_table(scenario.team, window, SEED)
+    deployments, _ = gitops.simulate_deployments(commits, scenario, window, SEED)
+    rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, SEED)
+    return gitops.History(commits, deployments, rollbacks, window, tuple(scenario.names))
+
+
+def calibration_rows():
+    """Fit and backtest four years with 100,000 deployments; the advice for fifty environments."""
+    window = gitops.Window.before(pd.Timestamp("2026-01-31", tz="UTC"), 1461)
+    history = history_of(window, gitops.Scenario().with_team(commits_per_day=55))
+    taken = seconds(lambda: gitops.backtest(history))
+    what = f"fit and backtest of {len(history.deployments):,} deployments in four years"
+    row(what, f"{taken:.1f} s", "aim: 20 s")
+    stages = tuple(gitops.Environment(f"e{number}", 0.97, (1, 3)) for number in range(50))
+    scenario = gitops.Scenario(environments=stages)
+    month = gitops.Window.before(window.end, 30)
+    metrics = gitops.measure(history_of(month, scenario))
+    runs = gitops.enough_runs(scenario, month)
+    trial = gitops.Trial(gitops.Calibration(scenario), month, runs, SEED)
+    taken = seconds(lambda: gitops.tried_recommendations(metrics, trial))
+    row("advice for fifty environments", f"{taken:.1f} s", "aim: 5 s")
 
 
 def main():
@@ -169,6 +207,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         default_run_rows(folder)
     what_if_rows()
+    calibration_rows()
 
 
 if __name__ == "__main__":
