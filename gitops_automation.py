@@ -7491,8 +7491,10 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
     """Return the forecast metrics that rest on defaults alone, each with the reason."""
     unknown = {fitted.path for fitted in knobs if not fitted.n}
     groups = [scenario.group_of(name) for name in scenario.names]
+    own = [number for number, one in enumerate(scenario.environments) if one.starts == "commit"]
+    way = groups[max(own, default=0) :]  # from the commit to production
     found = {}
-    if f"{groups[-1]}.wait_hours" in unknown or f"{groups[0]}.wait_hours" in unknown:
+    if any(f"{group}.wait_hours" in unknown for group in way):
         for key in ("mean_lead_time", "median_lead_time", "production_median_lead_time"):
             found[key] = found["waiting_hours"] = "when its changes were committed is not known"
     if f"{groups[-1]}.success_rate" in unknown:

@@ -152,7 +152,10 @@ def what_if_rows():
     draw = np.random.Generator(np.random.PCG64(SEED)).random
 
     def months(calibration, runs=1000):
-        return gitops.forecast_months(scenarios, calibration, window, runs, SEED)
+        baseline = calibration.scenario
+        change = gitops.named_change("production.wait_hours=4:12", baseline)[1]
+        pair = {"baseline": baseline, "other": change}
+        return gitops.forecast_months(pair, calibration, window, runs, SEED)
 
     known = gitops.Calibration(scenarios["baseline"])
     ours, least, ratio = paired(lambda: months(known), lambda: np.sort(draw(count)), times=7)

@@ -433,9 +433,18 @@ def test_an_unknown_preset_is_told_the_presets_there_are():
 
 def test_a_preset_has_the_team_of_the_baseline():
     baseline = Scenario().with_team(commits_per_day=3)
-    named = named_change("traditional", baseline)[1]
+    named = named_change("traditional", baseline)[1](baseline)
     assert named.team == baseline.team
     assert named.environments == PRESETS["traditional"].environments
+
+
+def test_a_preset_has_only_the_commits_of_the_first_environment():
+    """Where environments have commits of their own, a preset would take all of them through all."""
+    shared = Scenario(environments=[
+        Environment("dev", approval_rate=0.25, starts="commit"),
+        Environment("production", approval_rate=0.75, starts="commit"),
+    ])  # fmt: skip
+    assert named_change("elite", shared)[1](shared).team.commits_per_day == 2
 
 
 def test_a_file_has_a_team_of_its_own(tmp_path):
