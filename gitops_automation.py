@@ -917,7 +917,10 @@ def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None
         raise GitOpsError(f"{one_line(path)}: {error}") from None
     except (OSError, ValueError) as error:
         problem = f"cannot read the configuration {one_line(path)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; --print-config prints one to begin with") from None
+        raise GitOpsError(
+            f"{problem}; --print-config prints one to begin with, and a preset is one of "
+            f"{', '.join(PRESETS)}"
+        ) from None
 
 
 def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
@@ -990,7 +993,7 @@ def parse_change(text: str, scenario: Scenario) -> Scenario:
     >>> parse_change("production.wait_hours=*0.5", Scenario()).environments[-1].wait_hours
     (12.0, 36.0)
     """
-    for change in text.split(","):
+    for change in re.split(r",(?=[^,]*=)", text):
         path, _, value = (part.strip() for part in change.partition("="))
         if path not in knob_paths(scenario) or not value:
             raise GitOpsError(unknown_change(change, path, knob_paths(scenario)))
@@ -5367,7 +5370,9 @@ def describe_pipeline(scenario: Scenario) -> str:
             f"after {in_words('wait_hours', environment.wait_hours)}"
             * (environment.wait_hours[-1] > 0),
             f"every {environment.release_every_hours:g} h" * (environment.release_every_hours > 0),
-            f"{environment.open_hours}" * (environment.open_hours != "always"),
+            environment.open_hours * (environment.open_hours != "always"),
+            f"{len(environment.freezes)} freezes" * (len(environment.freezes) > 0),
+            f"batch risk {environment.batch_risk:g}" * (environment.batch_risk > 0),
             f"{100 * environment.approval_rate:g} % pass" * (environment.approval_rate < 1),
             meanings[environment.promotion],
         ]
@@ -6363,15 +6368,28 @@ def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
             plot_months(forecast, key, figure.add_axes(place))
         _fit_panels(figure, range(len(BENCHMARKS)))
         known = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels())))
-        header = draw_header(figure, title, f"{forecast.runs} months for each scenario; {source}")
+        note = (
+            f"{forecast.runs} months for each scenario; {source}. ELITE in {elite_shares(forecast)}"
+        )
+        header = draw_header(figure, title, note)
         header.legend(known.values(), known.keys(), loc="center right", ncol=len(known))
     return figure
+
+
+def elite_shares(forecast: Forecast) -> str:
+    """Return how many months of each scenario are ELITE, for the header of the picture."""
+    shares = []
+    for name, months in list(forecast.months.items())[:4]:
+        levels = level_counts(months, forecast.calibration)
+        share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
+        shares.append(f"{share} ({_label(name, 20)})")
+    return ", ".join(shares)
 
 
 def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
     """Draw a row for each scenario: its months as dots, their median, and from 5 % to 95 % of them.
 
-    Lines mark the elite limit and what was measured. The name says how many months are ELITE.
+    Lines mark the elite limit and what was measured. The name says how many months meet the target.
     """
     metric, (better, limit, unit) = METRICS[key], BENCHMARKS[key]
     noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
@@ -6384,9 +6402,8 @@ def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
         middle, low, high = month_spread(months[key])
         ax.plot([low, high], [place] * 2, color=_INK, linewidth=2, label="5-95 % of months")
         ax.plot([middle], [place], "D", color=_INK, markersize=8, label="median month")
-        levels = level_counts(months)
-        share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
-        labels.append(f"{_label(name, 28)}\nELITE: {share} of months")
+        met, of = target_odds(months, key)
+        labels.append(f"{_label(name, 28)}\ntarget met: {show_percent(met, of, 0)}")
     ax.axvline(limit, color=_GREEN, linestyle="--", linewidth=1.8, label="elite limit")
     measured = (forecast.measured or {}).get(key, math.nan)
     if not math.isnan(measured):
@@ -6431,10 +6448,10 @@ def plot_levers(table: pd.DataFrame, ax: Axes) -> Axes:
     bars: Dict[str, Any] = dict(height=0.62, xerr=np.nan_to_num(ends), ecolor=_INK, capsize=3)
     ax.barh(range(len(table)), table["difference"].fillna(0), color=colours, **bars)
     ax.axvline(0, color=_INK, linewidth=1)
-    unit = metric.unit.strip() or "count"
+    unit = {"%": "percentage points", "": "count"}.get(metric.unit, metric.unit.strip())
     ax.set(xlabel=f"change of the mean month ({unit})", ylim=(len(table) - 0.4, -0.6))
     ax.set_yticks(range(len(table)))
-    ax.set_yticklabels([_label(change, 70) for change in table["change"]])
+    ax.set_yticklabels([_label(change, 90) for change in table["change"]])
     ax.grid(False, axis="y")
     return ax
 
@@ -6777,16 +6794,11 @@ def hours_failed(events: Events) -> np.ndarray:
     return events.of_group(deployments, ended.failed[order], failed)
 
 
-def level_counts(months: Months) -> Dict[str, int]:
-    """Return how many months reach each level; nothing where a benchmark has no value at all.
-
-    Of the recovery time that is no matter where no deployment failed.
-    """
+def level_counts(months: Months, calibration: Optional[Calibration] = None) -> Dict[str, int]:
+    """Return how many months reach each level; nothing where a benchmark was not measured."""
     counts = dict.fromkeys((level.name for level in LEVELS), 0)
-    for key in BENCHMARKS:
-        failures = key != "mttr_minutes" or (months["change_failure_rate"] > 0).any()
-        if failures and np.isnan(months[key]).all() and months["total_deployments"].any():
-            return {}
+    if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(BENCHMARKS):
+        return {}
     scores = np.bincount(maturity_score(months), minlength=len(BENCHMARKS) + 1).tolist()
     for score, count in enumerate(scores):
         counts[level_of(score).name] += count
@@ -6826,7 +6838,7 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
 
     The change is of knobs, or it is a preset or a JSON file.
     """
-    found = re.fullmatch(r"([^=:]+):\s+(.+)", text.strip())
+    found = re.fullmatch(r"([^=:]{2,}):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
     if "=" in text:
         parse_change(text, baseline)
@@ -6834,10 +6846,11 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
     if text in PRESETS:
         return name, functools.partial(preset_for, text)
     if not Path(text).is_file():
-        presets = ", ".join(PRESETS)
+        alike = difflib.get_close_matches(text, PRESETS, 1)
+        hint = f"did you mean {alike[0]}?" if alike else "there is no such file;"
         raise GitOpsError(
-            f"unknown scenario {in_quotes(text)}; give KNOB=VALUE, a preset ({presets}) or a JSON "
-            "file"
+            f"unknown scenario {in_quotes(text)}; {hint} give KNOB=VALUE, a preset "
+            f"({', '.join(PRESETS)}) or a JSON file"
         )
     return name, read_scenario(text, baseline)
 
@@ -7145,13 +7158,15 @@ def months_met(months: Months, metric: str) -> str:
     return f"{met} of {known} simulated months{which}"
 
 
-def advice_line(metric: str, advice: Advice, baseline: Months) -> str:
+def advice_line(
+    metric: str, advice: Advice, baseline: Months, calibration: Optional[Calibration] = None
+) -> str:
     """Return what a change does to a metric."""
     label = METRICS[metric].label
     label = label if label.isupper() else label.lower()
     before = month_spread(baseline[metric])[0]
     after, low, high = month_spread(advice.months[metric])
-    levels = level_counts(advice.months)
+    levels = level_counts(advice.months, calibration)
     elite = f", ELITE in {levels[LEVELS[0].name]} of {len(baseline[metric])}" if levels else ""
     return (
         f"{advice.words}: {label} {before:.1f} → {show_number(after, BENCHMARKS[metric].unit, 1)} "
@@ -7281,6 +7296,8 @@ def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
     values, n = metrics.values, observations(metrics)[key]
     if n < FEW:
         return f"No change was tried: {n} observations tell too little; measure more days"
+    if key in trial.calibration.assumed:
+        return f"No change was tried: {trial.calibration.assumed[key]}"
     baseline = trial.months(lambda scenario: scenario)
     known, runs = target_odds(baseline, key)[1], len(baseline[key])
     if not odds_known(baseline, key):
@@ -7298,7 +7315,7 @@ def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
     if advice is None:
         tried = f"tried on {runs} simulated months"
         return f"No change of one or two knobs there meets the target in 9 of 10 ({tried})"
-    return advice_line(key, advice, baseline)
+    return advice_line(key, advice, baseline, trial.calibration)
 
 
 def observations(metrics: Metrics) -> Dict[str, int]:
@@ -7379,6 +7396,7 @@ class Calibration:
     assumed: Mapping[str, str] = field(default_factory=dict)
     warm_up: int = 0
     every_change: bool = False  # whether the lead time is that of every change, as measured
+    bounds: Tuple[str, ...] = ()  # metrics of which only a lower bound was measured
 
     @functools.cached_property
     def possible(self) -> List[Scenario]:
@@ -7402,14 +7420,15 @@ class Calibration:
             for fitted in knobs:
                 if not fitted.what and fitted.knob not in ("promotion", "open_hours"):
                     continue
-                value = in_words(fitted.knob, fitted.value)
-                if fitted.knob == "commits_per_day":
+                name, value = fitted.knob, in_words(fitted.knob, fitted.value)
+                if name == "commits_per_day":
                     value += " on the busiest weekday"
-                left = "the default, as nothing was seen" if not fitted.n else f"n={fitted.n:,}"
-                few = ", pulled towards the default" * (0 < fitted.n < FEW)
-                parts.append(
-                    f"{fitted.knob} {value} ({left}{fitted.what and ' '}{fitted.what}{few})"
-                )
+                if name == "approval_rate" and self.scenario.groups[group].starts == "commit":  # type: ignore[attr-defined]
+                    name = "share of the commits"
+                seen = f"n={fitted.n:,} {fitted.what}".strip()
+                seen += ", pulled towards the default" * (fitted.n < FEW)
+                left = "the default, as nothing was seen"
+                parts.append(f"{name} {value} ({seen if fitted.n else left})")
             lines.append(f"{group}: {'; '.join(parts)}")
         return lines
 
@@ -7420,10 +7439,7 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     What the history cannot tell keeps the value of `base`. GitOpsError if it has no deployment to a
     known environment.
     """
-    whole = history
-    if history.window.days > RECENT:
-        recent = history.within(Window.before(history.window.end, RECENT))
-        history = recent if len(recent.deployments) >= FEW else history
+    whole, history = history, recent_part(history)
     rng = np.random.Generator(np.random.PCG64(history.window.days))
     names = used_environments(history)
     stages = [Passages.of(history, name, before) for before, name in zip([None, *names], names)]
@@ -7450,6 +7466,7 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
         assumed_metrics(scenario, knobs),
         warm_up=int(np.clip(sum(hours) / 24 + 1, 1, LONGEST)),
         every_change=history.changes is not None,
+        bounds=lower_bounds(history, names),
     )
 
 
@@ -7463,6 +7480,28 @@ def calibrate_team(commits: pd.DataFrame, window: Window, base: Scenario) -> Cal
     team = fit_team(history, stages, counts, base.team, rng)[0]
     scenario = with_fitted(base, team, [fitted.value for fitted in team])
     return Calibration(scenario, tuple(team), warm_up=WARM_UP)
+
+
+def recent_part(history: History) -> History:
+    """Return the last 180 days of a history, or all of it if these have fewer than six rows."""
+    if history.window.days <= RECENT:
+        return history
+    recent = history.within(Window.before(history.window.end, RECENT))
+    return recent if len(recent.deployments) >= FEW else history
+
+
+def lower_bounds(history: History, environments: Sequence[str]) -> Tuple[str, ...]:
+    """Return the forecast metrics that are too low, as nobody looked at some deployments."""
+    rows = history.deployments
+    unseen = has_word(rows["health"], UNKNOWN)
+    found: List[str] = []
+    for name in environments:
+        own = unseen[has_word(rows["environment"], name)]
+        if own.any() and not own.all():
+            found.append("change_failure_rate")
+            if name == environments[-1]:
+                found += ["production_change_fail_rate", "production_failures"]
+    return tuple(dict.fromkeys(found))
 
 
 def used_environments(history: History) -> List[str]:
@@ -7874,12 +7913,14 @@ def fit_gate(
         taken = Fitted(group, "approval_rate", share[0], share[1:].tolist(), entries, "releases")
         wait: Range = default.wait_hours if stage.source == "stage" else (0.0, 0.0)
         return [*fitted, taken, Fitted(group, "wait_hours", wait, (), 0, "")]
-    environment = dataclasses.replace(default, open_hours=hours, release_every_hours=every)
+    environment = dataclasses.replace(default, approval_rate=1.0, **knobs)  # type: ignore[arg-type]
     begin = int(arrival.min()) // DAY * DAY
     gate = Gate.of(environment, "UTC", Window(*utc_times(np.array([begin, stage.end]))))
     waits, come = waits_before(gate, arrival, start), 1.0
     if stage.source != "own":
         waits, come = wait_and_share(stage, gate)
+        if come < 1 and not fewer_came(stage, environment, waits, gate):
+            come = 1.0
     entries = round(n / come)
     if entries > n:
         best, possible = possible_rate(n, entries, 1.0, rng)
@@ -7925,6 +7966,22 @@ def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
     return np.interp(at, gone, hours), float(gone[-1])
 
 
+def fewer_came(stage: Passages, environment: Environment, waits: np.ndarray, gate: Gate) -> bool:
+    """Return whether fewer releases came than if all were approved, by more than chance.
+
+    The same arrivals go through the model ten times with these waits.
+    """
+    environment = dataclasses.replace(environment, wait_hours=tuple(waits))
+    noise = np.random.Generator(np.random.PCG64(0))
+    counts = []
+    for _ in range(10):
+        drawn = noise.random((3, len(stage.arrival)))
+        done = run_stage(environment, stage.arrival, stage.application, drawn, gate)
+        counts.append(np.count_nonzero(done.deployed))
+    least = float(np.mean(counts) - 2.5 * max(np.std(counts), 1))
+    return bool(np.count_nonzero(stage.start < NEVER) < least)
+
+
 def evenly_spread(count: int) -> np.ndarray:
     """Return numbers spread over 0..1 evenly and in no order: multiples of the golden ratio."""
     return (np.arange(count) * 0.6180339887498949) % 1
@@ -7942,7 +7999,7 @@ def waits_before(gate: Gate, arrival: np.ndarray, start: np.ndarray) -> np.ndarr
     for _ in range(30):
         ready = arrival + np.rint(np.interp(noise, at, wait) * 3600).astype(np.int64)
         ways = np.quantile((gate.next(ready) - arrival) / 3600, at)
-        wait = np.maximum.accumulate(np.maximum(wait + 0.5 * (goal - ways), 0))
+        wait = np.sort(np.clip(wait + 0.5 * (goal - ways), 0, goal))
     return wait
 
 
@@ -8053,18 +8110,29 @@ def fit_batch_risk(
 
 
 def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
-    """Return the knobs of the rollbacks: of those that succeeded, over the failures."""
-    events = events_of(history, application_names(history))
+    """Return the knobs of the rollbacks: how long those took that succeeded, and how many did.
+
+    They are counted over the failures in production that had an earlier good release. A history
+    without any rollback does not tell: it may not record them.
+    """
+    events = events_of(history, application_names(history)).in_production()
     target = last_good_releases(events.deployments)[1]
-    failures = max(int(np.count_nonzero(target >= 0)), len(history.rollbacks))
-    worked = history.rollbacks["success"].to_numpy(bool)
-    minutes = history.rollbacks["duration_min"].to_numpy()[worked]
+    succeeded = int(np.count_nonzero(events.rollbacks.success))
+    failures = max(int(np.count_nonzero(target >= 0)), succeeded) if len(history.rollbacks) else 0
+    minutes = history.rollbacks.loc[history.rollbacks["success"], "duration_min"].to_numpy()
     n = len(minutes)
     length, lengths = possible_range(minutes, base.duration_min, rng)
-    rate, rates = possible_rate(n, failures, base.success_rate, rng)
+    rate, rates = possible_rate(min(succeeded, failures), failures, base.success_rate, rng)
     return [
         Fitted("rollback", "duration_min", length, lengths if n else (), n, "rollbacks"),
-        Fitted("rollback", "success_rate", rate, rates if failures else (), failures, "failures"),
+        Fitted(
+            "rollback",
+            "success_rate",
+            rate,
+            rates if failures else (),
+            failures,
+            "failures in production",
+        ),
     ]
 
 
@@ -8105,7 +8173,7 @@ def backtest(
     if count < 3:
         raise GitOpsError(
             f"a backtest needs at least {LEAST_DAYS + 3 * days} days of history, and this has "
-            f"{history.window.days}; give a longer history"
+            f"{history.window.days}; give a longer history, or fewer --days"
         )
     windows = [Window.before(end - pd.Timedelta(days=days * back), days) for back in range(count)]
     rng, rows, last = np.random.Generator(np.random.PCG64(seed)), [], None
@@ -8255,7 +8323,7 @@ def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
         mean, least, most = paired_difference(months[key], baseline[key])
         difference = signed(mean, least, most)
         if math.isnan(mean):
-            difference = f"n/a (fewer than {LEAST_MONTHS} months have a value)"
+            difference = f"n/a ({LEAST_MONTHS} months with a value are needed: --runs)"
     return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
 
 
@@ -8271,20 +8339,24 @@ def measured_line(key: str, forecast: Forecast) -> str:
     missed = not math.isnan(value) and not low <= value <= high
     warning = "! not among the baseline's months: the fit misses it" * missed
     shown = FORECAST_METRICS[key].text(float(value))
+    if key in forecast.calibration.bounds:
+        shown = f"at least {shown}"
+        warning = warning or "! a lower bound, and so are the months fitted to it"
     return f"  {'(measured)':<32} {shown:<30} {warning}".rstrip()
 
 
 def level_lines(forecast: Forecast) -> List[str]:
     """Return how many months of each scenario reach each level."""
-    if not level_counts(forecast.baseline):
-        why = "; ".join(dict.fromkeys(forecast.calibration.assumed.values()))
-        return [
-            f"Months that reach each level: not assessable, {why or 'a benchmark has no value'}"
-        ]
+    calibration = forecast.calibration
+    if not level_counts(forecast.baseline, calibration):
+        bound = "only a lower bound of the change failure rate was measured"
+        why = [calibration.assumed[key] for key in BENCHMARKS if key in calibration.assumed]
+        why += [bound] * ("change_failure_rate" in calibration.bounds)
+        return [f"Months that reach each level: not assessable, {'; '.join(dict.fromkeys(why))}"]
     heads = " ".join(f"{level.name:>17}" for level in LEVELS)
     lines = [f"{'Months that reach each level':<34} {heads}"]
     for name, own in forecast.months.items():
-        counts = " ".join(f"{count:>17}" for count in level_counts(own).values())
+        counts = " ".join(f"{count:>17}" for count in level_counts(own, calibration).values())
         lines.append(f"  {table_cell(name)} {counts}")
     return lines
 
@@ -8293,10 +8365,10 @@ def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
     """Return the hours lost in a month, what they cost, and when a change has paid for itself."""
 
     def text(spread: Sequence[float], digits: int = 0) -> str:
-        middle, low, high = spread
-        return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})".replace(
-            "inf", "never"
-        )
+        middle, low, high = (f"{value:,.{digits}f}".replace("inf", "never") for value in spread)
+        if middle == "nan":
+            return "n/a"
+        return middle if low == high else f"{middle} ({low} to {high})"
 
     named = [(prices.failed, "failed"), (prices.waiting, "waiting")]
     priced = " and ".join(
@@ -8313,9 +8385,15 @@ def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
     for number, (name, row) in enumerate(costs.iterrows()):
         saved, back = "", ""
         if number:
-            saved = f"; saves {text(row['saved'])} of the baseline"
+            middle, low, high = row["saved"]
+            saved = f"; saves {text(row['saved'])} a month"
+            if middle < 0:
+                saved = f"; costs {text((-middle, -high, -low))} more than the baseline"
         if number and prices.investment is not None:
-            back = f"; {prices.investment:,g} is back in {text(row['payback'], 1)} months"
+            months = text(row["payback"], 1)
+            back = f"; {prices.investment:,g} is back in {months} months"
+            if months.startswith("never"):
+                back = f"; {prices.investment:,g} is not back"
         lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}{saved}{back}")
     return lines
 
@@ -8329,7 +8407,7 @@ def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str
             metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
             difference = paired_difference(values, baseline[key])
             metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
-        scenarios[name] = {"metrics": metrics, "levels": level_counts(own) or None}
+        scenarios[name] = {"metrics": metrics, "levels": level_counts(own, calibration) or None}
     document = {
         "version": __version__,
         "simulated": True,
@@ -8367,8 +8445,10 @@ def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str
         if not math.isnan(row["difference"]):
             numbers = signed(row["difference"], row["low"], row["high"])
         lines.append(f"  {numbers:<28} {row['change']}")
-    if not table["difference"].abs().max() > 0:
-        lines += ["", "No knob alone changes it: take a larger --step, or another metric."]
+    certain = (table["low"] > 0) | (table["high"] < 0)
+    if not certain.any():
+        lines += ["", "No knob alone surely changes it: take a larger --step, or another metric."]
+    lines += ["", "open_hours, freezes and promotion are no levers: --what-if tries them."]
     return "\n".join(lines)
 
 
@@ -8784,7 +8864,9 @@ class GitOpsAutomation:
             months = forecast_months(compared, calibration, window, runs, self.seed, progress)
         best = calibration.scenario
         known = {name: apply_change(change, best, best) for name, change in compared.items()}
-        measured = None if self._real is None else forecast_actuals(measure(self._real))
+        measured = None
+        if self._real is not None:
+            measured = forecast_actuals(measure(recent_part(self._real)))
         return Forecast(months, known, calibration, window, self.seed, measured)
 
     def levers(
@@ -8982,7 +9064,7 @@ def share_option(text: str) -> float:
 def price_option(text: str) -> float:
     """Return the value of an option that is a price: an argparse type."""
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise argparse.ArgumentTypeError(f"must be a number such as 120, not {in_quotes(text)}")
+        raise argparse.ArgumentTypeError(f"must be a price such as 120, not {in_quotes(text)}")
     return float(text)
 
 
@@ -9219,7 +9301,12 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
     if calibration.knobs:
         print_text("\n🔧 Fitting the baseline to this history...")
         print_text("\n".join(f"  • {note}" for note in calibration.notes))
-    scenarios = dict(named_change(text, calibration.scenario) for text in options.what_if)
+    scenarios: Dict[str, Change] = {}
+    for text in options.what_if:
+        name, change = named_change(text, calibration.scenario)
+        if name in scenarios:
+            raise GitOpsError(f"two scenarios are called {in_quotes(name)}; give each its own name")
+        scenarios[name] = change
     verdict = ""
     if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
         verdict = backtest_verdict(backtest_scores(gitops.backtest(days)))

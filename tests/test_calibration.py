@@ -187,7 +187,7 @@ def test_the_wait_is_told_apart_from_the_waiting_for_a_gate():
         )
         for share in (0.25, 0.5, 0.75):
             seen = np.quantile(gate.next(ready) - arrival, share)
-            assert np.quantile(way - arrival, share) == pytest.approx(seen, rel=0.15)
+            assert np.quantile(way - arrival, share) == pytest.approx(seen, rel=0.2)
 
 
 def test_departures_at_any_time_are_no_train_and_no_office_hours():
@@ -356,7 +356,7 @@ def test_what_was_not_seen_is_assumed_and_no_measured_claim_is_made_of_it():
     }
     found = months_of(calibration, 20)
     assert all(np.isnan(found[key]).all() for key in calibration.assumed)
-    assert gitops.level_counts(found) == {}
+    assert gitops.level_counts(found, calibration) == {}
     window = Window.before(END, 30)
     forecast = gitops.Forecast(
         {"baseline": found}, {"baseline": calibration.scenario}, calibration, window, 1
@@ -445,6 +445,46 @@ def test_the_fit_of_folders_of_their_own_reproduces_what_was_measured(merge):
         assert middle == pytest.approx(came[key], rel=0.2), key
 
 
+def test_a_wait_is_never_longer_than_what_was_seen():
+    """However the gate and the arrivals go together: the way holds the wait."""
+    rng = np.random.default_rng(3)
+    arrival = np.sort(rng.integers(0, 60 * 86400, 40)) + MONTH.seconds[0]
+    start = arrival + (rng.exponential(3, 40) * 3600).astype(np.int64)
+    gate = Gate.at_hours(OFFICE, (), 0.0, "UTC", MONTH.seconds[0], MONTH.seconds[0] + 10**7)
+    waits = gitops.waits_before(gate, arrival, start)
+    goal = np.quantile((start - arrival) / 3600, np.linspace(0, 1, 101))
+    assert (waits <= goal + 1e-9).all()
+    assert (np.diff(waits) >= 0).all()
+
+
+def test_only_failures_of_production_say_how_often_a_rollback_works():
+    """Those of dev that were mended by a newer release are no rollback that failed."""
+    history, _ = simulated(Scenario().with_rollback(success_rate=1), 1, Window.before(END, 90))
+    back = history.rollbacks[history.rollbacks["environment"] == "production"]
+    calibration = calibrate(history._replace(rollbacks=back.reset_index(drop=True)))
+    assert calibration.scenario.rollback.success_rate == 1
+    none = calibrate(history._replace(rollbacks=history.rollbacks.iloc[:0]))
+    assert none.scenario.rollback.success_rate == pytest.approx(0.95)
+    assert "mttr_minutes" in none.assumed
+
+
+def test_a_lower_bound_gives_no_level():
+    history, _ = simulated(Scenario(), 1)
+    rows = history.deployments.assign(health=history.deployments["health"].astype(object))
+    rows.loc[rows.index[::7], ["status", "health", "failure_reason"]] = ["Synced", "Unknown", None]
+    history = history._replace(deployments=gitops.as_table("deployments", rows), source="argocd")
+    calibration = calibrate(history)
+    assert "change_failure_rate" in calibration.bounds
+    found = months_of(calibration, 20)
+    forecast = gitops.Forecast(
+        {"baseline": found}, {"baseline": calibration.scenario}, calibration, MONTH, 1,
+        forecast_actuals(measure(history)),
+    )  # fmt: skip
+    text = gitops.format_forecast(forecast)
+    assert "(measured)                       at least " in text
+    assert "not assessable, only a lower bound of the change failure rate was measured" in text
+
+
 def test_without_a_repository_the_lead_time_is_not_known():
     history, _ = simulated(EACH, 2)
     calibration = calibrate(history._replace(git_commits=history.git_commits.iloc[:0]))
@@ -452,7 +492,7 @@ def test_without_a_repository_the_lead_time_is_not_known():
     found, metrics = months_of(calibration, 100), calculate_dora_metrics(history)
     for key in ("deployment_frequency", "production_deployment_frequency", "change_failure_rate"):
         assert abs(metrics[key] - np.nanmean(found[key])) < 3.5 * np.nanstd(found[key]), key
-    assert gitops.level_counts(found) == {}
+    assert gitops.level_counts(found, calibration) == {}
 
 
 @pytest.mark.slow

@@ -527,7 +527,7 @@ def test_a_price_is_printed_with_the_hours_it_is_for(capsys):
     main([*FAST, "--what-if", "traditional", *prices, "--no-dashboard"])
     out = capsys.readouterr().out
     assert "at 100 a failed hour (median month" in out
-    assert "5,000 is back in never" in out
+    assert "more than the baseline; 5,000 is not back" in out
     main([*FAST, "--what-if", "traditional", *prices, "--no-dashboard", "--json"])
     costs = json.loads(capsys.readouterr().out)["costs"]
     assert costs["prices"] == {"failed": 100, "waiting": None, "investment": 5000}
@@ -573,6 +573,7 @@ def test_the_exported_table_is_the_one_of_the_class(tmp_path):
         ["--what-if", "elite", "--cost-per-failed-hour", "much"],
         ["--what-if", "elite", "--cost-per-waiting-hour", "nan"],
         ["--what-if", "elite", "--investment", "9"],
+        ["--what-if", "a: elite", "--what-if", "a: traditional"],
         ["--what-if", "elite", "--levers"],
         ["--what-if", "elite", "--backtest"],
         ["--levers", "speed"],
@@ -672,11 +673,12 @@ def test_the_picture_has_a_card_for_each_benchmark():
         marks = {line.get_label(): line.get_xdata()[0] for line in lines}
         assert marks["elite limit"] == BENCHMARKS[key].limit
         assert marks["measured"] == 12
-        shares = [
-            f"ELITE: {level_counts(own)['ELITE PERFORMER'] * 5} %" for own in found.months.values()
-        ]
         labels = [text.get_text() for text in ax.get_yticklabels()]
-        assert all(share.replace(" %", "%") in label for share, label in zip(shares, labels))
+        for label, own in zip(labels, found.months.values()):
+            met, of = gitops.target_odds(own, key)
+            assert f"target met: {100 * met / of:.0f}%" in label
+    elite = level_counts(found.months["baseline"])["ELITE PERFORMER"] * 5
+    assert any(f"ELITE in {elite}% (baseline)" in text.get_text() for text in header.texts)
 
 
 def test_months_without_a_value_leave_their_row_empty():
