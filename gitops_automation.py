@@ -24,11 +24,10 @@ reads them. From top to bottom, as the data flows:
     Rollback manager      deployments -> rollbacks and alerts
     Real history          a git repository, Argo CD, files -> the same tables
     DORA calculator       history -> metrics
-    Reporting engine      metrics -> console and JSON; metrics -> dashboard
+    Reporting engine      metrics -> console, JSON and dashboard; further down, forecasts
     What-if               scenarios -> months side by side
     Recommendations       the smallest change that meets a target
     Calibration           history -> scenario, with what is not known
-    Reporting engine      forecasts -> console and JSON
     GitOpsAutomation      the pipeline, a method for each step
     Command line          options -> calls of GitOpsAutomation
 
