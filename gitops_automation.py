@@ -5718,6 +5718,7 @@ def maturity_lines(report: Report) -> List[str]:
         "",
         "Recommendations:",
         *(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}" for line in advice),
+        "  • What matters most, knob by knob: --levers",
     ]
 
 
@@ -6615,7 +6616,12 @@ class Forecast(NamedTuple):
     window: Window
     seed: int
     measured: Optional[Mapping[str, float]] = None  # the forecast metrics of the history
-    verdict: str = ""  # of a backtest
+    scores: Optional[pd.DataFrame] = None  # of a backtest
+
+    @property
+    def verdict(self) -> str:
+        """What a backtest says of the forecasts; nothing without one."""
+        return "" if self.scores is None else backtest_verdict(self.scores)
 
     @property
     def baseline(self) -> Months:
@@ -7031,7 +7037,7 @@ def lever_table(
     table = pd.DataFrame(rows, columns=columns)
     order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
     table = table.loc[order].reset_index(drop=True)
-    table.attrs["metric"] = metric
+    table.attrs.update(metric=metric, band=month_spread(values(baseline))[1:])
     return table
 
 
@@ -7426,7 +7432,10 @@ class Calibration:
                     name = "share of the commits"
                 seen = f"n={fitted.n:,} {fitted.what}".strip()
                 seen += ", pulled towards the default" * (fitted.n < FEW)
-                left = "the default, as nothing was seen"
+                if len(fitted.possible) and not isinstance(fitted.value, tuple):
+                    edges = np.quantile(np.array(fitted.possible, float), [0.05, 0.95]).tolist()
+                    seen = " to ".join(in_words(fitted.knob, edge) for edge in edges) + f"; {seen}"
+                left = "the default, as the history does not tell"
                 parts.append(f"{name} {value} ({seen if fitted.n else left})")
             lines.append(f"{group}: {'; '.join(parts)}")
         return lines
@@ -7888,7 +7897,9 @@ def fit_environment(
     )
     fitted.append(Fitted(group, "duration_sec", seconds, possible, len(rows), "syncs"))
     risk = fit_batch_risk(stage, first, rng)
-    if risk is not None:
+    if risk is None:
+        fitted.append(Fitted(group, "batch_risk", default.batch_risk, (), 0, "failures"))
+    else:
         p, b = ([pair[at] for pair in risk] for at in (0, 1))
         own = Fitted(group, "batch_risk", b[0], b[1:], looked, "deployments")
         fitted = [fitted[0]._replace(value=p[0], possible=p[1:]), *fitted[1:], own]
@@ -8274,9 +8285,11 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
         "(95 % interval).",
         "",
     ]
+    held = {} if forecast.scores is None else forecast.scores["held"].to_dict()
     for key in SHOWN:
         metric, target = FORECAST_METRICS[key], BENCHMARKS.get(key)
-        lines.append(metric.label + (f" (elite {target})" if target else ""))
+        mark = "  ! the band did not hold in the backtest" * (held.get(key, 1) < HOLDS)
+        lines.append(metric.label + (f" (elite {target})" if target else "") + mark)
         if key in calibration.assumed:
             lines += [f"  n/a: {calibration.assumed[key]}", ""]
             continue
@@ -8297,7 +8310,7 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
         lines.append("not make anyone slower.")
     left = [fitted.path for fitted in calibration.knobs if not fitted.n]
     if left:
-        lines += ["", f"Assumed, as nothing was seen of it: {', '.join(left)}"]
+        lines += ["", f"Assumed, as the history does not tell it: {', '.join(left)}"]
     return "\n".join(lines)
 
 
@@ -8439,6 +8452,13 @@ def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str
         f"Each knob improved by {100 * step:g} %; {runs} simulated months, the same (seed {seed})",
         "",
     ]
+    measured, (low, high) = table.attrs.get("measured", math.nan), table.attrs["band"]
+    if not math.isnan(measured):
+        missed = "! the fit misses it: take no more than the order from this" * (
+            not low <= measured <= high
+        )
+        fitted = f"the fitted months have {metric.text(low)} to {metric.text(high)}"
+        lines[-1:] = [f"Measured: {metric.text(measured)}; {fitted} {missed}".rstrip(), ""]
     for row in table.to_dict("records"):
         numbers = "n/a"
         if not math.isnan(row["difference"]):
@@ -8863,10 +8883,7 @@ class GitOpsAutomation:
             months = forecast_months(compared, calibration, window, runs, self.seed, progress)
         best = calibration.scenario
         known = {name: apply_change(change, best, best) for name, change in compared.items()}
-        measured = None
-        if self._real is not None:
-            measured = forecast_actuals(measure(recent_part(self._real)))
-        return Forecast(months, known, calibration, window, self.seed, measured)
+        return Forecast(months, known, calibration, window, self.seed, self._measured() or None)
 
     def levers(
         self, metric: str = "", step: float = 0.25, runs: int = 200, days: int = 30
@@ -8877,7 +8894,15 @@ class GitOpsAutomation:
         check_word("metric", metric or "elite", ("elite", *FORECAST_METRICS))
         calibration, window = self.calibrate(), self._month(days)
         with terminal_progress() as progress:
-            return lever_table(calibration, window, runs, self.seed, step, metric, progress)
+            table = lever_table(calibration, window, runs, self.seed, step, metric, progress)
+        measured = self._measured().get(table.attrs["metric"])
+        if measured is not None:
+            table.attrs["measured"] = measured
+        return table
+
+    def _measured(self) -> Dict[str, float]:
+        """Return the forecast metrics of the part of the real history that is fitted."""
+        return {} if self._real is None else forecast_actuals(measure(recent_part(self._real)))
 
     def backtest(self, days: int = 30, runs: int = 100) -> pd.DataFrame:
         """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
@@ -9232,7 +9257,7 @@ def run_options(options: argparse.Namespace) -> None:
         ways = [
             (options.what_if, compare_scenarios),
             (options.levers is not None, compare_levers),
-            (options.backtest, test_forecasts),
+            (options.backtest, score_forecasts),
             (True, report_history),
         ]
         document = next(way for wanted, way in ways if wanted)(gitops, options)
@@ -9306,10 +9331,9 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
         if name in scenarios:
             raise GitOpsError(f"two scenarios are called {in_quotes(name)}; give each its own name")
         scenarios[name] = change
-    verdict = ""
+    forecast = gitops.forecast(scenarios, options.runs or 200, days)
     if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
-        verdict = backtest_verdict(backtest_scores(gitops.backtest(days)))
-    forecast = gitops.forecast(scenarios, options.runs or 200, days)._replace(verdict=verdict)
+        forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
     prices = Prices(options.cost_per_failed_hour, options.cost_per_waiting_hour, options.investment)
     print_text("\n" + format_forecast(forecast, prices))
     files = {"what_if.csv": forecast.table.to_csv(index=False).encode()} if options.export else {}
@@ -9330,7 +9354,7 @@ def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
     return to_jsonable(document)
 
 
-def test_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
+def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print how well past windows were forecast; return the document of `--json`."""
     load_real_history(gitops, options, whole=True)
     days = options.days or 30

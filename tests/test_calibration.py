@@ -364,7 +364,7 @@ def test_what_was_not_seen_is_assumed_and_no_measured_claim_is_made_of_it():
     text = gitops.format_forecast(forecast)
     assert "n/a: no rollback that succeeded was seen" in text
     assert "not assessable" in text
-    assert "Assumed, as nothing was seen of it: " in text
+    assert "Assumed, as the history does not tell it: " in text
     assert "rollback.duration_min" in text
     document = gitops.forecast_document(forecast)
     assert document["what_if"]["baseline"]["levels"] is None
@@ -376,9 +376,11 @@ def test_what_was_not_seen_is_assumed_and_no_measured_claim_is_made_of_it():
 def test_it_is_said_from_how_many_what_was_fitted():
     history, _ = simulated(Scenario(), 7)
     said = "\n".join(calibrate(history).notes)
-    assert f"(n={len(history.git_commits)} commits)" in said
+    assert f"; n={len(history.git_commits)} commits)" in said
     for name, count in gitops.count_words(history.deployments["environment"]).items():
-        assert re.search(rf"{name}: success_rate \S+ % \(n={count} deployments\)", said)
+        assert re.search(
+            rf"{name}: success_rate \S+ % \(\S+ % to \S+ %; n={count} deployments\)", said
+        )
 
 
 def test_a_history_of_nothing_known_cannot_be_fitted():
@@ -554,6 +556,13 @@ def test_the_scores_count_what_held_and_how_far_off_each_was():
     verdict = gitops.backtest_verdict(scores)
     assert "did not hold Deployment Frequency 1 of 2: read those as a direction only" in verdict
     assert "MTTR" not in verdict
+    forecast = gitops.Forecast(
+        {"baseline": months_of(Calibration(Scenario()), 5)}, {}, Calibration(Scenario()), MONTH, 1,
+        scores=scores,
+    )  # fmt: skip
+    text = gitops.format_forecast(forecast)
+    assert "Deployment Frequency (elite >1/day)  ! the band did not hold in the backtest" in text
+    assert text.count("did not hold in the backtest") == 1
 
 
 def test_a_history_that_is_too_short_has_no_backtest():

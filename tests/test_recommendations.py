@@ -361,6 +361,17 @@ def test_the_command_prints_the_levers_and_draws_them(capsys, tmp_path):
     assert document["levers"][0]["change"] == "Cut the production wait from 24-72 h to 12-36 h"
 
 
+def test_levers_of_a_fit_that_misses_what_was_measured_say_so():
+    table = levers(Scenario(), "mean_lead_time", 20)
+    low, high = table.attrs["band"]
+    assert low < 46 < high
+    for measured, mark in ((46.0, False), (99.0, True)):
+        table.attrs["measured"] = measured
+        text = gitops.format_levers(table, 20, 7, 0.25)
+        assert f"Measured: {measured:.2f} hours; the fitted months have" in text
+        assert ("! the fit misses it" in text) == mark
+
+
 def test_the_picture_of_levers_has_a_bar_for_each_with_its_words():
     table = measured(Scenario()).levers(runs=30)
     figure = gitops.draw_levers(table, 30, 0.25, 40)

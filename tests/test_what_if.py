@@ -638,7 +638,7 @@ def test_a_repository_lends_its_team_to_the_baseline(capsys, tmp_path):
         ]
     )
     out = capsys.readouterr().out
-    assert "n=5 commits" in out
+    assert "n=5 commits, pulled" in out
     assert "Fitting the baseline" in out
 
 
