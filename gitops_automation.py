@@ -7011,7 +7011,15 @@ def lever_table(
     Columns: `knob`, `change` in words, `before` and `after` (the mean month), `difference` and its
     95 % interval, `low` and `high`. The metric is of `FORECAST_METRICS`, or `elite`, the odds of it
     in percent; by default the benchmark that the fewest months meet. `attrs["metric"]` has it.
+    GitOpsError for a metric that the history does not tell.
     """
+    for key in BENCHMARKS if metric == "elite" else [metric]:
+        bound = "only a lower bound was measured" * (
+            metric == "elite" and key in calibration.bounds
+        )
+        why = calibration.assumed.get(key, bound)
+        if why:
+            raise GitOpsError(f"{metric} cannot be told, as of {key}: {why}; take another metric")
     levers = levers_for(calibration)
     changes: Dict[str, Change] = {"": lambda scenario: scenario}
     changes.update({one.path: functools.partial(one.apply, 1 - step) for one in levers})
@@ -7030,7 +7038,7 @@ def lever_table(
         changed = lever.apply(1 - step, calibration.scenario)
         own = values(months[lever.path])
         row = paired_difference(own, values(baseline))
-        means = np.nanmean(values(baseline)), np.nanmean(own)
+        means = pd.Series(values(baseline)).mean(), pd.Series(own).mean()
         words = lever.in_words(calibration.scenario, changed)
         rows.append((lever.path, words, *means, *row))
     columns = ["knob", "change", "before", "after", "difference", "low", "high"]

@@ -388,6 +388,16 @@ def test_a_metric_of_no_forecast_has_no_levers():
     assert len(measured(Scenario(), seed=2).levers("waiting_hours", runs=5)) == 10
 
 
+def test_what_the_history_does_not_tell_has_no_levers():
+    unknown = Calibration(
+        Scenario(), assumed={"mttr_minutes": "no rollback that succeeded was seen"}
+    )
+    for metric in ("mttr_minutes", "elite"):
+        with pytest.raises(gitops.GitOpsError, match="no rollback that succeeded was seen"):
+            gitops.lever_table(unknown, MONTH, 5, 1, 0.25, metric)
+    assert gitops.lever_table(unknown, WEEK, 5, 1).attrs["metric"] != "mttr_minutes"
+
+
 def test_a_trial_changes_nothing_of_its_scenario():
     scenario = Scenario()
     before = dataclasses.asdict(scenario)
