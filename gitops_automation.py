@@ -531,18 +531,19 @@ class Knobs:
 
     def __post_init__(self) -> None:
         for declared in dataclasses.fields(self):  # type: ignore[arg-type]
-            path = f"{self.label}.{declared.name}".lstrip(".")
-            value = check_knob(path, getattr(self, declared.name), declared)
-            object.__setattr__(self, declared.name, value)
+            self._set(declared, getattr(self, declared.name))
+
+    def _set(self, declared: Any, value: Any) -> None:
+        """Store the value of a knob; GitOpsError if it is not as it was declared."""
+        path = f"{self.label}.{declared.name}".lstrip(".")
+        object.__setattr__(self, declared.name, check_knob(path, value, declared))
 
     def replaced(self, changes: Mapping[str, Any]) -> Any:
         """Return a copy with other values; GitOpsError for a knob that there is not."""
         known, copied = known_keys(self.label, changes, type(self)), copy.copy(self)
         for declared in dataclasses.fields(self):  # type: ignore[arg-type]
             if declared.name in known:
-                path = f"{self.label}.{declared.name}".lstrip(".")
-                value = check_knob(path, known[declared.name], declared)
-                object.__setattr__(copied, declared.name, value)
+                copied._set(declared, known[declared.name])
         return copied
 
 
@@ -1423,7 +1424,7 @@ class Gate(NamedTuple):
 
         Trains leave every `every_hours` after the week's first opening, if the gate is open.
         """
-        week, last, nothing = opening_minutes(hours), end + 366 * DAY, np.array([], np.int64)
+        week, last = opening_minutes(hours), end + 366 * DAY
         always, every = hours == "always", round(every_hours * 3600)
         opens, closes = np.array([0]), np.array([NEVER])
         if not always:
@@ -1446,8 +1447,7 @@ class Gate(NamedTuple):
             return gate
         begin = MONDAY + week[0][0] * DAY + week[0][1] * 60
         first = (start - 8 * DAY - begin) // every
-        departures = np.arange(begin + first * every, last, every) if first < last else nothing
-        departures = utc_of_local(departures, zone)
+        departures = utc_of_local(np.arange(begin + first * every, last, every), zone)
         return gate._replace(departures=departures[gate.next(departures) == departures])
 
     def before(self, times: np.ndarray) -> np.ndarray:
@@ -6651,10 +6651,9 @@ class Forecast(NamedTuple):
 
 
 def simulate_events(
-    draws: Union[Scenario, Draws], window: Window, noise: Noise, commits: Optional[Commits] = None
+    draws: Draws, window: Window, noise: Noise, commits: Optional[Commits] = None
 ) -> Events:
-    """Simulate the months of the draws, or one month of a scenario: a group of events each."""
-    draws = [(draws, 1)] if isinstance(draws, Scenario) else draws
+    """Simulate the months of the draws: a group of events each."""
     if commits is None:
         commits = simulate_commits(draws, window, noise.stream("commits"))
     deployments = run_pipeline(commits, draws, window, noise)[0]
@@ -6753,8 +6752,7 @@ def month_metrics(
     if alone:
         own = production.deployments
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
-    events = events.since(window)
-    production = events.in_production()
+    events, production = events.since(window), production.since(window)
     known = headline_metrics(events, np.ones(events.environments, bool))
     total, failed = (
         events.of_group(production.deployments, chosen)
@@ -7049,7 +7047,8 @@ def lever_table(
     return table
 
 
-class Trial(NamedTuple):
+@dataclass(frozen=True)
+class Trial:
     """The simulated months on which changes are tried."""
 
     calibration: Calibration
@@ -7058,6 +7057,11 @@ class Trial(NamedTuple):
     seed: int
     progress: Progress = lambda message: None
     noise_of: Callable[[int, int], Noise] = Noise
+
+    @functools.cached_property
+    def baseline(self) -> Months:
+        """The months without a change."""
+        return self.months(lambda scenario: scenario)
 
     def months(self, change: Change, fresh: bool = False) -> Months:
         """Simulate a change, on the months of the search or on fresh ones."""
@@ -7311,7 +7315,7 @@ def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
         return f"No change was tried: {n} observations tell too little; measure more days"
     if key in trial.calibration.assumed:
         return f"No change was tried: {trial.calibration.assumed[key]}"
-    baseline = trial.months(lambda scenario: scenario)
+    baseline = trial.baseline
     known, runs = target_odds(baseline, key)[1], len(baseline[key])
     if not odds_known(baseline, key):
         few = f"{known} of {runs} simulated months have a value"
@@ -7458,7 +7462,11 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     whole, history = history, recent_part(history)
     rng = np.random.Generator(np.random.PCG64(history.window.days))
     names = used_environments(history)
-    stages = [Passages.of(history, name, before) for before, name in zip([None, *names], names)]
+    releases = [releases_to(history, name) for name in names]
+    stages = [
+        Passages.of(history, name, here, before)
+        for name, here, before in zip(names, releases, [None, *releases])
+    ]
     counts = [
         daily_counts(whole, name if stage.source == "own" else None)
         for name, stage in zip(names, stages)
@@ -7492,7 +7500,9 @@ def calibrate_team(commits: pd.DataFrame, window: Window, base: Scenario) -> Cal
     nothing["git_commits"] = commits
     history = History(window=window, environments=tuple(base.names), **nothing)
     rng = np.random.Generator(np.random.PCG64(window.days))
-    stages, counts = [Passages.of(history, base.names[0], None)], [daily_counts(history, None)]
+    first = base.names[0]
+    stages = [Passages.of(history, first, releases_to(history, first), None)]
+    counts = [daily_counts(history, None)]
     team = fit_team(history, stages, counts, base.team, rng)[0]
     scenario = with_fitted(base, team, [fitted.value for fitted in team])
     return Calibration(scenario, tuple(team), warm_up=WARM_UP)
@@ -7669,13 +7679,21 @@ class Passages(NamedTuple):
     ways: Tuple[np.ndarray, np.ndarray]  # from and to when each change of releases of its own went
 
     @classmethod
-    def of(cls, history: History, environment: str, before: Optional[str]) -> Passages:
-        """Return the passages to an environment from the one before, None for the commits."""
-        here, source = releases_to(history, environment), "own"
+    def of(
+        cls,
+        history: History,
+        environment: str,
+        here: pd.DataFrame,
+        upstream: Optional[pd.DataFrame],
+    ) -> Passages:
+        """Return the passages to an environment of its releases, see `releases_to`.
+
+        `upstream` are those of the environment before, None for the first.
+        """
+        source = "own"
         keys = ["application", "release"]
         entries = here.assign(arrival=here["start"].where(here["rank"] < 0, here["rank"]))
-        if before is not None:
-            upstream = releases_to(history, before)
+        if upstream is not None:
             known = pd.MultiIndex.from_frame(here[keys]).isin(
                 pd.MultiIndex.from_frame(upstream[keys])
             )
@@ -7701,7 +7719,7 @@ class Passages(NamedTuple):
         rank, policy = entries["rank"].to_numpy(np.int64), "each"
         ways = arrival[rank >= 0], start[rank >= 0]
         if source != "own":
-            policy = promotion_of(application, arrival, start, end, before is not None)
+            policy = promotion_of(application, arrival, start, end, upstream is not None)
         elif history.changes is not None:
             changes = history.changes_to(environment).dropna(subset=["deployed"])
             ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
@@ -8140,7 +8158,7 @@ def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generato
     minutes = history.rollbacks.loc[history.rollbacks["success"], "duration_min"].to_numpy()
     n = len(minutes)
     length, lengths = possible_range(minutes, base.duration_min, rng)
-    rate, rates = possible_rate(min(succeeded, failures), failures, base.success_rate, rng)
+    rate, rates = possible_rate(succeeded, failures, base.success_rate, rng)
     return [
         Fitted("rollback", "duration_min", length, lengths if n else (), n, "rollbacks"),
         Fitted(
@@ -8218,10 +8236,10 @@ def backtest(
 
 def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> Dict[str, float]:
     """Return the median frequencies if weeks of a history come again in any order."""
-    measured = measure(history)
+    of_day = [daily_counts(history, name) for name in history.environments]
     found = {}
     for key, rows in THROUGHPUT.items():
-        counts = measured.deployments_by_day[rows].sum(axis=0)
+        counts = np.sum(of_day[rows], axis=0)
         weeks = counts[len(counts) % 7 :].reshape(-1, 7)
         again = rng.integers(len(weeks), size=(500, math.ceil(days / 7)))
         sums = weeks[again].reshape(500, -1)[:, :days].sum(axis=1)
@@ -8257,7 +8275,7 @@ def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
     }
     frame = pd.DataFrame({"metric": known["metric"], "windows": 1, "held": held * 1.0, **errors})
     ways = {"windows": "sum", "held": "mean", **dict.fromkeys(errors, "median")}
-    return frame.groupby("metric").agg(ways).reindex([key for key in SCORED])
+    return frame.groupby("metric").agg(ways).reindex(list(SCORED))
 
 
 HOLDS = 0.8  # a 90 % band is believed that held at least this share of the past windows
@@ -8311,11 +8329,8 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
         lines += cost_lines(cost_table(forecast.months, prices), prices)
     rates = {one.team.commits_per_day for one in forecast.scenarios.values()}
     if len(rates) > 1:
-        lines += [
-            "",
-            "commits_per_day changes: the model has no queue of people, so more commits do",
-        ]
-        lines.append("not make anyone slower.")
+        told = "commits_per_day changes: the model has no queue of people, so more commits do"
+        lines += ["", told, "not make anyone slower."]
     left = [fitted.path for fitted in calibration.knobs if not fitted.n]
     if left:
         lines += ["", f"Assumed, as the history does not tell it: {', '.join(left)}"]
@@ -8494,9 +8509,10 @@ def format_backtest(scores: pd.DataFrame, days: int) -> str:
         f"{'':<34}{'windows':>8}{'band held':>11}{'error':>12}{'as before':>12}{'by weeks':>12}",
     ]
     for key, row in scores.iterrows():
-        unit = {" minutes": "min", " hours": "h", "h": "h"}.get(FORECAST_METRICS[key].unit, "")
+        unit = FORECAST_METRICS[key].unit
+        unit = {" minutes": "min", " hours": "h"}.get(unit, unit)
         names = ("error", "error_last", "error_weeks")
-        errors = [show_number(row[name], unit or FORECAST_METRICS[key].unit) for name in names]
+        errors = [show_number(row[name], unit) for name in names]
         windows = 0 if math.isnan(row["windows"]) else int(row["windows"])
         share = show_percent(row["held"], 1, 0) if windows else "n/a"
         numbers = "".join(f"{error:>12}" for error in errors)
@@ -8867,13 +8883,17 @@ class GitOpsAutomation:
         return self.forecast(scenarios, runs, days).table
 
     def forecast(
-        self, scenarios: Mapping[str, Change], runs: int = 200, days: int = 30
+        self,
+        scenarios: Mapping[str, Change],
+        runs: int = 200,
+        days: int = 30,
+        calibration: Optional[Calibration] = None,
     ) -> Forecast:
         """Simulate the baseline and other scenarios over the same months.
 
         `scenarios` gives each a name: a `Scenario`, or a function that makes one from the baseline.
-        The first of the forecast is `baseline` (see `calibrate`). `days` is the length of a month.
-        GitOpsError for arguments that cannot be used.
+        The first of the forecast is `baseline`: the `calibration`, by default that of `calibrate`.
+        `days` is the length of a month. GitOpsError for arguments that cannot be used.
         """
         check_whole("runs", runs, 2, MOST_RUNS)
         if not isinstance(scenarios, Mapping):
@@ -8885,7 +8905,7 @@ class GitOpsAutomation:
                 check_instance(f"the scenario {in_quotes(name)}", scenario, Scenario)
         if "baseline" in scenarios:
             raise GitOpsError("baseline is what the scenarios are compared with: take another name")
-        calibration, window = self.calibrate(), self._month(days)
+        calibration, window = calibration or self.calibrate(), self._month(days)
         compared = {"baseline": calibration.scenario, **scenarios}
         with terminal_progress() as progress:
             months = forecast_months(compared, calibration, window, runs, self.seed, progress)
@@ -9339,7 +9359,7 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
         if name in scenarios:
             raise GitOpsError(f"two scenarios are called {in_quotes(name)}; give each its own name")
         scenarios[name] = change
-    forecast = gitops.forecast(scenarios, options.runs or 200, days)
+    forecast = gitops.forecast(scenarios, options.runs or 200, days, calibration)
     if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
         forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
     prices = Prices(options.cost_per_failed_hour, options.cost_per_waiting_hour, options.investment)

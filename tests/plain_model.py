@@ -32,6 +32,9 @@ from gitops_automation import (
 END = pd.Timestamp("2026-01-31", tz="UTC")
 MONTH = Window.before(END, 30)
 WEEK = Window.before(END, 7)
+EACH = Scenario()  # where no release gives way to a newer one
+for _environment in EACH.environments:
+    EACH = EACH.with_environment(_environment.name, promotion="each")
 
 # ---- Histories ----------------------------------------------------------------------------------
 

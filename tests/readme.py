@@ -235,18 +235,6 @@ def options():
     return table(["option", "meaning"], rows)
 
 
-def presets():
-    rows = []
-    for name, scenario in gitops.PRESETS.items():
-        minutes = default(scenario.rollback.duration_min)
-        for environment in scenario.environments:
-            train = environment.release_every_hours
-            row = [f"`{name}`", environment.name, default(environment.wait_hours)]
-            rows.append([*row, environment.promotion, default(train) if train else "", minutes])
-    heads = ["preset", "environment", "wait (h)", "promotion", "train (h)", "rollback (min)"]
-    return table(heads, rows)
-
-
 def knobs():
     """Every knob as it is declared, with its default, and that of each environment."""
     scenario = gitops.Scenario()
@@ -277,7 +265,6 @@ TABLES = {
     "headline": headline,
     "production": production,
     "options": options,
-    "presets": presets,
     "knobs": knobs,
 }
 

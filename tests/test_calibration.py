@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import called
-from plain_model import END, MONTH, simulated, table
+from plain_model import EACH, END, MONTH, simulated, table
 
 import gitops_automation as gitops
 from gitops_automation import (
@@ -35,9 +35,6 @@ from gitops_automation import (
     month_spread,
 )
 
-EACH = Scenario()
-for _environment in EACH.environments:
-    EACH = EACH.with_environment(_environment.name, promotion="each")
 OFFICE = "Mon-Fri 9-17"
 FITTED = {
     "default": Scenario(),

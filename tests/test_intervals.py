@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from plain_model import END
+from plain_model import EACH, END
 
 from gitops_automation import (
     NEVER,
@@ -24,9 +24,6 @@ from gitops_automation import (
 
 EXACT_T = {3: 3.1824, 4: 2.7764, 5: 2.5706, 10: 2.2281, 30: 2.0423, 1e9: 1.95996}
 EXACT_POISSON = {0: (0, 3.689), 1: (0.0253, 5.572), 5: (1.623, 11.668), 9: (4.115, 17.085)}
-EACH = Scenario()
-for _name in EACH.names:
-    EACH = EACH.with_environment(_name, promotion="each")
 SAFE = PRESETS["traditional"]  # without batches that fail: else three trains have no interval
 for _name in SAFE.names:
     SAFE = SAFE.with_environment(_name, batch_risk=0, open_hours="always")

@@ -14,7 +14,7 @@ import pytest
 from conftest import called
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_model import END, MONTH, WEEK, plain_pipeline, plain_rollbacks, simulated
+from plain_model import EACH, END, MONTH, WEEK, plain_pipeline, plain_rollbacks, simulated
 from plain_months import forecast, forecast_months, months, plain_numbers
 
 import gitops_automation as gitops
@@ -40,9 +40,6 @@ from gitops_automation import (
     parse_change,
 )
 
-EACH = Scenario()
-for _environment in EACH.environments:
-    EACH = EACH.with_environment(_environment.name, promotion="each")
 SOME = {
     "default": Scenario(),
     "each": EACH,
