@@ -464,6 +464,11 @@ def clean_names(values: Iterable[str]) -> np.ndarray:
     return names.map({name: one_line(name, NAME_WIDTH) for name in names.unique()}).to_numpy(object)
 
 
+def count_text(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def make_printable(text: str, keep: str = "") -> str:
     """Replace characters that could steer a terminal or hide by spaces, except those to keep."""
     unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible formats, half pairs, line ends
@@ -4290,30 +4295,72 @@ LEVELS = (
 )
 
 
-def is_elite(key: str, metrics: Mapping[str, Any]) -> Any:
-    """Return whether a benchmark is met, of one run or of each run of many.
+NOT_ASSESSABLE = "NOT ASSESSABLE"  # in the place of a level
 
-    An undefined value does not meet it, with one exception: where no deployment failed there was
-    nothing to recover from, and the recovery time counts as met.
+
+def is_elite(key: str, metrics: Mapping[str, Any]) -> Any:
+    """Return whether a benchmark is surely met, of one run or of each run of many.
+
+    1. An undefined value does not meet it, with one exception: where no deployment failed there was
+       nothing to recover from, and the recovery time counts as met.
+    2. Deployments that nobody looked at count as failed.
     """
     value, target = np.asarray(metrics[key]), BENCHMARKS[key]
     unseen = metrics.get("unseen_deployments", 0)
-    if key == "change_failure_rate" and unseen:  # as if all these had failed
+    if key == "change_failure_rate" and unseen:
         counts, rates = metrics["deployments_by_environment"], metrics["success_rates"]
         value = value + 100 * unseen / sum(counts[name] for name in rates if rates[name] >= 0)
     met = value > target.limit if target.better == ">" else value < target.limit
-    if key == "mttr_minutes":
+    if key == "mttr_minutes" and not unseen:
         met = met | (np.isnan(value) & (np.asarray(metrics["change_failure_rate"]) == 0))
     return met[()]
 
 
-def maturity_score(metrics: Mapping[str, Any]) -> Any:
-    """Return how many benchmarks are met, in each run; GitOpsError if a metric is missing."""
+def is_judged(key: str, metrics: Mapping[str, Any]) -> Any:
+    """Return whether a benchmark is surely met or surely missed, of one run or of each of many.
+
+    An undefined value is neither, nor is a lower bound that lies below its limit.
+    """
+    value = np.asarray(metrics[key])
+    is_bound = key == "change_failure_rate" and metrics.get("unseen_deployments", 0) > 0
+    missed = ~np.isnan(value) & ~(is_bound & (value < BENCHMARKS[key].limit))
+    return (is_elite(key, metrics) | missed)[()]
+
+
+def why_not_judged(key: str, values: Mapping[str, Any]) -> str:
+    """Return why a benchmark of one run cannot be judged."""
+    unseen, rate = values["unseen_deployments"], values["change_failure_rate"]
+    if not values["total_deployments"]:
+        return "no deployment"
+    if key == "deployment_frequency":
+        return "less than a day is covered"
+    if key == "mean_lead_time":
+        reached = values["production_deployment_frequency"] > 0
+        return "no lead time is known" if reached else "nothing reached production"
+    if math.isnan(rate):
+        return "failures not observable"
+    if key == "change_failure_rate" or not values["failed_deployments"]:
+        return f"{count_text(unseen, 'deployment')} not looked at"
+    return "no rollback succeeded"
+
+
+def check_benchmarks(metrics: Mapping[str, Any]) -> None:
+    """Raise GitOpsError if one of the four benchmarks is not among the metrics."""
     missing = [key for key in BENCHMARKS if key not in metrics]
     if missing:
         needed = ", ".join(BENCHMARKS)
         raise GitOpsError(f"the metrics have no {missing[0]!r}; calculate_maturity needs {needed}")
+
+
+def maturity_score(metrics: Mapping[str, Any]) -> Any:
+    """Return how many benchmarks are met, in each run; GitOpsError if a metric is missing."""
+    check_benchmarks(metrics)
     return sum(is_elite(key, metrics).astype(int) for key in BENCHMARKS)
+
+
+def is_assessable(metrics: Mapping[str, Any]) -> Any:
+    """Return whether all four benchmarks can be judged, in each run: else there is no level."""
+    return functools.reduce(np.logical_and, (is_judged(key, metrics) for key in BENCHMARKS))
 
 
 def level_of(score: int) -> Level:
@@ -4324,10 +4371,15 @@ def level_of(score: int) -> Level:
 def calculate_maturity(metrics: Mapping[str, Any]) -> str:
     """Return the maturity level of a metrics dict, with its icon.
 
+    Without a value of each of the four there is no level. Raises GitOpsError if a key is missing.
+
     >>> calculate_maturity({"deployment_frequency": 13.7, "mean_lead_time": 32.4,
     ...                     "mttr_minutes": 12.3, "change_failure_rate": 6.1})
     '🥈 HIGH PERFORMER'
     """
+    check_benchmarks(metrics)
+    if not is_assessable(metrics):
+        return f"⚪ {NOT_ASSESSABLE}"
     level = level_of(maturity_score(metrics))
     return f"{level.icon} {level.name}"
 
@@ -4788,9 +4840,18 @@ class Metrics:
     days_known: np.ndarray  # the same shape: whether the history covers that day there
 
     @property
-    def elite(self) -> Dict[str, bool]:
-        """Whether each benchmark is met."""
-        return {key: bool(is_elite(key, self.values)) for key in BENCHMARKS}
+    def unjudged(self) -> Dict[str, str]:
+        """The benchmarks that can be neither met nor missed, and why."""
+        values = self.values
+        return {
+            key: why_not_judged(key, values) for key in BENCHMARKS if not is_judged(key, values)
+        }
+
+    @property
+    def elite(self) -> Dict[str, Optional[bool]]:
+        """Whether each benchmark is met; None where it cannot be judged."""
+        unjudged, values = self.unjudged, self.values
+        return {key: None if key in unjudged else bool(is_elite(key, values)) for key in BENCHMARKS}
 
     @property
     def score(self) -> int:
@@ -4798,9 +4859,9 @@ class Metrics:
         return int(maturity_score(self.values))
 
     @property
-    def level(self) -> Level:
-        """The maturity level."""
-        return level_of(self.score)
+    def level(self) -> Optional[Level]:
+        """The maturity level; None where a benchmark cannot be judged."""
+        return None if self.unjudged else level_of(self.score)
 
     @property
     def quick_check(self) -> Dict[str, float]:
@@ -5712,9 +5773,9 @@ def maturity_lines(report: Report) -> List[str]:
             for key in BENCHMARKS
         ),
         "",
-        f"Performance Score: {metrics.score}/{len(BENCHMARKS)} metrics meeting elite criteria",
+        f"Performance Score: {score_text(metrics)}",
         "",
-        f"Maturity Level: {metrics.level.icon} {metrics.level.name}",
+        f"Maturity Level: {level_text(metrics)}",
         "",
         "Recommendations:",
         *(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}" for line in advice),
@@ -5722,21 +5783,34 @@ def maturity_lines(report: Report) -> List[str]:
     ]
 
 
+def score_text(metrics: Metrics) -> str:
+    """Return how many benchmarks are met, of those that could be judged."""
+    judged = len(BENCHMARKS) - len(metrics.unjudged)
+    if judged == len(BENCHMARKS):
+        return f"{metrics.score}/{judged} metrics meeting elite criteria"
+    return f"{metrics.score} of the {judged} metrics that could be judged meet elite criteria"
+
+
+def level_text(metrics: Metrics) -> str:
+    """Return the maturity level with its icon, or why there is none."""
+    if metrics.level is not None:
+        return f"{metrics.level.icon} {metrics.level.name}"
+    why = "; ".join(f"{METRICS[key].label}: {why}" for key, why in metrics.unjudged.items())
+    return f"⚪ not assessable ({why})"
+
+
 def target_verdict(key: str, values: Mapping[str, Any]) -> str:
     """Return whether a benchmark is met, in words."""
     value, target = values[key], BENCHMARKS[key]
+    shown = show_number(value, target.unit)
+    if not is_judged(key, values):
+        shown = shown if math.isnan(value) else f"at least {shown}"
+        return f"⚪ {shown} ({target} target; {why_not_judged(key, values)})"
     if math.isnan(value):
-        if is_elite(key, values):
-            return f"✅ Elite ({target}; n/a: no deployment failed)"
-        hidden = key == "change_failure_rate" and values["total_deployments"]
-        why = "failures not observable" if hidden else "nothing to measure"
-        return f"⚪ n/a ({target} target, {why})"
+        return f"✅ Elite ({target}; n/a: no deployment failed)"
     if is_elite(key, values):
-        return f"✅ Elite ({target} achieved: {show_number(value, target.unit)})"
-    if is_open(key, values):
-        unseen = f"deployments that nobody looked at: {values['unseen_deployments']}"
-        return f"⚪ at least {show_number(value, target.unit)} ({target} target; {unseen})"
-    return f"❌ Needs Improvement ({target} target, actual: {show_number(value, target.unit)})"
+        return f"✅ Elite ({target} achieved: {shown})"
+    return f"❌ Needs Improvement ({target} target, actual: {shown})"
 
 
 REPORT = (
@@ -5817,12 +5891,14 @@ def format_summary(metrics: Metrics) -> str:
     if not metrics.history.is_simulated:
         rows = {label.replace("Automated ", ""): key for label, key in rows.items()}
     shown = {label: value_text(key, metrics) for label, key in rows.items()}
-    shown["Overall Maturity"] = metrics.level.name
+    shown["Overall Maturity"] = "not assessable" if metrics.level is None else metrics.level.name
     lines = [
         "📊 EXECUTIVE SUMMARY:",
         *(line_of(f"  {label}:", text) for label, text in shown.items()),
     ]
-    return "\n".join([*lines, "", f"🏆 Performance Tier: {metrics.level.tier}"])
+    if metrics.level is not None and metrics.history.is_simulated:
+        lines += ["", f"🏆 Performance Tier: {metrics.level.tier}"]
+    return "\n".join(lines)
 
 
 def to_jsonable(value: Any) -> Any:
@@ -5862,10 +5938,11 @@ def summary_document(
         },
         "quick_check": metrics.quick_check,
         "maturity": {
-            "level": metrics.level.name,
+            "level": None if metrics.level is None else metrics.level.name,
             "score": metrics.score,
-            "of": len(BENCHMARKS),
+            "of": len(BENCHMARKS) - len(metrics.unjudged),
             "elite": metrics.elite,
+            "not_assessable": metrics.unjudged,
         },
         "flow": None if flow is None else flow.to_dict("index"),
     }
@@ -6259,8 +6336,7 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
     mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
     for y, (key, target) in zip((9.2, 7.9, 6.6, 5.3), BENCHMARKS.items()):
         value = metrics.values[key]
-        undecided = math.isnan(value) or is_open(key, metrics.values)
-        missed = not undecided and not metrics.elite[key]
+        missed = metrics.elite[key] is False
         colour = _GREEN if metrics.elite[key] else _RED if missed else rate_grade(math.nan)[1]
         ax.plot([0.25], [y], "X" if missed else "o", color=colour, markersize=9, clip_on=False)
         ax.text(0.7, y, METRICS[key].label, **mono)
@@ -6272,8 +6348,10 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
             limit += ", config-repository lead time"
         ax.text(0.7, y - 0.55, limit, color=_MUTED, **{**mono, "fontsize": 9.5})
     ax.plot([0, 10], [4.05, 4.05], color=_GRID, linewidth=1.2)
-    _draw_medal(ax, metrics.level)
-    ax.text(3.4, 2.35, metrics.level.name, fontweight="bold", **{**mono, "fontsize": 15})
+    if metrics.level is not None:
+        _draw_medal(ax, metrics.level)
+    name = NOT_ASSESSABLE if metrics.level is None else metrics.level.name
+    ax.text(3.4, 2.35, name, fontweight="bold", **{**mono, "fontsize": 15})
     met = f"{metrics.score} of {len(BENCHMARKS)} elite criteria met"
     ax.text(3.4, 1.35, met, color=_MUTED, **{**mono, "fontsize": 11})
     if metrics.history.source == "git":
@@ -6798,14 +6876,19 @@ def hours_failed(events: Events) -> np.ndarray:
 
 
 def level_counts(months: Months, calibration: Optional[Calibration] = None) -> Dict[str, int]:
-    """Return how many months reach each level; nothing where a benchmark was not measured."""
+    """Return how many months reach each level; nothing where a benchmark was not measured.
+
+    A month in which a benchmark has no value is NOT_ASSESSABLE; that is named where there is one.
+    """
     counts = dict.fromkeys((level.name for level in LEVELS), 0)
     if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(BENCHMARKS):
         return {}
-    scores = np.bincount(maturity_score(months), minlength=len(BENCHMARKS) + 1).tolist()
+    judged = is_assessable(months)
+    scores = np.bincount(maturity_score(months)[judged], minlength=len(BENCHMARKS) + 1).tolist()
     for score, count in enumerate(scores):
         counts[level_of(score).name] += count
-    return counts
+    none = int(np.count_nonzero(~judged))
+    return {**counts, NOT_ASSESSABLE: none} if none else counts
 
 
 def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
@@ -7195,19 +7278,13 @@ def advice_line(
 # What the report recommends: by how much each target is missed, the cause, and what helps.
 
 
-def is_open(key: str, values: Mapping[str, Any]) -> bool:
-    """Return whether a benchmark is neither met nor missed: its value is a lower bound below it."""
-    bound = key == "change_failure_rate" and values["unseen_deployments"] > 0
-    return bound and values[key] < BENCHMARKS[key].limit and not is_elite(key, values)
-
-
 def target_gap(key: str, values: Mapping[str, Any]) -> str:
     """Return by how much a benchmark is missed."""
     value, target, label = values[key], BENCHMARKS[key], METRICS[key].label
-    if is_open(key, values):
-        return f"{label} is at least {show_number(value, target.unit)}"
     if math.isnan(value):
         return f"{label} could not be measured"
+    if not is_judged(key, values):
+        return f"{label} is at least {show_number(value, target.unit)}"
     missed_by = abs(100 * (value - target.limit) / target.limit)
     if missed_by < 1:
         return f"{label} {show_number(value, target.unit)} just misses the {target} target"
@@ -7253,7 +7330,7 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
 def failure_cause(values: Mapping[str, Any]) -> str:
     """Return which environment fails most, and why."""
     rates = {name: rate for name, rate in values["success_rates"].items() if not math.isnan(rate)}
-    if is_open("change_failure_rate", values):
+    if rates and not is_judged("change_failure_rate", values):
         unseen = values["unseen_deployments"]
         return f"deployments that nobody looked at: {unseen}; --incidents says which of them failed"
     if not rates:
@@ -7303,7 +7380,7 @@ def tried_recommendations(metrics: Metrics, trial: Trial) -> List[str]:
     missed = [key for key in BENCHMARKS if not is_elite(key, values)]
     for key, line in zip([*missed, ""], plain_recommendations(values)):
         lines.append(line)
-        if key and not math.isnan(values[key]) and not is_open(key, values):
+        if key and not math.isnan(values[key]) and is_judged(key, values):
             lines.append("  " + tried_line(key, metrics, trial))
     return lines
 
@@ -8388,11 +8465,15 @@ def level_lines(forecast: Forecast) -> List[str]:
         why = [calibration.assumed[key] for key in BENCHMARKS if key in calibration.assumed]
         why += [bound] * ("change_failure_rate" in calibration.bounds)
         return [f"Months that reach each level: not assessable, {'; '.join(dict.fromkeys(why))}"]
-    heads = " ".join(f"{level.name:>17}" for level in LEVELS)
-    lines = [f"{'Months that reach each level':<34} {heads}"]
-    for name, own in forecast.months.items():
-        counts = " ".join(f"{count:>17}" for count in level_counts(own, calibration).values())
-        lines.append(f"  {table_cell(name)} {counts}")
+    counted = {name: level_counts(own, calibration) for name, own in forecast.months.items()}
+    levels = list(
+        max(counted.values(), key=lambda counts: len(counts))
+    )  # the longest names those without a level too
+    heads = [level.replace(" PERFORMER", "") for level in levels]
+    lines = [f"{'Months that reach each level':<34} {'  '.join(heads)}"]
+    for name, counts in counted.items():
+        cells = (f"{counts.get(key, 0):>{len(head)}}" for key, head in zip(levels, heads))
+        lines.append(f"  {table_cell(name)} {'  '.join(cells)}")
     return lines
 
 

@@ -378,7 +378,7 @@ def test_no_commits_are_reported_as_nothing(capsys):
     assert out.count("n/a") >= 6
     assert "nan" not in out.lower()
     assert "✅ Elite" not in out
-    assert "Performance Score: 0/4" in out
+    assert "Maturity Level: ⚪ not assessable (" in out
     assert len(files("output")) == 4
 
 

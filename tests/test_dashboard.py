@@ -1058,7 +1058,7 @@ def test_what_is_undefined_is_not_available_on_the_scorecard():
     marks = [to_hex(line.get_color()) for line in plot_scorecard(nothing(), axes()).get_lines()]
     assert marks.count(red) == 1  # the frequency is measured: none
     assert not any("nan" in word for word in words)
-    assert "NEEDS IMPROVEMENT" in words
+    assert "NOT ASSESSABLE" in words
 
 
 def lower_bound(rate, source="argocd", **more):

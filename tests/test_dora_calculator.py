@@ -36,7 +36,7 @@ from gitops_automation import (
     calculate_maturity,
     headline_metrics,
     is_elite,
-    is_open,
+    is_judged,
     maturity_score,
     measure,
     simulate_events,
@@ -167,6 +167,7 @@ def test_the_metrics_of_a_measurement_agree_with_a_plain_loop():
     assert same(measured.values, expected)
     assert measured.score == sum(measured.elite.values())
     assert measured.level.score == measured.score
+    assert not measured.unjudged
     by_day = [
         [
             (rows["timestamp"].dt.floor("D") == day).sum()
@@ -337,7 +338,7 @@ def test_an_undefined_benchmark_is_not_met(key):
         (15, 0, False, False),
         (15, 10, False, False),  # at least 15 %
         (0, 100, False, True),
-        (math.nan, 0, False, False),
+        (math.nan, 0, False, True),
     ],
 )
 def test_a_rate_of_failures_is_elite_if_it_is_whatever_nobody_looked_at(
@@ -347,9 +348,9 @@ def test_a_rate_of_failures_is_elite_if_it_is_whatever_nobody_looked_at(
     values.update(deployments_by_environment={"production": 100}, success_rates={"production": 50})
     values.update(ELITE, change_failure_rate=rate)
     assert is_elite("change_failure_rate", values) == met
-    assert is_open("change_failure_rate", values) == undecided
+    assert is_judged("change_failure_rate", values) == (not undecided)
     others = [key for key in BENCHMARKS if key != "change_failure_rate"]
-    assert not any(is_open(key, values) for key in others)
+    assert all(is_judged(key, values) for key in others)
 
 
 def test_what_nobody_looked_at_is_a_share_of_the_deployments_where_somebody_looked():
@@ -371,7 +372,9 @@ def test_what_nobody_looked_at_is_a_share_of_the_deployments_where_somebody_look
     measured = measure(history)
     assert measured.values["change_failure_rate"] == 10
     assert measured.values["unseen_deployments"] == 1
-    assert not measured.elite["change_failure_rate"]
+    assert measured.elite["change_failure_rate"] is None
+    assert measured.unjudged["change_failure_rate"] == "1 deployment not looked at"
+    assert measured.level is None
 
 
 @pytest.mark.parametrize("key", BENCHMARKS)
@@ -406,6 +409,18 @@ def test_many_months_are_elite_where_each_is():
         assert is_elite(key, together).tolist() == expected
         assert {True, False} == set(expected)
     assert maturity_score(together).tolist() == [int(maturity_score(month)) for month in months]
+
+
+@pytest.mark.parametrize("key", BENCHMARKS)
+def test_without_a_value_of_each_benchmark_there_is_no_level(key):
+    assert calculate_maturity({**ELITE, key: math.nan}) == "⚪ NOT ASSESSABLE"
+
+
+def test_recovery_is_not_judged_where_a_failure_may_have_been_missed():
+    values = {**ELITE, "mttr_minutes": math.nan, "change_failure_rate": 0.0}
+    assert is_judged("mttr_minutes", values)
+    values.update(deployments_by_environment={"production": 100}, success_rates={"production": 50})
+    assert not is_judged("mttr_minutes", {**values, "unseen_deployments": 1})
 
 
 @pytest.mark.parametrize("key", BENCHMARKS)

@@ -424,7 +424,7 @@ def test_a_team_that_commits_nothing_has_a_report_too(capsys):
     assert [len(getattr(run, name)) for name in TABLES] == [0, 0, 0]
     assert "n/a" in printed
     assert not re.search(r"\bnan\b", printed)
-    assert calculate_maturity(run.metrics) == "📈 NEEDS IMPROVEMENT"
+    assert calculate_maturity(run.metrics) == "⚪ NOT ASSESSABLE"
 
 
 def test_applications_that_only_the_commits_have_are_listed_too():

@@ -140,12 +140,15 @@ def test_every_forecast_metric_that_a_report_has_goes_by_its_name():
     assert all(metric.definition.endswith(".") for metric in FORECAST_METRICS.values())
 
 
+NONE = gitops.NOT_ASSESSABLE
+
+
 def test_months_without_a_commit_are_never_elite():
     found = months(Scenario().with_team(commits_per_day=0), 5)
     assert np.isnan(found["mean_lead_time"]).all()
     assert np.isnan(found["change_failure_rate"]).all()
     assert not any(is_elite(key, found).any() for key in BENCHMARKS)
-    assert level_counts(found)[LEVELS[-1].name] == 5
+    assert level_counts(found) == {**dict.fromkeys((one.name for one in LEVELS), 0), NONE: 5}
 
 
 def test_each_month_counts_for_the_level_that_it_reaches():
@@ -153,7 +156,7 @@ def test_each_month_counts_for_the_level_that_it_reaches():
     each = [{key: float(values[run]) for key, values in found.items()} for run in range(50)]
     levels = [calculate_maturity(month) for month in each]
     expected = {level.name: levels.count(f"{level.icon} {level.name}") for level in LEVELS}
-    assert level_counts(found) == expected
+    assert level_counts(found) == {**expected, NONE: levels.count(f"⚪ {NONE}")}
     assert len(set(levels)) > 1
 
 
