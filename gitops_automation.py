@@ -8466,9 +8466,7 @@ def level_lines(forecast: Forecast) -> List[str]:
         why += [bound] * ("change_failure_rate" in calibration.bounds)
         return [f"Months that reach each level: not assessable, {'; '.join(dict.fromkeys(why))}"]
     counted = {name: level_counts(own, calibration) for name, own in forecast.months.items()}
-    levels = list(
-        max(counted.values(), key=lambda counts: len(counts))
-    )  # the longest names those without a level too
+    levels = list(dict.fromkeys(key for counts in counted.values() for key in counts))
     heads = [level.replace(" PERFORMER", "") for level in levels]
     lines = [f"{'Months that reach each level':<34} {'  '.join(heads)}"]
     for name, counts in counted.items():
