@@ -24,6 +24,7 @@ reads them. From top to bottom, as the data flows:
     Rollback manager      deployments -> rollbacks and alerts
     Real history          a git repository, Argo CD, files -> the same tables
     DORA calculator       history -> metrics
+    Trace                 history -> the life of one release
     Reporting engine      metrics -> console, JSON and dashboard; further down, forecasts
     What-if               scenarios -> months side by side
     Recommendations       the smallest change that meets a target
@@ -53,10 +54,12 @@ import fnmatch
 import functools
 import gc
 import hashlib
+import html
 import io
 import itertools
 import json
 import math
+import operator
 import os
 import posixpath
 import re
@@ -183,6 +186,7 @@ MONDAY = 4 * DAY  # 1970-01-05, the first Monday
 FIRST_DAY, LAST_DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
 LAST_SECOND = int(LAST_DAY.timestamp()) - 1
 MOST_DAYS = 1_000_000
+SCHEMA_VERSION = 1  # of the JSON and the CSV files; it rises when a name or a meaning changes
 NAME_WIDTH = 253  # characters, as in Kubernetes; longer texts are cut where they are read
 
 
@@ -4153,6 +4157,11 @@ class Target(NamedTuple):
     def __str__(self) -> str:
         return f"{self.better}{self.limit:g}{self.unit}"
 
+    @property
+    def words(self) -> str:
+        """The target with spaces, such as `< 24 h`."""
+        return f"{self.better} {with_unit(f'{self.limit:g}', self.unit)}"
+
 
 class Metric(NamedTuple):
     """What a key of `metrics` means."""
@@ -4200,6 +4209,9 @@ METRICS: Dict[str, Metric] = {
     "production_deployment_frequency": Metric(
         "Production Alone", "/day",
         "Deployments to production, failed ones included, over the days of the window."),
+    "dated_deployments": Metric(
+        "Deployments with a Lead Time", "",
+        "Production deployments, or changes of real deployments, that mean_lead_time is made of."),
     "total_deployments": Metric("Total Deployments", "", "Rows of the deployments table."),
     "failed_deployments": Metric("Failed Deployments", "", "Deployments whose health is Degraded."),
     "unseen_deployments": Metric(
@@ -4517,18 +4529,20 @@ def headline_metrics(events: Events, observable: np.ndarray) -> Dict[str, np.nda
     released = released_commits(events)
     lead = deployments.time[released] - commits.time[deployments.commit[released]]
     hours = events.of_group(deployments, released, lead) / 3600
+    dated = events.of_group(deployments, released)
     attempted, worked = events.of_group(rollbacks), rollbacks.success
     restored = events.of_group(rollbacks, worked)
     minutes = events.of_group(rollbacks, worked, (rollbacks.end - rollbacks.time)[worked]) / 60
     median = group_medians(deployments.group[released], lead, events.groups) / 3600
     return {
         "deployment_frequency": total / days,
-        "mean_lead_time": safe_ratio(hours, events.of_group(deployments, released)),
+        "mean_lead_time": safe_ratio(hours, dated),
         "mttr_minutes": safe_ratio(minutes, restored),
         "change_failure_rate": safe_ratio(100 * failed, seen),
         "median_lead_time": median,
         "overall_success_rate": safe_ratio(100 * (seen - failed), seen),
         "production_deployment_frequency": in_production / days,
+        "dated_deployments": dated,
         "total_deployments": total,
         "failed_deployments": failed,
         "total_rollbacks": attempted,
@@ -4906,6 +4920,7 @@ def measure(history: History) -> Metrics:
     if history.changes is not None:
         lead = table[table["metric"] == "change_lead_time_hours"].iloc[0]
         values.update(mean_lead_time=float(lead["mean"]), median_lead_time=float(lead["value"]))
+        values["dated_deployments"] = int(lead["n"])
         nothing = dict.fromkeys(history.environments, math.nan)
         values["lead_time_hours_by_environment"] = nothing
     day = (events.deployments.time - history.window.seconds[0]) // DAY
@@ -5303,9 +5318,216 @@ def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
     return {"overall": math.fsum(defined) / len(defined) if defined else math.nan, **scores}
 
 
+# ---- Trace: history -> the life of one release --------------------------------------------------
+
+TRACE_COLUMNS = ["timestamp", "environment", "step", "what", "counts_for"]
+TRACED = ("latest", "slowest", "failed")  # releases that a trace finds without a commit
+NO_METRIC = "no metric"
+
+
+def trace_release(
+    history: History, release: str = "latest", scenario: Optional[Scenario] = None
+) -> pd.DataFrame:
+    """Return the life of one release: a row is a step, in the order of time.
+
+    `release` is a commit or its beginning, as APPLICATION:COMMIT where several applications have
+    it. Or it is the `latest` to production, the `slowest` from its commit to production, or the
+    last that `failed`. The gates are those of the `scenario`. Columns: `timestamp`, `environment`,
+    `step`, `what` happened, and the metrics that it `counts_for`. `attrs` has the `application` and
+    the `commit`. GitOpsError if there is no such release.
+    """
+    application, commit = find_release(history, release)
+    table = deployments_with_end(history)
+    table = table[has_word(table["application"], application)]
+    commits = history.git_commits[(history.git_commits["sha"] == commit).to_numpy(bool)]
+    steps, committed = [], None
+    for made in commits.to_dict("records"):
+        committed = made["timestamp"]
+        text = f"{made['type']} by {made['author']}: {made['message']}"
+        steps.append((committed, "", "commit", text, METRICS["total_commits"].label))
+    ready, before = committed, "the commit"
+    carried: List[Tuple[Any, ...]] = []
+    for name in history.environments:
+        there = table[has_word(table["environment"], name)]
+        own = there[has_word(there["commit_sha"], commit)]
+        gate = "" if scenario is None else gate_text(scenario, name)
+        for row in own.to_dict("records"):
+            waited = "" if ready is None else waited_text(ready, row["timestamp"], before)
+            steps.append((row["timestamp"], name, "sync", waited + gate, "Deployment Frequency"))
+            steps.append((row["end"], name, "end", outcome_text(row), counted(history, row)))
+            steps += rollback_steps(history, row)
+            if row["health"] != DEGRADED:
+                ready, before = row["end"], f"{name} had it"
+        if len(own):
+            carried = []  # what came here needs nobody to bring it before
+        elif committed is not None:
+            carried.append(carried_step(history, there, name, committed))
+    found = pd.DataFrame([*steps, *carried], columns=TRACE_COLUMNS).sort_values(
+        "timestamp", kind="mergesort"
+    )
+    found.attrs.update(application=application, commit=commit)
+    return found.reset_index(drop=True)
+
+
+def deployments_with_end(history: History) -> pd.DataFrame:
+    """Return the deployments with the time at which each ended, as `end`."""
+    table = history.deployments
+    ends = seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy()
+    return table.assign(end=utc_times(ends))
+
+
+def find_release(history: History, release: str) -> Tuple[str, str]:
+    """Return the application and the commit of a release; GitOpsError if there is none or several.
+
+    1. `latest` is the last deployment to production, `failed` the last that failed, in production
+       if any did there.
+    2. `slowest` is the production deployment that brought the change with the longest lead time.
+    3. Anything else is the beginning of a commit, or of its application, a colon, and that.
+    """
+    table = history.deployments
+    production = has_word(table["environment"], history.production)
+    bad = has_word(table["health"], DEGRADED)
+    rows = {"latest": production, "failed": bad & production if (bad & production).any() else bad}
+    if release == "slowest":
+        rows[release] = slowest_deployment(history)
+    if release in rows:
+        found = table[rows[release]].tail(1)
+        if not len(found):
+            raise GitOpsError(f"no release to trace: nothing is the {release} one in this window")
+        return str(found["application"].iloc[0]), str(found["commit_sha"].iloc[0])
+    wanted, colon, beginning = release.rpartition(":")
+    names = ["application", "commit_sha"]
+    made = history.git_commits.rename(columns={"sha": "commit_sha"})
+    pairs = pd.concat([table[names].astype(str), made[names].astype(str)]).drop_duplicates()
+    chosen = pairs["commit_sha"].str.startswith(beginning) & (len(beginning) > 0)
+    if colon:
+        chosen &= pairs["application"] == wanted
+    found = pairs[chosen]
+    if len(found) == 1:
+        return found["application"].iloc[0], found["commit_sha"].iloc[0]
+    several = ", ".join(
+        f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()
+    )
+    remedy = f"take one of {several}" if several else f"take a commit, {', '.join(TRACED)}"
+    raise GitOpsError(f"{count_text(len(found), 'release')} named {in_quotes(release)}; {remedy}")
+
+
+def slowest_deployment(history: History) -> np.ndarray:
+    """Return which deployments brought the change with the longest lead time to production."""
+    table = deployments_with_end(history)
+    production = has_word(table["environment"], history.production)
+    if history.changes is None:
+        made = dict(zip(history.git_commits["sha"], history.git_commits["timestamp"]))
+        synced = production & has_word(table["status"], SYNCED)
+        begun = table["commit_sha"].astype(object).map(made)
+        lead = (table["timestamp"] - pd.to_datetime(begun, utc=True)).where(synced)
+        return np.asarray(lead == lead.max())
+    changes = history.changes_to(history.production)
+    lead = changes["deployed"] - changes["committed"]
+    slowest = changes[np.asarray(lead == lead.max())].head(1)
+    chosen = production & np.asarray(table["end"].isin(slowest["deployed"]))
+    return chosen & np.asarray(table["application"].isin(slowest["application"].astype(str)))
+
+
+def waited_text(ready: pd.Timestamp, start: pd.Timestamp, before: str) -> str:
+    """Return how long a release waited, and since when."""
+    hours = (start - ready).total_seconds() / 3600
+    return f"{in_human_units(hours, 'h')} after {before}" if hours else f"at once after {before}"
+
+
+def gate_text(scenario: Scenario, name: str) -> str:
+    """Return the gate of an environment of a scenario, in brackets."""
+    return f" ({stage_text(scenario.environments[scenario.names.index(name)])})"
+
+
+def outcome_text(row: Mapping[str, Any]) -> str:
+    """Return how a deployment ended."""
+    seconds = f"{row['status']} after {row['duration_sec']} s"
+    if row["health"] == HEALTHY:
+        return f"{seconds}, healthy"
+    if row["health"] == UNKNOWN:
+        return f"{seconds}, nobody looked at its health"
+    return f"{seconds}, degraded: {row['failure_reason']}"
+
+
+def counted(history: History, row: Mapping[str, Any]) -> str:
+    """Return what the end of a deployment counts for."""
+    kinds = {HEALTHY: "as good", DEGRADED: "as failed", UNKNOWN: "as not looked at"}
+    counts = [f"Change Failure Rate ({kinds[row['health']]})"]
+    if row["environment"] != history.production or row["status"] != SYNCED:
+        return counts[0]
+    if history.changes is None:
+        made = history.git_commits
+        begun = made.loc[(made["sha"] == row["commit_sha"]).to_numpy(bool), "timestamp"]
+        hours = (row["timestamp"] - begun).dt.total_seconds() / 3600
+    else:
+        changes = history.changes_to(history.production)
+        brought = (changes["deployed"] == row["end"]) & (
+            changes["application"].astype(object) == row["application"]
+        )
+        hours = (changes["deployed"] - changes["committed"])[brought].dt.total_seconds() / 3600
+    if len(hours):
+        spread = dict.fromkeys(in_human_units(one, "h") for one in (hours.min(), hours.max()))
+        counts.append(f"Lead Time ({count_text(len(hours), 'change')}: {' to '.join(spread)})")
+    return ", ".join(counts)
+
+
+def rollback_steps(history: History, row: Mapping[str, Any]) -> List[Tuple[Any, ...]]:
+    """Return the rollback of a deployment as a step, if it had one."""
+    table = history.rollbacks
+    own = table[
+        (table["timestamp"] == row["end"]).to_numpy(bool)
+        & (table["from_commit"] == row["commit_sha"]).to_numpy(bool)
+        & has_word(table["application"], row["application"])
+        & has_word(table["environment"], row["environment"])
+    ]
+    steps = []
+    for back in own.to_dict("records"):
+        minutes = in_human_units(back["duration_min"], "min")
+        result = "succeeded" if back["success"] else "failed"
+        text = f"to {back['to_commit'][:7]} {result} after {minutes}"
+        over = row["end"] + pd.Timedelta(minutes=back["duration_min"])
+        metric = f"MTTR ({minutes})" if back["success"] else f"{NO_METRIC}: it did not succeed"
+        steps.append((over, row["environment"], "rollback", text, metric))
+    return steps
+
+
+def carried_step(
+    history: History, there: pd.DataFrame, name: str, committed: pd.Timestamp
+) -> Tuple[Any, ...]:
+    """Return the step at which a newer release brought a change that did not come by itself."""
+    made = history.git_commits.set_index("sha")["timestamp"]
+    begun = pd.to_datetime(there["commit_sha"].astype(object).map(made), utc=True)
+    newer = there[has_word(there["status"], SYNCED) & (begun > committed).to_numpy(bool)]
+    production = name == history.production
+    if not len(newer):
+        metric = "Changes not yet shipped" if production else NO_METRIC
+        return history.window.end, name, "waits", "not there when the window ends", metric
+    first = newer.loc[newer["end"].idxmin()]
+    hours = in_human_units((first["end"] - committed).total_seconds() / 3600, "h")
+    metric = f"Change lead time ({hours})" if production else NO_METRIC
+    text = f"came with {first['commit_sha'][:7]}, a newer release"
+    return first["end"], name, "carried", text, metric
+
+
+def format_trace(steps: pd.DataFrame) -> str:
+    """Return the life of one release in words, with what each step counts for on a line below."""
+    commit, application = steps.attrs["commit"], steps.attrs["application"]
+    lines = [DOUBLE_LINE, f"🔍 RELEASE {commit[:12]} OF {application}", DOUBLE_LINE]
+    names = [shorten_text(name, 20) for name in steps["environment"]]
+    width = max(map(len, names))
+    for name, row in zip(names, steps.to_dict("records")):
+        begin = f"{row['timestamp']:%Y-%m-%d %H:%M:%S}  {name:<{width}}  {row['step']:<8}  "
+        indent = " " * len(begin)
+        for lead, text in ((begin, row["what"]), (indent + "→ ", row["counts_for"])):
+            lines += textwrap.wrap(lead + text, MOST_COLUMNS, subsequent_indent=indent)
+    return "\n".join(lines)
+
+
 # ---- Reporting engine: metrics -> console and JSON ----------------------------------------------
 
-WIDTH = 80
+WIDTH = 80  # of the rules; lines of text have up to MOST_COLUMNS
+MOST_COLUMNS = 100
 LINE, DOUBLE_LINE = "-" * WIDTH, "=" * WIDTH
 
 
@@ -5321,9 +5543,42 @@ def show_percent(part: float, whole: float, digits: int = 1) -> str:
     return show_number(float(safe_ratio(100 * part, whole)), "%", digits)
 
 
+def with_unit(number: str, unit: str) -> str:
+    """Return a number and its unit, with a space unless the unit begins with a slash."""
+    return number + ("" if unit.startswith("/") else " ") + unit
+
+
+def in_human_units(value: float, unit: str, digits: int = 2) -> str:
+    """Return a benchmark as people say it: 9.89 min, 36.90 h, 5.20 days; `n/a` if undefined."""
+    if math.isnan(value):
+        return "n/a"
+    minutes = value * {"h": 60, "min": 1}.get(unit, math.nan)
+    if minutes >= 120 * 60:
+        value, unit = minutes / 60 / 24, "days"
+    elif minutes >= 120:
+        value, unit = minutes / 60, "h"
+    return with_unit(f"{value:.{digits}f}", unit)
+
+
 def line_of(label: str, value: str) -> str:
     """Return a line of the report: a label and its value in their columns."""
     return f"{label:<31} {value}"
+
+
+def fold(line: str) -> List[str]:
+    """Return a line as lines that fit the report; those after the first begin below its text."""
+    if len(line) <= MOST_COLUMNS:
+        return [line]
+    lead = re.match(r"[ •]*(?:[A-Z][a-z ]{,20}: +)?", line)
+    indent = " " * (len(lead.group()) if lead else 0)
+    return textwrap.wrap(line, MOST_COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def listed_lines(rows: Mapping[str, str]) -> List[str]:
+    """Return a line for each name and its value, in columns; names that are too long are cut."""
+    names = {name: f"  • {shorten_text(name, 60)}:" for name in rows}
+    width = max([31, *map(len, names.values())])
+    return [f"{names[name]:<{width}} {text}" for name, text in rows.items()]
 
 
 def with_capital(name: str) -> str:
@@ -5338,14 +5593,26 @@ class Report(NamedTuple):
     flow: Optional[pd.DataFrame] = None
     seed: Optional[int] = None
     scenario: Optional[Scenario] = None
-    advice: Optional[Sequence[str]] = None
+    tried: Optional[Sequence[str]] = None  # recommendations that were tried, if any were
     trend: Optional[pd.DataFrame] = None
     compared: Optional[pd.DataFrame] = None
+    commits_are_real: bool = False
+    details: bool = False
 
     @property
     def values(self) -> Dict[str, Any]:
         """The metrics dict."""
         return self.metrics.values
+
+    @property
+    def advice(self) -> Sequence[str]:
+        """The recommendations: those that were tried, or what follows from the metrics alone."""
+        return plain_recommendations(self.values) if self.tried is None else self.tried
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing happened at all."""
+        return not self.values["total_deployments"] and not self.values["total_commits"]
 
 
 class Breakdown(NamedTuple):
@@ -5360,92 +5627,209 @@ class Section(NamedTuple):
 
     `rows` are (label, key of METRICS); "" is an empty line. `lists` follow them. A section that
     differs in kind has a `body` instead, a function that returns its lines. It is left out if it
-    returns none.
+    returns none, and one of the `details` where they are not wanted.
     """
 
     title: str
     rows: Sequence[Tuple[str, str]] = ()
     lists: Sequence[Breakdown] = ()
     body: Optional[Callable[[Report], List[str]]] = None
+    details: bool = False
 
     def lines(self, report: Report) -> List[str]:
         """Return the section, with an empty line at its end."""
+        if self.details and not report.details:
+            return []
         lines = self.body(report) if self.body else []
         for label, key in self.rows:
             lines.append(line_of(f"{label}:", value_text(key, report.metrics)) if key else "")
         for title, make in self.lists:
             listed = make(report)
             lines += ["", f"{title}:", *listed] if listed else []
-        return [self.title, LINE, *lines, ""] if lines else []
+        folded = (part for line in lines for part in fold(line))
+        return [self.title, LINE, *folded, ""] if lines else []
 
 
 def value_text(key: str, metrics: Metrics) -> str:
-    """Return a value of `metrics` as it is shown: a lower bound says so, a lead time of what."""
-    text = METRICS[key].text(metrics.values[key])
+    """Return a value of `metrics` as it is shown: a bound says so, and long times in human units.
+
+    A lead time from a config repository begins with a commit there, not with the code.
+    """
+    value, history = metrics.values[key], metrics.history
+    text, unit = METRICS[key].text(value), METRICS[key].unit.strip()
     if text == "n/a":
         return text
-    history = metrics.history
-    if key == "change_failure_rate" and metrics.overall.at["change_fail_rate_pct", "at_least"]:
+    unseen = metrics.overall.at["change_fail_rate_pct", "at_least"]
+    if key == "change_failure_rate" and unseen:
         return f"at least {text}"
+    if key == "overall_success_rate" and unseen:
+        return f"at most {text}"
     partly = metrics.overall.at["deployment_frequency_per_day", "at_least"]
     if key == "production_deployment_frequency" and partly:
         return f"at least {text}"
-    if key in ("mean_lead_time", "median_lead_time") and history.changes is not None:
+    if (unit == "minutes" and value >= 120) or (unit == "hours" and value >= 120):
+        text += f" ({in_human_units(value, unit.replace('hours', 'h').replace('minutes', 'min'))})"
+    is_lead_time = key in ("mean_lead_time", "median_lead_time")
+    if is_lead_time and history.changes is not None and history.source != "files":
         return f"{text} (config-repository lead time)"
     return text
 
 
 def format_report(report: Report) -> str:
-    """Return the console report: its header, and every section of REPORT."""
-    window = report.metrics.history.window
-    days = "day" if window.days == 1 else "days"
-    lines = [
-        DOUBLE_LINE,
-        "🔄 GITOPS WORKFLOW AUTOMATION REPORT",
-        DOUBLE_LINE,
-        line_of(
-            "Window (UTC):",
-            f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({window.days} {days})",
-        ),
-    ]
-    if report.scenario is not None:
-        lines.append(line_of("Pipeline:", describe_pipeline(report.scenario)))
-    if report.seed is not None:
-        meaning = "the same seed, window and scenario give the same run"
-        if not report.metrics.history.is_simulated:
-            meaning = "of the months on which recommendations were tried"
-        lines.append(line_of("Seed:", f"{report.seed} ({meaning})"))
-    lines.append("")
-    for section in REPORT:
+    """Return the console report: every section of REPORT; of an empty window, the first two."""
+    lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE]
+    for section in REPORT[:2] if report.is_empty else REPORT:
         lines += section.lines(report)
     return "\n".join([*lines, DOUBLE_LINE])
 
 
-def describe_pipeline(scenario: Scenario) -> str:
-    """Return the environments in order, each with its wait, train, gate and promotion."""
+SOURCES = {
+    "simulated": "SIMULATED: these are the numbers of no real team",
+    "git": "MEASURED from the config repository (desired state, not what a cluster did)",
+    "argocd": "MEASURED from what Argo CD keeps of its syncs",
+    "files": "MEASURED from tables",
+}
+"""What a report says of where its deployments come from, for each `source` of a history."""
+
+
+def source_text(report: Report) -> str:
+    """Return whether the deployments were simulated or measured, and from what."""
+    source = report.metrics.history.source
+    if source == "simulated" and report.commits_are_real:
+        return "SIMULATED deployments of real commits"
+    return SOURCES.get(source, SOURCES["files"])
+
+
+def window_text(window: Window) -> str:
+    """Return the first and the last day of a window, and how many days it has."""
+    days = count_text(window.days, "day")
+    return f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({days}, UTC)"
+
+
+def evidence_of(key: str, metrics: Metrics) -> str:
+    """Return the numbers that a benchmark is made of."""
+    values, history = metrics.values, metrics.history
+    if key in metrics.unjudged and math.isnan(values[key]):
+        return metrics.unjudged[key]
+    if key == "deployment_frequency":
+        days = count_text(history.window.days, "day")
+        return f"{count_text(values['total_deployments'], 'deployment')} in {days}"
+    if key == "mean_lead_time":
+        kind = "production deployment" if history.changes is None else "change"
+        return f"mean of {count_text(values['dated_deployments'], kind)}"
+    if key == "mttr_minutes":
+        if math.isnan(values[key]):
+            return "no deployment failed"
+        return f"mean of {count_text(values['successful_rollbacks'], 'successful rollback')}"
+    seen = sum(
+        count
+        for name, count in values["deployments_by_environment"].items()
+        if not math.isnan(values["success_rates"][name])
+    )
+    unseen = values["unseen_deployments"]
+    also = f"; {unseen:,} not looked at" * (unseen > 0)
+    return f"{values['failed_deployments']:,} failed of {count_text(seen, 'deployment')}{also}"
+
+
+def verdict_rows(metrics: Metrics) -> List[Dict[str, str]]:
+    """Return the verdict on each benchmark: its value, what it is made of, its target, if met."""
+    marks = {True: "✅ yes", False: "❌ no", None: "⚪ n/a"}
+    rows = []
+    for key, target in BENCHMARKS.items():
+        value, met = metrics.values[key], metrics.elite[key]
+        shown = in_human_units(value, target.unit)
+        is_bound = value_text(key, metrics).startswith("at least")
+        rows.append(
+            {
+                "Metric": METRICS[key].label,
+                "Value": f"≥ {shown}" if is_bound else shown,
+                "Made of": evidence_of(key, metrics),
+                "Elite": target.words,
+                "Met": marks[met],
+            }
+        )
+    return rows
+
+
+def production_text(metrics: Metrics) -> str:
+    """Return what production alone comes to, where the benchmarks are of all environments."""
+    values, table = metrics.values, metrics.overall
+    rate, lead = table.loc["change_fail_rate_pct"], table.loc["change_lead_time_hours"]
+    failed = "failures n/a"
+    if not math.isnan(rate["value"]):
+        name = metrics.history.production
+        count = values["deployments_by_environment"][name] - values["healthy_by_environment"][name]
+        least = "at least " if rate["at_least"] else ""
+        failed = f"{least}{count} failed of {rate['n']} ({rate['value']:.2f} %)"
+    frequency = METRICS["production_deployment_frequency"].text(
+        values["production_deployment_frequency"]
+    )
+    median = in_human_units(lead["value"], "h")
+    changes = count_text(int(lead["n"]), "change")
+    return f"Production alone: {frequency}, {failed}, lead time {median} (median of {changes})"
+
+
+NOTHING_HAPPENED = (
+    "Nothing happened: there is no commit and no deployment. Choose more --days, or another --end."
+)
+
+
+def verdict_lines(report: Report) -> List[str]:
+    """Return what was simulated or measured, the level, the benchmarks, and what to do first."""
+    metrics, history = report.metrics, report.metrics.history
+    lines = [source_text(report), f"Window:   {window_text(history.window)}"]
+    if report.is_empty:
+        return [*lines, NOTHING_HAPPENED]
+    rows = verdict_rows(metrics)
+    row = "{:<21} {:>11}   {:<46} {:<9} {}".format
+    together = " (all environments together)" * (len(history.environments) > 1)
+    heads = {**dict(zip(rows[0], rows[0])), "Made of": f"Made of{together}"}
+    lines += [f"Level:    {level_text(metrics)}: {score_text(metrics)}", "", row(*heads.values())]
+    lines += [row(*cells.values()) for cells in rows]
+    lines += [""]
+    if len(history.environments) > 1:
+        lines += [production_text(metrics), ""]
+    why, *remedy = report.advice[:2]
+    if metrics.score < len(BENCHMARKS):
+        lines += [f"Why:      {why}"]
+    if remedy and remedy[0].startswith(" "):
+        lines += [f"Next:     {remedy[0].strip()}"]
+    lines += [""]
+    if report.scenario is not None:
+        lines += ["Pipeline: " + describe_pipeline(report.scenario)]
+    if report.seed is not None:
+        meaning = "the same seed, window and scenario give the same run"
+        if not history.is_simulated:
+            meaning = "of the months on which changes were tried"
+        lines += [f"Seed:     {report.seed} ({meaning})"]
+    return lines
+
+
+def stage_text(environment: Environment) -> str:
+    """Return the gate of an environment in words: its wait, train, hours, share and promotion."""
     meanings = {"each": "each release", "newest": "newest wins", "soak": "only what stays newest"}
-    stages = []
-    for environment in scenario.environments:
-        knobs = [
-            f"after {in_words('wait_hours', environment.wait_hours)}"
-            * (environment.wait_hours[-1] > 0),
-            f"every {environment.release_every_hours:g} h" * (environment.release_every_hours > 0),
-            environment.open_hours * (environment.open_hours != "always"),
-            f"{len(environment.freezes)} freezes" * (len(environment.freezes) > 0),
-            f"batch risk {environment.batch_risk:g}" * (environment.batch_risk > 0),
-            f"{100 * environment.approval_rate:g} % pass" * (environment.approval_rate < 1),
-            meanings[environment.promotion],
-        ]
-        stages.append(f"{environment.name} ({', '.join(filter(None, knobs))})")
-    return " → ".join(stages)
+    knobs = [
+        f"after {in_words('wait_hours', environment.wait_hours)}"
+        * (environment.wait_hours[-1] > 0),
+        f"every {environment.release_every_hours:g} h" * (environment.release_every_hours > 0),
+        environment.open_hours * (environment.open_hours != "always"),
+        count_text(len(environment.freezes), "freeze") * (len(environment.freezes) > 0),
+        f"batch risk {environment.batch_risk:g}" * (environment.batch_risk > 0),
+        f"{100 * environment.approval_rate:g} % pass" * (environment.approval_rate < 1),
+        meanings[environment.promotion],
+    ]
+    return ", ".join(filter(None, knobs))
+
+
+def describe_pipeline(scenario: Scenario) -> str:
+    """Return the environments in order, each with its gate."""
+    return " → ".join(f"{one.name} ({stage_text(one)})" for one in scenario.environments)
 
 
 def share_lines(counts: Mapping[str, int], whole: Optional[int] = None) -> List[str]:
     """Return a line for each name: its count and its share."""
     whole = sum(counts.values()) if whole is None else whole
-    return [
-        line_of(f"  • {name}:", f"{n} ({show_percent(n, whole)})") for name, n in counts.items()
-    ]
+    return listed_lines({name: f"{n} ({show_percent(n, whole)})" for name, n in counts.items()})
 
 
 def commit_type_lines(report: Report) -> List[str]:
@@ -5481,25 +5865,39 @@ def flow_lines(report: Report) -> List[str]:
         "Held by an approval gate": "held",
     }
     counts = {label: int(report.flow[kind].sum()) for label, kind in kinds.items()}
-    return [
-        line_of(f"  • {label}:", f"{count}")
-        for label, count in counts.items()
-        if count or kinds[label] != "held"
-    ]
+    return listed_lines(
+        {label: f"{count}" for label, count in counts.items() if count or kinds[label] != "held"}
+    )
+
+
+def health_gate_lines(report: Report) -> List[str]:
+    """Return how many releases the health check of each environment kept from the next one."""
+    if report.scenario is None:
+        return []
+    counts = report.values["deployments_by_environment"]
+    healthy = report.values["healthy_by_environment"]
+    stages = report.scenario.environments
+    return listed_lines(
+        {
+            f"After {name}": f"{counts[name] - healthy[name]} of {counts[name]}"
+            for name, following in zip(counts, stages[1:])
+            if following.starts == "stage"
+        }
+    )
 
 
 def lead_time_lines(report: Report) -> List[str]:
     """Return the part of each environment in the mean lead time."""
     whole = report.values["mean_lead_time"]
-    parts = report.values["lead_time_hours_by_environment"].items()
-    if math.isnan(whole) or any(math.isnan(hours) for _, hours in parts):
+    parts = report.values["lead_time_hours_by_environment"]
+    if math.isnan(whole) or any(map(math.isnan, parts.values())):
         return []
-    return [
-        line_of(
-            f"  • Into {name}:", f"{show_number(hours, ' hours')} ({show_percent(hours, whole)})"
-        )
-        for name, hours in parts
-    ]
+    return listed_lines(
+        {
+            f"Into {name}": f"{show_number(hours, ' hours')} ({show_percent(hours, whole)})"
+            for name, hours in parts.items()
+        }
+    )
 
 
 def reason_lines(report: Report, most: int = 3) -> List[str]:
@@ -5521,18 +5919,20 @@ def success_lines(report: Report) -> List[str]:
     """Return the success rate of each environment, and of all."""
     values = report.values
     counts, healthy = values["deployments_by_environment"], values["healthy_by_environment"]
-    width = max(16, *map(len, counts))
+    names = {name: shorten_text(name, 40) for name in counts}
+    width = max(16, *map(len, names.values()))
     lines, known = [], []
     for name, rate in values["success_rates"].items():
         note = f"({healthy[name]}/{counts[name]} successful)"
         if counts[name] and math.isnan(rate):
-            note = f"({counts[name]} deployments, failures not observable)"
-        elif report.values["unseen_deployments"]:
+            note = f"({count_text(counts[name], 'deployment')}, failures not observable)"
+        elif values["unseen_deployments"]:
             note = f"({counts[name] - healthy[name]}/{counts[name]} seen to fail)"
         if not math.isnan(rate):
             known.append(name)
-        lines.append(f"{rate_grade(rate)[0]} {name:<{width}} {show_number(rate, '%'):<7} {note}")
-    overall = show_number(values["overall_success_rate"], "%")
+        icon = rate_grade(rate)[0]
+        lines.append(f"{icon} {names[name]:<{width}} {show_number(rate, '%'):<7} {note}")
+    overall = value_text("overall_success_rate", report.metrics)
     if known:
         overall += (
             f" ({sum(healthy[name] for name in known)}/{sum(counts[name] for name in known)})"
@@ -5541,10 +5941,10 @@ def success_lines(report: Report) -> List[str]:
 
 
 def production_lines(report: Report) -> List[str]:
-    """Return dora.dev's metrics of production: in all, by application, and as a Quick Check."""
+    """Return dora.dev's metrics of production."""
     overall, history = report.metrics.overall, report.metrics.history
     columns = f"{'value':>10}  {'95% interval':<19} {'mean':>8} {'p90':>8} {'n':>6}"
-    lines = [line_of("", columns)]
+    lines = [line_of("Of production alone; times are medians", columns)]
     lines += [production_line(metric, overall) for metric in PRODUCTION_METRICS]
     lines += [
         line_of("Changes not yet shipped:", f"{overall.at['change_lead_time_hours', 'open']}"),
@@ -5555,6 +5955,7 @@ def production_lines(report: Report) -> List[str]:
     ]
     if history.changes is not None:
         lines += ["", *shared_lines(history)]
+    if history.changes is not None and history.source != "files":
         first = "the first commit of a version to any environment"
         own = "the commit to production's own path"
         start = first if any(note.startswith("Layout: ") for note in history.notes) else own
@@ -5566,7 +5967,7 @@ def production_lines(report: Report) -> List[str]:
         lines.append(common_window_line(history))
     for reason, count in sorted(history.undated.items()):
         lines.append(f"Deployments without a lead time: {count} ({reason})")
-    return [*lines, "", *application_lines(report), "", *quick_check_lines(report)]
+    return lines
 
 
 def shared_lines(history: History) -> List[str]:
@@ -5603,49 +6004,49 @@ def common_window_line(history: History) -> str:
     return f"All applications are covered for the last {days} days: --days {days} measures these."
 
 
-def why_undefined(metric: str, table: pd.DataFrame) -> str:
-    """Return `n/a` where deployments are known but failures cannot be seen, else `no data`."""
-    hidden = math.isnan(table.at["change_fail_rate_pct", "value"])
-    deployed = table.at["deployment_frequency_per_day", "n"] > 0
-    return "n/a" if hidden and deployed and metric != "change_lead_time_hours" else "no data"
-
-
 def production_line(metric: str, table: pd.DataFrame) -> str:
     """Return the line of one metric of production."""
     label, unit = PRODUCTION_METRICS[metric][:2]
     row = table.loc[metric]
+    label = line_of(f"{label}:", "")
     if math.isnan(row["value"]):
-        why = why_undefined(metric, table)
-        hidden = " (failures not observable)" if why == "n/a" else ""
-        if metric == "deployment_frequency_per_day":
-            why, hidden = "n/a", " (less than a day is covered)"
-        return line_of(f"{label}:", f"   {why}{hidden}")
+        return f"{label}{'n/a':>10} ({why_undefined(metric, table)})"
     interval = (
         "" if math.isnan(row["low"]) else f"{show_number(row['low'])} to {show_number(row['high'])}"
     )
     spread = " ".join(f"{show_number(row[key]).replace('n/a', ''):>8}" for key in ("mean", "p90"))
     value = f"{show_number(row['value'], unit):>10}  {interval:<19} {spread} {int(row['n']):>6}"
-    return line_of(f"{label}:", value + "  at least" * bool(row["at_least"]))
+    return label + value + "  at least" * bool(row["at_least"])
 
 
-def application_lines(report: Report, most: int = 15) -> List[str]:
-    """Return a line for each application, those deployed most first."""
+def why_undefined(metric: str, table: pd.DataFrame) -> str:
+    """Return why a metric of production has no value."""
+    if not table.at["deployment_frequency_per_day", "n"]:
+        return "nothing reached production"
+    if metric == "deployment_frequency_per_day":
+        return "less than a day is covered"
+    if metric == "change_lead_time_hours":
+        return "no lead time is known"
+    hidden = math.isnan(table.at["change_fail_rate_pct", "value"])
+    return "failures not observable" if hidden else "no failure has ended"
+
+
+def application_lines(report: Report, most: int = 40) -> List[str]:
+    """Return a line for each application in production, those deployed most first."""
     tables = report.metrics.by_application
-    if not tables:
-        return ["No application in production"]
     frequency = "deployment_frequency_per_day"
     ranked = sorted(tables, key=lambda name: -tables[name].at[frequency, "n"])
     heads = ("lead time", "frequency", "recovery", "fail rate", "rework")
-    lines = [line_of("By application:", " ".join(f"{head:>11}" for head in heads))]
+    lines = [line_of("", " ".join(f"{head:>11}" for head in heads))] if ranked else []
     for name in ranked[:most]:
         table = tables[name]
         cells = [
-            why_undefined(metric, table)
-            if math.isnan(value)
-            else "≥" * bound + show_number(value, PRODUCTION_METRICS[metric].unit)
+            "≥" * (bound and not math.isnan(value))
+            + show_number(value, PRODUCTION_METRICS[metric].unit)
             for (metric, value), bound in zip(table["value"].items(), table["at_least"])
         ]
-        lines.append(line_of(f"  • {name}", " ".join(f"{cell:>11}" for cell in cells)))
+        label = f"  • {shorten_text(name, 27)}"
+        lines.append(line_of(label, " ".join(f"{cell:>11}" for cell in cells)))
     if len(ranked) > most:
         lines.append(f"  and {len(ranked) - most} more (--json has them all)")
     return lines
@@ -5655,7 +6056,7 @@ def quick_check_lines(report: Report) -> List[str]:
     """Return the Quick Check scores beside those of the industry."""
     scores = report.metrics.quick_check
     row = "  • {:<33} {:>4}   {}".format
-    lines = ["DORA Quick Check, 0 to 10 (industry: the mean of all industries in 2025):"]
+    lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
     for metric, industry in QUICK_CHECK_MEANS_2025.items():
         label = f"{PRODUCTION_METRICS[metric].label}:"
         lines.append(row(label, show_number(scores[metric], "", 1), f"industry {industry}"))
@@ -5664,45 +6065,37 @@ def quick_check_lines(report: Report) -> List[str]:
     return [*lines, row("Overall:", show_number(scores["overall"], "", 1), note).rstrip()]
 
 
-SOURCES = {
-    "git": "This is desired state: what the config repository asked for, not what a cluster did.",
-    "argocd": "This is what Argo CD keeps of its syncs.",
-    "files": "This is what the tables say.",
-}
-
-
-def coverage_lines(report: Report, most: int = 40) -> List[str]:
-    """Return where a real history comes from, and which days of which application it covers."""
-    history = report.metrics.history
+def coverage_lines(report: Report) -> List[str]:
+    """Return which days of which application a real history covers, and what its reader noted."""
+    history, most = report.metrics.history, 1000 if report.details else 6
     if history.is_simulated:
         return []
-    lines = [SOURCES.get(history.source, SOURCES["files"]), *history.notes]
+    lines = [*history.notes]
     if history.production != "production":
         lines.append(f"{history.production} is taken for production: it is the last environment.")
     coverage = history.coverage
     if coverage is None:
         return lines
-    row = "{:<28} {:<16} {:<13} {:<15} {:<24} {:>5} {:>11}".format
-    heads = ("its own name", "application", "environment", "told by", "covered (UTC)")
-    lines += ["", row(*heads, "syncs", "deployments")]
-    plain = ~has_word(coverage["environment"], UNCLASSIFIED)
-    shown = coverage[~plain | (plain.cumsum() <= most)]  # the unclassified all
-    for span in shown.to_dict("records"):
-        covered = f"{span['from']:%Y-%m-%d} to {span['to']:%Y-%m-%d}"
-        names = (span[key] for key in ("origin", "application", "environment", "rule"))
-        syncs = "" if span["syncs"] == MISSING else span["syncs"]
-        text = row(*names, covered, syncs, span["deployments"])
-        lines.append(text + " truncated" * span["truncated"])
-    if len(coverage) > len(shown):
-        lines.append(f"and {len(coverage) - len(shown)} more (--json has them all)")
-    unclassified = sorted(set(coverage["origin"][~plain]))
+    lines += [""] * bool(lines)
+    row = "{:<30} {:<18} {:<14} {:<14} {:>11}  {}".format
+    lines.append(
+        row("its own name", "application", "environment", "told by", "deployments", "days")
+    )
+    for span in coverage.head(most).to_dict("records"):
+        widths = {"origin": 30, "application": 18, "environment": 14, "rule": 14}
+        names = (shorten_text(str(span[key]), width) for key, width in widths.items())
+        days = f"{max((span['to'] - span['from']).ceil('D').days, 1)}" + "*" * span["truncated"]
+        lines.append(row(*names, span["deployments"], days).rstrip())
+    if len(coverage) > most:
+        lines.append(f"and {len(coverage) - most} more (--details; --json has them with dates)")
+    unclassified = sorted(set(coverage["origin"][has_word(coverage["environment"], UNCLASSIFIED)]))
     if unclassified:
+        named = ", ".join([*unclassified[:5], *["..."] * (len(unclassified) > 5)])
         remedy = "--environment-label KEY, --environment-pattern REGEX or --environment NAME"
-        lines.append(f"unclassified: {len(unclassified)}; {remedy} says what they are")
+        lines.append(f"unclassified: {len(unclassified)} ({named}); {remedy} says what they are")
     if coverage["truncated"].any():
         lines.append(
-            "truncated: older entries are gone; the first one left only marks where the covered "
-            "time begins"
+            "* older entries are gone; the first one left only marks where the covered time begins"
         )
     return lines
 
@@ -5724,7 +6117,7 @@ def trend_lines(report: Report) -> List[str]:
     for metric, (label, unit, *_) in PRODUCTION_METRICS.items() if trend is not None else ():
         rows = trend[trend["metric"] == metric]  # type: ignore[index]
         if rows["value"].isna().all():
-            lines += [f"{label}: no data in any period", ""]
+            lines += [f"{label}: n/a in every period", ""]
             continue
         lines.append(f"{label} ({unit.replace('/', 'a ')})")
         head = f"{'value':>9}  {'95% interval':<19} {'n':>5}  against the period before"
@@ -5765,7 +6158,6 @@ def compared_lines(report: Report) -> List[str]:
 def maturity_lines(report: Report) -> List[str]:
     """Return the verdict on each benchmark, the level, and the advice."""
     metrics = report.metrics
-    advice = plain_recommendations(metrics.values) if report.advice is None else report.advice
     width = max(len(METRICS[key].label) for key in BENCHMARKS) + 1
     return [
         *(
@@ -5778,8 +6170,11 @@ def maturity_lines(report: Report) -> List[str]:
         f"Maturity Level: {level_text(metrics)}",
         "",
         "Recommendations:",
-        *(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}" for line in advice),
-        "  • What matters most, knob by knob: --levers",
+        *(
+            f"    {line.strip()}" if line.startswith(" ") else f"  • {line}"
+            for line in report.advice
+        ),
+        "  • More: --levers (what matters most), --details, --trace slowest",
     ]
 
 
@@ -5788,7 +6183,7 @@ def score_text(metrics: Metrics) -> str:
     judged = len(BENCHMARKS) - len(metrics.unjudged)
     if judged == len(BENCHMARKS):
         return f"{metrics.score}/{judged} metrics meeting elite criteria"
-    return f"{metrics.score} of the {judged} metrics that could be judged meet elite criteria"
+    return f"elite criteria met by {metrics.score} of the {judged} metrics that could be judged"
 
 
 def level_text(metrics: Metrics) -> str:
@@ -5814,6 +6209,7 @@ def target_verdict(key: str, values: Mapping[str, Any]) -> str:
 
 
 REPORT = (
+    Section("🏁 VERDICT", body=verdict_lines),
     Section("📡 WHAT THIS HISTORY COVERS", body=coverage_lines),
     Section(
         "📝 GIT ACTIVITY",
@@ -5837,6 +6233,7 @@ REPORT = (
         ],
         lists=[
             Breakdown("Deployment Distribution", environment_lines("deployments_by_environment")),
+            Breakdown("Releases Stopped by a Health Gate", health_gate_lines),
             Breakdown("Releases Not Deployed", flow_lines),
             Breakdown("Where the Lead Time Goes", lead_time_lines),
         ],
@@ -5861,6 +6258,8 @@ REPORT = (
         ],
     ),
     Section("🎯 PRODUCTION, AS DORA DEFINES IT", body=production_lines),
+    Section("📦 PRODUCTION BY APPLICATION", body=application_lines, details=True),
+    Section("🎓 DORA QUICK CHECK", body=quick_check_lines, details=True),
     Section("📈 TREND OF PRODUCTION", body=trend_lines),
     Section("📐 COMPARED WITH AN EARLIER RUN", body=compared_lines),
     Section("🏆 DORA MATURITY ASSESSMENT", body=maturity_lines),
@@ -5901,6 +6300,69 @@ def format_summary(metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
+def as_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is, also in the cell of a table."""
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> List[str]:
+    """Return rows, which have the same columns, as a table in Markdown."""
+    heads = list(rows[0])
+    lines = [heads, ["---"] * len(heads), *(list(map(as_markdown, row.values())) for row in rows)]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def format_markdown(report: Report) -> str:
+    """Return the verdict, the tables of production and of environments, and the advice."""
+    metrics, values = report.metrics, report.values
+    lines = [
+        f"## {as_markdown(level_text(metrics))}",
+        "",
+        f"**{as_markdown(source_text(report))}**, {window_text(metrics.history.window)}",
+        "",
+    ]
+    if report.is_empty:
+        return "\n".join([*lines, NOTHING_HAPPENED, ""])
+    lines += [*markdown_table(verdict_rows(metrics)), "", "### Production alone", ""]
+    lines += [*markdown_table(production_rows(metrics)), "", "### Environments", ""]
+    rows = []
+    for name, count in values["deployments_by_environment"].items():
+        rate = show_number(values["success_rates"][name], " %")
+        rows.append({"Environment": name, "Deployments": f"{count:,}", "Success": rate})
+    lines += [*markdown_table(rows), "", "### Recommendations", ""]
+    for line in report.advice:
+        lead = "  - " if line.startswith(" ") else "- "
+        lines.append(lead + as_markdown(line.strip()))
+    return "\n".join([*lines, ""])
+
+
+def production_rows(metrics: Metrics) -> List[Dict[str, str]]:
+    """Return dora.dev's metrics of production: label, value, interval and number."""
+    rows = []
+    for metric, row in metrics.overall.iterrows():
+        label, unit = PRODUCTION_METRICS[metric][:2]
+        value, low, high = (in_human_units(row[key], unit) for key in ("value", "low", "high"))
+        rows.append(
+            {
+                "Metric": label,
+                "Value": "at least " * bool(row["at_least"]) + value,
+                "95 % interval": "" if math.isnan(row["low"]) else f"{low} to {high}",
+                "n": f"{int(row['n']):,}",
+            }
+        )
+    return rows
+
+
+def format_html(report: Report) -> str:
+    """Return the verdict as HTML for a notebook."""
+    metrics = report.metrics
+    title = html.escape(f"{level_text(metrics)}: {score_text(metrics)}")
+    window = window_text(metrics.history.window)
+    source = html.escape(f"{source_text(report)}, {window}")
+    table = pd.DataFrame(verdict_rows(metrics)).to_html(index=False, border=0)
+    return f"<h4>{title}</h4><p>{source}</p>{table}"
+
+
 def to_jsonable(value: Any) -> Any:
     """Return plain JSON values: NaN becomes null, numpy's numbers Python's, times ISO 8601."""
     if isinstance(value, Mapping):
@@ -5923,6 +6385,7 @@ def summary_document(
     """Return what `--json` prints and `metrics.json` holds, as plain JSON values."""
     history = metrics.history
     document = {
+        "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "seed": seed,
         "window": {**history.window._asdict(), "days": history.window.days},
@@ -7268,8 +7731,9 @@ def advice_line(
     after, low, high = month_spread(advice.months[metric])
     levels = level_counts(advice.months, calibration)
     elite = f", ELITE in {levels[LEVELS[0].name]} of {len(baseline[metric])}" if levels else ""
+    reached = with_unit(f"{after:.1f}", BENCHMARKS[metric].unit)
     return (
-        f"{advice.words}: {label} {before:.1f} → {show_number(after, BENCHMARKS[metric].unit, 1)} "
+        f"{advice.words}: {label} {before:.1f} → {reached} "
         f"({low:.1f}-{high:.1f} in 9 of 10), target met in {months_met(advice.months, metric)}"
         f"{elite}"
     )
@@ -7284,14 +7748,16 @@ def target_gap(key: str, values: Mapping[str, Any]) -> str:
     if math.isnan(value):
         return f"{label} could not be measured"
     if not is_judged(key, values):
-        return f"{label} is at least {show_number(value, target.unit)}"
-    missed_by = abs(100 * (value - target.limit) / target.limit)
-    if missed_by < 1:
-        return f"{label} {show_number(value, target.unit)} just misses the {target} target"
+        return f"{label} is at least {in_human_units(value, target.unit)}"
+    missed_by, shown = (
+        100 * (value - target.limit) / target.limit,
+        in_human_units(value, target.unit),
+    )
+    if abs(missed_by) < 1:
+        return f"{label} {shown} just misses the target of {target.words}"
     side = "above" if target.better == "<" else "below"
-    limit = f"{target.limit:g}{target.unit}"
-    by, shown = show_number(missed_by, "%", 0), show_number(value, target.unit)
-    return f"{label} {shown} is {by} {side} the {limit} target"
+    limit = with_unit(f"{target.limit:g}", target.unit)
+    return f"{label} {shown} is {abs(missed_by):.0f} % {side} the target of {limit}"
 
 
 NOTHING_DEPLOYED = "nothing was deployed in the window: measure more days"
@@ -7316,7 +7782,7 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
         if math.isnan(parts[name]):
             return "shorten the way of a change from the config repository to production"
         share = show_percent(parts[name], values["mean_lead_time"], 0)
-        hours = show_number(parts[name], "h", 1)
+        hours = in_human_units(parts[name], "h")
         return f"the way into {name} takes {share} of it ({hours}): shorten that wait first"
     if list(values["success_rates"].values())[-1] == 0:
         return "no production deployment succeeded"
@@ -8523,6 +8989,7 @@ def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str
             metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
         scenarios[name] = {"metrics": metrics, "levels": level_counts(own, calibration) or None}
     document = {
+        "schema_version": SCHEMA_VERSION,
         "version": __version__,
         "simulated": True,
         "seed": forecast.seed,
@@ -8706,6 +9173,7 @@ class GitOpsAutomation:
 
     def _store(self, **results: Any) -> None:
         """Store what a step made, and drop what later steps made of the old one."""
+        self._kept: Dict[str, Any] = {}  # what the report is made from besides the metrics
         steps = list(self.STEPS)
         first = min(steps.index(name) for name in results if name in steps)
         for name in steps[first:]:
@@ -8915,19 +9383,46 @@ class GitOpsAutomation:
         print_text("\n".join(metric_step_lines(self.measured)))
         return self.metrics
 
-    def generate_report(self) -> None:
-        """Print the report."""
+    def generate_report(self, details: bool = False) -> None:
+        """Print the report; its details are the applications, DORA's Quick Check and the trend."""
+        print_text("\n" + format_report(self._report(details)))
+
+    def markdown(self) -> str:
+        """Return the verdict, its tables and the advice as Markdown, for a CI job or a request."""
+        return format_markdown(self._report())
+
+    def trace(self, release: str = "latest") -> pd.DataFrame:
+        """Return the life of one release, step by step (see `trace_release`)."""
+        return trace_release(self.history, release, self.scenario if self._real is None else None)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of this object: the verdict, or the step that comes next."""
+        if self.metrics is None:
+            step = next(name for name in self.STEPS if getattr(self, name) is None)
+            return f"<p>GitOpsAutomation: call {self.STEPS[step]} next</p>"
+        return format_html(self._report(advised=False))
+
+    def _report(self, details: bool = False, advised: bool = True) -> Report:
+        """Return what the report is made from."""
         self._need("metrics")
         scenario = self.scenario if self._real is None else None
-        report = Report(
-            self.measured, self.flow, self.seed, scenario, self._advice(), self._trend(),
-            self._compared(),
+        usual = "week" if self.window.days <= 62 else "month"
+        trend = self._trend(usual if details and self.by is None else self.by)
+        advice = self._once("advice", self._advice) if advised else None
+        return Report(
+            self.measured, self.flow, self.seed, scenario, advice, trend, self._compared(),
+            self._commits_are_real, details,
         )  # fmt: skip
-        print_text("\n" + format_report(report))
 
-    def _trend(self) -> Optional[pd.DataFrame]:
-        """Return the trend of the report, if it has one."""
-        return None if self.by is None else self.trend(self.by)
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` returns, made once for each result of the steps."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
+
+    def _trend(self, by: Optional[str]) -> Optional[pd.DataFrame]:
+        """Return the trend by week or month; None for no period."""
+        return None if by is None else self._once(f"trend by {by}", lambda: self.trend(by))
 
     def _compared(self) -> Optional[pd.DataFrame]:
         """Return the comparison of the report, if it has one."""
@@ -9053,7 +9548,9 @@ class GitOpsAutomation:
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
         document = self.document()
-        return write_files(self.output_dir, export_files(self.measured, document, self._trend()))
+        return write_files(
+            self.output_dir, export_files(self.measured, document, self._trend(self.by))
+        )
 
     def document(self) -> Dict[str, Any]:
         """Return the metrics, the maturity, the seed and the window as plain JSON values."""
@@ -9062,7 +9559,7 @@ class GitOpsAutomation:
         seed, scenario = (self.seed, self.scenario) if simulated else (None, None)
         document = summary_document(self.measured, seed, self.flow, scenario)
         document["commits_are_real"] = self._commits_are_real or not simulated
-        trend, compared = self._trend(), self._compared()
+        trend, compared = self._trend(self.by), self._compared()
         if trend is not None:
             document["trend"] = to_jsonable(trend.to_dict("records"))
         if compared is not None:
@@ -9152,7 +9649,7 @@ examples:
   python gitops_automation.py --json --no-dashboard  the numbers for another program
 
 The simulated days end yesterday (UTC) unless --end says otherwise. Exit status: 0 done,
-2 unusable input, 130 interrupted.
+1 a --fail-on limit was crossed, 2 unusable input, 130 interrupted.
 """
 
 
@@ -9190,6 +9687,59 @@ def share_option(text: str) -> float:
     if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not 0.01 <= float(text) <= 0.9:
         raise argparse.ArgumentTypeError(f"must be from 0.01 to 0.9, not {in_quotes(text)}")
     return float(text)
+
+
+class Limit(NamedTuple):
+    """A limit of `--fail-on`: a metric on the wrong side of it."""
+
+    key: str  # of METRICS or PRODUCTION_METRICS
+    sign: str
+    number: float
+
+    def is_crossed(self, value: float) -> bool:
+        """Return whether a value lies on the wrong side."""
+        sides = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+        return bool(sides[self.sign](value, self.number))
+
+
+def limit_option(text: str) -> Limit:
+    """Return a limit such as `change_failure_rate>15`: an argparse type."""
+    known = [*numeric_metrics(), *PRODUCTION_METRICS]
+    found = re.fullmatch(r"([a-z_0-9]+) *(<=|>=|<|>) *([0-9]{1,9}(?:\.[0-9]{1,9})?)", text.strip())
+    if not found:
+        rule = "must be METRIC>NUMBER or METRIC<NUMBER, such as change_failure_rate>15"
+        raise argparse.ArgumentTypeError(f"{rule}, not {in_quotes(text)}")
+    key, sign, number = found.groups()
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1) or list(BENCHMARKS)
+        raise argparse.ArgumentTypeError(f"has no metric {in_quotes(key)}; try {', '.join(near)}")
+    return Limit(key, sign, float(number))
+
+
+def numeric_metrics() -> List[str]:
+    """Return the keys of METRICS whose values are one number."""
+    empty = {"success_rates", "failure_reasons", "commit_types", "lead_time_hours_by_environment"}
+    return [key for key in METRICS if key not in empty and "_by_" not in key]
+
+
+def check_limits(limits: Sequence[Limit], metrics: Metrics) -> int:
+    """Say which limits are crossed, and which could not be judged; return the exit status."""
+    status = 0
+    for limit in limits:
+        table, is_bound = metrics.overall, False
+        if limit.key in PRODUCTION_METRICS:
+            value, is_bound = table.at[limit.key, "value"], table.at[limit.key, "at_least"]
+            shown = PRODUCTION_METRICS[limit.key].text(value)
+        else:
+            value, shown = metrics.values[limit.key], value_text(limit.key, metrics)
+            is_bound = shown.startswith("at")
+        rule = f"{limit.key}{limit.sign}{limit.number:g}"
+        if limit.is_crossed(value):
+            print_problem("limit crossed", f"{limit.key} is {shown}, and --fail-on says {rule}")
+            status = 1
+        elif math.isnan(value) or is_bound:
+            print_problem("warning", f"--fail-on {rule} cannot be judged: {limit.key} is {shown}")
+    return status
 
 
 def price_option(text: str) -> float:
@@ -9265,6 +9815,16 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "with a price: what the change costs once; says in how many months it is back"),
     ],
     "what comes out": [
+        ("--details", dict(action="store_true", default=None),
+         "report the applications, DORA's Quick Check and the trend too"),
+        ("--trace", dict(metavar="RELEASE"),
+         "print the life of one release in the place of the report: a commit, or the latest, "
+         "slowest or failed one of production"),
+        ("--markdown", dict(metavar="FILE"),
+         "write the verdict, its tables and the advice as Markdown, as for a CI job's summary"),
+        ("--fail-on", dict(metavar="LIMIT", action="append", type=limit_option),
+         "end with status 1 if a metric crosses a limit, such as \"change_failure_rate>15\"; "
+         "repeatable"),
         ("--output", dict(metavar="DIR", default="output"),
          "folder for the files (default: output)"),
         ("--dpi", dict(metavar="N", default=300, type=whole_option(10, 1200)),
@@ -9325,6 +9885,11 @@ def check_options(options: argparse.Namespace) -> None:
         ({"backtest"}, not real,
          "needs real deployments: --argocd, --deployments-from or --history"),
         ({"step"}, options.levers is None, "needs --levers"),
+        ({"details", "trace", "markdown", "fail_on"},
+         bool(options.what_if or options.levers is not None or options.backtest),
+         "has no meaning with a forecast"),
+        ({"details", "markdown", "fail_on", "by", "compare"}, options.trace is not None,
+         "has no meaning with --trace"),
         ({"cost_per_failed_hour", "cost_per_waiting_hour"}, not options.what_if,
          "needs --what-if CHANGE"),
         ({"investment"}, not {"cost_per_failed_hour", "cost_per_waiting_hour"} & given,
@@ -9344,14 +9909,15 @@ def check_folder(folder: Path) -> None:
     raise GitOpsError(f"cannot write into {one_line(folder)}; --output takes a folder")
 
 
-def run_options(options: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+def run_options(options: argparse.Namespace) -> int:
+    """Do what the command line asks for; return the exit status."""
     check_options(options)
     scenario = Scenario()
     if options.config is not None:
         scenario = PRESETS.get(options.config) or read_scenario(options.config)
     if options.print_config:
-        return print_text(scenario.to_json())
+        print_text(scenario.to_json())
+        return 0
     alerts = None if options.alert_webhook is None else WebhookAlerts(options.alert_webhook)
     gitops = GitOpsAutomation(
         scenario, seed=options.seed, end=options.end, output_dir=options.output, on_rollback=alerts
@@ -9365,6 +9931,7 @@ def run_options(options: argparse.Namespace) -> None:
             (options.what_if, compare_scenarios),
             (options.levers is not None, compare_levers),
             (options.backtest, score_forecasts),
+            (options.trace is not None, trace_one),
             (True, report_history),
         ]
         document = next(way for wanted, way in ways if wanted)(gitops, options)
@@ -9375,6 +9942,7 @@ def run_options(options: argparse.Namespace) -> None:
         )
     if options.json:
         print_text(json.dumps(document, indent=2))
+    return check_limits(options.fail_on, gitops.measured) if options.fail_on else 0
 
 
 def load_real_history(
@@ -9408,21 +9976,38 @@ def load_real_history(
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Measure, print and draw a history; return the document of `--json`."""
+    make_history(gitops, options)
+    gitops.calculate_dora_metrics()
+    gitops.generate_report(bool(options.details))
+    if not options.no_dashboard:
+        gitops.visualize_metrics(options.dpi)
+    if options.export:
+        print_text(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
+    if options.markdown is not None:
+        file = Path(options.markdown)
+        write_files(file.parent, {file.name: gitops.markdown().encode("utf-8", "replace")})
+    print_text("\n✅ GitOps automation complete!\n")
+    print_text(format_summary(gitops.measured))
+    return gitops.document()
+
+
+def make_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> None:
+    """Read a real history, or simulate one."""
     load_real_history(gitops, options)
     if gitops.deployments is None:
         if gitops.git_commits is None:
             gitops.simulate_git_activity(options.days or 30)
         gitops.simulate_deployments()
         gitops.simulate_rollbacks()
-    gitops.calculate_dora_metrics()
-    gitops.generate_report()
-    if not options.no_dashboard:
-        gitops.visualize_metrics(options.dpi)
-    if options.export:
-        print_text(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
-    print_text("\n✅ GitOps automation complete!\n")
-    print_text(format_summary(gitops.measured))
-    return gitops.document()
+
+
+def trace_one(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
+    """Print the life of one release; return the document of `--json`."""
+    make_history(gitops, options)
+    steps = gitops.trace(options.trace)
+    print_text("\n" + format_trace(steps))
+    document = {"schema_version": SCHEMA_VERSION, "version": __version__, **steps.attrs}
+    return to_jsonable({**document, "steps": steps.to_dict("records")})
 
 
 def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
@@ -9456,7 +10041,8 @@ def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
     print_text("\n" + format_levers(table, runs, gitops.seed, step))
     files = {"levers.csv": table.to_csv(index=False).encode()} if options.export else {}
     show_and_save(gitops, options, files, "gitops_levers.png", draw_levers, table, runs, step)
-    document = {"version": __version__, "simulated": True, "seed": gitops.seed, "runs": runs}
+    document = {"schema_version": SCHEMA_VERSION, "version": __version__, "simulated": True}
+    document.update(seed=gitops.seed, runs=runs)
     document.update(metric=table.attrs["metric"], step=step, levers=table.to_dict("records"))
     return to_jsonable(document)
 
@@ -9470,7 +10056,8 @@ def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Di
     print_text("\n" + format_backtest(scores, days))
     if options.export:
         write_files(gitops.output_dir, {"backtest.csv": table.to_csv(index=False).encode()})
-    document = {"version": __version__, "days": days, "verdict": backtest_verdict(scores)}
+    document = {"schema_version": SCHEMA_VERSION, "version": __version__, "days": days}
+    document["verdict"] = backtest_verdict(scores)
     return to_jsonable({**document, "scores": scores.to_dict("index")})
 
 
@@ -9504,13 +10091,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     Raises SystemExit (in a notebook GitOpsError) only if something is wrong.
     """
     if notebook_kernel() is not None:
-        return run_options(option_parser().parse_args(argv or []))
+        run_options(option_parser().parse_args(argv or []))
+        return
     try:
         try:
-            run_options(option_parser().parse_args(argv))
+            status = run_options(option_parser().parse_args(argv))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
+        if status:
+            sys.exit(status)
     except GitOpsError as error:
         sys.exit(print_problem("error", str(error)))
     except KeyboardInterrupt:

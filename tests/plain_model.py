@@ -499,6 +499,7 @@ def plain_metrics(history):
         "mttr_minutes": average(minutes),
         "production_deployment_frequency": len(deployed[production]) / days,
         "total_deployments": len(deployments),
+        "dated_deployments": len(leads),
         "failed_deployments": len(failed),
         "unseen_deployments": sum(row["health"] == "Unknown" for row in seen),
         "total_rollbacks": len(rollbacks),

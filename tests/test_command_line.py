@@ -46,6 +46,7 @@ FLAGS = [
         "--investment",
     ),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
+    *("--details", "--trace", "--markdown", "--fail-on"),
 ]
 RUN = ["--seed", "7", "--end", "2026-01-31", "--runs", "3"]
 FAST = [*RUN, "--no-dashboard"]
@@ -378,7 +379,7 @@ def test_no_commits_are_reported_as_nothing(capsys):
     assert out.count("n/a") >= 6
     assert "nan" not in out.lower()
     assert "✅ Elite" not in out
-    assert "Maturity Level: ⚪ not assessable (" in out
+    assert "Nothing happened: there is no commit and no deployment." in out
     assert len(files("output")) == 4
 
 
@@ -430,7 +431,7 @@ def test_real_commits_take_the_place_of_simulated_ones(capsys):
     )
     assert (status, err) == (0, "")
     assert "✓ Read 3 commits" in out
-    assert re.search(r"Window \(UTC\):\s+2025-12-29 to 2026-01-07 \(10 days\)", out)
+    assert re.search(r"Window: +2025-12-29 to 2026-01-07 \(10 days, UTC\)", out)
     document = json.loads(
         called(capsys, "--repo", "shop", "--json", "--no-dashboard", "--end", "2026-01-07")[1]
     )
@@ -960,3 +961,55 @@ def test_a_value_that_begins_with_a_dash_is_told_how_to_be_given(capsys):
     status, _, err = called(capsys, "--environment-pattern=-(dev|prod)$", "--argocd", "apps.json")
     assert status == 2
     assert "cannot read apps.json" in err
+
+
+# ---- Limits and summaries for CI ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "told"),
+    [
+        ("mean_lead_time>24", 1, "limit crossed: mean_lead_time is 44.49 hours"),
+        ("mean_lead_time < 24", 0, ""),
+        ("change_fail_rate_pct>=4", 1, "limit crossed: change_fail_rate_pct is 4.55%"),
+        ("production_deployment_frequency<=2", 0, ""),
+    ],
+)
+def test_a_crossed_limit_ends_with_status_1(capsys, limit, status, told):
+    found, out, err = called(capsys, *FAST, "--fail-on", limit)
+    assert found == status
+    assert "VERDICT" in out
+    assert told in err and bool(err) == bool(told)
+
+
+def test_a_limit_of_what_was_not_measured_warns_and_does_not_fail(capsys):
+    written("none.json", {"team": {"commits_per_day": 0}})
+    limit = "change_failure_rate>15"
+    status, out, err = called(capsys, *FAST, "--config", "none.json", "--fail-on", limit)
+    assert status == 0
+    assert "warning: --fail-on change_failure_rate>15 cannot be judged" in err
+
+
+@pytest.mark.parametrize("limit", ["change_failure>15", "mean_lead_time", "success_rates>1", ">3"])
+def test_a_limit_that_is_none_is_refused_before_the_work(capsys, limit):
+    status, out, err = called(capsys, *FAST, "--fail-on", limit)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1 and "--fail-on" in err
+
+
+def test_the_markdown_file_is_written_beside_the_report(capsys):
+    status, out, err = called(capsys, *FAST, "--markdown", "summary/dora.md")
+    assert (status, err) == (0, "")
+    text = Path("summary/dora.md").read_text(encoding="utf-8")
+    assert text.startswith("## ") and "| Lead Time | 44.49 h |" in text
+
+
+def test_details_bring_the_trend(capsys):
+    assert "TREND OF PRODUCTION" in called(capsys, *FAST, "--details")[1]
+    assert "TREND OF PRODUCTION" not in called(capsys, *FAST)[1]
+
+
+def test_every_json_document_has_the_version_of_its_form(capsys):
+    for more in ([], ["--what-if", "elite"], ["--levers"], ["--trace", "latest"]):
+        document = json.loads(called(capsys, *FAST, "--json", *more)[1])
+        assert document["schema_version"] == module.SCHEMA_VERSION == 1

@@ -120,6 +120,7 @@ def test_the_metrics_of_a_small_history_are_those_worked_out_by_hand():
             "mttr_minutes": 6.0,
             "production_deployment_frequency": 2.0,
             "total_deployments": 8,
+            "dated_deployments": 3,
             "failed_deployments": 3,
             "unseen_deployments": 0,
             "total_rollbacks": 1,

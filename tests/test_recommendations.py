@@ -251,11 +251,12 @@ def test_the_search_ends_soon_for_fifty_environments():
 
 def test_the_report_prints_what_was_tried_with_its_odds(capsys):
     measured(Scenario()).generate_report()
+    told = " ".join(capsys.readouterr().out.split())
     line = re.search(
         r"Cut the production wait from 24-72 h to (\S+) h \(automated approval, smaller batches\): "
-        r"lead time (\S+) → (\S+)h \((\S+)-(\S+) in 9 of 10\), "
+        r"lead time (\S+) → (\S+) h \((\S+)-(\S+) in 9 of 10\), "
         r"target met in (\d+) of 100 simulated months, ELITE in (\d+)",
-        capsys.readouterr().out,
+        told,
     )
     before, after, low, high = map(float, line.group(2, 3, 4, 5))
     assert low <= after <= high < 24 < before

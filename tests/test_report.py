@@ -291,7 +291,6 @@ def test_the_steps_agree_with_the_report_as_with_the_summary(console):
 def sections_in_columns(report, summary):
     """The lines of each part of the report whose values share a column."""
     return {
-        "head": report.splitlines()[3:6],
         "git": section(report, "GIT ACTIVITY"),
         "dora": section(report, "DEPLOYMENT METRICS"),
         "rollbacks": section(report, "ROLLBACK SUMMARY"),
@@ -309,8 +308,9 @@ def test_values_line_up_in_one_column(seed):
     for name, lines in parts.items():
         rows = labelled(lines)
         assert len(rows) >= 2, name
-        for label, value, column in rows:
-            assert column == max(VALUE_COLUMN, len(label) + 1), (name, label, value)
+        listed = [column for label, _, column in rows if "•" in label]
+        assert {column for label, _, column in rows if "•" not in label} == {VALUE_COLUMN}
+        assert all(column >= VALUE_COLUMN for column in listed)
 
 
 def test_the_success_rates_line_up_among_themselves():
@@ -375,9 +375,8 @@ def test_the_counts_of_the_report_are_those_of_the_tables():
 def test_the_header_tells_the_seed_with_the_window():
     report = report_of(seed=4711)
     assert re.search(r"^Seed: +4711\b", report, re.MULTILINE)
-    assert re.search(
-        r"^Window \(UTC\): +2026-01-01 to 2026-01-30 \(30 days\)$", report, re.MULTILINE
-    )
+    window = r"^Window: +2026-01-01 to 2026-01-30 \(30 days, UTC\)$"
+    assert re.search(window, report, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -405,9 +404,8 @@ def test_the_header_tells_the_seed_with_the_window():
     ids=["default", "one stage", "a train with a gate"],
 )
 def test_the_header_tells_the_pipeline(scenario, told):
-    head = report_of(scenario).splitlines()[3:6]
-    assert [line.split(":")[0] for line in head] == ["Window (UTC)", "Pipeline", "Seed"]
-    assert head[1] == f"Pipeline:{told:>{VALUE_COLUMN - len('Pipeline:') + len(told)}}"
+    verdict = " ".join(" ".join(section(report_of(scenario), "VERDICT")).split())
+    assert f"Pipeline: {told} Seed:" in verdict
 
 
 def test_what_only_a_simulation_knows_is_left_out_of_other_reports():
@@ -466,8 +464,17 @@ def test_the_icon_of_a_success_rate_follows_the_thresholds(rate, icon):
 # ---- Empty and short histories -------------------------------------------------------------------
 
 
-def test_an_empty_history_prints_not_available_in_the_place_of_nan():
-    metrics = measure(empty_history())
+def test_a_window_in_which_nothing_happened_is_one_sentence():
+    report = report_on(empty_history())
+    (told,) = [line for line in report.splitlines() if line.startswith("Nothing happened")]
+    assert "Choose more --days" in told
+    for word in ("PERFORMER", "NEEDS IMPROVEMENT", "Recommendations", "n/a"):
+        assert word not in report
+
+
+def test_commits_without_a_deployment_print_not_available_in_the_place_of_nan():
+    commits = simulated(Scenario(), 7)[0].git_commits
+    metrics = measure(empty_history()._replace(git_commits=commits))
     text = format_report(Report(metrics)) + "\n" + format_summary(metrics)
     assert not re.search(r"\bnan\b", text, re.IGNORECASE)
     for label in (
@@ -585,16 +592,27 @@ def test_nothing_missed_is_one_line_that_says_so():
     [
         (
             "deployment_frequency",
-            ["Deployment Frequency", "0.40/day", "60% below", "1/day", "12 deployments"],
+            ["Deployment Frequency", "0.40/day", "60 % below", "1/day", "12 deployments"],
         ),
-        ("mean_lead_time", ["Lead Time", "36.00h", "50% above", "24h", "staging", "75%", "27.0h"]),
+        (
+            "mean_lead_time",
+            ["Lead Time", "36.00 h", "50 % above", "24 h", "staging", "75%", "27.00 h"],
+        ),
         (
             "mttr_minutes",
-            ["MTTR", "90.00min", "50% above", "60min", "rollbacks that succeeded (3)"],
+            ["MTTR", "90.00 min", "50 % above", "60 min", "rollbacks that succeeded (3)"],
         ),
         (
             "change_failure_rate",
-            ["Change Failure Rate", "18.00%", "20% above", "15%", "staging", "30.0%", "OOMKilled"],
+            [
+                "Change Failure Rate",
+                "18.00 %",
+                "20 % above",
+                "15 %",
+                "staging",
+                "30.0%",
+                "OOMKilled",
+            ],
         ),
     ],
 )
@@ -706,7 +724,7 @@ def test_the_longest_time_between_two_looks_stands_beside_a_lower_bound(hours, t
 
 def test_a_config_repository_shows_desired_state_and_those_failures_that_were_taken_back():
     report = report_on(real("git", math.nan))
-    assert "This is desired state" in section(report, "WHAT THIS HISTORY COVERS")[0]
+    assert "MEASURED from the config repository" in section(report, "VERDICT")[0]
     assert "\nFailures are those that rollbacks and reverts show;" in report
 
 
@@ -767,3 +785,143 @@ def test_the_wait_to_blame_is_the_longest_one():
         )
         assert f"into {worst}" in advice
         assert "56%" in advice
+
+
+# ---- The verdict --------------------------------------------------------------------------------
+
+
+def verdict(report):
+    return "\n".join(section(report, "VERDICT"))
+
+
+def test_the_report_begins_with_the_verdict():
+    lines = report_of().splitlines()
+    assert lines[3].endswith("VERDICT")
+    assert lines[5].startswith("SIMULATED")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"), [("git", "desired state"), ("argocd", "Argo CD"), ("files", "tables")]
+)
+def test_a_verdict_on_a_real_history_says_what_it_was_measured_from(source, told):
+    report = report_on(real(source))
+    assert re.search(rf"^MEASURED from .*{told}", verdict(report), re.MULTILINE)
+    assert "SIMULATED" not in report
+
+
+def test_real_commits_with_simulated_deployments_are_not_measured():
+    metrics = measure(simulated(Scenario(), 7)[0])
+    report = format_report(Report(metrics, commits_are_real=True))
+    assert "\nSIMULATED deployments of real commits\n" in report
+
+
+def test_each_row_of_the_verdict_has_the_numbers_that_make_its_value():
+    metrics = measure(simulated(Scenario(), 7)[0])
+    rows = {row["Metric"]: row for row in gitops.verdict_rows(metrics)}
+    assert [METRICS[key].label for key in BENCHMARKS] == list(rows)
+    count, days = re.fullmatch(
+        r"(\d+) deployments in (\d+) days", rows["Deployment Frequency"]["Made of"]
+    ).groups()
+    assert rows["Deployment Frequency"]["Value"] == f"{int(count) / int(days):.2f}/day"
+    failed, of = re.fullmatch(
+        r"(\d+) failed of (\d+) deployments", rows["Change Failure Rate"]["Made of"]
+    ).groups()
+    assert rows["Change Failure Rate"]["Value"] == f"{100 * int(failed) / int(of):.2f} %"
+
+
+@pytest.mark.parametrize("count", range(5))
+def test_the_verdict_says_which_targets_are_met(count):
+    for missed in itertools.combinations(BENCHMARKS, count):
+        report = report_with(elite_but_for(*missed))
+        assert verdict(report).count("✅ yes") == 4 - count
+        assert verdict(report).count("❌ no") == count
+        assert ("\nWhy: " in verdict(report)) == (count > 0)
+
+
+def test_a_metric_that_could_not_be_measured_is_neither_met_nor_missed():
+    report = report_with({**ELITE, "mean_lead_time": math.nan})
+    assert "⚪ n/a" in verdict(report)
+    assert "Level:    ⚪ not assessable (Lead Time: " in verdict(report)
+    assert "PERFORMER" not in report
+
+
+@pytest.mark.parametrize(
+    ("minutes", "shown"),
+    [(9.9, "9.90 min"), (119.9, "119.90 min"), (2213.2, "36.89 h"), (10080, "7.00 days")],
+)
+def test_long_times_are_in_human_units(minutes, shown):
+    values = {**ELITE, "mttr_minutes": minutes}
+    (row,) = [row for row in gitops.verdict_rows(metrics_with(values)) if row["Metric"] == "MTTR"]
+    assert row["Value"] == shown
+
+
+def test_what_to_do_first_is_the_first_recommendation():
+    tried = ["Lead Time is long; the gate", "  Open the gate: target met", "MTTR is long; people"]
+    report = format_report(Report(measure(simulated(Scenario(), 7)[0]), tried=tried))
+    assert "\nWhy:      Lead Time is long; the gate\nNext:     Open the gate" in report
+
+
+def test_a_report_of_long_names_fits_a_hundred_columns():
+    long = {f"{letter * 60}-service": 1 for letter in "abc"}
+    scenario = Scenario(environments=(Environment("d" * 70), Environment("p" * 70)))
+    scenario = scenario.with_team(applications=long)
+    history, flow = simulated(scenario, 7)
+    report = format_report(Report(measure(history), flow, 7, scenario, details=True))
+    assert max(len(line) for line in report.splitlines()) <= 100
+
+
+def test_the_health_gates_say_how_many_releases_each_stopped():
+    history, flow = simulated(Scenario(), 7)
+    report = format_report(Report(measure(history), flow, 7, Scenario()))
+    table = history.deployments
+    for name in ("dev", "staging"):
+        there = table[table["environment"] == name]
+        stopped = (there["health"] == "Degraded").sum()
+        assert re.search(rf"After {name}: +{stopped} of {len(there)}$", report, re.MULTILINE)
+    assert "After production" not in report
+
+
+def test_applications_quick_check_and_trend_are_details():
+    metrics = measure(simulated(Scenario(), 7)[0])
+    brief, whole = (format_report(Report(metrics, details=details)) for details in (False, True))
+    for title in ("PRODUCTION BY APPLICATION", "DORA QUICK CHECK"):
+        assert title not in brief
+        assert title in whole
+
+
+# ---- Markdown and HTML --------------------------------------------------------------------------
+
+
+def test_markdown_has_the_verdict_its_tables_and_the_advice():
+    text = gitops.format_markdown(Report(measure(simulated(Scenario(), 7)[0])))
+    assert text.startswith("## 🥈 HIGH PERFORMER\n\n**SIMULATED")
+    for row in gitops.verdict_rows(measure(simulated(Scenario(), 7)[0])):
+        cells = " \\| ".join(re.escape(gitops.as_markdown(cell)) for cell in row.values())
+        assert re.search(rf"^\| {cells} \|$".replace("\\\\|", "\\|"), text, re.MULTILINE)
+    assert "### Recommendations\n\n- Lead Time" in text
+
+
+def test_names_cannot_steer_markdown():
+    wild = "a|b<script>`*x*`"
+    scenario = Scenario(environments=(Environment(wild), Environment("production")))
+    text = gitops.format_markdown(Report(measure(simulated(scenario, 7)[0])))
+    (row,) = [line for line in text.splitlines() if "script" in line and line.startswith("|")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 4
+    assert not re.search(r"(?<!\\)[<`*]", row)
+
+
+def test_an_empty_window_is_one_sentence_in_markdown_too():
+    text = gitops.format_markdown(Report(measure(empty_history())))
+    assert "Nothing happened" in text
+    assert "Recommendations" not in text
+
+
+def test_a_notebook_shows_the_verdict_or_the_next_step(capsys):
+    run = gitops.GitOpsAutomation(seed=7, end="2026-01-31")
+    assert "call simulate_git_activity() or load_git_history() next" in run._repr_html_()
+    run.simulate_git_activity()
+    run.simulate_deployments()
+    run.simulate_rollbacks()
+    run.calculate_dora_metrics()
+    shown = run._repr_html_()
+    assert "HIGH PERFORMER" in shown and "SIMULATED" in shown and "&lt; 24 h" in shown

@@ -196,7 +196,7 @@ def test_times_without_a_zone_are_utc_and_others_are_converted(capsys, tables):
 
 def test_text_that_steers_a_terminal_is_made_harmless(capsys, tables):
     folder = tables([ROW.replace("shop", "sh\x1b[31mop\u202e")])
-    status, out, err = called(capsys, *FAST, "--history", folder)
+    status, out, err = called(capsys, *FAST, "--history", folder, "--details")
     assert (status, err) == (0, "")
     assert "sh [31mop" in out
     assert "\x1b" not in out and "\u202e" not in out
@@ -517,7 +517,7 @@ def test_with_incidents_nothing_in_production_is_at_least(team, monkeypatch, cap
 
 def section(report):
     """Return the section of production of a report."""
-    return report.split("PRODUCTION, AS DORA DEFINES IT")[1].split("DORA Quick Check")[0]
+    return report.split("PRODUCTION, AS DORA DEFINES IT")[1].split("DORA MATURITY")[0]
 
 
 def test_incidents_of_a_simulation_are_refused(tmp_path):

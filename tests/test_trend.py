@@ -464,7 +464,7 @@ def test_the_report_says_where_there_is_too_little_data(capsys, tmp_path):
     assert lines[begin + 2].split()[:2] == ["2026-01-05", "33.33"]
     assert "too little data" not in lines[begin + 2]
     assert lines[begin + 3].endswith("too little data")
-    assert "Change lead time: no data in any period" in lines
+    assert "Change lead time: n/a in every period" in lines
 
 
 def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
