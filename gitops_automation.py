@@ -4176,6 +4176,11 @@ class Metric(NamedTuple):
         """Return a value of the metric with its unit; `n/a` if it is undefined."""
         return show_number(value, self.unit, self.digits)
 
+    @property
+    def short_unit(self) -> str:
+        """The unit as tables have it: h, min, %, /day."""
+        return {"hours": "h", "minutes": "min"}.get(self.unit.strip(), self.unit)
+
 
 # fmt: off
 METRICS: Dict[str, Metric] = {
@@ -5574,6 +5579,11 @@ def fold(line: str) -> List[str]:
     return textwrap.wrap(line, MOST_COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
 
 
+def join_folded(lines: Iterable[str]) -> str:
+    """Return lines as one text, in which each fits the report."""
+    return "\n".join(part for line in lines for part in fold(line))
+
+
 def listed_lines(rows: Mapping[str, str]) -> List[str]:
     """Return a line for each name and its value, in columns; names that are too long are cut."""
     names = {name: f"  • {shorten_text(name, 60)}:" for name in rows}
@@ -5656,7 +5666,7 @@ def value_text(key: str, metrics: Metrics) -> str:
     A lead time from a config repository begins with a commit there, not with the code.
     """
     value, history = metrics.values[key], metrics.history
-    text, unit = METRICS[key].text(value), METRICS[key].unit.strip()
+    text, unit = METRICS[key].text(value), METRICS[key].short_unit
     if text == "n/a":
         return text
     unseen = metrics.overall.at["change_fail_rate_pct", "at_least"]
@@ -5667,8 +5677,8 @@ def value_text(key: str, metrics: Metrics) -> str:
     partly = metrics.overall.at["deployment_frequency_per_day", "at_least"]
     if key == "production_deployment_frequency" and partly:
         return f"at least {text}"
-    if (unit == "minutes" and value >= 120) or (unit == "hours" and value >= 120):
-        text += f" ({in_human_units(value, unit.replace('hours', 'h').replace('minutes', 'min'))})"
+    if unit in ("min", "h") and value >= 120:
+        text += f" ({in_human_units(value, unit)})"
     is_lead_time = key in ("mean_lead_time", "median_lead_time")
     if is_lead_time and history.changes is not None and history.source != "files":
         return f"{text} (config-repository lead time)"
@@ -8850,8 +8860,8 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
         DOUBLE_LINE,
         "",
         *([*textwrap.wrap(forecast.verdict, 100), ""] if forecast.verdict else []),
-        "The median month (5 % and 95 % of months), and the mean difference from the baseline "
-        "(95 % interval).",
+        "The median month (5 % and 95 % of months), and the mean difference from the baseline",
+        "(its 95 % interval).",
         "",
     ]
     held = {} if forecast.scores is None else forecast.scores["held"].to_dict()
@@ -8877,7 +8887,7 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
     left = [fitted.path for fitted in calibration.knobs if not fitted.n]
     if left:
         lines += ["", f"Assumed, as the history does not tell it: {', '.join(left)}"]
-    return "\n".join(lines)
+    return join_folded(lines)
 
 
 def table_cell(name: str, width: int = 32) -> str:
@@ -8891,7 +8901,9 @@ def spread_text(key: str, values: np.ndarray) -> str:
     middle, low, high = month_spread(values)
     if math.isnan(middle):
         return "n/a"
-    return f"{metric.text(middle)} ({low:.{metric.digits}f} to {high:.{metric.digits}f})"
+    number = f"{middle:.{metric.digits}f}"
+    shown = with_unit(number, metric.short_unit) if metric.unit else number
+    return f"{shown} ({low:.{metric.digits}f} to {high:.{metric.digits}f})"
 
 
 def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
@@ -8919,7 +8931,7 @@ def measured_line(key: str, forecast: Forecast) -> str:
     shown = FORECAST_METRICS[key].text(float(value))
     if key in forecast.calibration.bounds:
         shown = f"at least {shown}"
-        warning = warning or "! a lower bound, and so are the months fitted to it"
+        warning = warning or "! a lower bound, as the months are"
     return f"  {'(measured)':<32} {shown:<30} {warning}".rstrip()
 
 
@@ -8956,7 +8968,7 @@ def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
     )
     lines = [
         "",
-        f"What a month costs, at {priced or 'no price'} (median month, 5 % and 95 % of months)",
+        f"What a month costs, at {priced or 'no price'}: the median month (5 % and 95 % of months)",
         f"  {'':<32} {'failed hours':>22} {'waiting hours':>26}",
     ]
     for name, row in costs.iterrows():
@@ -9037,7 +9049,7 @@ def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str
     if not certain.any():
         lines += ["", "No knob alone surely changes it: take a larger --step, or another metric."]
     lines += ["", "open_hours, freezes and promotion are no levers: --what-if tries them."]
-    return "\n".join(lines)
+    return join_folded(lines)
 
 
 def lever_metric(table: pd.DataFrame) -> Metric:
@@ -9055,8 +9067,7 @@ def format_backtest(scores: pd.DataFrame, days: int) -> str:
         f"{'':<34}{'windows':>8}{'band held':>11}{'error':>12}{'as before':>12}{'by weeks':>12}",
     ]
     for key, row in scores.iterrows():
-        unit = FORECAST_METRICS[key].unit
-        unit = {" minutes": "min", " hours": "h"}.get(unit, unit)
+        unit = FORECAST_METRICS[key].short_unit
         names = ("error", "error_last", "error_weeks")
         errors = [show_number(row[name], unit) for name in names]
         windows = 0 if math.isnan(row["windows"]) else int(row["windows"])
@@ -10016,7 +10027,7 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
     calibration, days = gitops.calibrate(), options.days or 30
     if calibration.knobs:
         print_text("\n🔧 Fitting the baseline to this history...")
-        print_text("\n".join(f"  • {note}" for note in calibration.notes))
+        print_text(join_folded(f"  • {note}" for note in calibration.notes))
     scenarios: Dict[str, Change] = {}
     for text in options.what_if:
         name, change = named_change(text, calibration.scenario)
