@@ -1,3 +1,4 @@
+# @title GitOps delivery, simulated and measured with DORA { display-mode: "form" }
 # /// script
 # requires-python = ">=3.8"
 # dependencies = ["numpy>=1.21", "pandas>=1.3", "matplotlib>=3.4", "seaborn>=0.11"]
@@ -9156,6 +9157,14 @@ The simulated days end yesterday (UTC) unless --end says otherwise. Exit status:
 """
 
 
+COMMAND = "gitops-automation"  # what an installation makes of this file
+
+
+def program_name() -> str:
+    """Return the name by which the program was started: the installed command, or this file."""
+    return COMMAND if os.path.basename(sys.argv[0]) == COMMAND else "gitops_automation.py"
+
+
 class OptionParser(argparse.ArgumentParser):
     """A parser whose errors are ours: one line, with what to do."""
 
@@ -9287,11 +9296,14 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
 
 def option_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
+    examples = EXAMPLES
+    if program_name() == COMMAND:
+        examples = EXAMPLES.replace("python gitops_automation.py", COMMAND)
     parser = OptionParser(
-        prog="gitops_automation.py",
+        prog=program_name(),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
+        epilog=examples,
         description="Simulate a GitOps delivery pipeline, measure it with the DORA metrics, report "
         "and draw it.",
     )
@@ -9494,7 +9506,7 @@ def show_and_save(
 
 def print_problem(kind: str, message: str) -> int:
     """Print a warning or an error on standard error; return the exit status of an error."""
-    sys.stderr.write(f"gitops_automation.py: {kind}: {one_line(message, 8000)}\n")
+    sys.stderr.write(f"{program_name()}: {kind}: {one_line(message, 8000)}\n")
     return 2
 
 

@@ -147,6 +147,17 @@ def test_the_version_is_one_line(capsys):
     assert module.__version__ in out
 
 
+def test_the_installed_command_goes_by_its_own_name(capsys, monkeypatch):
+    """Its script gives this first argument; a kernel or a test gives another one."""
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/gitops-automation"])
+    assert called(capsys, "--version")[1] == f"gitops-automation {module.__version__}\n"
+    assert called(capsys, "--days", "0")[2].startswith("gitops-automation: error: ")
+    text = called(capsys, "-h")[1]
+    assert text.startswith("usage: gitops-automation ")
+    assert len(re.findall(r"^  (?:argocd .*\| )?gitops-automation\b", text, re.M)) >= 8
+    assert "gitops_automation.py" not in text
+
+
 # ---- A run --------------------------------------------------------------------------------------
 
 
