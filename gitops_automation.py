@@ -9169,9 +9169,21 @@ class OptionParser(argparse.ArgumentParser):
     """A parser whose errors are ours: one line, with what to do."""
 
     def error(self, message: str) -> Any:
-        dash = "; a value that begins with - needs =, as --option=-value"
-        hint = dash * ("expected one argument" in message)
-        raise GitOpsError(f"{one_line(message, 500)}{hint}; -h lists the options")
+        hint = ";"
+        if "expected one argument" in message:
+            hint = "; a value that begins with - needs =, as --option=-value;"
+        elif message.startswith("unrecognized arguments: "):
+            alike = self.options_like(message.split(": ", 1)[1])
+            hint = f"; did you mean {' or '.join(alike)}?" if alike else ";"
+        raise GitOpsError(f"{one_line(message, 500)}{hint} -h lists the options")
+
+    def options_like(self, mistyped: str) -> List[str]:
+        """Return the options that have a word as a part of their name, else the most similar."""
+        word = re.split(r"[ =]", mistyped.lower())[0].strip("-").replace("_", "-")
+        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        parts = [name for name in names if len(word) > 2 and word in name]
+        alike = parts or difflib.get_close_matches(word, names, 1)
+        return [f"--{name}" for name in alike[:3]]
 
 
 def whole_option(low: int, high: int) -> Callable[[str], int]:

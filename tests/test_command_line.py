@@ -539,6 +539,32 @@ def test_a_bad_option_is_one_line_with_its_remedy(capsys, bad_files, what):
     assert remedy.lower() in line.lower()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["--dayz", "7"], "--days"),
+        (["--dayz=7"], "--days"),
+        (["--seed", "7", "--no-dashbord"], "--no-dashboard"),
+        (["--Export"], "--export"),
+        (["--what_if", "elite"], "--what-if"),
+        (["--what"], "--what-if"),
+        (["--webhook", "http://localhost:1"], "--alert-webhook"),
+        (["--cost", "9"], "--cost-per-failed-hour or --cost-per-waiting-hour"),
+        (["days", "7"], "--days"),
+        (["--environment-patern", "x"], "--environment-pattern"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_option_is_told_what_it_may_mean(capsys, arguments, meant):
+    line = refused(capsys, *arguments)
+    assert f"; did you mean {meant}? -h lists" in line
+
+
+@pytest.mark.parametrize("argument", ["--xyz", "-x", "", "--", "--\x1b[31m"])
+def test_an_option_like_no_other_gets_no_guess(capsys, argument):
+    assert "did you mean" not in refused(capsys, argument, "zzz")
+
+
 BAD_SCENARIOS = {
     "rate above 1": ({"environments": [{**LIVE, "success_rate": 1.01}]}, "1.01", "from 0 to 1"),
     "rate below 0": ({"environments": [{**LIVE, "approval_rate": -0.1}]}, "-0.1", "from 0 to 1"),
