@@ -477,6 +477,11 @@ def make_printable(text: str, keep: str = "") -> str:
     return text.translate(dict.fromkeys(map(ord, found), " ")) if found else text
 
 
+def looks_like_yaml(text: str) -> bool:
+    """Return whether a text that is no JSON begins as YAML does."""
+    return re.match(r"""\s*(#|%YAML|---|- |["']?[A-Za-z_]+["']?:\s)""", text) is not None
+
+
 # ---- Scenario: every knob, declared once --------------------------------------------------------
 
 Range = Tuple[float, ...]
@@ -887,7 +892,8 @@ class Scenario(Knobs):
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            problem = f"the configuration is not JSON: {one_line(error)}"
+            yaml = "it looks like YAML; " if looks_like_yaml(text) else ""
+            problem = f"the configuration is not JSON: {yaml}{one_line(error)}"
             raise GitOpsError(f"{problem}; --print-config shows one that is") from None
         values = known_keys("the configuration", document, cls)
         for key, group in (("team", base.team), ("rollback", base.rollback)):
@@ -3080,8 +3086,9 @@ def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
         try:
             document, position = json.JSONDecoder().raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            yaml = re.match(r"""\s*(#|%YAML|---|- |["']?[A-Za-z]+["']?:\s)""", text)
-            hint = "it looks like YAML: ask for JSON with -o json" if yaml else "ask for -o json"
+            hint = "ask for -o json"
+            if looks_like_yaml(text):
+                hint = "it looks like YAML: ask for JSON with -o json"
             raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
         position = space.match(text, position).end()  # type: ignore[union-attr]
         items = argo_items(document)

@@ -638,7 +638,10 @@ BAD_SCENARIOS = {
     "nothing": ("", "JSON", "--print-config"),
     "broken": ('{"team": {', "JSON", "--print-config"),
     "a comma too many": ('{"team": {},}', "JSON", "--print-config"),
-    "not JSON": ("team: {}", "JSON", "--print-config"),
+    "YAML": ("team: {}", "it looks like YAML", "--print-config"),
+    "YAML with a comment": ("# ours\nteam:\n  branch: x\n", "it looks like YAML", "--print-config"),
+    "YAML of another key": ("failure_reasons:\n  x: 1\n", "looks like YAML", "--print-config"),
+    "not JSON": ("[team]\nbranch = 1", "not JSON: Expecting", "--print-config"),
     "deep": ("[" * 100_000, "", ""),
     "control characters": ({"\x1b[31m": 1}, "[31m", "known keys"),
 }
