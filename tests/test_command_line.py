@@ -119,10 +119,19 @@ def test_help_describes_every_option(capsys):
         assert default in " ".join(out.split())
 
 
-def test_help_fits_a_plain_console(capsys):
+@pytest.mark.parametrize("columns", [60, 80, 100, 300])
+def test_help_fits_a_plain_console(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     out = called(capsys, "-h")[1]
-    assert max(map(len, out.splitlines())) <= 120
+    options, examples = out.split("\nexamples:\n")
+    assert max(map(len, options.splitlines()[6:])) < min(columns, 101)
+    assert max(map(len, out.splitlines())) <= 100
     assert out.isascii()
+
+
+def test_help_says_what_the_exit_status_means(capsys):
+    statuses = re.findall(r"^  (\d+) +\w+", called(capsys, "-h")[1].split("exit status:")[1], re.M)
+    assert statuses == ["0", "1", "2", "130"]
 
 
 def test_help_shows_examples(capsys):
