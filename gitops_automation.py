@@ -62,6 +62,7 @@ import os
 import posixpath
 import re
 import reprlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,10 @@ NAME_WIDTH = 253  # characters, as in Kubernetes; longer texts are cut where the
 
 class GitOpsError(ValueError):
     """Unusable input. The message is one line: what is wrong, the value, and what to do."""
+
+    def _render_traceback_(self) -> List[str]:
+        """Return what a notebook shows of the error: the line alone."""
+        return [f"GitOpsError: {self}"]
 
 
 class Window(NamedTuple):
@@ -9538,16 +9543,30 @@ def print_problem(kind: str, message: str) -> int:
     return 2
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Run the program; in a notebook, without the kernel's own arguments.
+def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace:
+    """Return the options of a list of arguments, or of a string that is split as a shell does."""
+    try:
+        arguments = shlex.split(argv) if isinstance(argv, str) else argv
+    except ValueError as error:
+        raise GitOpsError(f"cannot split {in_quotes(argv)} into arguments: {error}") from None
+    return option_parser().parse_args(arguments)
 
-    Raises SystemExit (in a notebook GitOpsError) only if something is wrong.
+
+def main(argv: Union[None, str, Sequence[str]] = None) -> None:
+    """Run the program with some arguments, as `"--days 7"` or `["--days", "7"]`.
+
+    They are those of the process by default; in a notebook none, as those are the kernel's. Raises
+    SystemExit (in a notebook GitOpsError) only if something is wrong.
     """
     if notebook_kernel() is not None:
-        return run_options(option_parser().parse_args(argv or []))
+        try:
+            options = parse_arguments(argv or [])
+        except SystemExit:  # the help or the version was printed
+            return
+        return run_options(options)
     try:
         try:
-            run_options(option_parser().parse_args(argv))
+            run_options(parse_arguments(argv))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

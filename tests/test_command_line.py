@@ -940,6 +940,22 @@ def test_main_takes_the_arguments_of_the_process_unless_given_some(capsys, monke
     assert json.loads(capsys.readouterr().out)["seed"] == 7
 
 
+def test_main_splits_a_string_as_a_shell_does(capsys):
+    written("two words.json", {"team": {"branch": "trunk"}})
+    module.main("--config 'two words.json'  --print-config")
+    assert json.loads(capsys.readouterr().out)["team"]["branch"] == "trunk"
+    module.main("--seed 7 --end=2026-01-31 --runs 3 --no-dashboard")
+    assert capsys.readouterr().out == called(capsys, *FAST)[1]
+
+
+def test_a_string_with_a_quote_left_open_is_one_line(capsys):
+    with pytest.raises(SystemExit) as left:
+        module.main("--config 'two words.json")
+    out, err = capsys.readouterr()
+    assert (left.value.code, out, err.count("\n")) == (2, "", 1)
+    assert "No closing quotation" in err
+
+
 @pytest.mark.parametrize("arguments", [[], ["--days", "0"]], ids=["good", "bad"])
 def test_main_leaves_the_console_as_it_was(capsys, arguments):
     console = sys.stdout
