@@ -1,3 +1,4 @@
+# @title GitOps delivery, simulated and measured with DORA { display-mode: "form" }
 # /// script
 # requires-python = ">=3.8"
 # dependencies = ["numpy>=1.21", "pandas>=1.3", "matplotlib>=3.4", "seaborn>=0.11"]
@@ -64,6 +65,8 @@ import os
 import posixpath
 import re
 import reprlib
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,6 +195,10 @@ NAME_WIDTH = 253  # characters, as in Kubernetes; longer texts are cut where the
 
 class GitOpsError(ValueError):
     """Unusable input. The message is one line: what is wrong, the value, and what to do."""
+
+    def _render_traceback_(self) -> List[str]:
+        """Return what a notebook shows of the error: the line alone."""
+        return [f"GitOpsError: {self}"]
 
 
 class Window(NamedTuple):
@@ -478,6 +485,11 @@ def make_printable(text: str, keep: str = "") -> str:
     unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible formats, half pairs, line ends
     found = {char for char in set(text) - set(keep) if unicodedata.category(char) in unsafe}
     return text.translate(dict.fromkeys(map(ord, found), " ")) if found else text
+
+
+def looks_like_yaml(text: str) -> bool:
+    """Return whether a text that is no JSON begins as YAML does."""
+    return re.match(r"""\s*(#|%YAML|---|- |["']?[A-Za-z_]+["']?:\s)""", text) is not None
 
 
 # ---- Scenario: every knob, declared once --------------------------------------------------------
@@ -890,7 +902,8 @@ class Scenario(Knobs):
         try:
             document = json.loads(text)
         except (ValueError, RecursionError) as error:
-            problem = f"the configuration is not JSON: {one_line(error)}"
+            why = "it looks like YAML" if looks_like_yaml(text) else one_line(error)
+            problem = f"the configuration is not JSON: {why}"
             raise GitOpsError(f"{problem}; --print-config shows one that is") from None
         values = known_keys("the configuration", document, cls)
         for key, group in (("team", base.team), ("rollback", base.rollback)):
@@ -3083,8 +3096,9 @@ def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
         try:
             document, position = json.JSONDecoder().raw_decode(text, position)
         except (ValueError, RecursionError) as error:
-            yaml = re.match(r"""\s*(#|%YAML|---|- |["']?[A-Za-z]+["']?:\s)""", text)
-            hint = "it looks like YAML: ask for JSON with -o json" if yaml else "ask for -o json"
+            hint = "ask for -o json"
+            if looks_like_yaml(text):
+                hint = "it looks like YAML: ask for JSON with -o json"
             raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
         position = space.match(text, position).end()  # type: ignore[union-attr]
         items = argo_items(document)
@@ -9649,28 +9663,52 @@ EXAMPLES = """\
 examples:
   python gitops_automation.py                        simulate 30 days
   python gitops_automation.py --days 90 --seed 7     a longer run that can be repeated
+  python gitops_automation.py --config elite         another pipeline
   python gitops_automation.py --repo ../shop         the commits of a real repository
-  python gitops_automation.py --repo ../config --deployments-from --by month
-  argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
   python gitops_automation.py --print-config > team.json
   python gitops_automation.py --config team.json     your own rates, waits and team
+  python gitops_automation.py --repo ../config --deployments-from --by month
+  argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
   python gitops_automation.py --what-if production.wait_hours=4:12 --what-if traditional
   python gitops_automation.py --levers               what matters most
   python gitops_automation.py --repo ../config --deployments-from --backtest
   python gitops_automation.py --json --no-dashboard  the numbers for another program
 
-The simulated days end yesterday (UTC) unless --end says otherwise. Exit status: 0 done,
-1 a --fail-on limit was crossed, 2 unusable input, 130 interrupted.
+exit status:
+  0    done
+  1    done, and a limit of --fail-on was crossed
+  2    unusable input: one line on standard error says what to do
+  130  interrupted
 """
+
+
+COMMAND = "gitops-automation"  # what an installation makes of this file
+
+
+def program_name() -> str:
+    """Return the name by which the program was started: the installed command, or this file."""
+    return COMMAND if os.path.basename(sys.argv[0]) == COMMAND else "gitops_automation.py"
 
 
 class OptionParser(argparse.ArgumentParser):
     """A parser whose errors are ours: one line, with what to do."""
 
     def error(self, message: str) -> Any:
-        dash = "; a value that begins with - needs =, as --option=-value"
-        hint = dash * ("expected one argument" in message)
-        raise GitOpsError(f"{one_line(message, 500)}{hint}; -h lists the options")
+        hint = ";"
+        if "expected one argument" in message:
+            hint = "; a value that begins with - needs =, as --option=-value;"
+        elif message.startswith("unrecognized arguments: "):
+            alike = self.options_like(message.split(": ", 1)[1])
+            hint = f"; did you mean {' or '.join(alike)}?" if alike else ";"
+        raise GitOpsError(f"{one_line(message, 500)}{hint} -h lists the options")
+
+    def options_like(self, mistyped: str) -> List[str]:
+        """Return the options that have a word as a part of their name, else the most similar."""
+        word = re.split(r"[ =]", mistyped.lower())[0].strip("-").replace("_", "-")
+        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        parts = [name for name in names if len(word) > 2 and word in name]
+        alike = parts or difflib.get_close_matches(word, names, 1)
+        return [f"--{name}" for name in alike[:3]]
 
 
 def whole_option(low: int, high: int) -> Callable[[str], int]:
@@ -9764,66 +9802,68 @@ def price_option(text: str) -> float:
 OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     "what is simulated": [
         ("--days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
-         "length of the window, or of a month of a forecast, in whole UTC days (default: 30; of "
-         "real deployments all)"),
+         "how many whole UTC days to simulate or measure, or to forecast as a month (default: 30; "
+         "of real deployments all)"),
         ("--end", dict(metavar="DATE"),
-         "the day after the window, YYYY-MM-DD (default: today; of real history the day after "
-         "its last)"),
+         "the day after the last one, as YYYY-MM-DD (default: today; of a real history the day "
+         "after its last)"),
         ("--seed", dict(metavar="N", type=whole_option(0, 2**63 - 1)),
-         "repeat the run with this seed (default: a new one, printed in the report)"),
+         "repeat the run that had this seed (default: a new seed, which the report shows)"),
         ("--config", dict(metavar="FILE"),
-         "a scenario as JSON, or a preset (traditional, elite, gitops); what a file leaves out "
-         "keeps its default"),
+         "simulate the scenario in this JSON file, or a preset: traditional, elite or gitops; what "
+         "the file leaves out keeps its default"),
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
-        ("--repo", dict(metavar="DIR"), "take the real commits of this git repository"),
+        ("--repo", dict(metavar="DIR"),
+         "take the commits from this git repository, and simulate their deployments"),
     ],
     "your own deployments": [
         ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
-         "measure the deployments that the history of --repo shows: a path with {environment} and "
-         "{application}; without one a usual layout is looked for"),
+         "measure the deployments that the history of --repo shows; TEMPLATE is a path with "
+         "{environment} and {application} (default: a usual layout is looked for)"),
         ("--argocd", dict(metavar="FILE", nargs="+"),
-         "measure the history in these JSON files (`argocd app list -o json`; - is standard "
-         "input); --repo is then the config repository"),
+         "measure what Argo CD recorded, in files that `argocd app list -o json` wrote (- is "
+         "standard input); --repo is then the config repository"),
         ("--environment", dict(metavar="NAME"),
-         "the environment of all of them (one Argo CD for each environment)"),
+         "with --argocd: the environment of all applications (one Argo CD for each environment)"),
         ("--environment-label", dict(metavar="KEY"),
-         "the label or annotation that names the environment"),
+         "with --argocd: the label or annotation that names the environment"),
         ("--environment-pattern", dict(metavar="REGEX"),
-         "a pattern on the name with a group that is the environment"),
+         "with --argocd: a regular expression whose group finds the environment in the name"),
         ("--environments", dict(metavar="LIST"),
          "the environments in promotion order, as dev,staging,production=prod-*"),
         ("--history", dict(metavar="DIR"),
-         "measure the tables in this folder (what --export writes)"),
+         "measure the tables in this folder, which --export wrote"),
         ("--incidents", dict(metavar="FILE"),
-         "CSV or JSON of incidents (application, started, resolved): they say which deployments "
-         "failed"),
+         "a CSV or JSON file of incidents (application, started, resolved), which say what "
+         "deployments failed"),
     ],
     "over time": [
         ("--by", dict(choices=("week", "month")),
-         "the metrics of production of each week or month too"),
+         "also show the metrics of production for each week or month"),
         ("--compare", dict(metavar="FILE"),
-         "say what differs from the metrics.json of an earlier run"),
+         "show what differs from the metrics.json of an earlier run"),
     ],
     "what if": [
         ("--what-if", dict(metavar="CHANGE", action="append"),
-         "compare with KNOB=VALUE[,...] (production.wait_hours=4:12 or =*0.5), a preset "
-         "(traditional, elite, gitops) or a JSON file; as NAME: CHANGE it has a name; repeatable"),
+         "simulate the same months with a change, and compare: KNOB=VALUE[,...] "
+         "(production.wait_hours=4:12 or =*0.5), a preset or a JSON file; NAME: CHANGE names it; "
+         "repeatable"),
         ("--levers", dict(metavar="METRIC", nargs="?", const="", type=metric_option),
-         "improve every knob by the same step, and say what that does to a metric "
-         "(mean_lead_time, mttr_minutes, ...) or to the odds of `elite` (default: the benchmark "
-         "that is met least)"),
+         "improve each knob by the same step, and show what that does to METRIC (mean_lead_time, "
+         "mttr_minutes, ...) or to the odds of `elite` (default: the benchmark that is met least)"),
         ("--step", dict(metavar="SHARE", type=share_option),
          "with --levers: how far each knob is improved (default: 0.25, a quarter)"),
         ("--backtest", dict(action="store_true", default=None),
-         "forecast past windows of real deployments, and say how often the forecast held"),
+         "forecast past windows of real deployments, and show how often the forecast held"),
         ("--runs", dict(metavar="N", type=whole_option(2, MOST_RUNS)),
-         "simulated months for each scenario (default: 200; for recommendations and backtest 100)"),
+         "how many months to simulate for each scenario (default: 200; for recommendations and "
+         "--backtest 100)"),
         ("--cost-per-failed-hour", dict(metavar="N", type=price_option),
-         "with --what-if: the price of an hour of failed production"),
+         "with --what-if: the price of an hour in which production is failed"),
         ("--cost-per-waiting-hour", dict(metavar="N", type=price_option),
-         "with --what-if: the price of an hour that a change waits for production"),
+         "with --what-if: the price of an hour in which a change waits for production"),
         ("--investment", dict(metavar="N", type=price_option),
-         "with a price: what the change costs once; says in how many months it is back"),
+         "with a price: what the change costs once, to show in how many months it is back"),
     ],
     "what comes out": [
         ("--details", dict(action="store_true", default=None),
@@ -9837,17 +9877,17 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "end with status 1 if a metric crosses a limit, such as \"change_failure_rate>15\"; "
          "repeatable"),
         ("--output", dict(metavar="DIR", default="output"),
-         "folder for the files (default: output)"),
+         "write the files into this folder (default: output)"),
         ("--dpi", dict(metavar="N", default=300, type=whole_option(10, 1200)),
-         "resolution of the dashboard (default: 300, 5400 x 3000 pixels)"),
+         "draw the dashboard in this resolution (default: 300, which is 5400 x 3000 pixels)"),
         ("--no-dashboard", dict(action="store_true"), "draw no dashboard"),
         ("--export", dict(action="store_true"),
-         "write the tables as CSV and the metrics as JSON too"),
-        ("--json", dict(action="store_true"), "print one JSON object in the place of the report"),
+         "also write the tables as CSV and the metrics as JSON"),
+        ("--json", dict(action="store_true"), "print one JSON object instead of the report"),
         ("--quiet", dict(action="store_true"),
          "print nothing but warnings and errors (and what --json prints)"),
         ("--alert-webhook", dict(metavar="URL"),
-         "POST each rollback to this Slack or Mattermost style webhook"),
+         "send each simulated rollback to this webhook of the Slack or Mattermost kind"),
         ("--version", dict(action="version", version=f"%(prog)s {__version__}"),
          "show the version and stop"),
     ],
@@ -9858,13 +9898,18 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
 
 def option_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
+    width = min(shutil.get_terminal_size().columns - 2, 100)
+    examples = EXAMPLES
+    if program_name() == COMMAND:
+        examples = EXAMPLES.replace("python gitops_automation.py", COMMAND)
     parser = OptionParser(
-        prog="gitops_automation.py",
+        prog=program_name(),
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
-        description="Simulate a GitOps delivery pipeline, measure it with the DORA metrics, report "
-        "and draw it.",
+        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=width),
+        usage="%(prog)s [OPTION]...",
+        epilog=examples,
+        description="Simulate a GitOps delivery pipeline, or read a real one. Measure it with the "
+        "DORA metrics,\nreport and draw it. Without an option, 30 days are simulated.",
     )
     for title, options in OPTIONS.items():
         group = parser.add_argument_group(title)
@@ -10092,21 +10137,35 @@ def show_and_save(
 
 def print_problem(kind: str, message: str) -> int:
     """Print a warning or an error on standard error; return the exit status of an error."""
-    sys.stderr.write(f"gitops_automation.py: {kind}: {one_line(message, 8000)}\n")
+    sys.stderr.write(f"{program_name()}: {kind}: {one_line(message, 8000)}\n")
     return 2
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Run the program; in a notebook, without the kernel's own arguments.
+def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace:
+    """Return the options of a list of arguments, or of a string that is split as a shell does."""
+    try:
+        arguments = shlex.split(argv) if isinstance(argv, str) else argv
+    except ValueError as error:
+        raise GitOpsError(f"cannot split {in_quotes(argv)} into arguments: {error}") from None
+    return option_parser().parse_args(arguments)
 
-    Raises SystemExit (in a notebook GitOpsError) only if something is wrong.
+
+def main(argv: Union[None, str, Sequence[str]] = None) -> None:
+    """Run the program with some arguments, as `"--days 7"` or `["--days", "7"]`.
+
+    They are those of the process by default; in a notebook none, as those are the kernel's. Raises
+    SystemExit (in a notebook GitOpsError) only if something is wrong.
     """
     if notebook_kernel() is not None:
-        run_options(option_parser().parse_args(argv or []))
+        try:
+            options = parse_arguments(argv or [])
+        except SystemExit:  # the help or the version was printed
+            return
+        run_options(options)
         return
     try:
         try:
-            status = run_options(option_parser().parse_args(argv))
+            status = run_options(parse_arguments(argv))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

@@ -120,10 +120,19 @@ def test_help_describes_every_option(capsys):
         assert default in " ".join(out.split())
 
 
-def test_help_fits_a_plain_console(capsys):
+@pytest.mark.parametrize("columns", [60, 80, 100, 300])
+def test_help_fits_a_plain_console(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
     out = called(capsys, "-h")[1]
-    assert max(map(len, out.splitlines())) <= 120
+    options, examples = out.split("\nexamples:\n")
+    assert max(map(len, options.splitlines()[6:])) < min(columns, 101)
+    assert max(map(len, out.splitlines())) <= 100
     assert out.isascii()
+
+
+def test_help_says_what_the_exit_status_means(capsys):
+    statuses = re.findall(r"^  (\d+) +\w+", called(capsys, "-h")[1].split("exit status:")[1], re.M)
+    assert statuses == ["0", "1", "2", "130"]
 
 
 def test_help_shows_examples(capsys):
@@ -146,6 +155,17 @@ def test_the_version_is_one_line(capsys):
     assert (status, err) == (0, "")
     assert re.fullmatch(r"gitops_automation\.py \d+\.\d+\.\d+\n", out)
     assert module.__version__ in out
+
+
+def test_the_installed_command_goes_by_its_own_name(capsys, monkeypatch):
+    """Its script gives this first argument; a kernel or a test gives another one."""
+    monkeypatch.setattr(sys, "argv", ["/usr/local/bin/gitops-automation"])
+    assert called(capsys, "--version")[1] == f"gitops-automation {module.__version__}\n"
+    assert called(capsys, "--days", "0")[2].startswith("gitops-automation: error: ")
+    text = called(capsys, "-h")[1]
+    assert text.startswith("usage: gitops-automation ")
+    assert len(re.findall(r"^  (?:argocd .*\| )?gitops-automation\b", text, re.M)) >= 8
+    assert "gitops_automation.py" not in text
 
 
 # ---- A run --------------------------------------------------------------------------------------
@@ -529,6 +549,32 @@ def test_a_bad_option_is_one_line_with_its_remedy(capsys, bad_files, what):
     assert remedy.lower() in line.lower()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["--dayz", "7"], "--days"),
+        (["--dayz=7"], "--days"),
+        (["--seed", "7", "--no-dashbord"], "--no-dashboard"),
+        (["--Export"], "--export"),
+        (["--what_if", "elite"], "--what-if"),
+        (["--what"], "--what-if"),
+        (["--webhook", "http://localhost:1"], "--alert-webhook"),
+        (["--cost", "9"], "--cost-per-failed-hour or --cost-per-waiting-hour"),
+        (["days", "7"], "--days"),
+        (["--environment-patern", "x"], "--environment-pattern"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistyped_option_is_told_what_it_may_mean(capsys, arguments, meant):
+    line = refused(capsys, *arguments)
+    assert f"; did you mean {meant}? -h lists" in line
+
+
+@pytest.mark.parametrize("argument", ["--xyz", "-x", "", "--", "--\x1b[31m"])
+def test_an_option_like_no_other_gets_no_guess(capsys, argument):
+    assert "did you mean" not in refused(capsys, argument, "zzz")
+
+
 BAD_SCENARIOS = {
     "rate above 1": ({"environments": [{**LIVE, "success_rate": 1.01}]}, "1.01", "from 0 to 1"),
     "rate below 0": ({"environments": [{**LIVE, "approval_rate": -0.1}]}, "-0.1", "from 0 to 1"),
@@ -602,7 +648,10 @@ BAD_SCENARIOS = {
     "nothing": ("", "JSON", "--print-config"),
     "broken": ('{"team": {', "JSON", "--print-config"),
     "a comma too many": ('{"team": {},}', "JSON", "--print-config"),
-    "not JSON": ("team: {}", "JSON", "--print-config"),
+    "YAML": ("team: {}", "it looks like YAML", "--print-config"),
+    "YAML with a comment": ("# ours\nteam:\n  branch: x\n", "it looks like YAML", "--print-config"),
+    "YAML of another key": ("failure_reasons:\n  x: 1\n", "looks like YAML", "--print-config"),
+    "not JSON": ("[team]\nbranch = 1", "not JSON: Expecting", "--print-config"),
     "deep": ("[" * 100_000, "", ""),
     "control characters": ({"\x1b[31m": 1}, "[31m", "known keys"),
 }
@@ -890,6 +939,22 @@ def test_main_takes_the_arguments_of_the_process_unless_given_some(capsys, monke
     monkeypatch.setattr(sys, "argv", ["gitops_automation.py", *FAST, "--json"])
     module.main()
     assert json.loads(capsys.readouterr().out)["seed"] == 7
+
+
+def test_main_splits_a_string_as_a_shell_does(capsys):
+    written("two words.json", {"team": {"branch": "trunk"}})
+    module.main("--config 'two words.json'  --print-config")
+    assert json.loads(capsys.readouterr().out)["team"]["branch"] == "trunk"
+    module.main("--seed 7 --end=2026-01-31 --runs 3 --no-dashboard")
+    assert capsys.readouterr().out == called(capsys, *FAST)[1]
+
+
+def test_a_string_with_a_quote_left_open_is_one_line(capsys):
+    with pytest.raises(SystemExit) as left:
+        module.main("--config 'two words.json")
+    out, err = capsys.readouterr()
+    assert (left.value.code, out, err.count("\n")) == (2, "", 1)
+    assert "No closing quotation" in err
 
 
 @pytest.mark.parametrize("arguments", [[], ["--days", "0"]], ids=["good", "bad"])

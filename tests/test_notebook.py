@@ -55,6 +55,9 @@ CELLS = {
     "the paste": MODULE.read_text(encoding="utf-8"),
     "main once more": "x = 1\nmain()",
     "main with arguments": 'main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard"])',
+    "main with a string": 'main("--seed 7 --end 2026-01-31 --no-dashboard")',
+    "the help": 'main("-h")',
+    "the version": 'main("--version")',
     "main with a what if": 'main(["--seed", "7", "--what-if", "elite", "--runs", "10", '
     '"--dpi", "60"])',
     "main with bad arguments": 'main(["--days", "0"])',
@@ -150,6 +153,15 @@ def test_main_takes_arguments_in_a_notebook_too(outputs):
     assert re.search(r"^Seed: +7 ", printed(cell), re.MULTILINE)
 
 
+def test_main_takes_a_string_of_arguments_too(outputs):
+    assert printed(outputs["main with a string"]) == printed(outputs["main with arguments"])
+
+
+def test_the_help_and_the_version_are_printed_and_nothing_else(outputs):
+    assert "usage: gitops_automation.py" in printed(outputs["the help"])
+    assert printed(outputs["the version"]) == f"gitops_automation.py {gitops.__version__}\n"
+
+
 def test_the_pasted_names_can_be_used_afterwards(outputs):
     (result,) = outputs["what the paste defined"]
     assert result["data"]["text/plain"] == "('__main__', ['dev', 'staging', 'production'])"
@@ -223,6 +235,16 @@ def test_bad_input_gives_our_error_without_a_picture(name, said, outputs):
     assert kind == "GitOpsError"
     assert said in message
     assert pictures(outputs[name]) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["bad days", "a step too early", "main with bad arguments", "main with an unknown option"],
+)
+def test_our_error_is_one_line_without_a_traceback(name, outputs):
+    (error,) = [output for output in outputs[name] if output["output_type"] == "error"]
+    assert error["traceback"] == [f"GitOpsError: {error['evalue']}"]
+    assert "\n" not in error["evalue"]
 
 
 def test_the_error_can_be_caught_by_its_name(outputs):
