@@ -5776,21 +5776,35 @@ def verdict_rows(metrics: Metrics) -> List[Dict[str, str]]:
 
 
 def production_text(metrics: Metrics) -> str:
-    """Return what production alone comes to, where the benchmarks are of all environments."""
+    """Return what production alone comes to, where the benchmarks are of all environments.
+
+    A target that production misses is named.
+    """
     values, table = metrics.values, metrics.overall
     rate, lead = table.loc["change_fail_rate_pct"], table.loc["change_lead_time_hours"]
+    alone = {
+        "deployment_frequency": values["production_deployment_frequency"],
+        "change_failure_rate": rate["value"],
+    }
+    misses = {}
+    for key, value in alone.items():
+        missed = not math.isnan(value) and not is_elite(key, {key: value})
+        misses[key] = f", which misses {BENCHMARKS[key].words}" if missed else ""
     failed = "failures n/a"
     if not math.isnan(rate["value"]):
         name = metrics.history.production
         count = values["deployments_by_environment"][name] - values["healthy_by_environment"][name]
         least = "at least " if rate["at_least"] else ""
         failed = f"{least}{count} failed of {rate['n']} ({rate['value']:.2f} %)"
-    frequency = METRICS["production_deployment_frequency"].text(
-        values["production_deployment_frequency"]
-    )
+    frequency = value_text("production_deployment_frequency", metrics)
     median = in_human_units(lead["value"], "h")
     changes = count_text(int(lead["n"]), "change")
-    return f"Production alone: {frequency}, {failed}, lead time {median} (median of {changes})"
+    parts = [
+        frequency + misses["deployment_frequency"],
+        failed + misses["change_failure_rate"],
+        f"lead time {median} (median of {changes})",
+    ]
+    return f"Production alone: {'; '.join(parts)}"
 
 
 NOTHING_HAPPENED = (

@@ -838,6 +838,14 @@ def test_the_verdict_says_which_targets_are_met(count):
         assert ("\nWhy: " in verdict(report)) == (count > 0)
 
 
+def test_a_target_that_production_alone_misses_is_named():
+    slow = Scenario().with_environment("production", release_every_hours=168)
+    told = " ".join(verdict(report_of(slow)).split())
+    assert re.search(r"Deployment Frequency [\d.]+/day .* ✅ yes Lead", told)
+    assert re.search(r"Production alone: 0\.\d+/day, which misses > 1/day; \d", told)
+    assert "which misses" not in verdict(report_of())
+
+
 def test_a_metric_that_could_not_be_measured_is_neither_met_nor_missed():
     report = report_with({**ELITE, "mean_lead_time": math.nan})
     assert "⚪ n/a" in verdict(report)
