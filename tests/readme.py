@@ -252,7 +252,12 @@ COMPARED = [  # question, traditional, GitOps, and the metric that answers it in
     ),
     ("Who may write to the cluster?", "the CI server pushes", "an agent inside pulls", None),
     ("What should run now?", "look through the CI logs", "read the branch", None),
-    ("What if somebody changes the cluster?", "it stays until it hurts", "it is seen as drift", None),
+    (
+        "What if somebody changes the cluster?",
+        "it stays until it hurts",
+        "it is seen as drift",
+        None,
+    ),
     ("Who changed what, and who agreed?", "tickets and logs", "commits and their reviews", None),
     ("How do you rebuild a cluster?", "run every pipeline again", "point an agent at git", None),
 ]
