@@ -209,11 +209,10 @@ def table(heads, rows):
 def headline():
     rows = []
     for key, metric in gitops.METRICS.items():
-        elite = ""
         if metric.elite:
             sign = {">": "&gt;", "<": "&lt;"}[metric.elite.better]
             elite = f"{sign} {metric.elite.limit:g} {metric.elite.unit}"
-        rows.append([f"`{key}`", metric.label, metric.definition, elite])
+            rows.append([f"`{key}`", metric.label, metric.definition, elite])
     return table(["key", "in the report", "definition", "elite"], rows)
 
 
@@ -225,12 +224,70 @@ def production():
     return table(["key", "dora.dev's name", "definition"], rows)
 
 
+PRINCIPLE = "a matter of principle"
+COMPARED = [  # question, traditional, GitOps, and the metric that answers it in a simulation
+    (
+        "How often does production change?",
+        "a train once a week",
+        "when a release passes its gate",
+        ("production_deployment_frequency", "{:.2f} a day"),
+    ),
+    (
+        "How long does a change take?",
+        "it waits for a build, a test pass and the train",
+        "it waits for the gates alone",
+        ("mean_lead_time", "{:.1f} h"),
+    ),
+    (
+        "How many deployments fail?",
+        "many changes in each",
+        "one change, or a few",
+        ("change_failure_rate", "{:.1f} %"),
+    ),
+    (
+        "How long does a rollback take?",
+        "somebody redeploys by hand",
+        "an automatic return",
+        ("mttr_minutes", "{:.0f} min"),
+    ),
+    ("Who may write to the cluster?", "the CI server pushes", "an agent inside pulls", None),
+    ("What should run now?", "look through the CI logs", "read the branch", None),
+    (
+        "What if somebody changes the cluster?",
+        "it stays until it hurts",
+        "it is seen as drift",
+        None,
+    ),
+    ("Who changed what, and who agreed?", "tickets and logs", "commits and their reviews", None),
+    ("How do you rebuild a cluster?", "run every pipeline again", "point an agent at git", None),
+]
+
+
+def comparison():
+    """Each row has the median month of `traditional` and of the default scenario, if simulated."""
+    months = gitops.GitOpsAutomation(seed=7, end="2026-01-31").what_if(
+        {"traditional": gitops.PRESETS["traditional"]}
+    )
+    median = months.groupby(["scenario", "metric"], sort=False)["value"].median()
+    rows = []
+    for *words, simulated in COMPARED:
+        result = PRINCIPLE
+        if simulated:
+            key, shown = simulated
+            names = ("traditional", "baseline")
+            result = " → ".join(shown.format(median[name, key]) for name in names)
+        rows.append([*words, result])
+    return table(["question", "traditional CI/CD", "GitOps", "simulated"], rows)
+
+
 def options():
+    """Every option; the choices of one without a metavar stand in its place."""
     rows = []
     for action in gitops.option_parser()._actions:
         flag = ", ".join(action.option_strings)
-        if action.metavar:
-            flag += f" {action.metavar}" + " ..." * (action.nargs == "+")
+        if action.metavar or action.choices:
+            value = action.metavar or "{" + ",".join(action.choices) + "}"
+            flag += f" {value}" + " ..." * (action.nargs == "+")
         rows.append([f"`{flag}`", action.help % {"prog": "gitops_automation.py"}])
     return table(["option", "meaning"], rows)
 
@@ -264,6 +321,7 @@ def default(value):
 TABLES = {
     "headline": headline,
     "production": production,
+    "comparison": comparison,
     "options": options,
     "knobs": knobs,
 }
