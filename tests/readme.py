@@ -280,18 +280,6 @@ def comparison():
     return table(["question", "traditional CI/CD", "GitOps", "simulated"], rows)
 
 
-def options():
-    """Every option; the choices of one without a metavar stand in its place."""
-    rows = []
-    for action in gitops.option_parser()._actions:
-        flag = ", ".join(action.option_strings)
-        if action.metavar or action.choices:
-            value = action.metavar or "{" + ",".join(action.choices) + "}"
-            flag += f" {value}" + " ..." * (action.nargs == "+")
-        rows.append([f"`{flag}`", action.help % {"prog": "gitops_automation.py"}])
-    return table(["option", "meaning"], rows)
-
-
 def knobs():
     """Every knob as it is declared, with its default, and that of each environment."""
     scenario = gitops.Scenario()
@@ -313,6 +301,8 @@ def default(value):
         return f"{', '.join(value)}: {next(iter(value.values()))} each"
     if isinstance(value, dict):
         return ", ".join(f"{name} {weight:g}" for name, weight in value.items())
+    if value == ():
+        return "none"
     if isinstance(value, tuple):
         return ("-" if len(value) == 2 else ", ").join(f"{number:g}" for number in value)
     return value if isinstance(value, str) else f"{value:g}"
@@ -322,7 +312,6 @@ TABLES = {
     "headline": headline,
     "production": production,
     "comparison": comparison,
-    "options": options,
     "knobs": knobs,
 }
 
