@@ -9089,12 +9089,12 @@ class GitOpsAutomation:
 
 
 @contextlib.contextmanager
-def terminal_progress() -> Iterator[Progress]:
-    """Tell a terminal how far long work is, from its third second on; clean up at the end."""
-    quiet_until = monotonic() + 2
+def terminal_progress(delay: float = 2) -> Iterator[Progress]:
+    """Tell a terminal how far long work is, after so many seconds; clean up at the end."""
+    quiet_until = monotonic() + delay
 
     def tell(message: str) -> None:
-        if sys.stderr is not None and sys.stderr.isatty() and monotonic() > quiet_until:
+        if sys.stderr is not None and sys.stderr.isatty() and monotonic() >= quiet_until:
             sys.stderr.write(f"\r\x1b[K{message}\r")
             sys.stderr.flush()
 
@@ -9405,7 +9405,6 @@ def run_options(options: argparse.Namespace) -> None:
     check_folder(gitops.output_dir)
     hidden = options.quiet or options.json
     with contextlib.redirect_stdout(io.StringIO()) if hidden else contextlib.nullcontext():
-        print_text("🔄 GitOps Workflow Automation with ArgoCD\n" + DOUBLE_LINE)
         ways = [
             (options.what_if, compare_scenarios),
             (options.levers is not None, compare_levers),
@@ -9420,6 +9419,20 @@ def run_options(options: argparse.Namespace) -> None:
         )
     if options.json:
         print_text(json.dumps(document, indent=2))
+
+
+@contextlib.contextmanager
+def titled_output() -> Iterator[None]:
+    """Print the title and what was printed meanwhile; nothing if it fails: an error stands alone.
+
+    A terminal is told that there is work.
+    """
+    held = io.StringIO()
+    with terminal_progress(0) as progress, contextlib.redirect_stdout(held):
+        progress("Reading and checking...")
+        yield
+    title = f"🔄 GitOps Workflow Automation with ArgoCD\n{DOUBLE_LINE}\n"
+    print_text((title + held.getvalue()).rstrip("\n"))
 
 
 def load_real_history(
@@ -9453,10 +9466,11 @@ def load_real_history(
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Measure, print and draw a history; return the document of `--json`."""
-    load_real_history(gitops, options)
-    if gitops.deployments is None:
+    with titled_output():
+        load_real_history(gitops, options)
         if gitops.git_commits is None:
             gitops.simulate_git_activity(options.days or 30)
+    if gitops.deployments is None:
         gitops.simulate_deployments()
         gitops.simulate_rollbacks()
     gitops.calculate_dora_metrics()
@@ -9472,18 +9486,21 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
 
 def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print and draw a comparison of scenarios; return the document of `--json`."""
-    load_real_history(gitops, options, whole=True)
-    calibration, days = gitops.calibrate(), options.days or 30
-    if calibration.knobs:
-        print_text("\n🔧 Fitting the baseline to this history...")
-        print_text("\n".join(f"  • {note}" for note in calibration.notes))
-    scenarios: Dict[str, Change] = {}
-    for text in options.what_if:
-        name, change = named_change(text, calibration.scenario)
-        if name in scenarios:
-            raise GitOpsError(f"two scenarios are called {in_quotes(name)}; give each its own name")
-        scenarios[name] = change
-    forecast = gitops.forecast(scenarios, options.runs or 200, days, calibration)
+    days = options.days or 30
+    with titled_output():
+        load_real_history(gitops, options, whole=True)
+        calibration = gitops.calibrate()
+        if calibration.knobs:
+            print_text("\n🔧 Fitting the baseline to this history...")
+            print_text("\n".join(f"  • {note}" for note in calibration.notes))
+        scenarios: Dict[str, Change] = {}
+        for text in options.what_if:
+            name, change = named_change(text, calibration.scenario)
+            if name in scenarios:
+                twice = f"two scenarios are called {in_quotes(name)}"
+                raise GitOpsError(f"{twice}; give each its own name")
+            scenarios[name] = change
+        forecast = gitops.forecast(scenarios, options.runs or 200, days, calibration)
     if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
         forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
     prices = Prices(options.cost_per_failed_hour, options.cost_per_waiting_hour, options.investment)
@@ -9495,9 +9512,10 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
 
 def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print and draw what matters most; return the document of `--json`."""
-    load_real_history(gitops, options, whole=True)
     step, runs = options.step or 0.25, options.runs or 200
-    table = gitops.levers(options.levers, step, runs, options.days or 30)
+    with titled_output():
+        load_real_history(gitops, options, whole=True)
+        table = gitops.levers(options.levers, step, runs, options.days or 30)
     print_text("\n" + format_levers(table, runs, gitops.seed, step))
     files = {"levers.csv": table.to_csv(index=False).encode()} if options.export else {}
     show_and_save(gitops, options, files, "gitops_levers.png", draw_levers, table, runs, step)
@@ -9508,9 +9526,10 @@ def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
 
 def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print how well past windows were forecast; return the document of `--json`."""
-    load_real_history(gitops, options, whole=True)
     days = options.days or 30
-    table = gitops.backtest(days, options.runs or 100)
+    with titled_output():
+        load_real_history(gitops, options, whole=True)
+        table = gitops.backtest(days, options.runs or 100)
     scores = backtest_scores(table)
     print_text("\n" + format_backtest(scores, days))
     if options.export:
