@@ -6739,7 +6739,24 @@ class Forecast(NamedTuple):
             )
             for name, months in self.months.items()
         ]
-        return pd.concat(frames, ignore_index=True)
+        table = ForecastTable(pd.concat(frames, ignore_index=True))
+        table.forecast = self
+        return table
+
+
+class ForecastTable(pd.DataFrame):
+    """The table of a forecast. A notebook shows its summary; a part of it is a plain DataFrame."""
+
+    forecast: Optional[Forecast] = None
+
+    @property
+    def _constructor(self) -> type:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> Optional[str]:
+        if self.forecast is None:  # it was read from a pickle
+            return super()._repr_html_()
+        return forecast_html(self.forecast)
 
 
 def simulate_events(
@@ -8428,6 +8445,28 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
     return "\n".join(lines)
 
 
+def forecast_html(forecast: Forecast) -> str:
+    """Return the comparison as a notebook shows it: a row for each scenario of each metric."""
+    heads = ["median month (5 % to 95 %)", "mean difference from the baseline (95 % interval)"]
+    rows = {}
+    for key in SHOWN:
+        target = BENCHMARKS.get(key)
+        label = FORECAST_METRICS[key].label + (f" (elite {target})" if target else "")
+        for name, own in forecast.months.items():
+            difference = difference_text(key, own, forecast.baseline)
+            rows[label, name] = [spread_text(key, own[key]), difference]
+    for name, own in forecast.months.items():
+        counts = level_counts(own, forecast.calibration)
+        share = show_percent(counts[LEVELS[0].name], forecast.runs) if counts else "n/a"
+        rows["Months that are ELITE", name] = [share, ""]
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows), heads).to_html()
+    return (
+        f"<p><b>SIMULATED</b>: {forecast.runs} months of {forecast.window.days} days, the same for "
+        f"each scenario (seed {forecast.seed})</p>{table}"
+    )
+
+
 def table_cell(name: str, width: int = 32) -> str:
     """Return a name in a column of the comparison."""
     return f"{shorten_text(name, width):<{width}}"
@@ -8444,13 +8483,18 @@ def spread_text(key: str, values: np.ndarray) -> str:
 
 def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
     """Return the line of one scenario and one metric."""
-    difference = ""
-    if months is not baseline:
-        mean, least, most = paired_difference(months[key], baseline[key])
-        difference = signed(mean, least, most)
-        if math.isnan(mean):
-            difference = f"n/a ({LEAST_MONTHS} months with a value are needed: --runs)"
+    difference = difference_text(key, months, baseline)
     return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
+
+
+def difference_text(key: str, months: Months, baseline: Months) -> str:
+    """Return the mean difference from the baseline with its interval; nothing for itself."""
+    if months is baseline:
+        return ""
+    mean, least, most = paired_difference(months[key], baseline[key])
+    if math.isnan(mean):
+        return f"n/a ({LEAST_MONTHS} months with a value are needed: --runs)"
+    return signed(mean, least, most)
 
 
 def signed(mean: float, low: float, high: float) -> str:
