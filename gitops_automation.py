@@ -1716,9 +1716,10 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
 class WebhookAlerts:
     """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
 
-    It is callable, for `on_rollback`. A dead endpoint raises nothing: `undelivered` counts the
-    alerts that did not arrive, and `problem` says why, without the address, which is a secret. A
-    redirect is refused. The constructor raises GitOpsError for an address that cannot be one.
+    It is callable, for `on_rollback`. `sent` counts the alerts that arrived. A dead endpoint raises
+    nothing: `undelivered` counts those that did not, and `problem` says why, without the address,
+    which is a secret. A redirect is refused. The constructor raises GitOpsError for an address that
+    cannot be one.
     """
 
     timeout = 5  # seconds
@@ -1730,7 +1731,8 @@ class WebhookAlerts:
             def redirect_request(self, *_: Any) -> None:
                 return None
 
-        self.host, self.undelivered, self.problem = webhook_host(url), 0, ""
+        self.host, self.problem = webhook_host(url), ""
+        self.sent, self.undelivered = 0, 0
         self._open = urllib.request.build_opener(RefuseRedirects).open
         self._request = functools.partial(
             urllib.request.Request, url, headers={"Content-Type": "application/json"}
@@ -1745,6 +1747,7 @@ class WebhookAlerts:
                 self._open(request, timeout=self.timeout).close()
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.problem = one_line(error)
+        self.sent += not self.problem
         self.undelivered += bool(self.problem)
 
 
@@ -9456,11 +9459,11 @@ def run_options(options: argparse.Namespace) -> None:
             (True, report_history),
         ]
         document = next(way for wanted, way in ways if wanted)(gitops, options)
+        if alerts is not None:
+            print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
     if alerts is not None and alerts.problem:
-        count = alerts.undelivered
-        print_problem(
-            "warning", f"{count} rollback alerts did not reach {alerts.host}: {alerts.problem}"
-        )
+        lost = count_text(alerts.undelivered, "rollback alert")
+        print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         print_text(json.dumps(document, indent=2))
 
