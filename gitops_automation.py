@@ -1720,9 +1720,10 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
 class WebhookAlerts:
     """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
 
-    It is callable, for `on_rollback`. A dead endpoint raises nothing: `undelivered` counts the
-    alerts that did not arrive, and `problem` says why, without the address, which is a secret. A
-    redirect is refused. The constructor raises GitOpsError for an address that cannot be one.
+    It is callable, for `on_rollback`. `sent` counts the alerts that arrived. A dead endpoint raises
+    nothing: `undelivered` counts those that did not, and `problem` says why, without the address,
+    which is a secret. A redirect is refused. The constructor raises GitOpsError for an address that
+    cannot be one.
     """
 
     timeout = 5  # seconds
@@ -1734,7 +1735,8 @@ class WebhookAlerts:
             def redirect_request(self, *_: Any) -> None:
                 return None
 
-        self.host, self.undelivered, self.problem = webhook_host(url), 0, ""
+        self.host, self.problem = webhook_host(url), ""
+        self.sent, self.undelivered = 0, 0
         self._open = urllib.request.build_opener(RefuseRedirects).open
         self._request = functools.partial(
             urllib.request.Request, url, headers={"Content-Type": "application/json"}
@@ -1749,6 +1751,7 @@ class WebhookAlerts:
                 self._open(request, timeout=self.timeout).close()
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.problem = one_line(error)
+        self.sent += not self.problem
         self.undelivered += bool(self.problem)
 
 
@@ -7226,7 +7229,24 @@ class Forecast(NamedTuple):
             )
             for name, months in self.months.items()
         ]
-        return pd.concat(frames, ignore_index=True)
+        table = ForecastTable(pd.concat(frames, ignore_index=True))
+        table.forecast = self
+        return table
+
+
+class ForecastTable(pd.DataFrame):
+    """The table of a forecast. A notebook shows its summary; a part of it is a plain DataFrame."""
+
+    forecast: Optional[Forecast] = None
+
+    @property
+    def _constructor(self) -> type:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> Optional[str]:
+        if self.forecast is None:  # it was read from a pickle
+            return super()._repr_html_()
+        return forecast_html(self.forecast)
 
 
 def simulate_events(
@@ -8918,6 +8938,28 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
     return join_folded(lines)
 
 
+def forecast_html(forecast: Forecast) -> str:
+    """Return the comparison as a notebook shows it: a row for each scenario of each metric."""
+    heads = ["median month (5 % to 95 %)", "mean difference from the baseline (95 % interval)"]
+    rows = {}
+    for key in SHOWN:
+        target = BENCHMARKS.get(key)
+        label = FORECAST_METRICS[key].label + (f" (elite {target})" if target else "")
+        for name, own in forecast.months.items():
+            difference = difference_text(key, own, forecast.baseline)
+            rows[label, name] = [spread_text(key, own[key]), difference]
+    for name, own in forecast.months.items():
+        counts = level_counts(own, forecast.calibration)
+        share = show_percent(counts[LEVELS[0].name], forecast.runs) if counts else "n/a"
+        rows["Months that are ELITE", name] = [share, ""]
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows), heads).to_html()
+    return (
+        f"<p><b>SIMULATED</b>: {forecast.runs} months of {forecast.window.days} days, the same for "
+        f"each scenario (seed {forecast.seed})</p>{table}"
+    )
+
+
 def table_cell(name: str, width: int = 32) -> str:
     """Return a name in a column of the comparison."""
     return f"{shorten_text(name, width):<{width}}"
@@ -8936,13 +8978,18 @@ def spread_text(key: str, values: np.ndarray) -> str:
 
 def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
     """Return the line of one scenario and one metric."""
-    difference = ""
-    if months is not baseline:
-        mean, least, most = paired_difference(months[key], baseline[key])
-        difference = signed(mean, least, most)
-        if math.isnan(mean):
-            difference = f"n/a ({LEAST_MONTHS} months with a value are needed: --runs)"
+    difference = difference_text(key, months, baseline)
     return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
+
+
+def difference_text(key: str, months: Months, baseline: Months) -> str:
+    """Return the mean difference from the baseline with its interval; nothing for itself."""
+    if months is baseline:
+        return ""
+    mean, least, most = paired_difference(months[key], baseline[key])
+    if math.isnan(mean):
+        return f"n/a ({LEAST_MONTHS} months with a value are needed: --runs)"
+    return signed(mean, least, most)
 
 
 def signed(mean: float, low: float, high: float) -> str:
@@ -8996,25 +9043,26 @@ def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
     )
     lines = [
         "",
-        f"What a month costs, at {priced or 'no price'}: the median month (5 % and 95 % of months)",
+        f"What a month costs, at {priced or 'no price'}: the median (5 % and 95 % of months)",
         f"  {'':<32} {'failed hours':>22} {'waiting hours':>26}",
     ]
     for name, row in costs.iterrows():
         hours = f"{text(row['failed_hours'], 1):>22} {text(row['waiting_hours']):>26}"
         lines.append(f"  {table_cell(str(name))} {hours}")
     for number, (name, row) in enumerate(costs.iterrows()):
-        saved, back = "", ""
-        if number:
-            middle, low, high = row["saved"]
-            saved = f"; saves {text(row['saved'])} a month"
-            if middle < 0:
-                saved = f"; costs {text((-middle, -high, -low))} more than the baseline"
-        if number and prices.investment is not None:
+        lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}")
+        if not number:
+            continue
+        middle, low, high = row["saved"]
+        saved, back = f"saves {text(row['saved'])} a month", ""
+        if middle < 0:
+            saved = f"costs {text((-middle, -high, -low))} more than the baseline"
+        if prices.investment is not None:
             months = text(row["payback"], 1)
             back = f"; {prices.investment:,g} is back in {months} months"
             if months.startswith("never"):
                 back = f"; {prices.investment:,g} is not back"
-        lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}{saved}{back}")
+        lines.append(f"    {saved}{back}")
     return lines
 
 
@@ -9611,12 +9659,12 @@ class GitOpsAutomation:
 
 
 @contextlib.contextmanager
-def terminal_progress() -> Iterator[Progress]:
-    """Tell a terminal how far long work is, from its third second on; clean up at the end."""
-    quiet_until = monotonic() + 2
+def terminal_progress(delay: float = 2) -> Iterator[Progress]:
+    """Tell a terminal how far long work is, after so many seconds; clean up at the end."""
+    quiet_until = monotonic() + delay
 
     def tell(message: str) -> None:
-        if sys.stderr is not None and sys.stderr.isatty() and monotonic() > quiet_until:
+        if sys.stderr is not None and sys.stderr.isatty() and monotonic() >= quiet_until:
             sys.stderr.write(f"\r\x1b[K{message}\r")
             sys.stderr.flush()
 
@@ -9996,7 +10044,6 @@ def run_options(options: argparse.Namespace) -> int:
     check_folder(gitops.output_dir)
     hidden = options.quiet or options.json
     with contextlib.redirect_stdout(io.StringIO()) if hidden else contextlib.nullcontext():
-        print_text("🔄 GitOps Workflow Automation with ArgoCD\n" + DOUBLE_LINE)
         ways = [
             (options.what_if, compare_scenarios),
             (options.levers is not None, compare_levers),
@@ -10005,14 +10052,28 @@ def run_options(options: argparse.Namespace) -> int:
             (True, report_history),
         ]
         document = next(way for wanted, way in ways if wanted)(gitops, options)
+        if alerts is not None:
+            print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
     if alerts is not None and alerts.problem:
-        count = alerts.undelivered
-        print_problem(
-            "warning", f"{count} rollback alerts did not reach {alerts.host}: {alerts.problem}"
-        )
+        lost = count_text(alerts.undelivered, "rollback alert")
+        print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         print_text(json.dumps(document, indent=2))
     return check_limits(options.fail_on, gitops.measured) if options.fail_on else 0
+
+
+@contextlib.contextmanager
+def titled_output() -> Iterator[None]:
+    """Print the title and what was printed meanwhile; nothing if it fails: an error stands alone.
+
+    A terminal is told that there is work.
+    """
+    held = io.StringIO()
+    with terminal_progress(0) as progress, contextlib.redirect_stdout(held):
+        progress("Reading and checking...")
+        yield
+    title = f"🔄 GitOps Workflow Automation with ArgoCD\n{DOUBLE_LINE}\n"
+    print_text((title + held.getvalue()).rstrip("\n"))
 
 
 def load_real_history(
@@ -10063,10 +10124,11 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
 
 def make_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> None:
     """Read a real history, or simulate one."""
-    load_real_history(gitops, options)
-    if gitops.deployments is None:
+    with titled_output():
+        load_real_history(gitops, options)
         if gitops.git_commits is None:
             gitops.simulate_git_activity(options.days or 30)
+    if gitops.deployments is None:
         gitops.simulate_deployments()
         gitops.simulate_rollbacks()
 
@@ -10082,18 +10144,21 @@ def trace_one(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str
 
 def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print and draw a comparison of scenarios; return the document of `--json`."""
-    load_real_history(gitops, options, whole=True)
-    calibration, days = gitops.calibrate(), options.days or 30
-    if calibration.knobs:
-        print_text("\n🔧 Fitting the baseline to this history...")
-        print_text(join_folded(f"  • {note}" for note in calibration.notes))
-    scenarios: Dict[str, Change] = {}
-    for text in options.what_if:
-        name, change = named_change(text, calibration.scenario)
-        if name in scenarios:
-            raise GitOpsError(f"two scenarios are called {in_quotes(name)}; give each its own name")
-        scenarios[name] = change
-    forecast = gitops.forecast(scenarios, options.runs or 200, days, calibration)
+    days = options.days or 30
+    with titled_output():
+        load_real_history(gitops, options, whole=True)
+        calibration = gitops.calibrate()
+        if calibration.knobs:
+            print_text("\n🔧 Fitting the baseline to this history...")
+            print_text(join_folded(f"  • {note}" for note in calibration.notes))
+        scenarios: Dict[str, Change] = {}
+        for text in options.what_if:
+            name, change = named_change(text, calibration.scenario)
+            if name in scenarios:
+                twice = f"two scenarios are called {in_quotes(name)}"
+                raise GitOpsError(f"{twice}; give each its own name")
+            scenarios[name] = change
+        forecast = gitops.forecast(scenarios, options.runs or 200, days, calibration)
     if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
         forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
     prices = Prices(options.cost_per_failed_hour, options.cost_per_waiting_hour, options.investment)
@@ -10105,9 +10170,10 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
 
 def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print and draw what matters most; return the document of `--json`."""
-    load_real_history(gitops, options, whole=True)
     step, runs = options.step or 0.25, options.runs or 200
-    table = gitops.levers(options.levers, step, runs, options.days or 30)
+    with titled_output():
+        load_real_history(gitops, options, whole=True)
+        table = gitops.levers(options.levers, step, runs, options.days or 30)
     print_text("\n" + format_levers(table, runs, gitops.seed, step))
     files = {"levers.csv": table.to_csv(index=False).encode()} if options.export else {}
     show_and_save(gitops, options, files, "gitops_levers.png", draw_levers, table, runs, step)
@@ -10119,9 +10185,10 @@ def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
 
 def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print how well past windows were forecast; return the document of `--json`."""
-    load_real_history(gitops, options, whole=True)
     days = options.days or 30
-    table = gitops.backtest(days, options.runs or 100)
+    with titled_output():
+        load_real_history(gitops, options, whole=True)
+        table = gitops.backtest(days, options.runs or 100)
     scores = backtest_scores(table)
     print_text("\n" + format_backtest(scores, days))
     if options.export:

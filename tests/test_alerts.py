@@ -195,6 +195,11 @@ def test_each_rollback_is_one_post_of_json_with_the_fields_beside_the_text(serve
         assert set(document) == {"text", *COLUMNS["rollbacks"]}
 
 
+def test_the_console_says_how_many_alerts_reached_which_host(server, capsys):
+    out, _ = run(capsys, server.url)
+    assert f"\n✓ Sent {len(server.requests)} alerts to 127.0.0.1\n" in out
+
+
 def test_the_program_prints_only_its_json_while_it_posts(server, capsys):
     module.main([*RUN, "--json", "--alert-webhook", server.url])
     out, err = capsys.readouterr()
@@ -206,7 +211,7 @@ def test_the_class_takes_webhook_alerts_as_its_callable(server):
     alerts = module.WebhookAlerts(server.url)
     gitops = until_rollbacks(alerts)
     assert len(server.requests) == len(gitops.rollbacks)
-    assert (alerts.problem, alerts.undelivered) == ("", 0)
+    assert (alerts.problem, alerts.undelivered, alerts.sent) == ("", 0, len(server.requests))
 
 
 def test_names_that_are_not_ascii_arrive_as_they_are(server):
@@ -286,7 +291,21 @@ def test_the_warning_counts_what_did_not_arrive(server, capsys):
     server.answer = answer
     rollbacks = len(until_rollbacks().rollbacks)
     capsys.readouterr()
-    assert "%d " % (rollbacks - 3) in one_warning(capsys, server.url)
+    out, (warning,) = run(capsys, server.url)
+    assert f" {rollbacks - 3} rollback alerts did not reach 127.0.0.1: " in warning
+    assert "\n✓ Sent 3 alerts to 127.0.0.1\n" in out
+
+
+def test_a_single_alert_has_no_plural(server, capsys):
+    rollbacks = len(until_rollbacks().rollbacks)
+    capsys.readouterr()
+
+    def answer(handler):
+        reply(200 if len(server.requests) <= rollbacks - 1 else 500)(handler)
+
+    server.answer = answer
+    _, (warning,) = run(capsys, server.url)
+    assert " 1 rollback alert did not reach" in warning
 
 
 def test_a_dead_port_is_one_warning_beside_the_export(capsys, tmp_path):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from unittest import mock
 
+import pandas as pd
 import pytest
 from conftest import kernel_variables
 
@@ -43,6 +44,8 @@ CELLS = {
     'table = gitops.what_if({"fast": fast}, runs=10)\n'
     'hours = table[table["metric"] == "mean_lead_time"]\n'
     'hours.groupby("scenario")["value"].median().round()',
+    "a what if as a whole": "table",
+    "a part of a what if": "table.head()",
     "an open figure of the user": "from matplotlib import pyplot\n"
     "pyplot.plot([1])\n"
     "gitops.visualize_metrics(dpi=60)\n",
@@ -213,9 +216,77 @@ def test_a_what_if_is_a_table_of_both_scenarios(outputs):
     assert re.search(r"baseline +4[5-9].0\nfast +1[12].0", result["data"]["text/plain"])
 
 
+def test_a_what_if_shows_its_summary_and_a_part_of_it_its_rows(outputs):
+    (whole,), (part,) = outputs["a what if as a whole"], outputs["a part of a what if"]
+    assert "<b>SIMULATED</b>: 10 months of 30 days" in whole["data"]["text/html"]
+    assert "deployment_frequency" in whole["data"]["text/plain"]
+    assert "SIMULATED" not in part["data"]["text/html"]
+    assert "deployment_frequency" in part["data"]["text/html"]
+
+
 def test_a_what_if_on_the_command_line_shows_its_picture_once(outputs):
     assert len(pictures(outputs["main with a what if"])) == 1
     assert "10 simulated months" in printed(outputs["main with a what if"])
+
+
+# ---- The table of a what-if ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def table():
+    fast = gitops.Scenario().with_environment("production", wait_hours=(0, 1))
+    run = gitops.GitOpsAutomation(seed=7, end="2026-01-31")
+    return run.what_if(
+        {"<b>fast</b>": fast.with_environment("staging", wait_hours=(0, 1))}, runs=60
+    )
+
+
+def rows_of(html):
+    """{(metric, scenario): its cells} of the summary."""
+    rows, label = {}, ""
+    for row in re.findall("<tr>(.*?)</tr>", html.partition("<tbody>")[2], re.DOTALL):
+        *labels, name = re.findall("<th[^>]*>(.*?)</th>", row)
+        label = labels[0] if labels else label
+        rows[label, name] = re.findall("<td>(.*?)</td>", row)
+    return rows
+
+
+def test_the_summary_of_a_what_if_has_the_numbers_of_its_rows(table):
+    rows = rows_of(table._repr_html_())
+    hours = table[table["metric"] == "mean_lead_time"].pivot(
+        index="run", columns="scenario", values="value"
+    )
+    fast = hours["<b>fast</b>"]
+    spread, difference = rows["Lead Time (elite &lt;24h)", "&lt;b&gt;fast&lt;/b&gt;"]
+    assert spread.startswith(f"{fast.median():.2f} hours (")
+    assert difference.startswith(f"{(fast - hours['baseline']).mean():+.2f} (")
+    assert rows["Lead Time (elite &lt;24h)", "baseline"][1] == ""
+    low, high = map(float, re.search(r"\((.*) to (.*)\)", spread).groups())
+    outside = [(fast < low - 0.005).sum(), (fast > high + 0.005).sum()]
+    assert max(outside) <= 3 <= (fast < low + 0.005).sum()
+    assert (fast > high - 0.005).sum() >= 3
+
+
+def test_the_summary_of_a_what_if_has_the_share_of_elite_months(table):
+    months = table.pivot(index=["scenario", "run"], columns="metric", values="value")
+    elite = (
+        (months["deployment_frequency"] > 1)
+        & (months["mean_lead_time"] < 24)
+        & (months["mttr_minutes"] < 60)
+        & (months["change_failure_rate"] < 15)
+    )
+    shares = 100 * elite.groupby("scenario").mean()
+    rows = rows_of(table._repr_html_())
+    assert shares["baseline"] == 0 < shares["<b>fast</b>"]
+    for name in shares.index:
+        escaped = name.replace("<", "&lt;").replace(">", "&gt;")
+        assert rows["Months that are ELITE", escaped] == [f"{shares[name]:.1f}%", ""]
+
+
+def test_a_part_and_a_copy_of_a_what_if_are_plain_tables(table):
+    for part in (table.head(), table[["value"]], table[table["run"] == 1], table.copy()):
+        assert type(part) is pd.DataFrame
+    assert str(table) == str(table.copy())
 
 
 # ---- Bad input -----------------------------------------------------------------------------------

@@ -526,7 +526,7 @@ def test_a_price_is_printed_with_the_hours_it_is_for(capsys):
     prices = ["--cost-per-failed-hour", "100", "--investment", "5000"]
     main([*FAST, "--what-if", "traditional", *prices, "--no-dashboard"])
     out = capsys.readouterr().out
-    assert "at 100 a failed hour: the median month" in out
+    assert "at 100 a failed hour: the median" in out
     assert "more than the baseline; 5,000 is not back" in out
     main([*FAST, "--what-if", "traditional", *prices, "--no-dashboard", "--json"])
     costs = json.loads(capsys.readouterr().out)["costs"]
