@@ -3596,6 +3596,7 @@ def argocd_history(
     applications = [application for application in applications if not application.parent]
     if not any(application.syncs for application in applications):
         raise GitOpsError("no deployment: these are apps of apps, and others without a history")
+    check_label(rules.label, applications)
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
     stages = None if rules.stages is None else Stages.of(rules.stages)
@@ -3628,6 +3629,17 @@ def argocd_history(
     if repo is None:
         notes.append("Without --repo every new revision counts, even if it changes nothing here")
     return history_from("argocd", found, argo_commits(found, changes, clone), changes, notes, names)
+
+
+def check_label(label: Optional[str], applications: Sequence[ArgoApplication]) -> None:
+    """Refuse a label that no application has, with those that there are."""
+    there = {key for application in applications for key in application.marks}
+    if label is not None and label not in there:
+        plain_first = sorted(there, key=lambda key: ("/" in key, key))
+        raise GitOpsError(
+            f"no application has the label or annotation {one_line(label, 60)}; "
+            f"--environment-label takes one of these: {one_line(', '.join(plain_first) or 'none')}"
+        )
 
 
 def name_places(

@@ -671,6 +671,24 @@ def test_more_commits_than_fit_are_refused_at_once(capsys):
     assert "lower" in refused(capsys, "--config", "busy.json", "--days", "20000")
 
 
+def test_a_label_that_no_application_has_is_told_with_those_there_are(capsys, team):
+    applications = json.loads((team / "apps.json").read_text(encoding="utf-8"))
+    for application in applications:
+        metadata = application["metadata"]
+        metadata.update(labels={"stage": "prod", "team\x1b[31m": "a"}, annotations={"a.io/b": "c"})
+    written("apps.json", applications)
+    line = refused(capsys, "--argocd", "apps.json", "--environment-label", "tier")
+    assert "no application has the label or annotation tier; " in line
+    assert line.endswith("takes one of these: stage, team [31m, a.io/b\n")
+    arguments = ("--environment-label", "stage", "--no-dashboard", "--quiet", "--runs", "2")
+    assert called(capsys, "--argocd", "apps.json", *arguments) == (0, "", "")
+
+
+def test_a_label_where_there_are_none_is_told_so(capsys, team):
+    line = refused(capsys, "--argocd", team / "apps.json", "--environment-label", "tier")
+    assert line.endswith("; --environment-label takes one of these: none\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
