@@ -5996,20 +5996,12 @@ GREEN, YELLOW, RED, GREY = (rate_grade(rate)[1] for rate in (100, 90, 0, math.na
 GRADE_MARKS = {GREEN: "✓ ", YELLOW: "! ", RED: "✗ ", GREY: ""}  # read without colours as well
 ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
 LINE_STYLES = (("-", "o"), ("--", "s"), ("-", "^"), (":", "D"))
-TYPE_COLOURS = {
-    "feat": "#4c9f9a",
-    "fix": "#f28e5c",
-    "chore": "#8da0cb",
-    "refactor": "#d986b8",
-    "perf": "#b5cf5f",
-    "docs": "#f3d250",
-    "test": "#c49a6c",
-    "style": "#e9b9d4",
-    "build": "#9c7bb8",
-    "ci": "#6fb1d6",
-    "revert": "#a05a4a",
-    "other": "#b8c2cc",
-}
+# fmt: off
+TYPE_COLOURS = dict(zip(COMMIT_TYPES, (  # in the order of the types; those without one stand back
+    "#4c9f9a", "#f28e5c", "#8da0cb", "#d986b8", "#b5cf5f", "#f3d250", "#c49a6c", "#e9b9d4",
+    "#9c7bb8", "#6fb1d6", "#a05a4a", "#b8c2cc",
+)))
+# fmt: on
 THEME = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -6225,7 +6217,9 @@ def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
     over.update(va="center", color="#1b6b3c", fontsize=10, fontweight="bold")
     ax.annotate("Target\n95%", (1, 95), xytext=(6, 0), annotation_clip=False, **over)
     few, upright = len(rates) <= 5, len(rates) <= 8
-    clear = np.where(heights < 86, heights, np.maximum(heights, 95))  # of the target line
+    clear = np.where(
+        heights < (86 if upright else 76), heights, np.maximum(heights, 95)
+    )  # of the target line
     for place, (rate, colour) in enumerate(zip(rates.values(), colours)):
         text = GRADE_MARKS[colour] + "≤ " * bound + show_number(rate, "%", 1 if upright else 0)
         look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
@@ -6618,22 +6612,11 @@ def add_panel(figure: Figure, number: int, columns: int = 3, rows: int = 2) -> A
 
 def add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
     """Draw a white card on the page."""
-    left, bottom, width, height = place
-    figure.patches.append(
-        mpatches.FancyBboxPatch(
-            (left, bottom),
-            width,
-            height,
-            boxstyle="round,pad=0,rounding_size=0.008",
-            mutation_aspect=1.8,
-            transform=figure.transFigure,
-            facecolor="white",
-            edgecolor="#cbd2d9",
-            linewidth=1,
-            figure=figure,
-            zorder=-1,
-        )
-    )
+    (left, bottom, width, height), shape = place, "round,pad=0,rounding_size=0.008"
+    look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", linewidth=1, zorder=-1)
+    look.update(figure=figure, transform=figure.transFigure, mutation_aspect=1.8)
+    card = mpatches.FancyBboxPatch((left, bottom), width, height, boxstyle=shape, **look)
+    figure.patches.append(card)
 
 
 def fit_panels(figure: Figure) -> None:
@@ -6641,14 +6624,14 @@ def fit_panels(figure: Figure) -> None:
     renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
     for ax in figure.axes:
         room = ax.get_position(original=True)
-        ax.apply_aspect()  # a pie is as wide as it is high
-        framed = ax.axison and ax.get_aspect() == "auto"
-        for _ in range(2 if framed else 0):  # twice, as the ticks may be others at the new size
-            extent = ax.get_tightbbox(renderer)
+        if ax.axison and ax.get_aspect() == "auto":
+            beside = [*ax.texts, *filter(None, [ax.get_legend()])]
+            extent = ax.get_tightbbox(renderer, bbox_extra_artists=beside)
             assert extent is not None  # only hidden axes have none
-            taken, at = extent.transformed(figure.transFigure.inverted()), ax.get_position()
-            left, bottom = at.x0 + room.x0 - taken.x0, at.y0 + room.y0 - taken.y0
-            ax.set_position(Bbox.from_extents(left, bottom, at.x1 + room.x1 - taken.x1, at.y1))
+            taken = extent.transformed(figure.transFigure.inverted())
+            (x0, y0), (x1, _) = 2 * room.get_points() - taken.get_points()
+            ax.set_position(Bbox.from_extents(x0, y0, x1, room.y1))
+        ax.apply_aspect()  # a pie is as wide as it is high
         at = ax.get_position()
         ax.title.set(ha="left", x=(room.x0 - at.x0) / at.width)
 
@@ -6668,7 +6651,7 @@ def render_png(figure: Figure) -> bytes:
 
 
 def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the palette index of each pixel, and the palette of at most 128 RGBA colours.
+    """Return the palette index of each pixel, and the palette of at most 96 RGBA colours.
 
     The most frequent colours stay as they are. The rare others (edges of letters) become the
     nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
@@ -6677,7 +6660,7 @@ def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(pixels)))
     colour_of_run, colours = pd.factorize(pixels[starts])  # by hashing: sorts nothing
-    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:128]
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:96]
     channels = colours.astype("<u4").view(np.uint8).reshape(-1, 4).astype(np.int32)
     distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
     index = distance.argmin(axis=1).astype(np.uint8)
