@@ -6015,8 +6015,6 @@ THEME = {
     "axes.edgecolor": "#bcccdc",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.facecolor": "white",
-    "axes.axisbelow": True,
     "grid.color": GRID,
     "hatch.linewidth": 2.5,
     "xtick.color": MUTED,
@@ -6118,13 +6116,14 @@ def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> Axes:
     x = np.interp(np.arange((len(places) - 1) * steps + 1) / steps, np.arange(len(places)), places)
     few = len(places) <= MOST_DAYS_DRAWN
     colours = colours_of(names, ENVIRONMENT_COLOURS)
-    for name, colour, row, seen, style in zip(
-        names, colours, counts, known, itertools.cycle(LINE_STYLES)
-    ):
-        line = monotone_line(np.where(seen, row, np.nan), steps)
-        dots: Dict[str, Any] = dict(marker=style[1], markersize=4.5, markevery=steps) if few else {}
-        width = 2.8 if name == history.production else 1.7
-        ax.plot(x, line, style[0], color=colour, linewidth=width, **dots)
+    rows = np.where(known, counts, np.nan)
+    for name, colour, row, style in zip(names, colours, rows, itertools.cycle(LINE_STYLES)):
+        look: Dict[str, Any] = dict(color=colour, linewidth=1.7, clip_on=False)
+        if few:
+            look.update(marker=style[1], markersize=4.5, markevery=steps)
+        if name == history.production:
+            look.update(linewidth=2.8)
+        ax.plot(x, monotone_line(row, steps), style[0], **look)
     ax.set(title=title, ylabel="Deployments a day" + ", weekly mean" * weekly)
     ax.set(xlim=(dates[0] - 0.6, dates[-1] + 0.6), ylim=(0, None))
     if not weekly or ax.get_ylim()[1] > 3:
@@ -6183,18 +6182,9 @@ def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str], columns
     """Draw a legend under the panel; of many, the last twelve (production is last)."""
     artists, names = artists[-12:], names[-12:]
     few = len(names) <= 4
-    legend = ax.legend(
-        artists,
-        ["name"] * len(names),
-        loc="upper left",
-        bbox_to_anchor=(-0.02, -0.09),
-        ncol=columns,
-        fontsize=10.5 if few else 8,
-        columnspacing=1.4,
-        labelspacing=0.2,
-        borderpad=0.2,
-        handlelength=2.6,
-    )
+    look: Dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.09), ncol=columns)
+    look.update(fontsize=10.5 if few else 8, columnspacing=1.4, labelspacing=0.2, handlelength=2.6)
+    legend = ax.legend(artists, ["name"] * len(names), borderpad=0.2, **look)
     for text, label in zip(legend.get_texts(), drawable_names(names, 80 // columns if few else 12)):
         text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
 
@@ -6212,19 +6202,19 @@ def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
     if bound:
         colours = [RED if colour == RED else GREY for colour in colours]
     ax.bar(range(len(rates)), heights, width=0.6, color=colours)
-    ax.axhline(95, color="#1b6b3c", linestyle="--", linewidth=2, zorder=3)
-    over: Dict[str, Any] = dict(xycoords=("axes fraction", "data"), textcoords="offset points")
-    over.update(va="center", color="#1b6b3c", fontsize=10, fontweight="bold")
-    ax.annotate("Target\n95%", (1, 95), xytext=(6, 0), annotation_clip=False, **over)
+    target: Dict[str, Any] = dict(color="#1b6b3c", zorder=3)
+    ax.axhline(95, linestyle="--", linewidth=2, **target)
+    target.update(transform=ax.get_yaxis_transform(), va="center", fontweight="bold")
+    ax.text(1.01, 95, "Target\n95%", fontsize=10, **target)
     few, upright = len(rates) <= 5, len(rates) <= 8
-    clear = np.where(
-        heights < (86 if upright else 76), heights, np.maximum(heights, 95)
-    )  # of the target line
+    low = heights < (86 if upright else 76)  # so that the label ends below the target line
+    tops = np.where(low, heights, np.maximum(heights, 95)) + 1.5
+    look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
+    look.update(fontsize=12.5 if few else 7.5, rotation=0 if upright else 90)
     for place, (rate, colour) in enumerate(zip(rates.values(), colours)):
-        text = GRADE_MARKS[colour] + "≤ " * bound + show_number(rate, "%", 1 if upright else 0)
-        look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
-        look.update(fontsize=12.5 if few else 7.5, rotation=0 if upright else 90)
-        ax.text(place, clear[place] + 1.5, text, **look)
+        at_most = "≤ " * (bound and not math.isnan(rate))
+        text = GRADE_MARKS[colour] + at_most + show_number(rate, "%", 1 if upright else 0)
+        ax.text(place, tops[place], text, **look)
     seen = "Not seen to fail (%)" if bound else "Healthy deployments (%)"
     edge = 0.6 if len(rates) > 1 else 1
     ax.set(title=title, ylabel=seen, ylim=(0, 110 if upright else 118), yticks=range(0, 101, 20))
@@ -6252,23 +6242,18 @@ def plot_commit_types(metrics: Metrics, ax: Axes) -> Axes:
     wide = [count / commits >= 0.03 for count in types.values()].count(True)
     types = dict(sorted(top(types, max(wide, 1), rest).items(), key=lambda pair: -pair[1]))
     plain = {"other": "no type", rest: rest}
-    wedges, labels = ax.pie(
-        list(types.values()),
-        startangle=180,
-        counterclock=False,
-        colors=colours_of(list(types), {**TYPE_COLOURS, rest: GRID}),
-        wedgeprops=dict(edgecolor="white", linewidth=1.5),
-        labels=[
-            f"{plain.get(name) or drawable(name, 11)} {show_percent(count, commits)}"
-            for name, count in types.items()
-        ],
-    )
+    names = [plain.get(name) or drawable(name, 11) for name in types]
+    labels = [f"{name} {show_percent(n, commits)}" for name, n in zip(names, types.values())]
+    look: Dict[str, Any] = dict(startangle=180, counterclock=False, labels=labels)
+    look.update(colors=colours_of(list(types), {**TYPE_COLOURS, rest: GRID}))
+    edges = dict(edgecolor="white", linewidth=1.5)
+    texts = ax.pie(list(types.values()), wedgeprops=edges, **look)[1]
     for side in ("left", "right"):
-        column = [label for label in labels if label.get_ha() == side]
-        column.sort(key=lambda label: label.get_position()[1])
-        for label, y in zip(column, apart([one.get_position()[1] for one in column], 0.17)):
+        column = [text for text in texts if text.get_ha() == side]
+        column.sort(key=lambda text: text.get_position()[1])
+        for text, y in zip(column, apart([one.get_position()[1] for one in column], 0.17)):
             x = max(math.sqrt(max(1.1**2 - y**2, 0)), 0.05)
-            label.set_position((x if side == "left" else -x, y))
+            text.set_position((x if side == "left" else -x, y))
     ax.set(title=title, ylim=(-1.25, 1.25))
     return ax
 
@@ -6313,15 +6298,13 @@ def plot_deployment_status(metrics: Metrics, ax: Axes) -> Axes:
     failures = f"{failed:,}" + " seen" * (unseen > 0)
     if metrics.history.source == "git":
         failures = "unknown:\na repository shows\nno failed syncs"
-    tops = (f"{synced:,}", failures)
-    for place, (height, text) in enumerate(zip((synced, failed), tops)):
-        over: Dict[str, Any] = dict(xytext=(0, 4), textcoords="offset points", ha="center")
-        ax.annotate(text, (place, height), fontweight="bold", fontsize=12.5, **over)
-    ax.set(title=title, ylabel="Deployments", xlim=(-0.6, 1.6))
-    ax.set_xticks([0, 1])
-    ax.set_xticklabels([SYNCED, FAILED])
+    over: Dict[str, Any] = dict(ha="center", fontweight="bold", fontsize=12.5)
+    tallest = max(synced, failed)
+    ax.text(0, synced + 0.015 * tallest, f"{synced:,}", **over)
+    ax.text(1, failed + 0.015 * tallest, failures, **over)
+    ax.set(title=title, ylabel="Deployments", xlim=(-0.6, 1.6), ylim=(0, 1.12 * tallest))
+    ax.set(xticks=[0, 1], xticklabels=[SYNCED, FAILED])
     count_axis(ax.yaxis)
-    ax.set_ylim(0, 1.12 * max(synced, failed))
     ax.grid(False, axis="x")
     if degraded or unseen:
         legend_below(ax, artists, [f"{name}: {count:,}" for name, count, _ in parts], 2)
@@ -6338,9 +6321,8 @@ def plot_deployments_by_application(metrics: Metrics, ax: Axes, most: int = 10) 
     heights = [count for _, count in ascending]
     bars = ax.barh(range(len(ascending)), heights, height=0.6, color="#f093fb", edgecolor="black")
     ax.bar_label(bars, [f"{count:,}" for count in heights], padding=5, fontweight="bold")
-    ax.set_yticks(range(len(ascending)))
+    ax.set(title=title, xlabel="Deployments", yticks=range(len(ascending)))
     ax.set_yticklabels(drawable_names([name for name, _ in ascending]))
-    ax.set(title=title, xlabel="Deployments")
     edge = 0.6 if len(ascending) > 1 else 1
     ax.set_ylim(-edge, len(ascending) - 1 + edge)
     count_axis(ax.xaxis)
@@ -6378,14 +6360,14 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
     return ax
 
 
-def card_value(key: str, value: float, digits: int = 1) -> str:
+def card_value(key: str, value: float) -> str:
     """Return a value of a benchmark in the unit that people would say it in."""
     hours = {"mean_lead_time": 1, "mttr_minutes": 1 / 60}.get(key)
     if hours is None or math.isnan(value):
         return show_number(value, BENCHMARKS[key].unit)
     hours *= value
     if hours < 2:
-        return show_number(60 * hours, " min", digits)
+        return show_number(60 * hours, " min", 1)
     return show_number(hours, " h", 1) if hours < 72 else show_number(hours / 24, " days", 1)
 
 
@@ -6444,21 +6426,19 @@ def draw_dashboard(
         for number, plot in enumerate(plots):
             plot(metrics, add_panel(figure, number))
         fit_panels(figure)
-        history, values = metrics.history, metrics.values
-        badge = BADGES.get(history.source, BADGES["files"])
+        history, counts = metrics.history, metrics.values["deployments_by_environment"]
+        badge, window = BADGES.get(history.source, BADGES["files"]), history.window
         if history.is_simulated and real_commits:
             badge = "SIMULATED deployments of real commits"
-        window = history.window
-        note = f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} UTC"
-        note += f", {count_text(window.days, 'day')}"
+        note = f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} UTC, "
+        note += count_text(window.days, "day")
         if history.is_simulated and seed is not None:
             note += f", seed {seed}"
         header = draw_header(figure, "GitOps delivery dashboard", badge, note)
-        last = values["deployments_by_environment"].get(history.production, 0)
-        counts = count_text(values["total_deployments"], "deployment")
         right: Dict[str, Any] = dict(ha="right", va="center")
-        header.text(0.988, 0.66, counts, fontsize=18, fontweight="bold", **right)
-        to = f"{last:,} of them to {drawable(history.production)}"
+        count = count_text(metrics.values["total_deployments"], "deployment")
+        header.text(0.988, 0.66, count, fontsize=18, fontweight="bold", **right)
+        to = f"{counts[history.production]:,} of them to {drawable(history.production)}"
         header.text(0.988, 0.22, to, fontsize=12, color=MUTED, **right)
     return figure
 
@@ -6475,8 +6455,7 @@ def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
         if forecast.measured is not None:
             note += ", baseline fitted to the measured history"
         note += f". ELITE in {elite_shares(forecast)}"
-        header = draw_header(figure, "What if?", "SIMULATED months", note)
-        legend_in(header, figure.axes[0])
+        legend_in(draw_header(figure, "What if?", "SIMULATED months", note), figure.axes[0])
     return figure
 
 
@@ -6515,12 +6494,9 @@ def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
     elif key in forecast.calibration.assumed:
         note = "n/a: " + forecast.calibration.assumed[key]
         ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=MUTED, fontsize=12)
-    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=metric.unit.strip(" /"))
-    if unit == "/day":
-        ax.set_xlabel("deployments a day")
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_xlim(left=0)
-    ax.set_yticks(range(len(labels)))
+    axis = "deployments a day" if unit == "/day" else metric.unit.strip()
+    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=axis, xlim=(0, None))
+    ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)))
     ax.set_yticklabels(labels, fontsize=10.5 if len(labels) < 8 else 6)
     ax.grid(False, axis="y")
     return ax
@@ -6536,9 +6512,8 @@ def draw_levers(table: pd.DataFrame, runs: int, step: float, dpi: int = 300) -> 
         note = f"{runs} months with each knob improved by {100 * step:g} %"
         if len(table):
             note += f"; the mean month of the baseline: {metric.text(table['before'].iloc[0])}"
-        title = f"What matters most for {metric.label}"
-        header = draw_header(figure, title, "SIMULATED months", note)
-        legend_in(header, ax)
+        title, badge = f"What matters most for {metric.label}", "SIMULATED months"
+        legend_in(draw_header(figure, title, badge, note), ax)
     return figure
 
 
@@ -6549,16 +6524,17 @@ def plot_levers(table: pd.DataFrame, ax: Axes) -> Axes:
     metric = lever_metric(table)
     groups = table["knob"].str.replace("environments.", "", regex=False).str.rpartition(".")[0]
     ends = np.stack([table["difference"] - table["low"], table["high"] - table["difference"]])
-    for group in dict.fromkeys(groups):
+    known = {**ENVIRONMENT_COLOURS, "team": "#7b5ea7", "rollback": GREY}
+    names = list(dict.fromkeys(groups))
+    for group, colour in zip(names, colours_of(names, known)):
         mine = np.flatnonzero(groups == group)
         bars: Dict[str, Any] = dict(height=0.62, xerr=np.nan_to_num(ends[:, mine]), ecolor=INK)
-        bars.update(color=ENVIRONMENT_COLOURS.get(group, GREY), capsize=3, label=group)
+        bars.update(color=colour, capsize=3, label=drawable(group))
         ax.barh(mine, table["difference"].fillna(0).iloc[mine], **bars)
     ax.axvline(0, color=INK, linewidth=1)
     unit = {"%": "percentage points", "": "count"}.get(metric.unit, metric.unit.strip())
     title = f"Change of the mean month ({unit}), with its 95 % interval"
-    ax.set(title=title, ylim=(len(table) - 0.4, -0.6))
-    ax.set_yticks(range(len(table)))
+    ax.set(title=title, ylim=(len(table) - 0.4, -0.6), yticks=range(len(table)))
     ax.set_yticklabels([drawable(change, 90) for change in table["change"]])
     ax.grid(False, axis="y")
     return ax
@@ -6567,7 +6543,7 @@ def plot_levers(table: pd.DataFrame, ax: Axes) -> Axes:
 HEADER = 0.92  # the share of a picture's height below its header
 GAP_X, GAP_Y = 0.006, 0.0108  # between two cards, 0.108 in
 PAD_X, PAD_Y = 0.013, 0.02  # from the edge of a card to what is in it
-TITLE = 0.066  # the height of a panel's title
+TITLE = 0.06  # the height of a panel's title
 
 
 def new_page(dpi: int) -> Figure:
@@ -6623,7 +6599,7 @@ def fit_panels(figure: Figure) -> None:
     """Make room on the cards for the labels of each panel, and align the titles with the cards."""
     renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
     for ax in figure.axes:
-        room = ax.get_position(original=True)
+        room = ax.get_position(original=True)  # the whole card
         if ax.axison and ax.get_aspect() == "auto":
             beside = [*ax.texts, *filter(None, [ax.get_legend()])]
             extent = ax.get_tightbbox(renderer, bbox_extra_artists=beside)
