@@ -99,7 +99,6 @@ from typing import (
 if __name__ == "__main__" and "IPython" not in sys.modules:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the packages load ends quietly
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -110,7 +109,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ft2font import FT2Font
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import EngFormatter, MaxNLocator
 from matplotlib.transforms import Bbox
 from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
@@ -6508,138 +6507,185 @@ def as_csv(table: pd.DataFrame) -> bytes:
 
 # ---- Reporting engine: metrics -> dashboard ------------------------------------------------------
 
-_INK, _MUTED, _GRID = "#1f2933", "#52606d", "#d9e2ec"
-_GREEN, _RED = rate_grade(100)[1], rate_grade(0)[1]
-_ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
-_THEME = {
+INK, MUTED, GRID = "#1f2933", "#52606d", "#d9e2ec"
+GREEN, YELLOW, RED, GREY = (rate_grade(rate)[1] for rate in (100, 90, 0, math.nan))
+GRADE_MARKS = {GREEN: "✓ ", YELLOW: "! ", RED: "✗ ", GREY: ""}  # read without colours as well
+ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
+LINE_STYLES = (("-", "o"), ("--", "s"), ("-", "^"), (":", "D"))
+# fmt: off
+TYPE_COLOURS = dict(zip(COMMIT_TYPES, (  # in the order of the types; those without one stand back
+    "#4c9f9a", "#f28e5c", "#8da0cb", "#d986b8", "#b5cf5f", "#f3d250", "#c49a6c", "#e9b9d4",
+    "#9c7bb8", "#6fb1d6", "#a05a4a", "#b8c2cc",
+)))
+# fmt: on
+THEME = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
-    "text.color": _INK,
+    "text.color": INK,
     "axes.titlesize": 14,
     "axes.titleweight": "bold",
-    "axes.titlecolor": _INK,
+    "axes.titlecolor": INK,
     "axes.titlepad": 14,
-    "axes.labelcolor": _MUTED,
+    "axes.labelcolor": MUTED,
     "axes.labelsize": 11,
     "axes.edgecolor": "#bcccdc",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.facecolor": "white",
-    "axes.axisbelow": True,
-    "grid.color": _GRID,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "grid.color": GRID,
+    "hatch.linewidth": 2.5,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "xtick.labelsize": 10.5,
     "ytick.labelsize": 10.5,
     "legend.frameon": False,
 }
+MOST_DAYS_DRAWN = 60  # days that have a dot each; of more, the weeks are drawn
+BADGES = {
+    "simulated": "SIMULATED",
+    "git": "Desired state, from the config repository",
+    "argocd": "Measured from Argo CD",
+    "files": "Read from tables",
+}
 
 
 @contextlib.contextmanager
-def _theme() -> Iterator[None]:
-    """seaborn's white style in our colours; the caller's rcParams come back as they were."""
-    with mpl_style.context(["default", {**sns.axes_style("whitegrid"), **_THEME}]):
+def picture_style() -> Iterator[None]:
+    """Set seaborn's white style in our colours; the caller's rcParams come back as they were."""
+    with mpl_style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
         yield
 
 
-def _environment_colours(environments: Sequence[str]) -> List[Any]:
-    """dev blue, staging orange, production green; other names take unused colours in turn."""
-    spare = iter(sns.color_palette("husl", len(environments)))
-    return [_ENVIRONMENT_COLOURS.get(name) or next(spare) for name in environments]
+def colours_of(names: Sequence[str], known: Mapping[str, str]) -> List[Any]:
+    """Return the known colour of each name; the others take unused colours in turn."""
+    spare = iter(sns.color_palette("husl", len(names)))
+    return [known.get(name) or next(spare) for name in names]
 
 
-def _label(text: str, width: int = 18) -> str:
-    """A name as matplotlib can draw it: no mathtext, no character its font lacks, not too long."""
-    known = _font_characters()
+def drawable(text: str, width: int = 18) -> str:
+    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
+    known = font_characters()
     text = "".join(character if ord(character) in known else "?" for character in text)
     return shorten_text(text, width).replace("$", r"\$")
 
 
 def shorten_text(text: str, width: int) -> str:
-    """The beginning and the end of a text that is too long: the end tells names apart as often."""
-    return (
-        text
-        if len(text) <= width
-        else text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
-    )
+    """Return the beginning and the end of a text that is too long: both tell names apart."""
+    if len(text) <= width:
+        return text
+    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
 
 
-def _labels(names: Sequence[str], width: int = 18) -> List[str]:
-    """The labels of names that stand beside each other; those that would look alike begin where
-    they differ."""
-    labels = [_label(name, width) for name in names]
-    alike = {label for label, count in collections.Counter(labels).items() if count > 1}
-    for label in alike:
-        twins = [name for name, short in zip(names, labels) if short == label]
-        begin = max(len(os.path.commonprefix(twins)) - 3, 0)
-        labels = [
-            _label(f"…{name[begin:]}", width) if name in twins else old
-            for name, old in zip(names, labels)
-        ]
+def drawable_names(names: Sequence[str], width: int = 18) -> List[str]:
+    """Return the labels of names beside each other; look-alikes begin where they differ."""
+    labels = [drawable(name, width) for name in names]
+    for label, count in collections.Counter(labels).items():
+        if count > 1:
+            twins = [name for name, short in zip(names, labels) if short == label]
+            begin = max(len(os.path.commonprefix(twins)) - 3, 0)
+            for place, name in enumerate(names):
+                if name in twins:
+                    labels[place] = drawable(f"…{name[begin:]}", width)
     return labels
 
 
-def _font_characters() -> Mapping[int, int]:
-    if not _CHARACTERS:
-        _CHARACTERS.update(
-            FT2Font(
-                str(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"))
-            ).get_charmap()
-        )
-    return _CHARACTERS
+@functools.lru_cache(maxsize=1)
+def font_characters() -> FrozenSet[int]:
+    """Return the characters that the font has."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
 
 
-_CHARACTERS: Dict[int, int] = {}  # read from the font once, when first needed
-
-
-def _nothing_to_draw(ax: Axes, title: str, message: str) -> Axes:
+def draw_message(ax: Axes, title: str, message: str) -> Axes:
+    """Draw a sentence in the place of a panel."""
     ax.set_title(title)
     ax.set_axis_off()
-    ax.text(
-        0.5,
-        0.5,
-        message,
-        transform=ax.transAxes,
-        ha="center",
-        va="center",
-        color=_MUTED,
-        fontsize=12,
-    )
+    place: Dict[str, Any] = dict(transform=ax.transAxes, ha="center", va="center")
+    ax.text(0.5, 0.5, message, color=MUTED, fontsize=12, **place)
     return ax
+
+
+def why_no_deployment(metrics: Metrics) -> str:
+    """Return what to say where no deployment is known; nothing where one is."""
+    if metrics.values["total_deployments"]:
+        return ""
+    if metrics.days_known.any():
+        return "No deployment in this window"
+    return "Unknown: less than a day is covered"
 
 
 def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a smooth line and the daily counts as dots for each environment; shade the weekends."""
-    title, history = "Deployments Over Time", metrics.history
-    if not metrics.values["total_deployments"]:
-        return _nothing_to_draw(ax, title, "No deployment in this window")
-    days, names = np.arange(history.window.days), history.environments
+    """Draw a line for each environment through its daily counts, or its weekly means if many."""
+    title, history, why = "Deployments Over Time", metrics.history, why_no_deployment(metrics)
+    if why:
+        return draw_message(ax, title, why)
+    names, days = history.environments, np.arange(history.window.days)
     dates = mdates.date2num(history.window.start.to_pydatetime()) + days
-    rows = zip(names, _environment_colours(names), metrics.deployments_by_day, metrics.days_known)
-    for number, (name, colour, counts, known) in enumerate(rows):
-        beside = (number - (len(names) - 1) / 2) * 0.6 / len(names)  # no dot hides another one
-        size = max(3.6, 8 - len(days) / 40)
-        dots: Dict[str, Any] = dict(alpha=0.5, markersize=size, markeredgewidth=0, label="_daily")
-        ax.plot((dates + beside)[known], counts[known], ".", color=colour, **dots)
-        ax.plot(*_smooth(dates, counts, known), color=colour, linewidth=2.2, label=_label(name))
-    _shade_weekends(ax, history.window, dates)
-    ax.set(title=title, ylabel="Deployments a day", xlim=(dates[0] - 0.6, dates[-1] + 0.6))
-    ax.set_ylim(bottom=0)
-    _count_axis(ax.yaxis)
-    _date_axis(ax, dates)
-    _legend_below(ax, names)
+    places, counts, known = dates, metrics.deployments_by_day, metrics.days_known
+    weekly = len(days) > MOST_DAYS_DRAWN
+    if weekly:
+        places, counts, known = weekly_means(dates, counts, known)
+    else:
+        weekend = (history.window.start.weekday() + days) % 7 >= 5
+        stripes = [(day - 0.5, 1) for day in dates[weekend]]
+        across: Dict[str, Any] = dict(transform=ax.get_xaxis_transform(), linewidth=0)
+        ax.broken_barh(stripes, (0, 1), color="#e9edf1", zorder=0, **across)
+    steps = max(400 // len(places), 1)  # from one count to the next
+    x = np.interp(np.arange((len(places) - 1) * steps + 1) / steps, np.arange(len(places)), places)
+    few = len(places) <= MOST_DAYS_DRAWN
+    colours = colours_of(names, ENVIRONMENT_COLOURS)
+    rows = np.where(known, counts, np.nan)
+    for name, colour, row, style in zip(names, colours, rows, itertools.cycle(LINE_STYLES)):
+        look: Dict[str, Any] = dict(color=colour, linewidth=1.7, clip_on=False)
+        if few:
+            look.update(marker=style[1], markersize=4.5, markevery=steps)
+        if name == history.production:
+            look.update(linewidth=2.8)
+        ax.plot(x, monotone_line(row, steps), style[0], **look)
+    ax.set(title=title, ylabel="Deployments a day" + ", weekly mean" * weekly)
+    ax.set(xlim=(dates[0] - 0.6, dates[-1] + 0.6), ylim=(0, None))
+    if not weekly or ax.get_ylim()[1] > 3:
+        count_axis(ax.yaxis)
+    date_axis(ax, dates)
+    legend_below(ax, ax.get_lines(), names)
     return ax
 
 
-def _count_axis(axis: Axis) -> None:
-    """Whole numbers, 2.5M for millions."""
+def weekly_means(*rows: np.ndarray) -> Tuple[np.ndarray, ...]:
+    """Return dates, counts and whether they are known, of whole weeks counted from the end."""
+    weeks = [row[..., row.shape[-1] % 7 :].reshape(*row.shape[:-1], -1, 7) for row in rows]
+    return weeks[0].mean(axis=-1), weeks[1].mean(axis=-1), weeks[2].all(axis=-1)
+
+
+def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
+    """Return the counts with a smooth line from each to the next, at `steps` points of each step.
+
+    Between two counts it stays between them (Fritsch and Carlson): a cubic whose slope at a count
+    is the harmonic mean of those before and after it, and zero at a peak. It has a gap where a
+    count is not known, which is NaN.
+    """
+    rise = np.diff(counts)
+    before, after = np.append(np.nan, rise), np.append(rise, np.nan)
+    same = before * after > 0
+    slope = np.where(same, 2 * before * after / np.where(same, before + after, 1), 0)
+    slope = np.where(np.isnan(before), np.nan_to_num(after), slope)
+    slope = np.where(np.isnan(after), np.nan_to_num(before), slope)
+    t = np.arange(steps) / steps
+    low, high = counts[:-1, None], counts[1:, None]
+    curve = low + (high - low) * t**2 * (3 - 2 * t)
+    curve += slope[:-1, None] * t * (1 - t) ** 2 - slope[1:, None] * t**2 * (1 - t)
+    line = np.append(curve.ravel(), counts[-1])
+    line[::steps] = counts  # those before a gap as well
+    return line
+
+
+def count_axis(axis: Axis) -> None:
+    """Write whole numbers on an axis, 2.5M for millions."""
     axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _date_axis(ax: Axes, dates: np.ndarray) -> None:
-    """At most six whole days, the first and the last among them."""
-    if len(dates) <= 100:  # each so many days; where they are many, weeks
+def date_axis(ax: Axes, dates: np.ndarray) -> None:
+    """Write at most six dates on the axis; of many days weeks, months or years."""
+    if len(dates) <= 100:
         step = math.ceil(len(dates) / 6)
         ax.set_xticks(dates[:: step if step < 4 else 7 * math.ceil(step / 7)])
     else:
@@ -6648,325 +6694,284 @@ def _date_axis(ax: Axes, dates: np.ndarray) -> None:
     ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, _dt.timezone.utc))
 
 
-def _legend_below(ax: Axes, names: Sequence[str], most: int = 12) -> None:
-    """A legend of the smooth lines under the panel; of many, the last (production is last)."""
-    lines = [line for line in ax.get_lines() if line.get_linewidth() > 2][-most:]
-    few = len(lines) <= 4
-    legend = ax.legend(
-        lines,
-        ["name"] * len(lines),
-        loc="upper center",
-        bbox_to_anchor=(0.46, -0.1),
-        ncol=len(lines) if few else 4,
-        fontsize=10.5 if few else 7.5,
-        columnspacing=1.2,
-        labelspacing=0.3 if few else 0.15,
-        borderpad=0.2,
-        handlelength=1.6 if few else 1.2,
-    )
-    width = 18 if len(lines) <= 3 else 12 if len(lines) <= 8 else 9
-    for text, label in zip(legend.get_texts(), _labels(names, width)[-most:]):
+def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str], columns: int = 4) -> None:
+    """Draw a legend under the panel; of many, the last twelve (production is last)."""
+    artists, names = artists[-12:], names[-12:]
+    few = len(names) <= 4
+    look: Dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.09), ncol=columns)
+    look.update(fontsize=10.5 if few else 8, columnspacing=1.4, labelspacing=0.2, handlelength=2.6)
+    legend = ax.legend(artists, ["name"] * len(names), borderpad=0.2, **look)
+    for text, label in zip(legend.get_texts(), drawable_names(names, 80 // columns if few else 12)):
         text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
 
 
-def _smooth(
-    dates: np.ndarray, counts: np.ndarray, known: np.ndarray, points: int = 400
-) -> Tuple[np.ndarray, np.ndarray]:
-    """A Gaussian-weighted mean of the counts around each point, with a gap where they are not
-    known. A mean with weights that sum to one stays between the least and the greatest count, and
-    the points between the first and last day."""
-    x = np.linspace(dates[0], dates[-1], points)
-    width = max(1.0, len(dates) / 60)
-    weights = np.exp(-0.5 * ((x[:, None] - dates) / width) ** 2) * known
-    near = known[np.rint(x - dates[0]).astype(np.int64)]
-    return x, np.where(near, weights @ counts / np.where(near, weights.sum(axis=1), 1), np.nan)
-
-
-def _shade_weekends(ax: Axes, window: Window, dates: np.ndarray) -> None:
-    if len(dates) > 400:
-        return  # stripes too narrow to see
-    edges = np.repeat(dates, 2) + np.tile([-0.5, 0.5], len(dates))
-    weekend = (np.arange(len(dates)) + window.start.weekday()) % 7 >= 5
-    ax.fill_between(
-        edges,
-        0,
-        1,
-        where=np.repeat(weekend, 2),
-        transform=ax.get_xaxis_transform(),
-        color="#829ab1",
-        alpha=0.13,
-        linewidth=0,
-    )
-
-
 def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
-    """A bar for each environment, coloured by `rate_grade`, against the 95 % target."""
-    title, rates = "Success Rate by Environment", metrics.values["success_rates"]
-    if not metrics.values["total_deployments"]:
-        return _nothing_to_draw(ax, title, "No deployment in this window")
-    heights = [0.0 if math.isnan(rate) else rate for rate in rates.values()]
-    bars = ax.bar(
-        range(len(rates)),
-        heights,
-        width=0.6,
-        color=[rate_grade(rate)[1] for rate in rates.values()],
-    )
-    few = len(rates) <= 5
-    for bar, rate in zip(bars, rates.values()):
-        height = bar.get_height()
-        clear = (
-            height if height < 86 else max(height, 95)
-        )  # the label does not cross the target line
-        ax.annotate(
-            show_number(rate, "%", 1 if len(rates) <= 8 else 0),
-            (bar.get_x() + bar.get_width() / 2, clear),
-            xytext=(0, 5),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontweight="bold",
-            fontsize=12 if few else 7,
-            rotation=0 if len(rates) <= 12 else 90,
-        )
-    ax.axhline(95, color=_GREEN, linestyle="--", linewidth=1.6, label="Target 95%")
-    seen = (
-        "Not seen to fail (%)"
-        if metrics.values["unseen_deployments"]
-        else "Healthy deployments (%)"
-    )
-    ax.set(title=title, ylabel=seen, ylim=(0, 110), yticks=range(0, 101, 20))
-    ax.set_xticks(range(len(rates)))
-    ax.set_xlim(-0.6 if len(rates) > 1 else -1, len(rates) - 0.4 if len(rates) > 1 else 1)
-    labels = _labels(list(rates), 16 if len(rates) <= 3 else 12)
-    ax.set_xticklabels(
-        labels,
-        fontsize=10.5 if few else 9,
-        rotation=0 if few else 40,
-        ha="center" if few else "right",
-    )
-    ax.annotate(
-        "Target\n95%",
-        (1, 95),
-        xycoords=ax.get_yaxis_transform(),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        color=_GREEN,
-        fontsize=10,
-        fontweight="bold",
-        annotation_clip=False,
-    )
+    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it."""
+    title, values = "Success Rate by Environment", metrics.values
+    rates, counts = values["success_rates"], values["deployments_by_environment"]
+    why = why_no_deployment(metrics)
+    if why or all(map(math.isnan, rates.values())):
+        return draw_message(ax, title, why or "Unknown: failures are not observable here")
+    heights = np.nan_to_num(list(rates.values()))
+    colours = [rate_grade(rate)[1] for rate in rates.values()]
+    bound = values["unseen_deployments"] > 0  # some of them may have failed
+    if bound:
+        colours = [RED if colour == RED else GREY for colour in colours]
+    ax.bar(range(len(rates)), heights, width=0.6, color=colours)
+    target: Dict[str, Any] = dict(color="#1b6b3c", zorder=3)
+    ax.axhline(95, linestyle="--", linewidth=2, **target)
+    target.update(transform=ax.get_yaxis_transform(), va="center", fontweight="bold")
+    ax.text(1.01, 95, "Target\n95%", fontsize=10, **target)
+    few, upright = len(rates) <= 5, len(rates) <= 8
+    low = heights < (86 if upright else 76)  # so that the label ends below the target line
+    tops = np.where(low, heights, np.maximum(heights, 95)) + 1.5
+    look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
+    look.update(fontsize=12.5 if few else 7.5, rotation=0 if upright else 90)
+    for place, (rate, colour) in enumerate(zip(rates.values(), colours)):
+        at_most = "≤ " * (bound and not math.isnan(rate))
+        text = GRADE_MARKS[colour] + at_most + show_number(rate, "%", 1 if upright else 0)
+        ax.text(place, tops[place], text, **look)
+    seen = "Not seen to fail (%)" if bound else "Healthy deployments (%)"
+    edge = 0.6 if len(rates) > 1 else 1
+    ax.set(title=title, ylabel=seen, ylim=(0, 110 if upright else 118), yticks=range(0, 101, 20))
+    ax.set(xlim=(-edge, len(rates) - 1 + edge), xticks=range(len(rates)))
+    labels = drawable_names(list(rates), 16 if len(rates) <= 3 else 12)
+    ends = "\n" if few else ", "
+    labels = [f"{label}{ends}n={counts[name]:,}" for label, name in zip(labels, rates)]
+    ax.set_xticklabels(labels, fontsize=10.5 if few else 8.5)
+    if not few:
+        ax.tick_params("x", labelrotation=40)
+        for label in ax.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     ax.grid(False, axis="x")
     return ax
 
 
 def plot_commit_types(metrics: Metrics, ax: Axes) -> Axes:
-    """A pie of the commit types; those too thin for a label of their own are one slice."""
+    """Draw a pie of the commit types; those too thin for a label of their own are one slice."""
     title, types = "Commit Types Distribution", metrics.values["commit_types"]
     if not types:
-        return _nothing_to_draw(ax, title, "No commit in this window")
-    commits = metrics.values["total_commits"]
+        simulated = metrics.history.is_simulated
+        why = "No commit in this window" if simulated else "Commits: not in this history"
+        return draw_message(ax, title, why)
+    commits, rest = metrics.values["total_commits"], "rarer types"
     wide = [count / commits >= 0.03 for count in types.values()].count(True)
-    types = _top(types, max(wide, 1), "all others")
-    types = dict(sorted(types.items(), key=lambda pair: -pair[1]))
-    wedges = ax.pie(
-        list(types.values()),
-        radius=0.92,
-        startangle=180,
-        counterclock=False,
-        colors=sns.color_palette("Set2" if len(types) <= 8 else "husl", len(types)),
-        wedgeprops=dict(edgecolor="white", linewidth=1.5),
-    )[0]
-    labels = [f"{_label(name, 11)} {show_percent(count, commits)}" for name, count in types.items()]
-    middle = np.radians([(wedge.theta1 + wedge.theta2) / 2 for wedge in wedges])
-    right, height = np.cos(middle) >= 0, 1.01 * np.sin(middle)
-    for side in (right, ~right):
-        upwards = np.flatnonzero(side)[np.argsort(height[side])]
-        height[upwards] = _apart(height[upwards], 0.15)
-    for label, y, side in zip(labels, height, np.where(right, 1, -1)):
-        x = side * max(math.sqrt(max(1.01**2 - y**2, 0)), 0.05)
-        ax.text(
-            x, y, label, ha="left" if side > 0 else "right", va="center", fontsize=11, color=_INK
-        )
-    ax.set_title(title)
+    types = dict(sorted(top(types, max(wide, 1), rest).items(), key=lambda pair: -pair[1]))
+    plain = {"other": "no type", rest: rest}
+    names = [plain.get(name) or drawable(name, 11) for name in types]
+    labels = [f"{name} {show_percent(n, commits)}" for name, n in zip(names, types.values())]
+    look: Dict[str, Any] = dict(startangle=180, counterclock=False, labels=labels)
+    look.update(colors=colours_of(list(types), {**TYPE_COLOURS, rest: GRID}))
+    edges = dict(edgecolor="white", linewidth=1.5)
+    texts = ax.pie(list(types.values()), wedgeprops=edges, **look)[1]
+    for side in ("left", "right"):
+        column = [text for text in texts if text.get_ha() == side]
+        column.sort(key=lambda text: text.get_position()[1])
+        for text, y in zip(column, apart([one.get_position()[1] for one in column], 0.17)):
+            x = max(math.sqrt(max(1.1**2 - y**2, 0)), 0.05)
+            text.set_position((x if side == "left" else -x, y))
+    ax.set(title=title, ylim=(-1.25, 1.25))
     return ax
 
 
-def _apart(places: np.ndarray, gap: float) -> np.ndarray:
-    """Ascending places moved as little as may be, so that each is a gap or more above the one
-    before."""
+def apart(places: Sequence[float], gap: float) -> np.ndarray:
+    """Return ascending places, moved as little as may be, so that a gap is between them."""
     steps = gap * np.arange(len(places))
     up = np.maximum.accumulate(places - steps)
     down = np.minimum.accumulate((places - steps)[::-1])[::-1]
     return (up + down) / 2 + steps
 
 
-def _top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
-    """The first `most` of a ranking, and the others, if there are several, as one entry."""
+def top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
+    """Return the first `most` of a ranking, and the others, if there are several, as one entry."""
     names = list(counts)
     if len(names) <= most + 1:
         return dict(counts)
-    top = {name: counts[name] for name in names[:most]}
-    return {**top, rest: sum(counts[name] for name in names[most:])}
+    first = {name: counts[name] for name in names[:most]}
+    return {**first, rest: sum(counts[name] for name in names[most:])}
 
 
 def plot_deployment_status(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw how many syncs ended Synced and Failed."""
-    title, counts = "Deployment Status", metrics.values["deployments_by_status"]
-    if not metrics.values["total_deployments"]:
-        return _nothing_to_draw(ax, title, "No deployment in this window")
-    bars = ax.bar(list(counts), list(counts.values()), width=0.5, color=[_GREEN, _RED])
-    labels = [f"{count:,}" for count in counts.values()]
-    ax.bar_label(bars, labels, padding=4, fontweight="bold", fontsize=12)
-    ax.set(title=title, ylabel="Deployments", xlim=(-0.7, 1.7))
-    _count_axis(ax.yaxis)
-    ax.margins(y=0.12)
+    """Draw how many syncs ended Synced and Failed, and what became of the Synced."""
+    title, values, why = "Deployment Status", metrics.values, why_no_deployment(metrics)
+    if why:
+        return draw_message(ax, title, why)
+    synced, failed = (values["deployments_by_status"][name] for name in (SYNCED, FAILED))
+    by_environment, rates = values["deployments_by_environment"], values["success_rates"]
+    blind = sum(n for name, n in by_environment.items() if math.isnan(rates[name]))
+    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"] + blind
+    parts: List[Tuple[str, int, Dict[str, Any]]] = [
+        ("Healthy", synced - degraded - unseen, dict(color=GREEN)),
+        ("health not seen", unseen, dict(color="#cbd2d9")),
+        ("Synced, then Degraded", degraded, dict(color="white", edgecolor=RED, hatch="//")),
+    ]
+    parts, bottom = [part for part in parts if part[1]], 0
+    for _, count, look in parts:
+        ax.bar(0, count, width=0.5, bottom=bottom, linewidth=0, **look)
+        bottom += count
+    artists = [bars[0] for bars in ax.containers]
+    ax.bar(1, failed, width=0.5, color=RED)
+    failures = f"{failed:,}" + " seen" * (unseen > 0)
+    if metrics.history.source == "git":
+        failures = "unknown:\na repository shows\nno failed syncs"
+    over: Dict[str, Any] = dict(ha="center", fontweight="bold", fontsize=12.5)
+    tallest = max(synced, failed)
+    ax.text(0, synced + 0.015 * tallest, f"{synced:,}", **over)
+    ax.text(1, failed + 0.015 * tallest, failures, **over)
+    ax.set(title=title, ylabel="Deployments", xlim=(-0.6, 1.6), ylim=(0, 1.12 * tallest))
+    ax.set(xticks=[0, 1], xticklabels=[SYNCED, FAILED])
+    count_axis(ax.yaxis)
     ax.grid(False, axis="x")
+    if degraded or unseen:
+        legend_below(ax, artists, [f"{name}: {count:,}" for name, count, _ in parts], 2)
     return ax
 
 
 def plot_deployments_by_application(metrics: Metrics, ax: Axes, most: int = 10) -> Axes:
-    """Draw the deployments of each application, the greatest on top; beyond `most`, the others as
-    one."""
+    """Draw the deployments of each application, the greatest on top; of many, the rest as one."""
     title, counts = "Deployments by Application", metrics.values["deployments_by_application"]
     if not counts:
-        return _nothing_to_draw(ax, title, "No deployment in this window")
-    shown = _top(counts, most, f"{len(counts) - most} others")
+        return draw_message(ax, title, why_no_deployment(metrics))
+    shown = top(counts, most, f"{len(counts) - most} others")
     ascending = sorted(shown.items(), key=lambda pair: (pair[1], pair[0]))
     heights = [count for _, count in ascending]
     bars = ax.barh(range(len(ascending)), heights, height=0.6, color="#f093fb", edgecolor="black")
     ax.bar_label(bars, [f"{count:,}" for count in heights], padding=5, fontweight="bold")
-    ax.set_yticks(range(len(ascending)))
-    ax.set_yticklabels(_labels([name for name, _ in ascending]), fontsize=10.5)
-    ax.set(title=title, xlabel="Deployments")
-    _count_axis(ax.xaxis)
+    ax.set(title=title, xlabel="Deployments", yticks=range(len(ascending)))
+    ax.set_yticklabels(drawable_names([name for name, _ in ascending]))
+    edge = 0.6 if len(ascending) > 1 else 1
+    ax.set_ylim(-edge, len(ascending) - 1 + edge)
+    count_axis(ax.xaxis)
     ax.margins(x=0.15)
     ax.grid(False, axis="y")
     return ax
 
 
 def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw the four benchmarks with their targets, the level and its medal, in monospace."""
+    """Draw the level with its medal, and the four benchmarks with their targets, in monospace."""
     ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
     ax.set_axis_off()
-    mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", fontsize=12.5, va="center")
-    for y, (key, target) in zip((9.2, 7.9, 6.6, 5.3), BENCHMARKS.items()):
-        value = metrics.values[key]
-        missed = metrics.elite[key] is False
-        colour = _GREEN if metrics.elite[key] else _RED if missed else rate_grade(math.nan)[1]
-        ax.plot([0.25], [y], "X" if missed else "o", color=colour, markersize=9, clip_on=False)
-        ax.text(0.7, y, METRICS[key].label, **mono)
-        bound = "≥ " * value_text(key, metrics).startswith("at least")
-        text = bound + show_number(value, target.unit)
-        ax.text(10, y, text, ha="right", fontweight="bold", **mono)
-        limit = f"elite {target.better} {target.limit:g}{target.unit}"
-        if key == "mean_lead_time" and metrics.history.changes is not None:
-            limit += ", config-repository lead time"
-        ax.text(0.7, y - 0.55, limit, color=_MUTED, **{**mono, "fontsize": 9.5})
-    ax.plot([0, 10], [4.05, 4.05], color=_GRID, linewidth=1.2)
-    if metrics.level is not None:
-        _draw_medal(ax, metrics.level)
-    name = NOT_ASSESSABLE if metrics.level is None else metrics.level.name
-    ax.text(3.4, 2.35, name, fontweight="bold", **{**mono, "fontsize": 15})
-    met = f"{metrics.score} of {len(BENCHMARKS)} elite criteria met"
-    ax.text(3.4, 1.35, met, color=_MUTED, **{**mono, "fontsize": 11})
-    if metrics.history.source == "git":
-        ax.text(
-            0,
-            0,
-            "desired state, of the config repository",
-            color=_MUTED,
-            **{**mono, "fontsize": 9.5},
-        )
+    mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", va="center")
+    judged, left, name = len(BENCHMARKS) - len(metrics.unjudged), 0.0, NOT_ASSESSABLE
+    score = f"{metrics.score} of {judged} elite targets met"
+    if metrics.level is None:
+        score = f"met {metrics.score} of the {judged} targets that can be judged"
+    else:
+        draw_medal(ax, metrics.level)
+        left, name = 2.3, metrics.level.name
+    ax.text(left, 8.95, name, fontsize=20, fontweight="bold", **mono)
+    ax.text(left, 7.9, score, fontsize=12, color=MUTED, **mono)
+    ax.plot([0, 10], [6.95, 6.95], color=GRID, linewidth=1.2)
+    marks = {True: ("✓", GREEN), False: ("✗", RED), None: ("?", GREY)}
+    for y, key in zip((6.1, 4.4, 2.7, 1.0), BENCHMARKS):
+        mark, colour = marks[metrics.elite[key]]
+        circle = dict(boxstyle="circle,pad=0.25", facecolor=colour, edgecolor="none")
+        ax.text(0.25, y - 0.3, mark, color="white", ha="center", bbox=circle, **mono)
+        ax.text(0.8, y, METRICS[key].label, fontsize=13, **mono)
+        value = card_value(key, metrics.values[key])
+        if value_text(key, metrics).startswith("at least"):
+            value = f"≥ {value}"
+        ax.text(10, y, value, ha="right", fontsize=14, fontweight="bold", **mono)
+        ax.text(0.8, y - 0.7, card_verdict(key, metrics), fontsize=10, color=MUTED, **mono)
     return ax
 
 
-def _draw_medal(ax: Axes, level: Level) -> None:
-    """A medal on its ribbon, or a rising arrow, in shapes: the fonts have no such glyph."""
+def card_value(key: str, value: float) -> str:
+    """Return a value of a benchmark in the unit that people would say it in."""
+    hours = {"mean_lead_time": 1, "mttr_minutes": 1 / 60}.get(key)
+    if hours is None or math.isnan(value):
+        return show_number(value, BENCHMARKS[key].unit)
+    hours *= value
+    if hours < 2:
+        return show_number(60 * hours, " min", 1)
+    return show_number(hours, " h", 1) if hours < 72 else show_number(hours / 24, " days", 1)
+
+
+def card_verdict(key: str, metrics: Metrics) -> str:
+    """Return whether a benchmark is met, by which target, and what it is measured over."""
+    if key in metrics.unjudged:
+        return f"not assessable: {metrics.unjudged[key]}"
+    target = BENCHMARKS[key]
+    verdict = "met" if metrics.elite[key] else "missed"
+    unit = {"h": " h", "min": " min"}.get(target.unit, target.unit)
+    over = "all environments"
+    if key == "mean_lead_time":
+        over = "to production"
+        if metrics.history.changes is not None:
+            over = "config-repository lead time"
+    if math.isnan(metrics.values[key]):
+        over = "nothing failed"
+    return f"{verdict}: elite {target.better} {target.limit:g}{unit}, {over}"
+
+
+def draw_medal(ax: Axes, level: Level) -> None:
+    """Draw a medal on its ribbon, or a rising arrow, in shapes: the fonts have no such glyph."""
     if level is LEVELS[-1]:
-        for x, height in ((0.5, 0.8), (1.1, 1.5), (1.7, 2.3)):
-            ax.add_patch(mpatches.Rectangle((x, 0.6), 0.42, height, color=level.medal))
-        ax.annotate(
-            "", (2.6, 3.5), (0.4, 1.9), arrowprops=dict(arrowstyle="-|>", color=_INK, linewidth=2)
-        )
+        for x, height in ((0.1, 0.7), (0.65, 1.3), (1.2, 2.0)):
+            ax.add_patch(mpatches.Rectangle((x, 7.4), 0.4, height, color=level.medal))
+        rising: Dict[str, Any] = dict(arrowstyle="-|>", color=INK, linewidth=2)
+        ax.annotate("", (1.9, 9.9), (0.0, 8.5), arrowprops=rising)
         return
-    for side in (-1, 1):
-        ribbon = [(1.5, 1.9), (1.5 + side * 0.85, 3.6), (1.5 + side * 0.3, 3.6), (1.5, 2.6)]
-        ax.add_patch(
-            mpatches.Polygon(ribbon, closed=True, color="#3a6ea5" if side < 0 else "#5b8fc7")
-        )
-    ax.plot(
-        [1.5],
-        [1.55],
-        "o",
-        markersize=44,
-        markerfacecolor=level.medal,
-        markeredgecolor="white",
-        markeredgewidth=2,
-    )
-    ax.plot(
-        [1.5],
-        [1.55],
-        "o",
-        markersize=33,
-        markerfacecolor="none",
-        markeredgecolor="white",
-        markeredgewidth=1.5,
-        alpha=0.8,
-    )
-    ax.text(
-        1.5,
-        1.5,
-        f"{4 - level.score + 1}",
-        ha="center",
-        va="center",
-        color="white",
-        fontsize=17,
-        fontweight="bold",
-    )
+    for side, colour in ((-1, "#3a6ea5"), (1, "#5b8fc7")):
+        ribbon = [(0.9, 8.3), (0.9 + side * 0.75, 9.9), (0.9 + side * 0.25, 9.9), (0.9, 9.0)]
+        ax.add_patch(mpatches.Polygon(ribbon, closed=True, color=colour))
+    rim: Dict[str, Any] = dict(markeredgecolor="white", linestyle="")
+    ax.plot(0.9, 8.2, "o", markersize=38, markerfacecolor=level.medal, markeredgewidth=2, **rim)
+    ax.plot(0.9, 8.2, "o", markersize=29, markerfacecolor="none", markeredgewidth=1.5, **rim)
+    middle: Dict[str, Any] = dict(ha="center", va="center_baseline", color="white")
+    ax.text(0.9, 8.2, f"{5 - level.score}", fontsize=16, fontweight="bold", **middle)
 
 
-def draw_dashboard(metrics: Metrics, dpi: int = 300) -> Figure:
+def draw_dashboard(
+    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
+) -> Figure:
     """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
 
     The figure is not registered with pyplot: nothing shows it but the one who asked for it.
     """
-    with _theme():
-        figure = Figure(figsize=(18, 10), dpi=dpi)
-        figure.patch.set_alpha(0)
-        panels = [
-            figure.add_axes(_card(figure, number, framed=number not in (2, 5)))
-            for number in range(6)
-        ]
-        plot_deployments_over_time(metrics, panels[0])
-        plot_success_rates(metrics, panels[1])
-        plot_commit_types(metrics, panels[2])
-        plot_deployment_status(metrics, panels[3])
-        plot_deployments_by_application(metrics, panels[4])
-        plot_scorecard(metrics, panels[5])
-        _fit_panels(figure, panels=(0, 1, 4))  # the others have no names beside them
+    plots = (
+        plot_deployments_over_time,
+        plot_success_rates,
+        plot_commit_types,
+        plot_deployment_status,
+        plot_deployments_by_application,
+        plot_scorecard,
+    )
+    with picture_style():
+        figure = new_page(dpi)
+        for number, plot in enumerate(plots):
+            plot(metrics, add_panel(figure, number))
+        fit_panels(figure)
+        history, counts = metrics.history, metrics.values["deployments_by_environment"]
+        badge, window = BADGES.get(history.source, BADGES["files"]), history.window
+        if history.is_simulated and real_commits:
+            badge = "SIMULATED deployments of real commits"
+        note = f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} UTC, "
+        note += count_text(window.days, "day")
+        if history.is_simulated and seed is not None:
+            note += f", seed {seed}"
+        header = draw_header(figure, "GitOps delivery dashboard", badge, note)
+        right: Dict[str, Any] = dict(ha="right", va="center")
+        count = count_text(metrics.values["total_deployments"], "deployment")
+        header.text(0.988, 0.66, count, fontsize=18, fontweight="bold", **right)
+        to = f"{counts[history.production]:,} of them to {drawable(history.production)}"
+        header.text(0.988, 0.22, to, fontsize=12, color=MUTED, **right)
     return figure
 
 
 def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
     """Draw the four benchmarks, a card each: the months of each scenario against the elite line."""
-    with _theme():
-        figure = Figure(figsize=(18, 10.6), dpi=dpi)
-        figure.patch.set_alpha(0)
-        source = f"seed {forecast.seed}"
-        if forecast.measured is not None:
-            source = f"baseline fitted to the measured history, {source}"
-        title = f"What if?  SIMULATED months of {forecast.window.days} days"
+    with picture_style():
+        figure = new_page(dpi)
         for number, key in enumerate(BENCHMARKS):
-            place = _card(figure, number, framed=True, columns=2, top=HEADER)
-            plot_months(forecast, key, figure.add_axes(place))
-        _fit_panels(figure, range(len(BENCHMARKS)))
-        known = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels())))
-        note = (
-            f"{forecast.runs} months for each scenario; {source}. ELITE in {elite_shares(forecast)}"
-        )
-        header = draw_header(figure, title, note)
-        header.legend(known.values(), known.keys(), loc="center right", ncol=len(known))
+            plot_months(forecast, key, add_panel(figure, number, columns=2))
+        fit_panels(figure)
+        note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
+        note += f"scenario, seed {forecast.seed}"
+        if forecast.measured is not None:
+            note += ", baseline fitted to the measured history"
+        note += f". ELITE in {elite_shares(forecast)}"
+        legend_in(draw_header(figure, "What if?", "SIMULATED months", note), figure.axes[0])
     return figure
 
 
@@ -6976,7 +6981,7 @@ def elite_shares(forecast: Forecast) -> str:
     for name, months in list(forecast.months.items())[:4]:
         levels = level_counts(months, forecast.calibration)
         share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
-        shares.append(f"{share} ({_label(name, 20)})")
+        shares.append(f"{share} ({drawable(name, 96 // min(len(forecast.months), 4))})")
     return ", ".join(shares)
 
 
@@ -6991,26 +6996,23 @@ def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
     for place, (name, months) in enumerate(forecast.months.items()):
         known = months[key][~np.isnan(months[key])][:500]
         dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0, label="a month")
-        colour = sns.color_palette("colorblind", len(forecast.months))[place]
+        colour = "#7b5ea7" if place else "#829ab1"  # the baseline stands back
         ax.plot(known, place + noise[: len(known)], "o", color=colour, **dots)
         middle, low, high = month_spread(months[key])
-        ax.plot([low, high], [place] * 2, color=_INK, linewidth=2, label="5-95 % of months")
-        ax.plot([middle], [place], "D", color=_INK, markersize=8, label="median month")
+        ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
+        ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
         met, of = target_odds(months, key)
-        labels.append(f"{_label(name, 28)}\ntarget met: {show_percent(met, of, 0)}")
-    ax.axvline(limit, color=_GREEN, linestyle="--", linewidth=1.8, label="elite limit")
+        labels.append(f"{drawable(name, 32)}\ntarget met: {show_percent(met, of, 0)}")
+    ax.axvline(limit, color=GREEN, linestyle="--", linewidth=1.8, label="elite limit")
     measured = (forecast.measured or {}).get(key, math.nan)
     if not math.isnan(measured):
-        ax.axvline(measured, color=_RED, linestyle=":", linewidth=2.2, label="measured")
+        ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
     elif key in forecast.calibration.assumed:
         note = "n/a: " + forecast.calibration.assumed[key]
-        ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=_MUTED, fontsize=12)
-    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=metric.unit.strip(" /"))
-    if unit == "/day":
-        ax.set_xlabel("deployments a day")
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.set_xlim(left=0)
-    ax.set_yticks(range(len(labels)))
+        ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=MUTED, fontsize=12)
+    axis = "deployments a day" if unit == "/day" else metric.unit.strip()
+    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=axis, xlim=(0, None))
+    ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)))
     ax.set_yticklabels(labels, fontsize=10.5 if len(labels) < 8 else 6)
     ax.grid(False, axis="y")
     return ax
@@ -7018,147 +7020,144 @@ def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
 
 def draw_levers(table: pd.DataFrame, runs: int, step: float, dpi: int = 300) -> Figure:
     """Draw the tornado chart of a table of levers: a bar for what each does to the metric."""
-    with _theme():
-        figure = Figure(figsize=(16, 9), dpi=dpi)
-        figure.patch.set_alpha(0)
-        place = _card(figure, 0, framed=True, columns=1, rows=1, top=HEADER)
-        plot_levers(table, figure.add_axes(place))
-        _fit_panels(figure, [0])
-        title = f"What matters most for {lever_metric(table).label}"
-        draw_header(
-            figure, title, f"{runs} SIMULATED months, each knob improved by {100 * step:g} %"
-        )
+    metric = lever_metric(table)
+    with picture_style():
+        figure = new_page(dpi)
+        ax = plot_levers(table, add_panel(figure, 0, columns=1, rows=1))
+        fit_panels(figure)
+        note = f"{runs} months with each knob improved by {100 * step:g} %"
+        if len(table):
+            note += f"; the mean month of the baseline: {metric.text(table['before'].iloc[0])}"
+        title, badge = f"What matters most for {metric.label}", "SIMULATED months"
+        legend_in(draw_header(figure, title, badge, note), ax)
     return figure
 
 
 def plot_levers(table: pd.DataFrame, ax: Axes) -> Axes:
     """Draw a bar for each lever, the strongest on top, with its 95 % interval."""
     if not len(table):
-        return _nothing_to_draw(ax, "", "No knob can be improved")
+        return draw_message(ax, "", "No knob can be improved")
     metric = lever_metric(table)
-    groups = [path.rpartition(".")[0].replace("environments.", "", 1) for path in table["knob"]]
-    colours = [_ENVIRONMENT_COLOURS.get(group, _MUTED) for group in groups]
-    ends = [table["difference"] - table["low"], table["high"] - table["difference"]]
-    bars: Dict[str, Any] = dict(height=0.62, xerr=np.nan_to_num(ends), ecolor=_INK, capsize=3)
-    ax.barh(range(len(table)), table["difference"].fillna(0), color=colours, **bars)
-    ax.axvline(0, color=_INK, linewidth=1)
+    groups = table["knob"].str.replace("environments.", "", regex=False).str.rpartition(".")[0]
+    ends = np.stack([table["difference"] - table["low"], table["high"] - table["difference"]])
+    known = {**ENVIRONMENT_COLOURS, "team": "#7b5ea7", "rollback": GREY}
+    names = list(dict.fromkeys(groups))
+    for group, colour in zip(names, colours_of(names, known)):
+        mine = np.flatnonzero(groups == group)
+        bars: Dict[str, Any] = dict(height=0.62, xerr=np.nan_to_num(ends[:, mine]), ecolor=INK)
+        bars.update(color=colour, capsize=3, label=drawable(group))
+        ax.barh(mine, table["difference"].fillna(0).iloc[mine], **bars)
+    ax.axvline(0, color=INK, linewidth=1)
     unit = {"%": "percentage points", "": "count"}.get(metric.unit, metric.unit.strip())
-    ax.set(xlabel=f"change of the mean month ({unit})", ylim=(len(table) - 0.4, -0.6))
-    ax.set_yticks(range(len(table)))
-    ax.set_yticklabels([_label(change, 90) for change in table["change"]])
+    title = f"Change of the mean month ({unit}), with its 95 % interval"
+    ax.set(title=title, ylim=(len(table) - 0.4, -0.6), yticks=range(len(table)))
+    ax.set_yticklabels([drawable(change, 90) for change in table["change"]])
     ax.grid(False, axis="y")
     return ax
 
 
-HEADER = 0.925  # the share of a picture's height below its header
+HEADER = 0.92  # the share of a picture's height below its header
+GAP_X, GAP_Y = 0.006, 0.0108  # between two cards, 0.108 in
+PAD_X, PAD_Y = 0.013, 0.02  # from the edge of a card to what is in it
+TITLE = 0.06  # the height of a panel's title
 
 
-def draw_header(figure: Figure, title: str, note: str) -> Axes:
-    """Draw a strip at the top that says what the picture is, and return its axes."""
-    place = 0.006, HEADER + 0.005, 0.988, 0.99 - HEADER
-    _add_card(figure, place)
+def new_page(dpi: int) -> Figure:
+    """Return a transparent page, 18 x 10 in."""
+    figure = Figure(figsize=(18, 10), dpi=dpi)
+    figure.patch.set_alpha(0)
+    return figure
+
+
+def draw_header(figure: Figure, title: str, badge: str, note: str) -> Axes:
+    """Draw a strip at the top that says what the picture is; return its axes."""
+    place = GAP_X, HEADER, 1 - 2 * GAP_X, 1 - HEADER - GAP_Y
+    add_card(figure, place)
     ax = figure.add_axes(place, frameon=False)
     ax.set_axis_off()
-    ax.text(0.012, 0.66, title, fontsize=18, fontweight="bold", va="center")
-    ax.text(0.012, 0.24, note, fontsize=12, color=_MUTED, va="center")
+    words = ax.text(PAD_X, 0.66, title, fontsize=18, fontweight="bold", va="center")
+    ax.text(PAD_X, 0.22, note, fontsize=12, color=MUTED, va="center")
+    loud = badge.startswith("SIMULATED")
+    box = dict(boxstyle="round,pad=0.35", facecolor=INK if loud else "white", edgecolor=INK)
+    beside: Dict[str, Any] = dict(xycoords=words, xytext=(16, 0), textcoords="offset points")
+    beside.update(fontsize=12, fontweight="bold", va="center", bbox=box)
+    ax.annotate(badge, (1, 0.5), color="white" if loud else INK, **beside)
     return ax
 
 
-def _fit_panels(figure: Figure, panels: Iterable[int]) -> None:
-    """Make each of these panels smaller where its labels would leave its card."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
-    for number in panels:
-        _fit(figure.axes[number], figure.patches[number], renderer)
+def legend_in(header: Axes, ax: Axes) -> None:
+    """Draw one legend of what a panel shows at the right of the header."""
+    known = dict(zip(*reversed(ax.get_legend_handles_labels())))
+    place: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.995, 0.66))
+    header.legend(known.values(), known.keys(), ncol=max(len(known), 1), **place)
 
 
-def _extent(ax: Axes, renderer: Any) -> Bbox:
-    """What the axes and their labels cover, in pixels."""
-    extent = ax.get_tightbbox(renderer)
-    assert extent is not None  # only hidden axes have none
-    return extent
+def add_panel(figure: Figure, number: int, columns: int = 3, rows: int = 2) -> Axes:
+    """Draw the card of a panel below the header; return its axes."""
+    width, height = (1 - GAP_X) / columns - GAP_X, (HEADER - GAP_Y) / rows - GAP_Y
+    left = GAP_X + number % columns * (width + GAP_X)
+    bottom = GAP_Y + (rows - 1 - number // columns) * (height + GAP_Y)
+    add_card(figure, (left, bottom, width, height))
+    inner = width - 2 * PAD_X, height - PAD_Y - TITLE
+    return figure.add_axes((left + PAD_X, bottom + PAD_Y, *inner))
 
 
-def _fit(ax: Axes, card: mpatches.Patch, renderer: Any) -> None:
-    """Make the axes smaller where their labels would leave the card."""
-    page = card.figure.transFigure
-    room = card.get_path().transformed(card.get_transform() - page).get_extents().padded(-0.008)
-    for _ in range(2 if ax.axison else 0):  # once more, as the ticks may be others at the new size
-        taken, at = _extent(ax, renderer).transformed(page.inverted()), ax.get_position()
-        left, bottom = max(0, room.x0 - taken.x0), max(0, room.y0 + 0.006 - taken.y0)
-        right = max(0, taken.x1 - room.x1)
-        if left + bottom + right < 0.001:
-            return
-        ax.set_position(Bbox.from_extents(at.x0 + left, at.y0 + bottom, at.x1 - right, at.y1))
-
-
-def _card(
-    figure: Figure, number: int, framed: bool, columns: int = 3, top: float = 1, rows: int = 2
-) -> Tuple[float, float, float, float]:
-    """Draw the card of one panel below `top`; the place of its axes in it, (left, bottom, width,
-    height), with room for the tick labels of a framed one."""
-    pitch, rise = 0.994 / columns, 0.99 / rows
-    left, bottom = 0.006 + number % columns * pitch, 0.01 + (rows - 1 - number // columns) * rise
-    width, height = pitch - 0.006, rise - 0.01
-    _add_card(figure, (left, top * bottom, width, top * height))
-    pad_left, pad_bottom, pad_right = (0.062, 0.082, 0.02) if framed else (0.045, 0.045, 0.045)
-    pad_left += 0.045 if columns == 2 else 0  # room for long names
-    return (
-        left + pad_left,
-        top * (bottom + pad_bottom),
-        width - pad_left - pad_right,
-        top * (height - pad_bottom - 0.07),
-    )
-
-
-def _add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
+def add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
     """Draw a white card on the page."""
-    left, bottom, width, height = place
-    figure.patches.append(
-        mpatches.FancyBboxPatch(
-            (left, bottom),
-            width,
-            height,
-            boxstyle="round,pad=0,rounding_size=0.008",
-            mutation_aspect=1.8,
-            transform=figure.transFigure,
-            facecolor="white",
-            edgecolor="#cbd2d9",
-            linewidth=1,
-            figure=figure,
-            zorder=-1,
-        )
-    )
+    (left, bottom, width, height), shape = place, "round,pad=0,rounding_size=0.008"
+    look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", linewidth=1, zorder=-1)
+    look.update(figure=figure, transform=figure.transFigure, mutation_aspect=1.8)
+    card = mpatches.FancyBboxPatch((left, bottom), width, height, boxstyle=shape, **look)
+    figure.patches.append(card)
+
+
+def fit_panels(figure: Figure) -> None:
+    """Make room on the cards for the labels of each panel, and align the titles with the cards."""
+    renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
+    for ax in figure.axes:
+        room = ax.get_position(original=True)  # the whole card
+        if ax.axison and ax.get_aspect() == "auto":
+            beside = [*ax.texts, *filter(None, [ax.get_legend()])]
+            extent = ax.get_tightbbox(renderer, bbox_extra_artists=beside)
+            assert extent is not None  # only hidden axes have none
+            taken = extent.transformed(figure.transFigure.inverted())
+            (x0, y0), (x1, _) = 2 * room.get_points() - taken.get_points()
+            ax.set_position(Bbox.from_extents(x0, y0, x1, room.y1))
+        ax.apply_aspect()  # a pie is as wide as it is high
+        at = ax.get_position()
+        ax.title.set(ha="left", x=(room.x0 - at.x0) / at.width)
 
 
 def render_png(figure: Figure) -> bytes:
     """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write."""
     canvas: Any = figure.canvas
-    with _theme():
+    with picture_style():
         canvas.draw()
-    pixels, palette = _to_palette(np.asarray(canvas.buffer_rgba()))
+    pixels, palette = to_palette(np.asarray(canvas.buffer_rgba()))
     image = Image.fromarray(pixels)
     image.putpalette(palette[:, :3].tobytes())
     file = io.BytesIO()
     dpi = (figure.dpi, figure.dpi)
-    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=4)
+    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=5)
     return file.getvalue()
 
 
-def _to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """(Palette index of each pixel, palette of at most 256 RGBA colours): the most frequent colours
-    as they are, and for the rare others (edges of letters) the nearest of those. Works on runs of
-    equal pixels: a chart has fifty times fewer of them."""
+def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Return the palette index of each pixel, and the palette of at most 96 RGBA colours.
+
+    The most frequent colours stay as they are. The rare others (edges of letters) become the
+    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
+    """
     pixels = np.ascontiguousarray(rgba).view("<u4").ravel()
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(pixels)))
     colour_of_run, colours = pd.factorize(pixels[starts])  # by hashing: sorts nothing
-    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:256]
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:96]
     channels = colours.astype("<u4").view(np.uint8).reshape(-1, 4).astype(np.int32)
     distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
     index = distance.argmin(axis=1).astype(np.uint8)
-    return np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2]), channels[
-        frequent
-    ].astype(np.uint8)
+    indices = np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2])
+    return indices, channels[frequent].astype(np.uint8)
 
 
 # ---- What-if: scenarios -> months side by side --------------------------------------------------
@@ -9539,7 +9538,7 @@ class GitOpsAutomation:
         self._need("metrics")
         check_whole("dpi", dpi, 10, 1200)
         print_text("\n📊 Creating visualizations...")
-        picture = render_png(draw_dashboard(self.measured, dpi))
+        picture = render_png(draw_dashboard(self.measured, dpi, self.seed, self._commits_are_real))
         path = write_files(self.output_dir, {"gitops_dashboard.png": picture})[0]
         print_text(f"✓ Visualization saved as '{one_line(path)}'")
         show_in_notebook(picture)
