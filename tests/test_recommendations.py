@@ -377,9 +377,16 @@ def test_the_picture_of_levers_has_a_bar_for_each_with_its_words():
     table = measured(Scenario()).levers(runs=30)
     figure = gitops.draw_levers(table, 30, 0.25, 40)
     ax, header = figure.axes
-    assert [bar.get_width() for bar in ax.patches] == pytest.approx(table["difference"].tolist())
+    bars = sorted(ax.patches, key=lambda bar: bar.get_y())
+    assert [bar.get_width() for bar in bars] == pytest.approx(table["difference"].tolist())
     assert [text.get_text() for text in ax.get_yticklabels()] == table["change"].tolist()
-    assert any("SIMULATED" in text.get_text() for text in header.texts)
+    words = " ".join(text.get_text() for text in header.texts)
+    assert "SIMULATED" in words
+    assert f"the mean month of the baseline: {table['before'][0]:.2f} hours" in words
+    groups = {text.get_text() for text in header.get_legend().get_texts()}
+    assert groups == {"dev", "staging", "production", "rollback"}
+    colours = {bar.get_label(): bar[0].get_facecolor() for bar in ax.containers[1::2]}
+    assert len(set(colours.values())) == len(colours)
 
 
 def test_a_metric_of_no_forecast_has_no_levers():

@@ -659,7 +659,9 @@ def test_the_picture_has_a_card_for_each_benchmark():
     assert [ax.get_title().partition(",")[0] for ax in cards] == [
         METRICS[key].label for key in BENCHMARKS
     ]
+    assert header.texts[0].get_text() == "What if?"
     assert any("SIMULATED" in text.get_text() for text in header.texts)
+    assert [ax for ax in figure.axes if ax.get_legend()] == [header]
     renderer = gitops.FigureCanvasAgg(figure).get_renderer()
     for ax, card in zip(figure.axes, figure.patches):
         taken, room = ax.get_tightbbox(renderer), card.get_window_extent(renderer).padded(1)
