@@ -6538,6 +6538,7 @@ THEME = {
     "xtick.labelsize": 10.5,
     "ytick.labelsize": 10.5,
     "legend.frameon": False,
+    "text.hinting": "no_hinting",  # a tenth of the time to draw
 }
 MOST_DAYS_DRAWN = 60  # days that have a dot each; of more, the weeks are drawn
 BADGES = {
@@ -7138,7 +7139,7 @@ def render_png(figure: Figure) -> bytes:
     image.putpalette(palette[:, :3].tobytes())
     file = io.BytesIO()
     dpi = (figure.dpi, figure.dpi)
-    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=5)
+    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=6)
     return file.getvalue()
 
 
