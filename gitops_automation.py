@@ -181,6 +181,7 @@ TIME_OF = {  # the time that says whether a row lies in a window
     "recoveries": "failed",
 }
 
+SIMULATED_TABLES = "simulated files"  # the source of a part of a simulation that was read back
 DAY = 86_400  # seconds
 NEVER = 1 << 40  # seconds: later than any time that can occur
 MISSING = -1  # seconds: a time that is not known, or did not come yet
@@ -236,7 +237,8 @@ class History(NamedTuple):
     """What happened: the three tables, their window, and the environments in promotion order.
 
     `source` says where it comes from: `simulated`, `git` (deployments that a config repository
-    shows), `argocd` or `files`. The other fields are known of real deployments alone:
+    shows), `argocd`, `files` or SIMULATED_TABLES. The other fields are known of deployments that
+    were read alone:
 
     - `changes`: a row is a change and the first deployment to an environment that contains it.
       `deployed` is missing while production waits for one that another environment has. A `shared`
@@ -5708,7 +5710,7 @@ def value_text(key: str, metrics: Metrics) -> str:
     if unit in ("min", "h") and value >= 120:
         text += f" ({in_human_units(value, unit)})"
     is_lead_time = key in ("mean_lead_time", "median_lead_time")
-    if is_lead_time and history.changes is not None and history.source != "files":
+    if is_lead_time and history.changes is not None and history.source in ("git", "argocd"):
         return f"{text} (config-repository lead time)"
     return text
 
@@ -5726,6 +5728,7 @@ SOURCES = {
     "git": "MEASURED from the config repository (desired state, not what a cluster did)",
     "argocd": "MEASURED from what Argo CD keeps of its syncs",
     "files": "MEASURED from tables",
+    SIMULATED_TABLES: "SIMULATED: these tables were written by a simulation",
 }
 """What a report says of where its deployments come from, for each `source` of a history."""
 
@@ -5769,24 +5772,25 @@ def evidence_of(key: str, metrics: Metrics) -> str:
     return f"{values['failed_deployments']:,} failed of {count_text(seen, 'deployment')}{also}"
 
 
+def benchmark_text(key: str, metrics: Metrics) -> str:
+    """Return the value of a benchmark in human units; a lower bound says so."""
+    shown = in_human_units(metrics.values[key], BENCHMARKS[key].unit)
+    return f"≥ {shown}" if value_text(key, metrics).startswith("at least") else shown
+
+
 def verdict_rows(metrics: Metrics) -> List[Dict[str, str]]:
     """Return the verdict on each benchmark: its value, what it is made of, its target, if met."""
     marks = {True: "✅ yes", False: "❌ no", None: "⚪ n/a"}
-    rows = []
-    for key, target in BENCHMARKS.items():
-        value, met = metrics.values[key], metrics.elite[key]
-        shown = in_human_units(value, target.unit)
-        is_bound = value_text(key, metrics).startswith("at least")
-        rows.append(
-            {
-                "Metric": METRICS[key].label,
-                "Value": f"≥ {shown}" if is_bound else shown,
-                "Made of": evidence_of(key, metrics),
-                "Elite": target.words,
-                "Met": marks[met],
-            }
-        )
-    return rows
+    return [
+        {
+            "Metric": METRICS[key].label,
+            "Value": benchmark_text(key, metrics),
+            "Made of": evidence_of(key, metrics),
+            "Elite": target.words,
+            "Met": marks[metrics.elite[key]],
+        }
+        for key, target in BENCHMARKS.items()
+    ]
 
 
 def production_text(metrics: Metrics) -> str:
@@ -6007,7 +6011,7 @@ def production_lines(report: Report) -> List[str]:
     ]
     if history.changes is not None:
         lines += ["", *shared_lines(history)]
-    if history.changes is not None and history.source != "files":
+    if history.changes is not None and history.source in ("git", "argocd"):
         first = "the first commit of a version to any environment"
         own = "the commit to production's own path"
         start = first if any(note.startswith("Layout: ") for note in history.notes) else own
@@ -6443,7 +6447,8 @@ def summary_document(
         "window": {**history.window._asdict(), "days": history.window.days},
         "environments": history.environments,
         "commits": metrics.values["total_commits"],
-        "simulated": history.is_simulated,  # the deployments; the commits may be real
+        # of the deployments; the commits may be real
+        "simulated": history.is_simulated or history.source == SIMULATED_TABLES,
         "source": history.source,
         "scenario": None if scenario is None else json.loads(scenario.to_json()),
         "metrics": metrics.values,
@@ -6545,7 +6550,8 @@ BADGES = {
     "simulated": "SIMULATED",
     "git": "Desired state, from the config repository",
     "argocd": "Measured from Argo CD",
-    "files": "Read from tables",
+    "files": "Measured from tables",
+    SIMULATED_TABLES: "SIMULATED, read from tables",
 }
 
 
@@ -6869,23 +6875,11 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
         circle = dict(boxstyle="circle,pad=0.25", facecolor=colour, edgecolor="none")
         ax.text(0.25, y - 0.3, mark, color="white", ha="center", bbox=circle, **mono)
         ax.text(0.8, y, METRICS[key].label, fontsize=13, **mono)
-        value = card_value(key, metrics.values[key])
-        if value_text(key, metrics).startswith("at least"):
-            value = f"≥ {value}"
-        ax.text(10, y, value, ha="right", fontsize=14, fontweight="bold", **mono)
+        ax.text(
+            10, y, benchmark_text(key, metrics), ha="right", fontsize=14, fontweight="bold", **mono
+        )
         ax.text(0.8, y - 0.7, card_verdict(key, metrics), fontsize=10, color=MUTED, **mono)
     return ax
-
-
-def card_value(key: str, value: float) -> str:
-    """Return a value of a benchmark in the unit that people would say it in."""
-    hours = {"mean_lead_time": 1, "mttr_minutes": 1 / 60}.get(key)
-    if hours is None or math.isnan(value):
-        return show_number(value, BENCHMARKS[key].unit)
-    hours *= value
-    if hours < 2:
-        return show_number(60 * hours, " min", 1)
-    return show_number(hours, " h", 1) if hours < 72 else show_number(hours / 24, " days", 1)
 
 
 def card_verdict(key: str, metrics: Metrics) -> str:
@@ -6894,7 +6888,6 @@ def card_verdict(key: str, metrics: Metrics) -> str:
         return f"not assessable: {metrics.unjudged[key]}"
     target = BENCHMARKS[key]
     verdict = "met" if metrics.elite[key] else "missed"
-    unit = {"h": " h", "min": " min"}.get(target.unit, target.unit)
     over = "all environments"
     if key == "mean_lead_time":
         over = "to production"
@@ -6902,7 +6895,7 @@ def card_verdict(key: str, metrics: Metrics) -> str:
             over = "config-repository lead time"
     if math.isnan(metrics.values[key]):
         over = "nothing failed"
-    return f"{verdict}: elite {target.better} {target.limit:g}{unit}, {over}"
+    return f"{verdict}: elite {target.words}, {over}"
 
 
 def draw_medal(ax: Axes, level: Level) -> None:
@@ -9390,7 +9383,7 @@ class GitOpsAutomation:
         history = load_tables(folder, environments)
         if history.is_simulated and days is None and self._end is None:
             return self._take_simulation(history, read_document(Path(folder) / "metrics.json"))
-        source = "files" if history.is_simulated else history.source
+        source = SIMULATED_TABLES if history.is_simulated else history.source
         return self._take(history._replace(source=source), days)
 
     def _take_simulation(self, history: History, document: Mapping[str, Any]) -> pd.DataFrame:

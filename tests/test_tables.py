@@ -115,11 +115,12 @@ def test_the_tables_that_are_read_back_hold_every_invariant(team, monkeypatch, c
         pd.testing.assert_frame_equal(one.fillna("-"), two.fillna("-"), check_dtype=False)
 
 
-def test_a_part_of_a_simulation_is_read_as_tables_of_real_deployments(capsys, tmp_path):
+def test_a_part_of_a_simulation_is_measured_as_tables_and_stays_simulated(capsys, tmp_path):
     """What was simulated is known, but not how to repeat a part of it."""
     called(capsys, *FAST, "--end", "2026-01-31", "--export", "--output", tmp_path)
     document = document_of(capsys, "--history", tmp_path, "--days", "7")
-    assert (document["simulated"], document["source"]) == (False, "files")
+    assert (document["simulated"], document["source"]) == (True, "simulated files")
+    assert "SIMULATED" in called(capsys, *FAST, "--history", tmp_path, "--days", "7")[1]
     rows = pd.read_csv(tmp_path / "deployments.csv", parse_dates=["timestamp"])
     inside = rows["timestamp"] >= at("2026-01-24")
     assert document["metrics"]["total_deployments"] == inside.sum()
