@@ -7523,45 +7523,47 @@ class Lever(NamedTuple):
 
 def in_words(knob: str, value: Any) -> str:
     """Return the value of a knob as people say it: 24-72 h, a median of 36.9 h, 95 %."""
-    unit = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
+    if isinstance(value, str):
+        return value
     if knob.endswith("_rate"):
         return f"{100 * value:.3g} %"
-    if unit is None or isinstance(value, str):
-        return value if isinstance(value, str) else show_value(value)
-    edges = [unit * edge for edge in (value if isinstance(value, tuple) else (value,))]
+    own = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
+    if own is None:
+        return f"{value:.3g}"
+    edges = [own * edge for edge in (value if isinstance(value, tuple) else (value,))]
     if not any(edges):
         return "none"
-    middle = "a median of " * (len(edges) > 2)
-    edges = [float(np.median(edges))] if middle else edges
+    words = ""
+    if len(edges) > 2:
+        words, edges = "a median of ", [float(np.median(edges))]
+    # The unit is the knob's own, a larger one, or the next smaller one of what is at most one.
+    least = own // 60 if own > 1 and edges[-1] <= own else own
     units = [("s", 1, 600), ("min", 60, 240 * 60), ("h", 3600, 4 * DAY), ("days", DAY, math.inf)]
-    units = [one for one in units if one[1] >= unit or edges[-1] <= unit == 60 * one[1]]
-    name, size, _ = next(one for one in units if edges[-1] <= one[2])
-    return middle + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {name}"
-
-
-def show_value(value: Any) -> str:
-    """Return the value of a knob that has no unit."""
-    if isinstance(value, Mapping):
-        return f"of {len(value)}"
-    return "-".join(f"{edge:.3g}" for edge in (value if isinstance(value, tuple) else (value,)))
+    unit, size = next(
+        (unit, size) for unit, size, most in units if size >= least and edges[-1] <= most
+    )
+    return words + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {unit}"
 
 
 def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
     """Return the knobs that can be improved, and help a metric if one is named.
 
-    A knob that rests on fewer than six observations is none of them.
+    A knob that was fitted to fewer than six observations is left out. So is the approval rate of an
+    environment with commits of its own: it is the share of the commits that are for it.
     """
     seen = {fitted.path: fitted.n for fitted in calibration.knobs}
     scenario, found = calibration.scenario, []
     for name, group in scenario.groups.items():
         for declared in dataclasses.fields(group):  # type: ignore[arg-type]
             lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
-            known = not seen or seen.get(lever.path, 0) >= FEW
+            if not helps or (metric and metric not in helps):
+                continue
+            if seen and seen.get(lever.path, 0) < FEW:
+                continue
             if declared.name == "approval_rate" and getattr(group, "starts", "") == "commit":
-                known = False  # it is the share of the commits that are of this environment
-            if helps and known and (not metric or metric in helps):
-                if lever.apply(RATIOS[-1], scenario) != scenario:
-                    found.append(lever)
+                continue
+            if lever.apply(RATIOS[-1], scenario) != scenario:
+                found.append(lever)
     return found
 
 
@@ -7574,20 +7576,22 @@ def lever_table(
     metric: str = "",
     progress: Progress = lambda message: None,
 ) -> pd.DataFrame:
-    """Improve every knob by the same step over the same months: a row for each, sorted by effect.
+    """Return the effect of each knob, improved by the same step over the same months.
 
-    Columns: `knob`, `change` in words, `before` and `after` (the mean month), `difference` and its
-    95 % interval, `low` and `high`. The metric is of `FORECAST_METRICS`, or `elite`, the odds of it
-    in percent; by default the benchmark that the fewest months meet. `attrs["metric"]` has it.
-    GitOpsError for a metric that the history does not tell.
+    A row is a knob, the largest effect first. Columns: `knob`, `change` in words, `before` and
+    `after` (the mean month), `difference` and its 95 % interval, `low` and `high`. The metric is
+    one of `FORECAST_METRICS`, or `elite`: the percentage of months that meet all four benchmarks.
+    Without one it is the benchmark that the fewest months meet. `attrs["metric"]` names it.
+    GitOpsError for a metric that cannot be forecast from the history.
     """
     for key in BENCHMARKS if metric == "elite" else [metric]:
-        bound = "only a lower bound was measured" * (
-            metric == "elite" and key in calibration.bounds
-        )
-        why = calibration.assumed.get(key, bound)
+        why = calibration.assumed.get(key)
+        if metric == "elite" and key in calibration.bounds:
+            why = "only a lower bound of it was measured"
         if why:
-            raise GitOpsError(f"{metric} cannot be told, as of {key}: {why}; take another metric")
+            raise GitOpsError(
+                f"{key} cannot be forecast, as {why}; take another metric than {metric}"
+            )
     levers = levers_for(calibration)
     changes: Dict[str, Change] = {"": lambda scenario: scenario}
     changes.update({one.path: functools.partial(one.apply, 1 - step) for one in levers})
@@ -7631,29 +7635,36 @@ class Trial:
     @functools.cached_property
     def baseline(self) -> Months:
         """The months without a change."""
-        return self.months(lambda scenario: scenario)
+        return self._months(lambda scenario: scenario, self.runs, self.seed)
 
-    def months(self, change: Change, fresh: bool = False) -> Months:
-        """Simulate a change, on the months of the search or on fresh ones."""
+    def search(self, change: Change) -> Months:
+        """Simulate a change on a third of the months, at least ten: enough to search with."""
+        return self._months(change, max(self.runs // 3, min(self.runs, 10)), self.seed)
+
+    def confirm(self, change: Change) -> Months:
+        """Simulate a change on as many months as the baseline has, with fresh noise."""
+        return self._months(change, self.runs, self.seed + 1)
+
+    def _months(self, change: Change, runs: int, seed: int) -> Months:
+        known = {"": change}
         return forecast_months(
-            {"": change}, self.calibration, self.window, self.runs, self.seed + fresh,
-            self.progress, self.noise_of,
-        )[""]  # fmt: skip
+            known, self.calibration, self.window, runs, seed, self.progress, self.noise_of
+        )[""]
 
 
 def enough_runs(scenario: Scenario, window: Window) -> int:
-    """Return a hundred months, or fewer where a month has so many commits that it hardly varies."""
+    """Return 100 months, or fewer where a month has so many commits that it hardly varies."""
     syncs = window.days * scenario.team.commits_per_day * len(scenario.environments)
     return int(np.clip(1_500_000 / max(syncs, 1), 10, 100))
 
 
 class Advice(NamedTuple):
-    """A change that was simulated."""
+    """A change that meets a target."""
 
     words: str
-    ratio: float
+    ratio: float  # of `RATIOS`
     scenario: Scenario
-    months: Months  # fresh ones, not those of the search
+    months: Months  # those that confirm it, not those of the search
 
 
 def target_odds(months: Months, metric: str) -> Tuple[int, int]:
@@ -7663,21 +7674,21 @@ def target_odds(months: Months, metric: str) -> Tuple[int, int]:
 
 
 def odds_known(months: Months, metric: str) -> bool:
-    """Return whether so many months have a value that odds can be told."""
+    """Return whether at least ten months, or all of fewer, have a value."""
     return target_odds(months, metric)[1] >= min(10, len(months[metric]))
 
 
 def target_met(months: Months, metric: str) -> bool:
-    """Return whether enough months meet the target."""
+    """Return whether 90 % of the months that have a value meet the target."""
     met, known = target_odds(months, metric)
-    return odds_known(months, metric) and met >= ODDS * known
+    return known > 0 and met >= ODDS * known
 
 
 def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Advice]:
-    """Return the change of least ratio that meets a target in 90 % of months, None if none does.
+    """Return the smallest change that meets a target in 90 % of months, None if none does.
 
-    One knob of the first place, which is what the report names as the cause; else two knobs, of
-    which one is there and the other there or in the two places next in line.
+    1. One knob of the first place, which the report names as the cause.
+    2. Two knobs: one of the first place, and one of the first three places.
     """
     levers = levers_for(trial.calibration, metric)
     here = [lever for lever in levers if lever.group in places[:1]]
@@ -7695,7 +7706,7 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Ad
 
 
 def change_of(chosen: Sequence[Lever], step: int, scenario: Scenario) -> Scenario:
-    """Return a scenario with levers at a step of `RATIOS`."""
+    """Return a scenario with the chosen levers improved by a step of `RATIOS`."""
     for lever in chosen:
         scenario = lever.apply(RATIOS[step], scenario)
     return scenario
@@ -7704,11 +7715,12 @@ def change_of(chosen: Sequence[Lever], step: int, scenario: Scenario) -> Scenari
 def smallest_change(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
     """Return the first step of `RATIOS` that meets the target, their number if none does.
 
-    It is found by halving. Trains are tried one by one: more of them are not always better.
+    It is found by bisection. The intervals of trains are tried one by one, as a shorter one is not
+    always better.
     """
 
     def misses(step: int) -> bool:
-        return not target_met(trial.months(functools.partial(change_of, chosen, step)), metric)
+        return not target_met(trial.search(functools.partial(change_of, chosen, step)), metric)
 
     steps = range(len(RATIOS))
     if any(lever.declared.name == "release_every_hours" for lever in chosen):
@@ -7718,44 +7730,48 @@ def smallest_change(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
     low, high = -1, steps[-1]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if misses(middle) else (low, middle)
+        if misses(middle):
+            low = middle
+        else:
+            high = middle
     return high
 
 
 def confirm_change(
     metric: str, chosen: Sequence[Lever], step: int, trial: Trial
 ) -> Optional[Advice]:
-    """Return the advice of the first step, from a found one on, that fresh months confirm."""
+    """Return the first step that other months confirm, from the one of the search on."""
     baseline = trial.calibration.scenario
     for further in range(step, len(RATIOS)):
-        months = trial.months(functools.partial(change_of, chosen, further), fresh=True)
-        if target_met(months, metric):
+        months = trial.confirm(functools.partial(change_of, chosen, further))
+        if odds_known(months, metric) and target_met(months, metric):
             scenario = change_of(chosen, further, baseline)
-            first, *others = (lever.in_words(baseline, scenario) for lever in chosen)
+            first, *others = [lever.in_words(baseline, scenario) for lever in chosen]
             words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
-            known = dict.fromkeys(lever.declared.metadata["practice"] for lever in chosen)
-            return Advice(f"{words} ({'; '.join(known)})", RATIOS[further], scenario, months)
+            practices = dict.fromkeys(lever.declared.metadata["practice"] for lever in chosen)
+            words = f"{words} ({'; '.join(practices)})"
+            return Advice(words, RATIOS[further], scenario, months)
     return None
 
 
 def months_met(months: Months, metric: str) -> str:
     """Return in words how many months meet a target."""
     met, known = target_odds(months, metric)
-    which = " that have a value" if known < len(months[metric]) else ""
-    return f"{met} of {known} simulated months{which}"
+    text = f"{met} of {known} simulated months"
+    return text if known == len(months[metric]) else f"{text} that have a value"
 
 
-def advice_line(
-    metric: str, advice: Advice, baseline: Months, calibration: Optional[Calibration] = None
-) -> str:
+def advice_line(metric: str, advice: Advice, trial: Trial) -> str:
     """Return what a change does to a metric."""
     label = METRICS[metric].label
-    label = label if label.isupper() else label.lower()
-    before = month_spread(baseline[metric])[0]
+    if not label.isupper():
+        label = label.lower()
+    before = month_spread(trial.baseline[metric])[0]
     after, low, high = month_spread(advice.months[metric])
-    levels = level_counts(advice.months, calibration)
-    elite = f", ELITE in {levels[LEVELS[0].name]} of {len(baseline[metric])}" if levels else ""
     reached = with_unit(f"{after:.1f}", BENCHMARKS[metric].unit)
+    elite, levels = "", level_counts(advice.months, trial.calibration)
+    if levels:
+        elite = f", ELITE in {levels[LEVELS[0].name]} of {trial.runs}"
     return (
         f"{advice.words}: {label} {before:.1f} → {reached} "
         f"({low:.1f}-{high:.1f} in 9 of 10), target met in {months_met(advice.months, metric)}"
@@ -7773,15 +7789,13 @@ def target_gap(key: str, values: Mapping[str, Any]) -> str:
         return f"{label} could not be measured"
     if not is_judged(key, values):
         return f"{label} is at least {in_human_units(value, target.unit)}"
-    missed_by, shown = (
-        100 * (value - target.limit) / target.limit,
-        in_human_units(value, target.unit),
-    )
-    if abs(missed_by) < 1:
+    shown = in_human_units(value, target.unit)
+    missed_by = 100 * abs(value - target.limit) / target.limit
+    if missed_by < 1:
         return f"{label} {shown} just misses the target of {target.words}"
     side = "above" if target.better == "<" else "below"
     limit = with_unit(f"{target.limit:g}", target.unit)
-    return f"{label} {shown} is {abs(missed_by):.0f} % {side} the target of {limit}"
+    return f"{label} {shown} is {missed_by:.0f} % {side} the target of {limit}"
 
 
 NOTHING_DEPLOYED = "nothing was deployed in the window: measure more days"
@@ -7791,11 +7805,11 @@ NOT_OBSERVABLE = (
 
 
 def frequency_cause(values: Mapping[str, Any]) -> str:
-    """Return why so little is deployed."""
+    """Return why the deployment frequency is low."""
     if not values["total_deployments"]:
         return NOTHING_DEPLOYED
-    count = values["total_deployments"]
-    return f"{count} deployments in the window: make changes smaller, and promote more often"
+    count = count_text(values["total_deployments"], "deployment")
+    return f"the window has {count}: make changes smaller, and promote more often"
 
 
 def lead_time_cause(values: Mapping[str, Any]) -> str:
@@ -7805,15 +7819,13 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
         name = max(parts, key=lambda name: parts[name])
         if math.isnan(parts[name]):
             return "shorten the way of a change from the config repository to production"
-        share = show_percent(parts[name], values["mean_lead_time"], 0)
+        share = 100 * parts[name] / values["mean_lead_time"]
         hours = in_human_units(parts[name], "h")
-        return f"the way into {name} takes {share} of it ({hours}): shorten that wait first"
+        return f"the way into {name} takes {share:.0f} % of it ({hours}): shorten that wait first"
     if list(values["success_rates"].values())[-1] == 0:
         return "no production deployment succeeded"
     if values["production_deployment_frequency"] > 0:
-        return (
-            "no commit of the production deployments is known: --repo takes a clone that has them"
-        )
+        return "the commits of its deployments are not known: give --repo a clone that has them"
     return "no change reached production in the window: measure more days"
 
 
@@ -7821,15 +7833,15 @@ def failure_cause(values: Mapping[str, Any]) -> str:
     """Return which environment fails most, and why."""
     rates = {name: rate for name, rate in values["success_rates"].items() if not math.isnan(rate)}
     if rates and not is_judged("change_failure_rate", values):
-        unseen = values["unseen_deployments"]
-        return f"deployments that nobody looked at: {unseen}; --incidents says which of them failed"
+        unseen = count_text(values["unseen_deployments"], "deployment")
+        return f"nobody looked at {unseen}: tell with --incidents which of them failed"
     if not rates:
         return NOT_OBSERVABLE if values["total_deployments"] else NOTHING_DEPLOYED
     failures = failures_by_environment(values)
     worst = max(failures, key=lambda name: failures[name])
     reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
     share = f"{failures[worst]} of {sum(failures.values())} failures"
-    rate = show_number(100 - rates[worst], "%", 1)
+    rate = in_human_units(100 - rates[worst], "%", 1)
     return f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
 
 
@@ -7840,10 +7852,10 @@ def recovery_cause(values: Mapping[str, Any]) -> str:
     if not values["failed_deployments"]:
         return NOT_OBSERVABLE
     if not values["successful_rollbacks"]:
-        failed = values["failed_deployments"]
-        return f"no rollback of {failed} failures succeeded: keep an earlier good release ready"
-    count = values["successful_rollbacks"]
-    return f"the mean of the rollbacks that succeeded ({count}): automate them"
+        failed = count_text(values["failed_deployments"], "failure")
+        return f"no rollback succeeded after {failed}: keep an earlier good release ready"
+    count = count_text(values["successful_rollbacks"], "successful rollback")
+    return f"this is the mean of {count}: automate them"
 
 
 CAUSES = {
@@ -7855,7 +7867,7 @@ CAUSES = {
 
 
 def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
-    """Return for each benchmark that is missed by how much, and the cause; one line if none is."""
+    """Return the gap and the cause of each benchmark that is missed; one line if none is."""
     missed = [key for key in BENCHMARKS if not is_elite(key, values)]
     lines = [f"{target_gap(key, values)}; {CAUSES[key](values)}" for key in missed]
     return lines or ["None: all four targets are met"]
@@ -7877,29 +7889,35 @@ def tried_recommendations(metrics: Metrics, trial: Trial) -> List[str]:
 
 def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
     """Return what helps against a miss, or why nothing is recommended."""
-    values, n = metrics.values, observations(metrics)[key]
+    value, unit = metrics.values[key], BENCHMARKS[key].unit
+    n = observations(metrics)[key]
     if n < FEW:
-        return f"No change was tried: {n} observations tell too little; measure more days"
+        few = count_text(n, "observation")
+        return f"No change was tried, as too little is known from {few}; measure more days"
     if key in trial.calibration.assumed:
-        return f"No change was tried: {trial.calibration.assumed[key]}"
-    baseline = trial.baseline
-    known, runs = target_odds(baseline, key)[1], len(baseline[key])
-    if not odds_known(baseline, key):
-        few = f"{known} of {runs} simulated months have a value"
-        return f"No change was tried: {few}; --runs N simulates more"
-    if target_met(baseline, key):
-        met = months_met(baseline, key)
+        return f"No change was tried, as {trial.calibration.assumed[key]}"
+    known = target_odds(trial.baseline, key)[1]
+    if not odds_known(trial.baseline, key):
+        few = f"only {known} of {trial.runs} simulated months have a value"
+        return f"No change was tried, as {few}; --runs N simulates more"
+    if target_met(trial.baseline, key):
+        met = months_met(trial.baseline, key)
         return f"Nothing to change: as things are, the target is met in {met}"
-    _, low, high = month_spread(baseline[key])
-    if trial.calibration.knobs and not low <= values[key] <= high:
-        unit = BENCHMARKS[key].unit
-        fitted = f"{show_number(low, unit)} to {show_number(high, unit)}"
-        return f"No change was tried: the months fitted to this history have {fitted}"
-    advice = find_advice(key, cause_places(key, values, trial.calibration.scenario), trial)
+    _, low, high = month_spread(trial.baseline[key])
+    if trial.calibration.knobs and not low <= value <= high:
+        fitted = f"{in_human_units(low, unit)} to {in_human_units(high, unit)}"
+        return (
+            f"No change was tried, as the fitted months miss what was measured: they have {fitted}"
+        )
+    places = cause_places(key, metrics.values, trial.calibration.scenario)
+    advice = find_advice(key, places, trial)
     if advice is None:
-        tried = f"tried on {runs} simulated months"
-        return f"No change of one or two knobs there meets the target in 9 of 10 ({tried})"
-    return advice_line(key, advice, baseline, trial.calibration)
+        place = places[0].replace("environments.", "", 1)
+        return (
+            f"No change was found: no knob of {place}, alone or with a second one, is enough to "
+            "meet the target in 9 of 10 simulated months"
+        )
+    return advice_line(key, advice, trial)
 
 
 def observations(metrics: Metrics) -> Dict[str, int]:
@@ -7920,7 +7938,10 @@ def cause_places(key: str, values: Mapping[str, Any], scenario: Scenario) -> Lis
         return ["rollback"]
     if key == "deployment_frequency":
         counts = values["deployments_by_environment"]
-        lost = {b: counts[b] / max(counts[a], 1) for a, b in zip(names, names[1:])} or {names[0]: 0}
+        pairs = list(zip(names, names[1:]))
+        lost = {name: counts[name] / max(counts[before], 1) for before, name in pairs}
+        if not pairs:
+            lost = {names[0]: 0.0}
     elif key == "change_failure_rate":
         lost = {name: -count for name, count in failures_by_environment(values).items()}
     else:
