@@ -8018,27 +8018,30 @@ class Calibration:
 
     @property
     def notes(self) -> List[str]:
-        """From how many observations each knob was fitted, a line for each group."""
-        lines = []
-        for group, knobs in itertools.groupby(self.knobs, lambda fitted: fitted.group):
-            parts = []
-            for fitted in knobs:
-                if not fitted.what and fitted.knob not in ("promotion", "open_hours"):
-                    continue
-                name, value = fitted.knob, in_words(fitted.knob, fitted.value)
-                if name == "commits_per_day":
-                    value += " on the busiest weekday"
-                if name == "approval_rate" and self.scenario.groups[group].starts == "commit":  # type: ignore[attr-defined]
-                    name = "share of the commits"
-                seen = f"n={fitted.n:,} {fitted.what}".strip()
-                seen += ", pulled towards the default" * (fitted.n < FEW)
-                if len(fitted.possible) and not isinstance(fitted.value, tuple):
-                    edges = np.quantile(np.array(fitted.possible, float), [0.05, 0.95]).tolist()
-                    seen = " to ".join(in_words(fitted.knob, edge) for edge in edges) + f"; {seen}"
-                left = "the default, as the history does not tell"
-                parts.append(f"{name} {value} ({seen if fitted.n else left})")
-            lines.append(f"{group}: {'; '.join(parts)}")
-        return lines
+        """What each knob was fitted to, a line for each group."""
+        shown = [one for one in self.knobs if one.what or one.knob in ("promotion", "open_hours")]
+        return [
+            f"{group}: {'; '.join(map(self._note, knobs))}"
+            for group, knobs in itertools.groupby(shown, lambda fitted: fitted.group)
+        ]
+
+    def _note(self, fitted: Fitted) -> str:
+        """Return what a knob was fitted to: its value, what is possible, how many observations."""
+        name, value = fitted.knob, in_words(fitted.knob, fitted.value)
+        if name == "commits_per_day":
+            value += " on the busiest weekday"
+        if name == "approval_rate" and self.scenario.groups[fitted.group].starts == "commit":  # type: ignore[attr-defined]
+            name = "share of the commits"
+        if not fitted.n:
+            return f"{name} {value} (the default, as the history does not tell)"
+        seen = f"n={fitted.n:,} {fitted.what}".strip()
+        if fitted.n < FEW:
+            seen += ", pulled towards the default"
+        if len(fitted.possible) and not isinstance(fitted.value, tuple):
+            edges = np.quantile(np.array(fitted.possible, float), [0.05, 0.95]).tolist()
+            low, high = (in_words(fitted.knob, edge) for edge in edges)
+            seen = f"{low} to {high}; {seen}"
+        return f"{name} {value} ({seen})"
 
 
 def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
@@ -8050,23 +8053,21 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     whole, history = history, recent_part(history)
     rng = np.random.Generator(np.random.PCG64(history.window.days))
     names = used_environments(history)
+    defaults = {one.name: one for one in base.environments}
     releases = [releases_to(history, name) for name in names]
-    stages = [
-        Passages.of(history, name, here, before)
-        for name, here, before in zip(names, releases, [None, *releases])
-    ]
-    counts = [
-        daily_counts(whole, name if stage.source == "own" else None)
-        for name, stage in zip(names, stages)
-    ]
+    stages, counts = [], []
+    for name, here, upstream in zip(names, releases, [None, *releases]):
+        stage = Passages.of(history, name, here, upstream)
+        stages.append(stage)
+        counts.append(daily_counts(whole, name if stage.source == "own" else None))
     knobs, parts = fit_team(history, stages, counts, base.team, rng)
     environments, shares = [], iter(parts)
     for name, stage in zip(names, stages):
-        known = {one.name: one for one in base.environments}.get(name, Environment(name))
+        default = defaults.get(name, Environment(name))
         starts = "commit" if stage.source == "own" else "stage"
-        environments.append(dataclasses.replace(known, freezes=(), starts=starts))
+        environments.append(dataclasses.replace(default, freezes=(), starts=starts))
         share = np.ones(1 + DRAWS) if stage.source == "stage" else next(shares)
-        knobs += fit_environment(history, stage, stages[0], known, share, rng)
+        knobs += fit_environment(history, stage, stages[0], default, share, rng)
     knobs += fit_rollback(history, base.rollback, rng)
     reasons = count_words(history.deployments["failure_reason"]) or base.failure_reasons
     scenario = Scenario(base.team, tuple(environments), base.rollback, reasons)
@@ -8108,14 +8109,11 @@ def lower_bounds(history: History, environments: Sequence[str]) -> Tuple[str, ..
     """Return the forecast metrics that are too low, as nobody looked at some deployments."""
     rows = history.deployments
     unseen = has_word(rows["health"], UNKNOWN)
-    found: List[str] = []
-    for name in environments:
-        own = unseen[has_word(rows["environment"], name)]
-        if own.any() and not own.all():
-            found.append("change_failure_rate")
-            if name == environments[-1]:
-                found += ["production_change_fail_rate", "production_failures"]
-    return tuple(dict.fromkeys(found))
+    parts = [unseen[has_word(rows["environment"], name)] for name in environments]
+    partly = [part.any() and not part.all() for part in parts]
+    if partly[-1]:
+        return "change_failure_rate", "production_change_fail_rate", "production_failures"
+    return ("change_failure_rate",) if any(partly) else ()
 
 
 def used_environments(history: History) -> List[str]:
@@ -8127,7 +8125,7 @@ def used_environments(history: History) -> List[str]:
             "the history has no deployment to a known environment: there is nothing to fit a "
             "scenario to"
         )
-    return used[-50:]
+    return used[-50:]  # a scenario has no more
 
 
 def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[Any]) -> Scenario:
@@ -8149,15 +8147,15 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
     found = {}
     if any(f"{group}.wait_hours" in unknown for group in way):
         for key in ("mean_lead_time", "median_lead_time", "production_median_lead_time"):
-            found[key] = found["waiting_hours"] = "when its changes were committed is not known"
+            found[key] = found["waiting_hours"] = "it is not known when the changes were committed"
     if f"{groups[-1]}.success_rate" in unknown:
         for key in ("production_change_fail_rate", "production_failures", "failed_hours"):
-            found[key] = "no failure in production could be seen"
+            found[key] = "it is not known which production deployments failed"
     if all(f"{group}.success_rate" in unknown for group in groups):
-        found["change_failure_rate"] = "no failure could be seen"
+        found["change_failure_rate"] = "it is not known which deployments failed"
     if "rollback.duration_min" in unknown:
         for key in ("mttr_minutes", "failed_hours"):
-            found[key] = "no rollback that succeeded was seen"
+            found[key] = "no successful rollback is known"
     return found
 
 
@@ -8182,19 +8180,18 @@ def possible_rate(
 def drifting_rates(
     rates: List[float], bad: np.ndarray, time: np.ndarray, rng: np.random.Generator
 ) -> List[float]:
-    """Return possible success rates that vary from month to month as much as the failures do.
+    """Return possible success rates that vary from month to month as much as the observed ones.
 
-    The failures of the months, at least four, vary by more than chance: that is added to the rates
-    on the scale of the logarithm of the failures.
+    In four months or more, the failures vary by more than chance. The failure rates are multiplied
+    by lognormal noise of that excess. Without failures, or with fewer months, the rates stay.
     """
     month = (time[-1] - time) // (30 * DAY)
     total, failed = np.bincount(month), np.bincount(month, bad)
-    expected = total * bad.mean()
     if len(total) < 4 or not bad.any():
         return rates
-    excess = (((failed - expected) ** 2).sum() - expected.sum() * (1 - bad.mean())) / (
-        expected**2
-    ).sum()
+    expected = total * bad.mean()
+    chance = expected.sum() * (1 - bad.mean())  # the variance of a binomial
+    excess = (((failed - expected) ** 2).sum() - chance) / (expected**2).sum()
     noise = rng.normal(0, math.sqrt(max(excess, 0)), len(rates))
     return (1 - np.clip((1 - np.array(rates)) * np.exp(noise), 0, 1)).tolist()
 
@@ -8202,17 +8199,18 @@ def drifting_rates(
 def drifting_ranges(
     ranges: Sequence[Range], hours: np.ndarray, time: np.ndarray, rng: np.random.Generator
 ) -> List[Range]:
-    """Return possible waits that vary from month to month as much as their medians do.
+    """Return possible waits that vary from month to month as much as the observed ones.
 
-    They vary on the scale of logarithms, by what chance leaves unexplained in at least four months
-    that have six.
+    The medians of the months vary by more than chance, on a logarithmic scale. The waits are
+    multiplied by lognormal noise of that excess. It takes four months with six waits each.
     """
     frame = pd.DataFrame({"month": (time.max() - time) // (30 * DAY), "log": np.log(hours + 0.1)})
     months = frame.groupby("month")["log"].agg(["median", "std", "size"])
     months = months[months["size"] >= FEW]
     excess = 0.0
     if len(months) >= 4:
-        chance = 1.57 * (months["std"] ** 2 / months["size"]).mean()  # of medians
+        variance = months["std"] ** 2 / months["size"]
+        chance = 1.57 * variance.mean()  # a median varies by pi / 2 as much as a mean
         excess = max(float(months["median"].var() - chance), 0.0)
     factors = np.exp(rng.normal(0, math.sqrt(excess), len(ranges)))
     return [tuple(factor * edge for edge in one) for factor, one in zip(factors, ranges)]
@@ -8241,9 +8239,9 @@ def possible_range(
     return best, [tuple(row) for row in np.maximum(rows, 0).tolist()]
 
 
-def observed_range(values: np.ndarray, most: int = 101) -> Range:
-    """Return observed values as the quantiles of a knob; simulated, they are drawn again."""
-    points = np.linspace(0, 1, max(2, min(most, len(values))))
+def observed_range(values: np.ndarray) -> Range:
+    """Return observed values as the quantiles of a knob: at most 101 of them."""
+    points = np.linspace(0, 1, int(np.clip(len(values), 2, 101)))
     return tuple(np.quantile(values, points).tolist())
 
 
@@ -8409,35 +8407,36 @@ def fit_team(
     are those of `daily_counts` for each stage.
     """
     first, days = history.window.seconds[0], history.window.days
-    common, rates, times, total = rng.standard_normal(DRAWS), [], [], np.zeros(days, np.int64)
-    for stage, of_day in zip(stages, counts):
-        if stage.source != "stage":
-            noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)
-            rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
-            times.append(np.where(stage.arrival >= first, stage.arrival, stage.start))
-            total += of_day[-days:]
-    hours = np.concatenate(times)
-    made = np.bincount((hours - first) // DAY, minlength=days)
-    weekdays, level = weekday_rates(made, first)[0], np.sum(rates, axis=0)
-    busiest = level * weekdays.max() / max(made.mean(), 1e-300)
-    names = {"authors": "author", "types": "type"}
-    found = {knob: count_words(history.git_commits[column]) for knob, column in names.items()}
+    common, total = rng.standard_normal(DRAWS), np.zeros(days, np.int64)
     shares: Dict[str, float] = collections.defaultdict(float)
-    for stage in (stage for stage in stages if stage.source != "stage"):
+    rates, times = [], []
+    for stage, of_day in zip(stages, counts):
+        if stage.source == "stage":
+            continue
+        noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)  # the teams go half together
+        rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
+        times.append(np.where(stage.arrival >= first, stage.arrival, stage.start))
+        total += of_day[-days:]
         for name, per_day in stage.rates.items():
             shares[name] += per_day
+    time = np.concatenate(times)
+    made = np.bincount((time - first) // DAY, minlength=days)
+    weekdays, level = weekday_rates(made, first)[0], np.sum(rates, axis=0)
+    busiest, *possible = (level * weekdays.max() / max(made.mean(), 1e-300)).tolist()
     values: Dict[str, Any] = {
         "weekday_factors": tuple(weekdays / max(weekdays.max(), 1e-300)),
         "dispersion": weekday_rates(total, first)[1],
         "sprint_ramp": 0.0,
-        "work_hours": observed_range(hours % DAY / 3600),
+        "work_hours": observed_range(time % DAY / 3600),
         "time_zone": "UTC",
         "applications": dict(shares),
-        **{knob: words for knob, words in found.items() if words},
     }
-    n, what = len(hours), "commits" if history.changes is None else "releases"
-    best, *possible = busiest.tolist()
-    knobs = [Fitted("team", "commits_per_day", best, possible, n, what)]
+    for knob, column in (("authors", "author"), ("types", "type")):
+        words = count_words(history.git_commits[column])
+        if words:
+            values[knob] = words
+    n, what = len(time), "commits" if history.changes is None else "releases"
+    knobs = [Fitted("team", "commits_per_day", busiest, possible, n, what)]
     knobs += [Fitted("team", knob, value, (), n, "") for knob, value in values.items()]
     return knobs, np.array(rates) / level
 
@@ -8502,22 +8501,23 @@ def fit_environment(
     rate, rates = possible_rate(looked - bad.sum(), looked, default.success_rate, rng)
     if looked:
         rates = drifting_rates(rates, bad, seconds_of(rows["timestamp"]), rng)
-    fitted = [
-        Fitted(group, "success_rate", rate, rates if looked else (), looked, "deployments"),
-        *fit_gate(stage, default, group, share, rng),
-    ]
-    seconds, possible = possible_range(
-        rows["duration_sec"].to_numpy(float), default.duration_sec, rng
-    )
-    fitted.append(Fitted(group, "duration_sec", seconds, possible, len(rows), "syncs"))
-    risk = fit_batch_risk(stage, first, rng)
-    if risk is None:
-        fitted.append(Fitted(group, "batch_risk", default.batch_risk, (), 0, "failures"))
     else:
-        p, b = ([pair[at] for pair in risk] for at in (0, 1))
-        own = Fitted(group, "batch_risk", b[0], b[1:], looked, "deployments")
-        fitted = [fitted[0]._replace(value=p[0], possible=p[1:]), *fitted[1:], own]
-    return fitted
+        rates = []
+    gate = fit_gate(stage, default, group, share, rng)
+    observed = rows["duration_sec"].to_numpy(float)
+    seconds, durations = possible_range(observed, default.duration_sec, rng)
+    risk = Fitted(group, "batch_risk", default.batch_risk, (), 0, "failures")
+    pairs = fit_batch_risk(stage, first, rng)
+    if pairs is not None:
+        (rate, best), *possible = pairs
+        rates, risks = [pair[0] for pair in possible], [pair[1] for pair in possible]
+        risk = Fitted(group, "batch_risk", best, risks, looked, "deployments")
+    return [
+        Fitted(group, "success_rate", rate, rates, looked, "deployments"),
+        *gate,
+        Fitted(group, "duration_sec", seconds, durations, len(rows), "syncs"),
+        risk,
+    ]
 
 
 def fit_gate(
@@ -8540,15 +8540,15 @@ def fit_gate(
     environment = dataclasses.replace(default, approval_rate=1.0, **knobs)  # type: ignore[arg-type]
     begin = int(arrival.min()) // DAY * DAY
     gate = Gate.of(environment, "UTC", Window(*utc_times(np.array([begin, stage.end]))))
-    waits, come = waits_before(gate, arrival, start), 1.0
-    if stage.source != "own":
+    entries = n
+    if stage.source == "own":
+        waits = waits_before(gate, arrival, start)
+    else:
         waits, come = wait_and_share(stage, gate)
-        if come < 1 and not fewer_came(stage, environment, waits, gate):
-            come = 1.0
-    entries = round(n / come)
-    if entries > n:
-        best, possible = possible_rate(n, entries, 1.0, rng)
-        share = share * np.array([best, *possible])
+        if n / come - n >= FEW:  # fewer that did not come may still wait for something
+            entries = round(n / come)
+            best, possible = possible_rate(n, entries, 1.0, rng)
+            share = share * np.array([best, *possible])
     unsure = share[1:].tolist() if (share < 1).any() else ()
     fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, entries, "releases"))
     waits = np.minimum(waits, 24 * LONGEST)
@@ -8588,22 +8588,6 @@ def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
         wait = np.where((low < high) & (first < last), np.clip(drawn, low, high), wait)
     at = np.linspace(0, gone[-1], 101)
     return np.interp(at, gone, hours), float(gone[-1])
-
-
-def fewer_came(stage: Passages, environment: Environment, waits: np.ndarray, gate: Gate) -> bool:
-    """Return whether fewer releases came than if all were approved, by more than chance.
-
-    The same arrivals go through the model ten times with these waits.
-    """
-    environment = dataclasses.replace(environment, wait_hours=tuple(waits))
-    noise = np.random.Generator(np.random.PCG64(0))
-    counts = []
-    for _ in range(10):
-        drawn = noise.random((3, len(stage.arrival)))
-        done = run_stage(environment, stage.arrival, stage.application, drawn, gate)
-        counts.append(np.count_nonzero(done.deployed))
-    least = float(np.mean(counts) - 2.5 * max(np.std(counts), 1))
-    return bool(np.count_nonzero(stage.start < NEVER) < least)
 
 
 def evenly_spread(count: int) -> np.ndarray:
@@ -8744,19 +8728,12 @@ def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generato
     succeeded = int(np.count_nonzero(events.rollbacks.success))
     failures = max(int(np.count_nonzero(target >= 0)), succeeded) if len(history.rollbacks) else 0
     minutes = history.rollbacks.loc[history.rollbacks["success"], "duration_min"].to_numpy()
-    n = len(minutes)
+    n, what = len(minutes), "failures in production"
     length, lengths = possible_range(minutes, base.duration_min, rng)
     rate, rates = possible_rate(succeeded, failures, base.success_rate, rng)
     return [
         Fitted("rollback", "duration_min", length, lengths if n else (), n, "rollbacks"),
-        Fitted(
-            "rollback",
-            "success_rate",
-            rate,
-            rates if failures else (),
-            failures,
-            "failures in production",
-        ),
+        Fitted("rollback", "success_rate", rate, rates if failures else (), failures, what),
     ]
 
 
@@ -8765,16 +8742,9 @@ def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generato
 LEAST_DAYS = 60  # of history that the first forecast of a backtest is fitted to
 MOST_WINDOWS = 12
 SCORED = (
-    "deployment_frequency",
-    "change_failure_rate",
-    "mean_lead_time",
-    "mttr_minutes",
+    *("deployment_frequency", "change_failure_rate", "mean_lead_time", "mttr_minutes"),
     *SHOWN[4:],
 )
-THROUGHPUT = {
-    "deployment_frequency": slice(None),
-    "production_deployment_frequency": slice(-1, None),
-}
 
 
 def backtest(
@@ -8826,8 +8796,10 @@ def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> D
     """Return the median frequencies if weeks of a history come again in any order."""
     of_day = [daily_counts(history, name) for name in history.environments]
     found = {}
-    for key, rows in THROUGHPUT.items():
-        counts = np.sum(of_day[rows], axis=0)
+    for key, counts in (
+        ("deployment_frequency", np.sum(of_day, axis=0)),
+        ("production_deployment_frequency", of_day[-1]),
+    ):
         weeks = counts[len(counts) % 7 :].reshape(-1, 7)
         again = rng.integers(len(weeks), size=(500, math.ceil(days / 7)))
         sums = weeks[again].reshape(500, -1)[:, :days].sum(axis=1)
@@ -8870,16 +8842,22 @@ HOLDS = 0.8  # a 90 % band is believed that held at least this share of the past
 
 
 def backtest_verdict(scores: pd.DataFrame) -> str:
-    """Return in a sentence what a backtest says of the forecasts."""
-    groups: Dict[str, List[str]] = {"held": [], "did not hold": []}
+    """Return in words what a backtest says of the forecasts."""
+    held: List[str] = []
+    missed: List[str] = []
     for key, row in scores.dropna(subset=["held"]).iterrows():
-        held, windows = row["held"] * row["windows"], row["windows"]
-        count = f"{FORECAST_METRICS[key].label} {held:.0f} of {windows:.0f}"
-        groups["held" if row["held"] >= HOLDS else "did not hold"].append(count)
-    parts = [f"the 90 % bands {how} {', '.join(names)}" for how, names in groups.items() if names]
-    text = "; ".join(parts) or "nothing could be compared"
-    advice = ": read those as a direction only" * bool(groups["did not hold"])
-    return f"Backtest, past windows that were forecast from what was known before: {text}{advice}."
+        count = f"{row['held'] * row['windows']:.0f} of {row['windows']:.0f}"
+        named = held if row["held"] >= HOLDS else missed
+        named.append(f"{FORECAST_METRICS[key].label} ({count})")
+    text = "Backtest: each past window was forecast from what was known before it."
+    if held:
+        text += f" The 90 % bands held {', '.join(held)}."
+    if missed:
+        text += f" The 90 % bands did not hold {', '.join(missed)}: "
+        text += "read these forecasts as a direction only."
+    if not held and not missed:
+        text += " Nothing could be compared."
+    return text
 
 
 # ---- Reporting engine: forecasts -> console and JSON --------------------------------------------

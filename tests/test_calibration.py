@@ -359,7 +359,7 @@ def test_what_was_not_seen_is_assumed_and_no_measured_claim_is_made_of_it():
         {"baseline": found}, {"baseline": calibration.scenario}, calibration, window, 1
     )
     text = gitops.format_forecast(forecast)
-    assert "n/a: no rollback that succeeded was seen" in text
+    assert "n/a: no successful rollback is known" in text
     assert "not assessable" in text
     assert "Assumed, as the history does not tell it: " in text
     assert "rollback.duration_min" in text
@@ -367,7 +367,9 @@ def test_what_was_not_seen_is_assumed_and_no_measured_claim_is_made_of_it():
     assert document["what_if"]["baseline"]["levels"] is None
     assert document["fitted"]["rollback.duration_min"]["n"] == 0
     figure = gitops.draw_what_if(forecast, 30)
-    assert any("n/a: no rollback" in text.get_text() for ax in figure.axes for text in ax.texts)
+    assert any(
+        "n/a: no successful rollback" in text.get_text() for ax in figure.axes for text in ax.texts
+    )
 
 
 def test_it_is_said_from_how_many_what_was_fitted():
@@ -552,7 +554,7 @@ def test_the_scores_count_what_held_and_how_far_off_each_was():
     assert (row["error"], row["error_last"], row["error_weeks"]) == (2, 3, 2)
     assert math.isnan(scores.loc["mttr_minutes", "held"])
     verdict = gitops.backtest_verdict(scores)
-    assert "did not hold Deployment Frequency 1 of 2: read those as a direction only" in verdict
+    assert "did not hold Deployment Frequency (1 of 2): read these forecasts as a" in verdict
     assert "MTTR" not in verdict
     forecast = gitops.Forecast(
         {"baseline": months_of(Calibration(Scenario()), 5)}, {}, Calibration(Scenario()), MONTH, 1,
@@ -588,7 +590,7 @@ def test_the_program_says_how_its_forecasts_held(tmp_path, capsys):
     status, out, err = called(capsys, *flags, *environments, "--what-if", "elite", "--json")
     assert (status, err) == (0, "")
     document = json.loads(out)
-    assert document["verdict"].startswith("Backtest, past windows")
+    assert document["verdict"].startswith("Backtest: each past window")
     assert document["measured"]["deployment_frequency"] > 10
     status, out, err = called(capsys, *flags, *environments, "--backtest", "--days", "20", "--json")
     assert (status, json.loads(out)["days"]) == (0, 20)

@@ -392,11 +392,9 @@ def test_a_metric_of_no_forecast_has_no_levers():
 
 
 def test_what_the_history_does_not_tell_has_no_levers():
-    unknown = Calibration(
-        Scenario(), assumed={"mttr_minutes": "no rollback that succeeded was seen"}
-    )
+    unknown = Calibration(Scenario(), assumed={"mttr_minutes": "no successful rollback is known"})
     for metric in ("mttr_minutes", "elite"):
-        with pytest.raises(gitops.GitOpsError, match="no rollback that succeeded was seen"):
+        with pytest.raises(gitops.GitOpsError, match="no successful rollback is known"):
             gitops.lever_table(unknown, MONTH, 5, 1, 0.25, metric)
     assert gitops.lever_table(unknown, WEEK, 5, 1).attrs["metric"] != "mttr_minutes"
 
