@@ -4445,19 +4445,19 @@ class Events(NamedTuple):
         """Return the events from the start of a shorter window on, and all commits."""
         if window == self.window:
             return self
-        first = window.seconds[0]
-        kept = np.flatnonzero(self.deployments.time >= first)
-        return self.chosen(kept, np.flatnonzero(self.rollbacks.time >= first))._replace(
-            window=window
+        kept, back = (
+            np.flatnonzero(table.time >= window.seconds[0])
+            for table in (self.deployments, self.rollbacks)
         )
+        return self.chosen(kept, back)._replace(window=window)
 
     def chosen(self, kept: np.ndarray, back: np.ndarray) -> Events:
         """Return the events with some rows of the deployments and of the rollbacks alone."""
         deployments = Deployments(*(column[kept] for column in self.deployments))
         rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
-        row = np.minimum(np.searchsorted(kept, rollbacks.deployment), max(len(kept) - 1, 0))
-        same = (kept[row] == rollbacks.deployment) if len(kept) else np.zeros(len(row), bool)
-        rollbacks = rollbacks._replace(deployment=np.where(same, row, -1))
+        new_row = np.full(len(self.deployments.time) + 1, -1)  # the last one is that of row -1
+        new_row[kept] = np.arange(len(kept))
+        rollbacks = rollbacks._replace(deployment=new_row[rollbacks.deployment])
         return self._replace(deployments=deployments, rollbacks=rollbacks)
 
     def in_production(self) -> Events:
@@ -4579,7 +4579,7 @@ def safe_ratio(part: Any, whole: Any) -> Any:
 
 
 def released_commits(events: Events) -> np.ndarray:
-    """Return the Synced production deployments of a known commit that is not younger than they."""
+    """Return the rows of the Synced production deployments that have a commit from before them."""
     commits, deployments = events[:2]
     known = deployments.synced & (deployments.commit >= 0)
     rows = np.flatnonzero(known & (deployments.environment == events.environments - 1))
@@ -4673,9 +4673,8 @@ class Measured(NamedTuple):
     def of_window(cls, history: History, known: np.ndarray, partly: np.ndarray) -> Measured:
         """Return the whole window for every group."""
         whole = np.full(len(known), history.window.days)
-        return cls(
-            np.zeros(len(known), int), whole, known, partly, longest_between_looks(history) > 0
-        )
+        hidden = longest_between_looks(history) > 0
+        return cls(np.zeros(len(known), int), whole, known, partly, hidden)
 
 
 def production_by_group(
@@ -4732,17 +4731,9 @@ def rates_with_interval(
     ends as if they all were. Where nobody looked at any, and none showed, there is no rate.
     """
     whole = np.where((part == 0) & (hidden > 0) & (hidden >= whole), 0, whole)
-    most = np.minimum(part + hidden, whole)
-    low, high = (
-        wilson(safe_ratio(part, whole), whole, -1),
-        wilson(safe_ratio(most, whole), whole, 1),
-    )
-    return {
-        "value": 100 * safe_ratio(part, whole),
-        "low": 100 * low,
-        "high": 100 * high,
-        "n": whole,
-    }
+    share, most = safe_ratio(part, whole), safe_ratio(np.minimum(part + hidden, whole), whole)
+    low, high = wilson(share, whole, -1), wilson(most, whole, 1)
+    return {"value": 100 * share, "low": 100 * low, "high": 100 * high, "n": whole}
 
 
 def wilson(share: np.ndarray, whole: np.ndarray, side: int) -> np.ndarray:
@@ -5090,9 +5081,10 @@ def lost_history(
 
 
 def days_known(history: History, environment: str) -> np.ndarray:
-    """Return whether the history covers each day of an environment; not if it covers under a day.
+    """Return whether the history covers each day of an environment.
 
-    No deployment is known of the other days, which is not the same as none.
+    On the other days no deployment is known, which is not the same as none. A history of less than
+    a day covers no day.
     """
     days = history.window.days
     if history.coverage is None:
@@ -8272,17 +8264,18 @@ class Passages(NamedTuple):
         here: pd.DataFrame,
         upstream: Optional[pd.DataFrame],
     ) -> Passages:
-        """Return the passages to an environment of its releases, see `releases_to`.
+        """Return the passages to an environment of its releases (see `releases_to`).
 
-        `upstream` are those of the environment before, None for the first.
+        `upstream` are the releases to the environment before, None for the first. The source is
+        1. `stage` if three quarters of the releases in the second half of the window were upstream,
+        2. `commits` in the first environment of a history with plain commits,
+        3. `own` otherwise.
         """
-        source = "own"
-        keys = ["application", "release"]
+        source, keys = "own", ["application", "release"]
         entries = here.assign(arrival=here["start"].where(here["rank"] < 0, here["rank"]))
         if upstream is not None:
-            known = pd.MultiIndex.from_frame(here[keys]).isin(
-                pd.MultiIndex.from_frame(upstream[keys])
-            )
+            before = pd.MultiIndex.from_frame(upstream[keys])
+            known = pd.MultiIndex.from_frame(here[keys]).isin(before)
             late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
             if known[late].sum() >= 0.75 * max(late.sum(), 1):
                 entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
@@ -8317,8 +8310,9 @@ class Passages(NamedTuple):
 def releases_to(history: History, environment: str) -> pd.DataFrame:
     """Return the releases that came to an environment: a row for each deployment.
 
-    `release` is its newest change, or its commit where no change is known. `rank` is when that was
-    committed, -1 where it is not known. Also `application`, `start` and `end` in seconds, `good`.
+    Columns: `application`; `release`, the newest change, or the commit where no change is known;
+    `rank`, the second at which that was committed, -1 where it is not known; `start` and `end` in
+    seconds; `good`.
     """
     rows = history.deployments[has_word(history.deployments["environment"], environment)]
     start = seconds_of(rows["timestamp"])
@@ -8332,27 +8326,25 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
         }
     )
     if history.changes is None:
-        commits = pd.Series(
-            seconds_of(history.git_commits["timestamp"]), history.git_commits["sha"]
-        )
-        found["rank"] = found["release"].map(commits).fillna(-1).to_numpy(np.int64)
-    else:
-        changes = history.changes_to(environment).dropna(subset=["deployed"])
-        changes = pd.DataFrame(
-            {
-                "application": changes["application"].astype(object),
-                "change": changes["commit_sha"],
-                "committed": seconds_of(changes["committed"]),
-                "end": seconds_of(changes["deployed"]),
-            }
-        )
-        newest = changes.sort_values("committed").drop_duplicates(
-            ["application", "end"], keep="last"
-        )
-        found = found.merge(newest, how="left", on=["application", "end"])
-        found["release"] = found["change"].where(found["change"].notna(), found["release"])
-        found["rank"] = found["committed"].fillna(-1).astype(np.int64)
-    return found
+        commits = history.git_commits
+        committed = pd.Series(seconds_of(commits["timestamp"]), commits["sha"])
+        return found.assign(rank=found["release"].map(committed).fillna(-1).astype(np.int64))
+    changes, keys = (
+        history.changes_to(environment).dropna(subset=["deployed"]),
+        ["application", "end"],
+    )
+    changes = pd.DataFrame(
+        {
+            "application": changes["application"].astype(object),
+            "change": changes["commit_sha"],
+            "rank": seconds_of(changes["committed"]),
+            "end": seconds_of(changes["deployed"]),
+        }
+    )
+    newest = changes.sort_values("rank").drop_duplicates(keys, keep="last")
+    found = found.merge(newest, how="left", on=keys)
+    release = found["change"].where(found["change"].notna(), found["release"])
+    return found.assign(release=release, rank=found["rank"].fillna(-1).astype(np.int64))
 
 
 def covered_days(history: History, environment: str) -> Dict[str, float]:
@@ -8523,14 +8515,19 @@ def fit_environment(
 def fit_gate(
     stage: Passages, default: Environment, group: str, share: np.ndarray, rng: np.random.Generator
 ) -> List[Fitted]:
-    """Return how releases come to an environment: policy, hours, trains, the share, the wait."""
+    """Return how releases come to an environment: policy, hours, trains, the share, the wait.
+
+    Where an environment has commits of its own, each change is a way to it; elsewhere each release.
+    A gate holds releases back only if at least six did not come: fewer may just not have come yet.
+    """
     came = stage.start < NEVER
     arrival, start = stage.arrival[came], stage.start[came]
+    entries, departures = len(start), start
     if stage.source == "own":
-        arrival, start = stage.ways
+        arrival, start = np.minimum(*stage.ways), stage.ways[1]
+        stage = stage._replace(arrival=arrival, start=start)
     n = len(start)
-    hours, every = observed_gate(arrival, stage.start[came], start)
-    entries = int(np.count_nonzero(came))
+    hours, every = observed_gate(arrival, departures, start)
     knobs = {"promotion": stage.policy, "open_hours": hours, "release_every_hours": every}
     fitted = [Fitted(group, knob, value, (), entries, "") for knob, value in knobs.items()]
     if not n:
@@ -8540,33 +8537,31 @@ def fit_gate(
     environment = dataclasses.replace(default, approval_rate=1.0, **knobs)  # type: ignore[arg-type]
     begin = int(arrival.min()) // DAY * DAY
     gate = Gate.of(environment, "UTC", Window(*utc_times(np.array([begin, stage.end]))))
-    entries = n
-    if stage.source == "own":
-        waits = waits_before(gate, arrival, start)
-    else:
-        waits, come = wait_and_share(stage, gate)
-        if n / come - n >= FEW:  # fewer that did not come may still wait for something
-            entries = round(n / come)
-            best, possible = possible_rate(n, entries, 1.0, rng)
-            share = share * np.array([best, *possible])
+    waits, come = wait_and_share(stage, gate)
+    reached = n
+    if n / come - n >= FEW:
+        reached = round(n / come)
+        best, possible = possible_rate(n, reached, 1.0, rng)
+        share = share * np.array([best, *possible])
     unsure = share[1:].tolist() if (share < 1).any() else ()
-    fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, entries, "releases"))
+    fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, reached, "releases"))
     waits = np.minimum(waits, 24 * LONGEST)
-    wait, waits_too = possible_range(waits, default.wait_hours, rng, n)
+    wait, possible_waits = possible_range(waits, default.wait_hours, rng, n)
     ways = np.maximum(start - arrival, 0) / 3600
-    waits_too = drifting_ranges(waits_too, ways, start, rng)
-    return [*fitted, Fitted(group, "wait_hours", wait, waits_too, n, "releases")]
+    possible_waits = drifting_ranges(possible_waits, ways, start, rng)
+    return [*fitted, Fitted(group, "wait_hours", wait, possible_waits, n, "releases")]
 
 
 def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
     """Return quantiles of the hours that releases wait, and the share of them that comes.
 
-    1. One that came in an open hour waited until then. One that came with a train, or in the first
-       hour after an opening, was ready at some time since the train or the closing before.
-    2. Of one that gave way to a newer one, or did not come by the end, it is only known that it
-       waited longer. So the curve is that of E. L. Kaplan and P. Meier (JASA 53, 1958). Those that
-       waited longer than all that came are taken for held back for good.
-    3. The times of 1 that are not exact are drawn from the curve, which is drawn anew from them.
+    1. A release that came in an open hour waited until then. One that came with a train, or in the
+       first hour after an opening, was ready at some time since the train or the closing before.
+    2. A release that gave way to a newer one, or did not come by the end, waited longer than until
+       then. So the curve is that of E. L. Kaplan and P. Meier (JASA 53, 1958). Those that waited
+       longer than all that came count as held back for good.
+    3. A wait of 1 that is not exact is drawn from the curve. The curve is made anew from the draws,
+       twenty times.
     """
     arrival, start = stage.arrival, stage.start
     came = start < NEVER
@@ -8593,22 +8588,6 @@ def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
 def evenly_spread(count: int) -> np.ndarray:
     """Return numbers spread over 0..1 evenly and in no order: multiples of the golden ratio."""
     return (np.arange(count) * 0.6180339887498949) % 1
-
-
-def waits_before(gate: Gate, arrival: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return quantiles of the wait of releases of which each comes in the end.
-
-    With it, and once they have waited for the gate too, these arrivals take as many hours as they
-    did. Each round takes from the wait half of what the ways are too long.
-    """
-    at = np.linspace(0, 1, 101)
-    wait = goal = np.quantile(np.maximum(start - arrival, 0) / 3600, at)
-    noise = evenly_spread(len(arrival))
-    for _ in range(30):
-        ready = arrival + np.rint(np.interp(noise, at, wait) * 3600).astype(np.int64)
-        ways = np.quantile((gate.next(ready) - arrival) / 3600, at)
-        wait = np.sort(np.clip(wait + 0.5 * (goal - ways), 0, goal))
-    return wait
 
 
 def survival_curve(waits: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -784,7 +784,7 @@ def test_the_wait_to_blame_is_the_longest_one():
             {**ELITE, "mean_lead_time": 36.0, "lead_time_hours_by_environment": parts}
         )
         assert f"into {worst}" in advice
-        assert "56%" in advice
+        assert "56 %" in advice
 
 
 # ---- The verdict --------------------------------------------------------------------------------
