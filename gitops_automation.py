@@ -7230,36 +7230,36 @@ def forecast_months(
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
 
-    They share noise and draws, so what is no change at all gives exactly the same months, and each
-    has the same months whatever it is compared with. `noise_of` returns the noise of a seed and a
-    block; a cached one serves the next call too.
+    All scenarios share the noise and the draws of the knobs. So a change that changes nothing gives
+    exactly the same months, and the months of a scenario do not depend on what it is compared with.
+    `noise_of` returns the noise of a seed and a block; a cached one serves the next call too.
     """
     before = window.start - pd.Timedelta(days=calibration.warm_up)
     whole, known = Window(before, window.end), calibration.draws(runs)
-    draws = {
-        name: [(apply_change(change, calibration.scenario, one), many) for one, many in known]
-        for name, change in changes.items()
-    }
-    sizes = {
-        name: int(np.clip(2e6 / max(whole.days * own[0][0].team.commits_per_day, 1), 1, BLOCK))
-        for name, own in draws.items()
-    }
-    blocks: Dict[str, List[Months]] = {name: [] for name in changes}
-    for size in sorted(set(sizes.values())):
+    draws: Dict[str, Draws] = {}
+    blocks: Dict[str, List[Months]] = {}
+    of_size: Dict[int, List[str]] = {}  # the names of the scenarios that have blocks of a size
+    for name, change in changes.items():
+        own = [(apply_change(change, calibration.scenario, one), many) for one, many in known]
+        commits_per_month = whole.days * own[0][0].team.commits_per_day
+        size = int(np.clip(2e6 / max(commits_per_month, 1), 1, BLOCK))
+        of_size.setdefault(size, []).append(name)
+        draws[name], blocks[name] = own, []
+    for size, names in sorted(of_size.items()):
         for first in range(0, runs, size):
             noise, teams, commits = noise_of(seed, 1 + first), None, None
-            for name in (name for name in changes if sizes[name] == size):
-                own = cut_draws(draws[name], first, first + size)
-                if [scenario.team for scenario, _ in own] != teams:
-                    teams = [scenario.team for scenario, _ in own]
-                    commits = simulate_commits(own, whole, noise.stream("commits"))
-                events = simulate_events(own, whole, noise, commits)
-                alone = own[0][0].environments[-1].starts == "commit"
+            for name in names:
+                part = cut_draws(draws[name], first, first + size)
+                if [scenario.team for scenario, _ in part] != teams:
+                    teams = [scenario.team for scenario, _ in part]
+                    commits = simulate_commits(part, whole, noise.stream("commits"))
+                events = simulate_events(part, whole, noise, commits)
+                alone = part[0][0].environments[-1].starts == "commit"
                 blocks[name].append(month_metrics(events, window, calibration, alone))
             progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
-        name: {key: np.concatenate([block[key] for block in own]) for key in FORECAST_METRICS}
-        for name, own in blocks.items()
+        name: {key: np.concatenate([block[key] for block in months]) for key in FORECAST_METRICS}
+        for name, months in blocks.items()
     }
 
 
@@ -7270,9 +7270,12 @@ def cut_draws(draws: Draws, first: int, end: int) -> Draws:
 
 
 def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario:
-    """Return what a change of the baseline makes of a scenario that is drawn in its place.
+    """Return what a change of the baseline makes of a possible scenario, the draw.
 
-    A scenario of the same environments changes the knobs in which it differs from the baseline.
+    1. A function changes the draw.
+    2. The draw that is the baseline itself becomes the scenario of the change.
+    3. A scenario with other environments replaces the draw, but for the team.
+    4. Otherwise the draw gets the knobs in which the scenario differs from the baseline.
     """
     if not isinstance(change, Scenario):
         return change(draw)
@@ -7289,7 +7292,7 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
 
 
 def changed_knobs(change: Knobs, baseline: Knobs, draw: Knobs) -> Any:
-    """Return a group of knobs of a draw with what a change sets."""
+    """Return a group of a draw with the knobs in which the change differs from the baseline."""
     values = dataclasses.asdict(change)  # type: ignore[call-overload]
     changed = {name: new for name, new in values.items() if new != getattr(baseline, name)}
     return draw.replaced(changed) if changed else draw
@@ -7300,8 +7303,8 @@ def month_metrics(
 ) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
-    What happened before it made the pipeline full. If production has commits of its own (`alone`),
-    each ships with its own deployment, and the others are no changes of it.
+    What happened before the window only fills the pipeline. If production has commits of its own
+    (`alone`), each ships with its own deployment, and other commits are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
@@ -7311,21 +7314,18 @@ def month_metrics(
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
     events, production = events.since(window), production.since(window)
     known = headline_metrics(events, np.ones(events.environments, bool))
-    total, failed = (
-        events.of_group(production.deployments, chosen)
-        for chosen in (slice(None), production.deployments.bad)
-    )
+    total = events.of_group(production.deployments)
+    failed = events.of_group(production.deployments, production.deployments.bad)
     shipped = (changes.shipped >= first) & (changes.shipped < end)
     lead, group = (changes.shipped - changes.committed)[shipped], changes.group[shipped]
     median = group_medians(group, lead, events.groups) / 3600
     waits = np.minimum(changes.shipped, end) - np.maximum(changes.committed, first)
+    waits = np.maximum(waits, 0) / 3600
     known.update(
         production_median_lead_time=median,
         production_change_fail_rate=safe_ratio(100 * failed, total),
         production_failures=failed,
-        waiting_hours=np.bincount(
-            changes.group, np.maximum(waits, 0) / 3600, minlength=events.groups
-        ),
+        waiting_hours=np.bincount(changes.group, waits, minlength=events.groups),
         failed_hours=hours_failed(production),
     )
     if calibration.every_change:
@@ -7355,9 +7355,10 @@ def hours_failed(events: Events) -> np.ndarray:
 
 
 def level_counts(months: Months, calibration: Optional[Calibration] = None) -> Dict[str, int]:
-    """Return how many months reach each level; nothing where a benchmark was not measured.
+    """Return how many months reach each level; none where a benchmark was not measured.
 
-    A month in which a benchmark has no value is NOT_ASSESSABLE; that is named where there is one.
+    A month in which a benchmark cannot be judged counts as NOT_ASSESSABLE, which is left out where
+    there is no such month.
     """
     counts = dict.fromkeys((level.name for level in LEVELS), 0)
     if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(BENCHMARKS):
@@ -7371,10 +7372,10 @@ def level_counts(months: Months, calibration: Optional[Calibration] = None) -> D
 
 
 def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
-    """Return median, 5 % and 95 % of the months in which the value is defined.
+    """Return median, 5 % and 95 % quantile over the months in which the value is defined.
 
-    Another month lies between the last two with a probability of 90 %: they are the values at the
-    ranks 0.05 (n + 1) and 0.95 (n + 1) of n.
+    The quantiles are the values of the ranks 0.05 (n + 1) and 0.95 (n + 1) of n: another month lies
+    between them with a probability of 90 %.
     """
     known = values[~np.isnan(values)]
     if not len(known):
@@ -7387,8 +7388,8 @@ def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
 def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Tuple[float, float, float]:
     """Return the mean difference and its 95 % interval over the months in which both are defined.
 
-    Both lived through the same months, so what these have in common cancels out. The interval is
-    the normal one, and NaN for fewer than LEAST_MONTHS months.
+    Both have the same noise, so what they have in common cancels out. The interval is the normal
+    one. Fewer than LEAST_MONTHS months give NaN.
     """
     difference = (values - baseline)[~np.isnan(values - baseline)]
     if len(difference) < LEAST_MONTHS:
@@ -7413,10 +7414,8 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
     if not Path(text).is_file():
         alike = difflib.get_close_matches(text, PRESETS, 1)
         hint = f"did you mean {alike[0]}?" if alike else "there is no such file;"
-        raise GitOpsError(
-            f"unknown scenario {in_quotes(text)}; {hint} give KNOB=VALUE, a preset "
-            f"({', '.join(PRESETS)}) or a JSON file"
-        )
+        ways = f"KNOB=VALUE, a preset ({', '.join(PRESETS)}) or a JSON file"
+        raise GitOpsError(f"unknown scenario {in_quotes(text)}; {hint} give {ways}")
     return name, read_scenario(text, baseline)
 
 
@@ -7433,7 +7432,7 @@ def preset_for(name: str, baseline: Scenario) -> Scenario:
 
 
 class Prices(NamedTuple):
-    """What an hour of failed state and of waiting cost, and what a change costs once; None: not."""
+    """What an hour of failed state and of waiting cost, and a change once; None: not given."""
 
     failed: Optional[float] = None
     waiting: Optional[float] = None
@@ -7443,26 +7442,27 @@ class Prices(NamedTuple):
 def cost_table(months: Mapping[str, Months], prices: Prices) -> pd.DataFrame:
     """Return what a month costs: a row for each scenario (the index).
 
-    Columns are hours and money, each a median month with 5 % and 95 % of months: `failed_hours`,
-    `waiting_hours`, `cost` of the hours that have a price, `saved` of it against the baseline, and
-    `payback`, the months in which that saves the investment (infinite if it never does).
+    Each cell has the median, 5 % and 95 % of the months. Columns: `failed_hours`, `waiting_hours`,
+    `cost` of the hours that have a price, `saved` of it against the baseline, and `payback`, the
+    months in which that saves the investment (infinite if it never does).
     """
     rows: Dict[str, Dict[str, Sequence[float]]] = {}
-    costs: Dict[str, np.ndarray] = {}
+    baseline = None
     for name, own in months.items():
-        priced = [(own["failed_hours"], prices.failed), (own["waiting_hours"], prices.waiting)]
-        costs[name] = sum(
-            (hours * price for hours, price in priced if price is not None),
-            np.zeros(len(own["failed_hours"])),
-        )
-        saved = next(iter(costs.values())) - costs[name]
-        spread = month_spread(saved)
-        back = [(prices.investment or 0) / value if value > 0 else math.inf for value in spread]
+        cost = np.zeros(len(own["failed_hours"]))
+        if prices.failed is not None:
+            cost = cost + prices.failed * own["failed_hours"]
+        if prices.waiting is not None:
+            cost = cost + prices.waiting * own["waiting_hours"]
+        if baseline is None:
+            baseline = cost
+        saved = month_spread(baseline - cost)
+        back = [(prices.investment or 0) / value if value > 0 else math.inf for value in saved]
         rows[name] = {
             "failed_hours": month_spread(own["failed_hours"]),
             "waiting_hours": month_spread(own["waiting_hours"]),
-            "cost": month_spread(costs[name]),
-            "saved": spread,
+            "cost": month_spread(cost),
+            "saved": saved,
             "payback": (back[0], back[2], back[1]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -7492,7 +7492,7 @@ class Lever(NamedTuple):
     def apply(self, ratio: float, scenario: Scenario) -> Scenario:
         """Return the scenario with the knob improved: times, risks and failures times the ratio.
 
-        Values keep three digits. A train becomes the next usual one that is as frequent as that.
+        Values are rounded to three digits. A train leaves at the next shorter usual interval.
         """
         value, name = self.value(scenario), self.declared.name
         if name == "release_every_hours":
@@ -7963,14 +7963,14 @@ TRAINS = (168, 48, 24, 12, 8, 6, 4, 3, 2, 1)  # hours between the departures of 
 
 
 class Fitted(NamedTuple):
-    """A knob, the value that fits a history best, and `DRAWS` values that are possible given it."""
+    """A knob, its value that fits a history best, and `DRAWS` values that are possible too."""
 
     group: str
     knob: str
     value: Any
     possible: Sequence[Any]  # none where the value is not in doubt
-    n: int  # observations that it comes from; 0: the default stays
-    what: str  # what the observations are
+    n: int  # observations that it was fitted to; 0: it keeps the default
+    what: str  # what the observations are; "": the notes need not say it
 
     @property
     def path(self) -> str:
@@ -7982,10 +7982,10 @@ class Fitted(NamedTuple):
 class Calibration:
     """The scenario that fits a history best, and what is not known of it.
 
-    `scenario` is the best. `draws` shares the months of a forecast among the scenarios that are
-    possible. `assumed` says of each forecast metric that rests on defaults alone why it is `n/a`.
-    `warm_up` is how many days a month is preceded by, so that it does not begin empty. Without a
-    history the scenario is exactly known: there are no `knobs`.
+    `draws` shares the months of a forecast among the scenarios that are possible. `assumed` tells
+    for each forecast metric that rests on defaults alone why it is `n/a`. `warm_up` is the number
+    of days simulated before a month, so that it does not begin empty. Without a history the
+    scenario is known exactly, and there are no `knobs`.
     """
 
     scenario: Scenario
@@ -8037,10 +8037,10 @@ class Calibration:
 
 
 def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
-    """Fit a scenario to a history, at most to its last 180 days, and say what is not known of it.
+    """Fit a scenario to the last 180 days of a history, and say what is not known of it.
 
-    What the history cannot tell keeps the value of `base`. GitOpsError if it has no deployment to a
-    known environment.
+    A knob of which the history tells nothing keeps the value of `base`. GitOpsError for a history
+    that has no deployment to a known environment.
     """
     whole, history = history, recent_part(history)
     rng = np.random.Generator(np.random.PCG64(history.window.days))
@@ -8098,7 +8098,7 @@ def recent_part(history: History) -> History:
 
 
 def lower_bounds(history: History, environments: Sequence[str]) -> Tuple[str, ...]:
-    """Return the forecast metrics that are too low, as nobody looked at some deployments."""
+    """Return the forecast metrics that are lower bounds, as nobody looked at some deployments."""
     rows = history.deployments
     unseen = has_word(rows["health"], UNKNOWN)
     parts = [unseen[has_word(rows["environment"], name)] for name in environments]
@@ -8113,10 +8113,7 @@ def used_environments(history: History) -> List[str]:
     seen = count_words(history.deployments["environment"])
     used = [name for name in history.environments if name in seen and name != UNCLASSIFIED]
     if not used:
-        raise GitOpsError(
-            "the history has no deployment to a known environment: there is nothing to fit a "
-            "scenario to"
-        )
+        raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
     return used[-50:]  # a scenario has no more
 
 
@@ -8211,9 +8208,10 @@ def drifting_ranges(
 def possible_range(
     values: np.ndarray, default: Range, rng: np.random.Generator, n: Optional[int] = None
 ) -> Tuple[Range, List[Range]]:
-    """Return values as the quantiles of a knob, and possible ones by bootstrap of the `n` values.
+    """Return observed values as the quantiles of a knob, and possible quantiles.
 
-    Fewer than six are filled up to six with values of the default.
+    The possible ones are bootstrap samples (B. Efron, Annals of Statistics 7, 1979), each of `n`
+    values. Fewer than six values are filled up to six with quantiles of the default.
     """
     n = len(values) if n is None else n
     if n < FEW:
@@ -8223,8 +8221,8 @@ def possible_range(
     at, grid = np.minimum(n, 3000), np.linspace(0, 1, min(n, 33))
     samples = quantile_at(best, np.sort(rng.random((DRAWS, at)), axis=1))
     rows = np.quantile(samples, grid, axis=1).T
-    # The values of a sample lie closer together than those that it is from: they are moved apart
-    # on a logarithmic scale, which takes none below zero.
+    # Samples spread less than what they are drawn from. So they are stretched, on a logarithmic
+    # scale that leaves every value above zero.
     shift = max(float(values.mean()) / 10, 1e-300)
     rows = np.log(rows + shift)
     rows = np.exp(rows.mean() + (n + 1) / (n - 1) * (rows - rows.mean())) - shift
@@ -8238,18 +8236,17 @@ def observed_range(values: np.ndarray) -> Range:
 
 
 class Passages(NamedTuple):
-    """How the releases of an application came to an environment, and how many.
+    """How releases came to an environment: arrays with an entry for each.
 
-    Where they follow the stage before, an entry is a release that was healthy there; in the first
-    environment of a history with plain commits, it is a commit. Otherwise an environment has
-    commits of its own, as with a folder for each: an entry is a release of its own.
+    An entry is what may come: a release that was healthy in the stage before (`stage`), a commit
+    (`commits`), or a release of the environment alone, as with a folder for each (`own`).
     """
 
-    source: str  # of its entries: `stage`, `commits` or `own`
+    source: str  # `stage`, `commits` or `own`
     application: np.ndarray  # codes, sorted
-    rank: np.ndarray  # seconds at which it was committed, -1 where that is not known
-    arrival: np.ndarray  # seconds; where a release of its own has no known change, its start
-    start: np.ndarray  # seconds; NEVER where it did not come
+    rank: np.ndarray  # the second at which it was committed, -1 where that is not known
+    arrival: np.ndarray  # the second from which it could come
+    start: np.ndarray  # the second at which it came; NEVER where it did not
     good: np.ndarray
     rates: Mapping[str, float]  # entries per day of each application, while it is covered
     policy: str
@@ -8348,7 +8345,7 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
 
 
 def covered_days(history: History, environment: str) -> Dict[str, float]:
-    """Return for how many days each application is covered in an environment, if that is known."""
+    """Return how many days of each application are covered in an environment, if that is known."""
     if history.coverage is None:
         return {}
     spans = history.covered(environment)
@@ -8362,8 +8359,8 @@ def promotion_of(
 ) -> str:
     """Return the promotion policy that fits how releases came, in the order of their commits.
 
-    1. `each` where some came after a newer one had come, or where none gave way to a newer one.
-    2. `soak` where none came that a newer one had followed upstream, and ten did not.
+    1. `each` if over 2 % came after a newer one had come, or none gave way to a newer one.
+    2. `soak` if no release came that a newer one had followed upstream, and ten such did not come.
     3. `newest` otherwise.
     """
     overtaken = earliest_of_newer(start, application)
@@ -8378,7 +8375,7 @@ def promotion_of(
 
 
 def daily_counts(history: History, environment: Optional[str]) -> np.ndarray:
-    """Return the deployments of each day to an environment, or without one the commits."""
+    """Return how many deployments to an environment each day has; without one, how many commits."""
     table = history.git_commits
     if environment is not None:
         table = history.deployments[has_word(history.deployments["environment"], environment)]
@@ -8393,10 +8390,10 @@ def fit_team(
     base: Team,
     rng: np.random.Generator,
 ) -> Tuple[List[Fitted], np.ndarray]:
-    """Return the knobs of the team that commits what comes to the stages, and the shares of these.
+    """Return the knobs of the team, and the share of its commits that each stage takes.
 
-    A row of the shares is a stage, and a column a possible team; the first is the best. `counts`
-    are those of `daily_counts` for each stage.
+    Of the shares, a row is a stage that is not fed by the one before. A column is a possible team,
+    the first the best one. `counts` are the `daily_counts` of each stage.
     """
     first, days = history.window.seconds[0], history.window.days
     common, total = rng.standard_normal(DRAWS), np.zeros(days, np.int64)
@@ -8450,11 +8447,12 @@ def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
 
 
 def possible_levels(counts: np.ndarray, days: int, noise: np.ndarray) -> np.ndarray:
-    """Return the level of the coming month over the mean of the last days, best and possible ones.
+    """Return the level of the coming month relative to the mean of the last days.
 
-    With 16 weeks or more, it is the mean of the last 4, 8, 13 or 26, whichever told the next four
-    weeks best, and possible ones vary as much as it failed to. With fewer, it is the mean, and the
-    variance of the weeks says how far both it and the coming month drift.
+    The first value is the best, the others are possible ones.
+    1. With 16 weeks or more: the mean of the last 4, 8, 13 or 26 weeks. It is the one that forecast
+       the next four weeks best in the past; the possible levels vary by its errors.
+    2. With fewer: 1. The variance of the weeks tells how far the mean and the coming month drift.
     """
     weeks = counts[len(counts) % 7 :].reshape(-1, 7).sum(axis=1).astype(float)
     counts = counts[-days:]
@@ -8485,7 +8483,7 @@ def fit_environment(
     share: np.ndarray,
     rng: np.random.Generator,
 ) -> List[Fitted]:
-    """Return the knobs of one environment; `share` is what it takes of the team's commits."""
+    """Return the knobs of an environment that takes a share of the team's commits."""
     group = Scenario.group_of(default.name)
     rows = history.deployments[has_word(history.deployments["environment"], default.name)]
     unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
@@ -8605,11 +8603,12 @@ def observed_gate(
 ) -> Tuple[Hours, float]:
     """Return the opening hours and the interval of trains that departures show.
 
-    1. A train has an interval of `TRAINS` in which 95 % of the departures leave within five minutes
-       of the same time.
-    2. Hours have 97 % of at least twenty departures. If the same waits were dealt out to the
-       arrivals in another order, a tenth of them more would be outside: otherwise the hours are
-       only those of the arrivals. Hours that are most of the week are none.
+    1. A train: 95 % of the departures lie within five minutes of the same time of an interval in
+       `TRAINS`.
+    2. Opening hours: they hold 95 % of at least twenty starts, and are less than 70 % of the week.
+       With the same waits in another order, 10 % more of the starts would lie outside. Otherwise
+       the hours are only those of the arrivals.
+    3. Neither.
     """
     slots = np.unique(departures // 300)
     for every in TRAINS if len(slots) >= FEW else ():
@@ -8666,11 +8665,11 @@ def share_open(hours: Hours, times: np.ndarray) -> float:
 def fit_batch_risk(
     stage: Passages, first: Passages, rng: np.random.Generator
 ) -> Optional[List[Tuple[float, float]]]:
-    """Return (success rate, batch risk) that fit best, and after it possible ones; None if unclear.
+    """Return pairs of success rate and batch risk: the one that fits best, and possible ones.
 
-    They are drawn by their likelihood. It is unclear with fewer than twenty failures, or where the
-    95 % interval of the likelihood ratio holds the whole range of the batch risk. A deployment
-    carries the entries of the first environment from the one deployed before to its own.
+    The possible ones are drawn by their likelihood. None if the history does not tell: there are
+    fewer than twenty failures, or the 95 % interval of the likelihood ratio holds every batch risk.
+    The batch of a deployment is the entries of the first environment since the one deployed before.
     """
     came = stage.start < NEVER
     bad = ~stage.good[came]
@@ -8697,10 +8696,10 @@ def fit_batch_risk(
 
 
 def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
-    """Return the knobs of the rollbacks: how long those took that succeeded, and how many did.
+    """Return the knobs of the rollbacks: how long they take, and how many succeed.
 
-    They are counted over the failures in production that had an earlier good release. A history
-    without any rollback does not tell: it may not record them.
+    The rate is over the failures in production that had an earlier good release. A history without
+    a rollback tells nothing: it may not record them.
     """
     events = events_of(history, application_names(history)).in_production()
     target = last_good_releases(events.deployments)[1]
@@ -8734,19 +8733,19 @@ def backtest(
     seed: int = 0,
     progress: Progress = lambda message: None,
 ) -> pd.DataFrame:
-    """Forecast past windows, each from what was known before it, and compare: a tidy table.
+    """Return a table that compares past windows with forecasts from what was known before them.
 
-    A row is a metric of a window: `from`, `metric`, what `came`, `median`, `low` and `high` of the
-    forecast (5 % and 95 %), `last` (what the window before had) and `weeks` (the median if weeks of
-    the past came again at random; of frequencies alone). At most the last twelve windows that have
-    60 days before them. GitOpsError if there are fewer than three.
+    A row is a metric of a window. Columns: `from`, `metric`, `came` (what was measured), `median`,
+    `low` and `high` (5 % and 95 %) of the forecast, `last` (what the window before had), `weeks`
+    (the median if past weeks came again at random; of frequencies alone). The windows are the last
+    twelve, of those with 60 days before them. GitOpsError if there are fewer than three.
     """
     start, end = history.window
     count = min((history.window.days - LEAST_DAYS) // days, MOST_WINDOWS)
     if count < 3:
         raise GitOpsError(
             f"a backtest needs at least {LEAST_DAYS + 3 * days} days of history, and this has "
-            f"{history.window.days}; give a longer history, or fewer --days"
+            f"{history.window.days}; give a longer history or fewer --days"
         )
     windows = [Window.before(end - pd.Timedelta(days=days * back), days) for back in range(count)]
     rng, rows, last = np.random.Generator(np.random.PCG64(seed)), [], None
@@ -8772,7 +8771,7 @@ def backtest(
 
 
 def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> Dict[str, float]:
-    """Return the median frequencies if weeks of a history come again in any order."""
+    """Return the median frequencies of windows made of past weeks, drawn at random."""
     of_day = [daily_counts(history, name) for name in history.environments]
     found = {}
     for key, counts in (
@@ -8787,7 +8786,7 @@ def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> D
 
 
 def forecast_actuals(metrics: Metrics) -> Dict[str, float]:
-    """Return the forecast metrics that a history has, NaN for what is not measured of it."""
+    """Return the forecast metrics of a measured history, NaN for what it does not have."""
     overall = metrics.overall
     failed = overall.at["change_fail_rate_pct", "value"] * overall.at["change_fail_rate_pct", "n"]
     return {
