@@ -4390,7 +4390,7 @@ def maturity_score(metrics: Mapping[str, Any]) -> Any:
 
 
 def is_assessable(metrics: Mapping[str, Any]) -> Any:
-    """Return whether all four benchmarks can be judged, in each run: else there is no level."""
+    """Return whether all four benchmarks can be judged, in each run; if not, it has no level."""
     return functools.reduce(np.logical_and, (is_judged(key, metrics) for key in BENCHMARKS))
 
 
@@ -4452,7 +4452,7 @@ class Events(NamedTuple):
         return self.chosen(kept, back)._replace(window=window)
 
     def chosen(self, kept: np.ndarray, back: np.ndarray) -> Events:
-        """Return the events with some rows of the deployments and of the rollbacks alone."""
+        """Return the events with only some rows of the deployments and of the rollbacks."""
         deployments = Deployments(*(column[kept] for column in self.deployments))
         rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
         new_row = np.full(len(self.deployments.time) + 1, -1)  # the last one is that of row -1
@@ -4587,7 +4587,7 @@ def released_commits(events: Events) -> np.ndarray:
 
 
 def lead_time_parts(events: Events) -> np.ndarray:
-    """Return the mean hours from each environment's sync to the next, over the released commits."""
+    """Return the mean hours into each environment, from the one before, of released commits."""
     commits, deployments = events[:2]
     released = released_commits(events)
     commit = deployments.commit[released]
@@ -4598,7 +4598,8 @@ def lead_time_parts(events: Events) -> np.ndarray:
         first[deployments.commit[rows]] = deployments.time[rows]  # reversed: the first one stays
         marks.append(np.where(first[commit] < 0, marks[-1], first[commit]))
     steps = np.diff(np.stack([*marks, deployments.time[released]]), axis=0)
-    return safe_ratio(steps.sum(axis=1) / 3600, np.full(len(steps), len(released)))
+    count = np.full(len(steps), len(released))
+    return safe_ratio(steps.sum(axis=1) / 3600, count)
 
 
 class Changes(NamedTuple):
@@ -4702,23 +4703,21 @@ def production_by_group(
     counts = np.bincount(cells, minlength=groups * most).reshape(groups, most)
     days = np.where(over.known.sum(axis=1) > 0, over.length, np.nan)
     low, high = frequency_interval(counts, days, over.known)
-    whole = total + rolled_back
-    some = (hidden > 0) | over.between_looks
+    frequency = {"value": total / days, "low": low, "high": high, "n": total}
+    failures = rates_with_interval(failed, total, hidden)
+    rework = rates_with_interval(rolled_back + fixes, total + rolled_back, hidden)
+    missed = (hidden > 0) | over.between_looks
+    of_failures = deployments.group[ended.failed]
     return {
         "change_lead_time_hours": medians_with_interval(
             changes.group, lead, together, groups, 3600
         ),
-        "deployment_frequency_per_day": dict(
-            value=total / days, low=low, high=high, n=total, at_least=over.partly
-        ),
+        "deployment_frequency_per_day": {**frequency, "at_least": over.partly},
         "failed_deployment_recovery_minutes": medians_with_interval(
-            deployments.group[ended.failed], recovery, alone, groups, 60
+            of_failures, recovery, alone, groups, 60
         ),
-        "change_fail_rate_pct": {**rates_with_interval(failed, total, hidden), "at_least": some},
-        "deployment_rework_rate_pct": {
-            **rates_with_interval(rolled_back + fixes, whole, hidden),
-            "at_least": some,
-        },
+        "change_fail_rate_pct": {**failures, "at_least": missed},
+        "deployment_rework_rate_pct": {**rework, "at_least": missed},
     }
 
 
@@ -5041,7 +5040,7 @@ def tidy_production(table: pd.DataFrame) -> pd.DataFrame:
 def applications_in_production(
     history: History, names: Sequence[str]
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Return which applications production has, and of which of them some history is lost."""
+    """Return which applications production has, and for each whether history of it is lost."""
     if history.coverage is None:
         return np.arange(len(names)), np.zeros(len(names), bool)
     there = codes_of(history.covered(history.production)["application"], names)
@@ -5226,7 +5225,7 @@ TREND_COLUMNS = [
 
 
 def add_trend(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the limits of a metric's periods, and the difference of each to the one before."""
+    """Return the periods of a metric with its limits, and the difference from the one before."""
     values = frame["value"].where(frame["enough"])
     some = values.dropna()
     low = high = math.nan
