@@ -4406,7 +4406,7 @@ def maturity_score(metrics: Mapping[str, Any]) -> Any:
 
 
 def is_assessable(metrics: Mapping[str, Any]) -> Any:
-    """Return whether all four benchmarks can be judged, in each run: else there is no level."""
+    """Return whether all four benchmarks can be judged, in each run; if not, it has no level."""
     return functools.reduce(np.logical_and, (is_judged(key, metrics) for key in BENCHMARKS))
 
 
@@ -4461,19 +4461,19 @@ class Events(NamedTuple):
         """Return the events from the start of a shorter window on, and all commits."""
         if window == self.window:
             return self
-        first = window.seconds[0]
-        kept = np.flatnonzero(self.deployments.time >= first)
-        return self.chosen(kept, np.flatnonzero(self.rollbacks.time >= first))._replace(
-            window=window
+        kept, back = (
+            np.flatnonzero(table.time >= window.seconds[0])
+            for table in (self.deployments, self.rollbacks)
         )
+        return self.chosen(kept, back)._replace(window=window)
 
     def chosen(self, kept: np.ndarray, back: np.ndarray) -> Events:
-        """Return the events with some rows of the deployments and of the rollbacks alone."""
+        """Return the events with only some rows of the deployments and of the rollbacks."""
         deployments = Deployments(*(column[kept] for column in self.deployments))
         rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
-        row = np.minimum(np.searchsorted(kept, rollbacks.deployment), max(len(kept) - 1, 0))
-        same = (kept[row] == rollbacks.deployment) if len(kept) else np.zeros(len(row), bool)
-        rollbacks = rollbacks._replace(deployment=np.where(same, row, -1))
+        new_row = np.full(len(self.deployments.time) + 1, -1)  # the last one is that of row -1
+        new_row[kept] = np.arange(len(kept))
+        rollbacks = rollbacks._replace(deployment=new_row[rollbacks.deployment])
         return self._replace(deployments=deployments, rollbacks=rollbacks)
 
     def in_production(self) -> Events:
@@ -4595,7 +4595,7 @@ def safe_ratio(part: Any, whole: Any) -> Any:
 
 
 def released_commits(events: Events) -> np.ndarray:
-    """Return the Synced production deployments of a known commit that is not younger than they."""
+    """Return the rows of the Synced production deployments that have a commit from before them."""
     commits, deployments = events[:2]
     known = deployments.synced & (deployments.commit >= 0)
     rows = np.flatnonzero(known & (deployments.environment == events.environments - 1))
@@ -4603,7 +4603,7 @@ def released_commits(events: Events) -> np.ndarray:
 
 
 def lead_time_parts(events: Events) -> np.ndarray:
-    """Return the mean hours from each environment's sync to the next, over the released commits."""
+    """Return the mean hours into each environment, from the one before, of released commits."""
     commits, deployments = events[:2]
     released = released_commits(events)
     commit = deployments.commit[released]
@@ -4614,7 +4614,8 @@ def lead_time_parts(events: Events) -> np.ndarray:
         first[deployments.commit[rows]] = deployments.time[rows]  # reversed: the first one stays
         marks.append(np.where(first[commit] < 0, marks[-1], first[commit]))
     steps = np.diff(np.stack([*marks, deployments.time[released]]), axis=0)
-    return safe_ratio(steps.sum(axis=1) / 3600, np.full(len(steps), len(released)))
+    count = np.full(len(steps), len(released))
+    return safe_ratio(steps.sum(axis=1) / 3600, count)
 
 
 class Changes(NamedTuple):
@@ -4689,9 +4690,8 @@ class Measured(NamedTuple):
     def of_window(cls, history: History, known: np.ndarray, partly: np.ndarray) -> Measured:
         """Return the whole window for every group."""
         whole = np.full(len(known), history.window.days)
-        return cls(
-            np.zeros(len(known), int), whole, known, partly, longest_between_looks(history) > 0
-        )
+        hidden = longest_between_looks(history) > 0
+        return cls(np.zeros(len(known), int), whole, known, partly, hidden)
 
 
 def production_by_group(
@@ -4719,23 +4719,21 @@ def production_by_group(
     counts = np.bincount(cells, minlength=groups * most).reshape(groups, most)
     days = np.where(over.known.sum(axis=1) > 0, over.length, np.nan)
     low, high = frequency_interval(counts, days, over.known)
-    whole = total + rolled_back
-    some = (hidden > 0) | over.between_looks
+    frequency = {"value": total / days, "low": low, "high": high, "n": total}
+    failures = rates_with_interval(failed, total, hidden)
+    rework = rates_with_interval(rolled_back + fixes, total + rolled_back, hidden)
+    missed = (hidden > 0) | over.between_looks
+    of_failures = deployments.group[ended.failed]
     return {
         "change_lead_time_hours": medians_with_interval(
             changes.group, lead, together, groups, 3600
         ),
-        "deployment_frequency_per_day": dict(
-            value=total / days, low=low, high=high, n=total, at_least=over.partly
-        ),
+        "deployment_frequency_per_day": {**frequency, "at_least": over.partly},
         "failed_deployment_recovery_minutes": medians_with_interval(
-            deployments.group[ended.failed], recovery, alone, groups, 60
+            of_failures, recovery, alone, groups, 60
         ),
-        "change_fail_rate_pct": {**rates_with_interval(failed, total, hidden), "at_least": some},
-        "deployment_rework_rate_pct": {
-            **rates_with_interval(rolled_back + fixes, whole, hidden),
-            "at_least": some,
-        },
+        "change_fail_rate_pct": {**failures, "at_least": missed},
+        "deployment_rework_rate_pct": {**rework, "at_least": missed},
     }
 
 
@@ -4748,17 +4746,9 @@ def rates_with_interval(
     ends as if they all were. Where nobody looked at any, and none showed, there is no rate.
     """
     whole = np.where((part == 0) & (hidden > 0) & (hidden >= whole), 0, whole)
-    most = np.minimum(part + hidden, whole)
-    low, high = (
-        wilson(safe_ratio(part, whole), whole, -1),
-        wilson(safe_ratio(most, whole), whole, 1),
-    )
-    return {
-        "value": 100 * safe_ratio(part, whole),
-        "low": 100 * low,
-        "high": 100 * high,
-        "n": whole,
-    }
+    share, most = safe_ratio(part, whole), safe_ratio(np.minimum(part + hidden, whole), whole)
+    low, high = wilson(share, whole, -1), wilson(most, whole, 1)
+    return {"value": 100 * share, "low": 100 * low, "high": 100 * high, "n": whole}
 
 
 def wilson(share: np.ndarray, whole: np.ndarray, side: int) -> np.ndarray:
@@ -5066,7 +5056,7 @@ def tidy_production(table: pd.DataFrame) -> pd.DataFrame:
 def applications_in_production(
     history: History, names: Sequence[str]
 ) -> Tuple[np.ndarray, np.ndarray]:
-    """Return which applications production has, and of which of them some history is lost."""
+    """Return which applications production has, and for each whether history of it is lost."""
     if history.coverage is None:
         return np.arange(len(names)), np.zeros(len(names), bool)
     there = codes_of(history.covered(history.production)["application"], names)
@@ -5106,9 +5096,10 @@ def lost_history(
 
 
 def days_known(history: History, environment: str) -> np.ndarray:
-    """Return whether the history covers each day of an environment; not if it covers under a day.
+    """Return whether the history covers each day of an environment.
 
-    No deployment is known of the other days, which is not the same as none.
+    On the other days no deployment is known, which is not the same as none. A history of less than
+    a day covers no day.
     """
     days = history.window.days
     if history.coverage is None:
@@ -5250,7 +5241,7 @@ TREND_COLUMNS = [
 
 
 def add_trend(frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the limits of a metric's periods, and the difference of each to the one before."""
+    """Return the periods of a metric with its limits, and the difference from the one before."""
     values = frame["value"].where(frame["enough"])
     some = values.dropna()
     low = high = math.nan
@@ -7277,36 +7268,36 @@ def forecast_months(
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
 
-    They share noise and draws, so what is no change at all gives exactly the same months, and each
-    has the same months whatever it is compared with. `noise_of` returns the noise of a seed and a
-    block; a cached one serves the next call too.
+    All scenarios share the noise and the draws of the knobs. So a change that changes nothing gives
+    exactly the same months, and the months of a scenario do not depend on what it is compared with.
+    `noise_of` returns the noise of a seed and a block; a cached one serves the next call too.
     """
     before = window.start - pd.Timedelta(days=calibration.warm_up)
     whole, known = Window(before, window.end), calibration.draws(runs)
-    draws = {
-        name: [(apply_change(change, calibration.scenario, one), many) for one, many in known]
-        for name, change in changes.items()
-    }
-    sizes = {
-        name: int(np.clip(2e6 / max(whole.days * own[0][0].team.commits_per_day, 1), 1, BLOCK))
-        for name, own in draws.items()
-    }
-    blocks: Dict[str, List[Months]] = {name: [] for name in changes}
-    for size in sorted(set(sizes.values())):
+    draws: Dict[str, Draws] = {}
+    blocks: Dict[str, List[Months]] = {}
+    of_size: Dict[int, List[str]] = {}  # the names of the scenarios that have blocks of a size
+    for name, change in changes.items():
+        own = [(apply_change(change, calibration.scenario, one), many) for one, many in known]
+        commits_per_month = whole.days * own[0][0].team.commits_per_day
+        size = int(np.clip(2e6 / max(commits_per_month, 1), 1, BLOCK))
+        of_size.setdefault(size, []).append(name)
+        draws[name], blocks[name] = own, []
+    for size, names in sorted(of_size.items()):
         for first in range(0, runs, size):
             noise, teams, commits = noise_of(seed, 1 + first), None, None
-            for name in (name for name in changes if sizes[name] == size):
-                own = cut_draws(draws[name], first, first + size)
-                if [scenario.team for scenario, _ in own] != teams:
-                    teams = [scenario.team for scenario, _ in own]
-                    commits = simulate_commits(own, whole, noise.stream("commits"))
-                events = simulate_events(own, whole, noise, commits)
-                alone = own[0][0].environments[-1].starts == "commit"
+            for name in names:
+                part = cut_draws(draws[name], first, first + size)
+                if [scenario.team for scenario, _ in part] != teams:
+                    teams = [scenario.team for scenario, _ in part]
+                    commits = simulate_commits(part, whole, noise.stream("commits"))
+                events = simulate_events(part, whole, noise, commits)
+                alone = part[0][0].environments[-1].starts == "commit"
                 blocks[name].append(month_metrics(events, window, calibration, alone))
             progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
-        name: {key: np.concatenate([block[key] for block in own]) for key in FORECAST_METRICS}
-        for name, own in blocks.items()
+        name: {key: np.concatenate([block[key] for block in months]) for key in FORECAST_METRICS}
+        for name, months in blocks.items()
     }
 
 
@@ -7317,9 +7308,12 @@ def cut_draws(draws: Draws, first: int, end: int) -> Draws:
 
 
 def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario:
-    """Return what a change of the baseline makes of a scenario that is drawn in its place.
+    """Return what a change of the baseline makes of a possible scenario, the draw.
 
-    A scenario of the same environments changes the knobs in which it differs from the baseline.
+    1. A function changes the draw.
+    2. The draw that is the baseline itself becomes the scenario of the change.
+    3. A scenario with other environments replaces the draw, but for the team.
+    4. Otherwise the draw gets the knobs in which the scenario differs from the baseline.
     """
     if not isinstance(change, Scenario):
         return change(draw)
@@ -7336,7 +7330,7 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
 
 
 def changed_knobs(change: Knobs, baseline: Knobs, draw: Knobs) -> Any:
-    """Return a group of knobs of a draw with what a change sets."""
+    """Return a group of a draw with the knobs in which the change differs from the baseline."""
     values = dataclasses.asdict(change)  # type: ignore[call-overload]
     changed = {name: new for name, new in values.items() if new != getattr(baseline, name)}
     return draw.replaced(changed) if changed else draw
@@ -7347,8 +7341,8 @@ def month_metrics(
 ) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
-    What happened before it made the pipeline full. If production has commits of its own (`alone`),
-    each ships with its own deployment, and the others are no changes of it.
+    What happened before the window only fills the pipeline. If production has commits of its own
+    (`alone`), each ships with its own deployment, and other commits are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
@@ -7358,21 +7352,18 @@ def month_metrics(
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
     events, production = events.since(window), production.since(window)
     known = headline_metrics(events, np.ones(events.environments, bool))
-    total, failed = (
-        events.of_group(production.deployments, chosen)
-        for chosen in (slice(None), production.deployments.bad)
-    )
+    total = events.of_group(production.deployments)
+    failed = events.of_group(production.deployments, production.deployments.bad)
     shipped = (changes.shipped >= first) & (changes.shipped < end)
     lead, group = (changes.shipped - changes.committed)[shipped], changes.group[shipped]
     median = group_medians(group, lead, events.groups) / 3600
     waits = np.minimum(changes.shipped, end) - np.maximum(changes.committed, first)
+    waits = np.maximum(waits, 0) / 3600
     known.update(
         production_median_lead_time=median,
         production_change_fail_rate=safe_ratio(100 * failed, total),
         production_failures=failed,
-        waiting_hours=np.bincount(
-            changes.group, np.maximum(waits, 0) / 3600, minlength=events.groups
-        ),
+        waiting_hours=np.bincount(changes.group, waits, minlength=events.groups),
         failed_hours=hours_failed(production),
     )
     if calibration.every_change:
@@ -7402,9 +7393,10 @@ def hours_failed(events: Events) -> np.ndarray:
 
 
 def level_counts(months: Months, calibration: Optional[Calibration] = None) -> Dict[str, int]:
-    """Return how many months reach each level; nothing where a benchmark was not measured.
+    """Return how many months reach each level; none where a benchmark was not measured.
 
-    A month in which a benchmark has no value is NOT_ASSESSABLE; that is named where there is one.
+    A month in which a benchmark cannot be judged counts as NOT_ASSESSABLE, which is left out where
+    there is no such month.
     """
     counts = dict.fromkeys((level.name for level in LEVELS), 0)
     if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(BENCHMARKS):
@@ -7418,10 +7410,10 @@ def level_counts(months: Months, calibration: Optional[Calibration] = None) -> D
 
 
 def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
-    """Return median, 5 % and 95 % of the months in which the value is defined.
+    """Return median, 5 % and 95 % quantile over the months in which the value is defined.
 
-    Another month lies between the last two with a probability of 90 %: they are the values at the
-    ranks 0.05 (n + 1) and 0.95 (n + 1) of n.
+    The quantiles are the values of the ranks 0.05 (n + 1) and 0.95 (n + 1) of n: another month lies
+    between them with a probability of 90 %.
     """
     known = values[~np.isnan(values)]
     if not len(known):
@@ -7434,8 +7426,8 @@ def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
 def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Tuple[float, float, float]:
     """Return the mean difference and its 95 % interval over the months in which both are defined.
 
-    Both lived through the same months, so what these have in common cancels out. The interval is
-    the normal one, and NaN for fewer than LEAST_MONTHS months.
+    Both have the same noise, so what they have in common cancels out. The interval is the normal
+    one. Fewer than LEAST_MONTHS months give NaN.
     """
     difference = (values - baseline)[~np.isnan(values - baseline)]
     if len(difference) < LEAST_MONTHS:
@@ -7460,10 +7452,8 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
     if not Path(text).is_file():
         alike = difflib.get_close_matches(text, PRESETS, 1)
         hint = f"did you mean {alike[0]}?" if alike else "there is no such file;"
-        raise GitOpsError(
-            f"unknown scenario {in_quotes(text)}; {hint} give KNOB=VALUE, a preset "
-            f"({', '.join(PRESETS)}) or a JSON file"
-        )
+        ways = f"KNOB=VALUE, a preset ({', '.join(PRESETS)}) or a JSON file"
+        raise GitOpsError(f"unknown scenario {in_quotes(text)}; {hint} give {ways}")
     return name, read_scenario(text, baseline)
 
 
@@ -7480,7 +7470,7 @@ def preset_for(name: str, baseline: Scenario) -> Scenario:
 
 
 class Prices(NamedTuple):
-    """What an hour of failed state and of waiting cost, and what a change costs once; None: not."""
+    """What an hour of failed state and of waiting cost, and a change once; None: not given."""
 
     failed: Optional[float] = None
     waiting: Optional[float] = None
@@ -7490,26 +7480,27 @@ class Prices(NamedTuple):
 def cost_table(months: Mapping[str, Months], prices: Prices) -> pd.DataFrame:
     """Return what a month costs: a row for each scenario (the index).
 
-    Columns are hours and money, each a median month with 5 % and 95 % of months: `failed_hours`,
-    `waiting_hours`, `cost` of the hours that have a price, `saved` of it against the baseline, and
-    `payback`, the months in which that saves the investment (infinite if it never does).
+    Each cell has the median, 5 % and 95 % of the months. Columns: `failed_hours`, `waiting_hours`,
+    `cost` of the hours that have a price, `saved` of it against the baseline, and `payback`, the
+    months in which that saves the investment (infinite if it never does).
     """
     rows: Dict[str, Dict[str, Sequence[float]]] = {}
-    costs: Dict[str, np.ndarray] = {}
+    baseline = None
     for name, own in months.items():
-        priced = [(own["failed_hours"], prices.failed), (own["waiting_hours"], prices.waiting)]
-        costs[name] = sum(
-            (hours * price for hours, price in priced if price is not None),
-            np.zeros(len(own["failed_hours"])),
-        )
-        saved = next(iter(costs.values())) - costs[name]
-        spread = month_spread(saved)
-        back = [(prices.investment or 0) / value if value > 0 else math.inf for value in spread]
+        cost = np.zeros(len(own["failed_hours"]))
+        if prices.failed is not None:
+            cost = cost + prices.failed * own["failed_hours"]
+        if prices.waiting is not None:
+            cost = cost + prices.waiting * own["waiting_hours"]
+        if baseline is None:
+            baseline = cost
+        saved = month_spread(baseline - cost)
+        back = [(prices.investment or 0) / value if value > 0 else math.inf for value in saved]
         rows[name] = {
             "failed_hours": month_spread(own["failed_hours"]),
             "waiting_hours": month_spread(own["waiting_hours"]),
-            "cost": month_spread(costs[name]),
-            "saved": spread,
+            "cost": month_spread(cost),
+            "saved": saved,
             "payback": (back[0], back[2], back[1]),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
@@ -7539,7 +7530,7 @@ class Lever(NamedTuple):
     def apply(self, ratio: float, scenario: Scenario) -> Scenario:
         """Return the scenario with the knob improved: times, risks and failures times the ratio.
 
-        Values keep three digits. A train becomes the next usual one that is as frequent as that.
+        Values are rounded to three digits. A train leaves at the next shorter usual interval.
         """
         value, name = self.value(scenario), self.declared.name
         if name == "release_every_hours":
@@ -7562,45 +7553,47 @@ class Lever(NamedTuple):
 
 def in_words(knob: str, value: Any) -> str:
     """Return the value of a knob as people say it: 24-72 h, a median of 36.9 h, 95 %."""
-    unit = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
+    if isinstance(value, str):
+        return value
     if knob.endswith("_rate"):
         return f"{100 * value:.3g} %"
-    if unit is None or isinstance(value, str):
-        return value if isinstance(value, str) else show_value(value)
-    edges = [unit * edge for edge in (value if isinstance(value, tuple) else (value,))]
+    own = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
+    if own is None:
+        return f"{value:.3g}"
+    edges = [own * edge for edge in (value if isinstance(value, tuple) else (value,))]
     if not any(edges):
         return "none"
-    middle = "a median of " * (len(edges) > 2)
-    edges = [float(np.median(edges))] if middle else edges
+    words = ""
+    if len(edges) > 2:
+        words, edges = "a median of ", [float(np.median(edges))]
+    # The unit is the knob's own, a larger one, or the next smaller one of what is at most one.
+    least = own // 60 if own > 1 and edges[-1] <= own else own
     units = [("s", 1, 600), ("min", 60, 240 * 60), ("h", 3600, 4 * DAY), ("days", DAY, math.inf)]
-    units = [one for one in units if one[1] >= unit or edges[-1] <= unit == 60 * one[1]]
-    name, size, _ = next(one for one in units if edges[-1] <= one[2])
-    return middle + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {name}"
-
-
-def show_value(value: Any) -> str:
-    """Return the value of a knob that has no unit."""
-    if isinstance(value, Mapping):
-        return f"of {len(value)}"
-    return "-".join(f"{edge:.3g}" for edge in (value if isinstance(value, tuple) else (value,)))
+    unit, size = next(
+        (unit, size) for unit, size, most in units if size >= least and edges[-1] <= most
+    )
+    return words + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {unit}"
 
 
 def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
     """Return the knobs that can be improved, and help a metric if one is named.
 
-    A knob that rests on fewer than six observations is none of them.
+    A knob that was fitted to fewer than six observations is left out. So is the approval rate of an
+    environment with commits of its own: it is the share of the commits that are for it.
     """
     seen = {fitted.path: fitted.n for fitted in calibration.knobs}
     scenario, found = calibration.scenario, []
     for name, group in scenario.groups.items():
         for declared in dataclasses.fields(group):  # type: ignore[arg-type]
             lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
-            known = not seen or seen.get(lever.path, 0) >= FEW
+            if not helps or (metric and metric not in helps):
+                continue
+            if seen and seen.get(lever.path, 0) < FEW:
+                continue
             if declared.name == "approval_rate" and getattr(group, "starts", "") == "commit":
-                known = False  # it is the share of the commits that are of this environment
-            if helps and known and (not metric or metric in helps):
-                if lever.apply(RATIOS[-1], scenario) != scenario:
-                    found.append(lever)
+                continue
+            if lever.apply(RATIOS[-1], scenario) != scenario:
+                found.append(lever)
     return found
 
 
@@ -7613,20 +7606,22 @@ def lever_table(
     metric: str = "",
     progress: Progress = lambda message: None,
 ) -> pd.DataFrame:
-    """Improve every knob by the same step over the same months: a row for each, sorted by effect.
+    """Return the effect of each knob, improved by the same step over the same months.
 
-    Columns: `knob`, `change` in words, `before` and `after` (the mean month), `difference` and its
-    95 % interval, `low` and `high`. The metric is of `FORECAST_METRICS`, or `elite`, the odds of it
-    in percent; by default the benchmark that the fewest months meet. `attrs["metric"]` has it.
-    GitOpsError for a metric that the history does not tell.
+    A row is a knob, the largest effect first. Columns: `knob`, `change` in words, `before` and
+    `after` (the mean month), `difference` and its 95 % interval, `low` and `high`. The metric is
+    one of `FORECAST_METRICS`, or `elite`: the percentage of months that meet all four benchmarks.
+    Without one it is the benchmark that the fewest months meet. `attrs["metric"]` names it.
+    GitOpsError for a metric that cannot be forecast from the history.
     """
     for key in BENCHMARKS if metric == "elite" else [metric]:
-        bound = "only a lower bound was measured" * (
-            metric == "elite" and key in calibration.bounds
-        )
-        why = calibration.assumed.get(key, bound)
+        why = calibration.assumed.get(key)
+        if metric == "elite" and key in calibration.bounds:
+            why = "only a lower bound of it was measured"
         if why:
-            raise GitOpsError(f"{metric} cannot be told, as of {key}: {why}; take another metric")
+            raise GitOpsError(
+                f"{key} cannot be forecast, as {why}; take another metric than {metric}"
+            )
     levers = levers_for(calibration)
     changes: Dict[str, Change] = {"": lambda scenario: scenario}
     changes.update({one.path: functools.partial(one.apply, 1 - step) for one in levers})
@@ -7670,29 +7665,36 @@ class Trial:
     @functools.cached_property
     def baseline(self) -> Months:
         """The months without a change."""
-        return self.months(lambda scenario: scenario)
+        return self._months(lambda scenario: scenario, self.runs, self.seed)
 
-    def months(self, change: Change, fresh: bool = False) -> Months:
-        """Simulate a change, on the months of the search or on fresh ones."""
+    def search(self, change: Change) -> Months:
+        """Simulate a change on a third of the months, at least ten: enough to search with."""
+        return self._months(change, max(self.runs // 3, min(self.runs, 10)), self.seed)
+
+    def confirm(self, change: Change) -> Months:
+        """Simulate a change on as many months as the baseline has, with fresh noise."""
+        return self._months(change, self.runs, self.seed + 1)
+
+    def _months(self, change: Change, runs: int, seed: int) -> Months:
+        known = {"": change}
         return forecast_months(
-            {"": change}, self.calibration, self.window, self.runs, self.seed + fresh,
-            self.progress, self.noise_of,
-        )[""]  # fmt: skip
+            known, self.calibration, self.window, runs, seed, self.progress, self.noise_of
+        )[""]
 
 
 def enough_runs(scenario: Scenario, window: Window) -> int:
-    """Return a hundred months, or fewer where a month has so many commits that it hardly varies."""
+    """Return 100 months, or fewer where a month has so many commits that it hardly varies."""
     syncs = window.days * scenario.team.commits_per_day * len(scenario.environments)
     return int(np.clip(1_500_000 / max(syncs, 1), 10, 100))
 
 
 class Advice(NamedTuple):
-    """A change that was simulated."""
+    """A change that meets a target."""
 
     words: str
-    ratio: float
+    ratio: float  # of `RATIOS`
     scenario: Scenario
-    months: Months  # fresh ones, not those of the search
+    months: Months  # those that confirm it, not those of the search
 
 
 def target_odds(months: Months, metric: str) -> Tuple[int, int]:
@@ -7702,21 +7704,21 @@ def target_odds(months: Months, metric: str) -> Tuple[int, int]:
 
 
 def odds_known(months: Months, metric: str) -> bool:
-    """Return whether so many months have a value that odds can be told."""
+    """Return whether at least ten months, or all of fewer, have a value."""
     return target_odds(months, metric)[1] >= min(10, len(months[metric]))
 
 
 def target_met(months: Months, metric: str) -> bool:
-    """Return whether enough months meet the target."""
+    """Return whether 90 % of the months that have a value meet the target."""
     met, known = target_odds(months, metric)
-    return odds_known(months, metric) and met >= ODDS * known
+    return known > 0 and met >= ODDS * known
 
 
 def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Advice]:
-    """Return the change of least ratio that meets a target in 90 % of months, None if none does.
+    """Return the smallest change that meets a target in 90 % of months, None if none does.
 
-    One knob of the first place, which is what the report names as the cause; else two knobs, of
-    which one is there and the other there or in the two places next in line.
+    1. One knob of the first place, which the report names as the cause.
+    2. Two knobs: one of the first place, and one of the first three places.
     """
     levers = levers_for(trial.calibration, metric)
     here = [lever for lever in levers if lever.group in places[:1]]
@@ -7734,7 +7736,7 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Ad
 
 
 def change_of(chosen: Sequence[Lever], step: int, scenario: Scenario) -> Scenario:
-    """Return a scenario with levers at a step of `RATIOS`."""
+    """Return a scenario with the chosen levers improved by a step of `RATIOS`."""
     for lever in chosen:
         scenario = lever.apply(RATIOS[step], scenario)
     return scenario
@@ -7743,11 +7745,12 @@ def change_of(chosen: Sequence[Lever], step: int, scenario: Scenario) -> Scenari
 def smallest_change(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
     """Return the first step of `RATIOS` that meets the target, their number if none does.
 
-    It is found by halving. Trains are tried one by one: more of them are not always better.
+    It is found by bisection. The intervals of trains are tried one by one, as a shorter one is not
+    always better.
     """
 
     def misses(step: int) -> bool:
-        return not target_met(trial.months(functools.partial(change_of, chosen, step)), metric)
+        return not target_met(trial.search(functools.partial(change_of, chosen, step)), metric)
 
     steps = range(len(RATIOS))
     if any(lever.declared.name == "release_every_hours" for lever in chosen):
@@ -7757,44 +7760,48 @@ def smallest_change(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
     low, high = -1, steps[-1]
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if misses(middle) else (low, middle)
+        if misses(middle):
+            low = middle
+        else:
+            high = middle
     return high
 
 
 def confirm_change(
     metric: str, chosen: Sequence[Lever], step: int, trial: Trial
 ) -> Optional[Advice]:
-    """Return the advice of the first step, from a found one on, that fresh months confirm."""
+    """Return the first step that other months confirm, from the one of the search on."""
     baseline = trial.calibration.scenario
     for further in range(step, len(RATIOS)):
-        months = trial.months(functools.partial(change_of, chosen, further), fresh=True)
-        if target_met(months, metric):
+        months = trial.confirm(functools.partial(change_of, chosen, further))
+        if odds_known(months, metric) and target_met(months, metric):
             scenario = change_of(chosen, further, baseline)
-            first, *others = (lever.in_words(baseline, scenario) for lever in chosen)
+            first, *others = [lever.in_words(baseline, scenario) for lever in chosen]
             words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
-            known = dict.fromkeys(lever.declared.metadata["practice"] for lever in chosen)
-            return Advice(f"{words} ({'; '.join(known)})", RATIOS[further], scenario, months)
+            practices = dict.fromkeys(lever.declared.metadata["practice"] for lever in chosen)
+            words = f"{words} ({'; '.join(practices)})"
+            return Advice(words, RATIOS[further], scenario, months)
     return None
 
 
 def months_met(months: Months, metric: str) -> str:
     """Return in words how many months meet a target."""
     met, known = target_odds(months, metric)
-    which = " that have a value" if known < len(months[metric]) else ""
-    return f"{met} of {known} simulated months{which}"
+    text = f"{met} of {known} simulated months"
+    return text if known == len(months[metric]) else f"{text} that have a value"
 
 
-def advice_line(
-    metric: str, advice: Advice, baseline: Months, calibration: Optional[Calibration] = None
-) -> str:
+def advice_line(metric: str, advice: Advice, trial: Trial) -> str:
     """Return what a change does to a metric."""
     label = METRICS[metric].label
-    label = label if label.isupper() else label.lower()
-    before = month_spread(baseline[metric])[0]
+    if not label.isupper():
+        label = label.lower()
+    before = month_spread(trial.baseline[metric])[0]
     after, low, high = month_spread(advice.months[metric])
-    levels = level_counts(advice.months, calibration)
-    elite = f", ELITE in {levels[LEVELS[0].name]} of {len(baseline[metric])}" if levels else ""
     reached = with_unit(f"{after:.1f}", BENCHMARKS[metric].unit)
+    elite, levels = "", level_counts(advice.months, trial.calibration)
+    if levels:
+        elite = f", ELITE in {levels[LEVELS[0].name]} of {trial.runs}"
     return (
         f"{advice.words}: {label} {before:.1f} → {reached} "
         f"({low:.1f}-{high:.1f} in 9 of 10), target met in {months_met(advice.months, metric)}"
@@ -7812,15 +7819,13 @@ def target_gap(key: str, values: Mapping[str, Any]) -> str:
         return f"{label} could not be measured"
     if not is_judged(key, values):
         return f"{label} is at least {in_human_units(value, target.unit)}"
-    missed_by, shown = (
-        100 * (value - target.limit) / target.limit,
-        in_human_units(value, target.unit),
-    )
-    if abs(missed_by) < 1:
+    shown = in_human_units(value, target.unit)
+    missed_by = 100 * abs(value - target.limit) / target.limit
+    if missed_by < 1:
         return f"{label} {shown} just misses the target of {target.words}"
     side = "above" if target.better == "<" else "below"
     limit = with_unit(f"{target.limit:g}", target.unit)
-    return f"{label} {shown} is {abs(missed_by):.0f} % {side} the target of {limit}"
+    return f"{label} {shown} is {missed_by:.0f} % {side} the target of {limit}"
 
 
 NOTHING_DEPLOYED = "nothing was deployed in the window: measure more days"
@@ -7830,11 +7835,11 @@ NOT_OBSERVABLE = (
 
 
 def frequency_cause(values: Mapping[str, Any]) -> str:
-    """Return why so little is deployed."""
+    """Return why the deployment frequency is low."""
     if not values["total_deployments"]:
         return NOTHING_DEPLOYED
-    count = values["total_deployments"]
-    return f"{count} deployments in the window: make changes smaller, and promote more often"
+    count = count_text(values["total_deployments"], "deployment")
+    return f"the window has {count}: make changes smaller, and promote more often"
 
 
 def lead_time_cause(values: Mapping[str, Any]) -> str:
@@ -7844,15 +7849,13 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
         name = max(parts, key=lambda name: parts[name])
         if math.isnan(parts[name]):
             return "shorten the way of a change from the config repository to production"
-        share = show_percent(parts[name], values["mean_lead_time"], 0)
+        share = 100 * parts[name] / values["mean_lead_time"]
         hours = in_human_units(parts[name], "h")
-        return f"the way into {name} takes {share} of it ({hours}): shorten that wait first"
+        return f"the way into {name} takes {share:.0f} % of it ({hours}): shorten that wait first"
     if list(values["success_rates"].values())[-1] == 0:
         return "no production deployment succeeded"
     if values["production_deployment_frequency"] > 0:
-        return (
-            "no commit of the production deployments is known: --repo takes a clone that has them"
-        )
+        return "the commits of its deployments are not known: give --repo a clone that has them"
     return "no change reached production in the window: measure more days"
 
 
@@ -7860,15 +7863,15 @@ def failure_cause(values: Mapping[str, Any]) -> str:
     """Return which environment fails most, and why."""
     rates = {name: rate for name, rate in values["success_rates"].items() if not math.isnan(rate)}
     if rates and not is_judged("change_failure_rate", values):
-        unseen = values["unseen_deployments"]
-        return f"deployments that nobody looked at: {unseen}; --incidents says which of them failed"
+        unseen = count_text(values["unseen_deployments"], "deployment")
+        return f"nobody looked at {unseen}: tell with --incidents which of them failed"
     if not rates:
         return NOT_OBSERVABLE if values["total_deployments"] else NOTHING_DEPLOYED
     failures = failures_by_environment(values)
     worst = max(failures, key=lambda name: failures[name])
     reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
     share = f"{failures[worst]} of {sum(failures.values())} failures"
-    rate = show_number(100 - rates[worst], "%", 1)
+    rate = in_human_units(100 - rates[worst], "%", 1)
     return f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
 
 
@@ -7879,10 +7882,10 @@ def recovery_cause(values: Mapping[str, Any]) -> str:
     if not values["failed_deployments"]:
         return NOT_OBSERVABLE
     if not values["successful_rollbacks"]:
-        failed = values["failed_deployments"]
-        return f"no rollback of {failed} failures succeeded: keep an earlier good release ready"
-    count = values["successful_rollbacks"]
-    return f"the mean of the rollbacks that succeeded ({count}): automate them"
+        failed = count_text(values["failed_deployments"], "failure")
+        return f"no rollback succeeded after {failed}: keep an earlier good release ready"
+    count = count_text(values["successful_rollbacks"], "successful rollback")
+    return f"this is the mean of {count}: automate them"
 
 
 CAUSES = {
@@ -7894,7 +7897,7 @@ CAUSES = {
 
 
 def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
-    """Return for each benchmark that is missed by how much, and the cause; one line if none is."""
+    """Return the gap and the cause of each benchmark that is missed; one line if none is."""
     missed = [key for key in BENCHMARKS if not is_elite(key, values)]
     lines = [f"{target_gap(key, values)}; {CAUSES[key](values)}" for key in missed]
     return lines or ["None: all four targets are met"]
@@ -7916,29 +7919,35 @@ def tried_recommendations(metrics: Metrics, trial: Trial) -> List[str]:
 
 def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
     """Return what helps against a miss, or why nothing is recommended."""
-    values, n = metrics.values, observations(metrics)[key]
+    value, unit = metrics.values[key], BENCHMARKS[key].unit
+    n = observations(metrics)[key]
     if n < FEW:
-        return f"No change was tried: {n} observations tell too little; measure more days"
+        few = count_text(n, "observation")
+        return f"No change was tried, as too little is known from {few}; measure more days"
     if key in trial.calibration.assumed:
-        return f"No change was tried: {trial.calibration.assumed[key]}"
-    baseline = trial.baseline
-    known, runs = target_odds(baseline, key)[1], len(baseline[key])
-    if not odds_known(baseline, key):
-        few = f"{known} of {runs} simulated months have a value"
-        return f"No change was tried: {few}; --runs N simulates more"
-    if target_met(baseline, key):
-        met = months_met(baseline, key)
+        return f"No change was tried, as {trial.calibration.assumed[key]}"
+    known = target_odds(trial.baseline, key)[1]
+    if not odds_known(trial.baseline, key):
+        few = f"only {known} of {trial.runs} simulated months have a value"
+        return f"No change was tried, as {few}; --runs N simulates more"
+    if target_met(trial.baseline, key):
+        met = months_met(trial.baseline, key)
         return f"Nothing to change: as things are, the target is met in {met}"
-    _, low, high = month_spread(baseline[key])
-    if trial.calibration.knobs and not low <= values[key] <= high:
-        unit = BENCHMARKS[key].unit
-        fitted = f"{show_number(low, unit)} to {show_number(high, unit)}"
-        return f"No change was tried: the months fitted to this history have {fitted}"
-    advice = find_advice(key, cause_places(key, values, trial.calibration.scenario), trial)
+    _, low, high = month_spread(trial.baseline[key])
+    if trial.calibration.knobs and not low <= value <= high:
+        fitted = f"{in_human_units(low, unit)} to {in_human_units(high, unit)}"
+        return (
+            f"No change was tried, as the fitted months miss what was measured: they have {fitted}"
+        )
+    places = cause_places(key, metrics.values, trial.calibration.scenario)
+    advice = find_advice(key, places, trial)
     if advice is None:
-        tried = f"tried on {runs} simulated months"
-        return f"No change of one or two knobs there meets the target in 9 of 10 ({tried})"
-    return advice_line(key, advice, baseline, trial.calibration)
+        place = places[0].replace("environments.", "", 1)
+        return (
+            f"No change was found: no knob of {place}, alone or with a second one, is enough to "
+            "meet the target in 9 of 10 simulated months"
+        )
+    return advice_line(key, advice, trial)
 
 
 def observations(metrics: Metrics) -> Dict[str, int]:
@@ -7959,7 +7968,10 @@ def cause_places(key: str, values: Mapping[str, Any], scenario: Scenario) -> Lis
         return ["rollback"]
     if key == "deployment_frequency":
         counts = values["deployments_by_environment"]
-        lost = {b: counts[b] / max(counts[a], 1) for a, b in zip(names, names[1:])} or {names[0]: 0}
+        pairs = list(zip(names, names[1:]))
+        lost = {name: counts[name] / max(counts[before], 1) for before, name in pairs}
+        if not pairs:
+            lost = {names[0]: 0.0}
     elif key == "change_failure_rate":
         lost = {name: -count for name, count in failures_by_environment(values).items()}
     else:
@@ -7989,14 +8001,14 @@ TRAINS = (168, 48, 24, 12, 8, 6, 4, 3, 2, 1)  # hours between the departures of 
 
 
 class Fitted(NamedTuple):
-    """A knob, the value that fits a history best, and `DRAWS` values that are possible given it."""
+    """A knob, its value that fits a history best, and `DRAWS` values that are possible too."""
 
     group: str
     knob: str
     value: Any
     possible: Sequence[Any]  # none where the value is not in doubt
-    n: int  # observations that it comes from; 0: the default stays
-    what: str  # what the observations are
+    n: int  # observations that it was fitted to; 0: it keeps the default
+    what: str  # what the observations are; "": the notes need not say it
 
     @property
     def path(self) -> str:
@@ -8008,10 +8020,10 @@ class Fitted(NamedTuple):
 class Calibration:
     """The scenario that fits a history best, and what is not known of it.
 
-    `scenario` is the best. `draws` shares the months of a forecast among the scenarios that are
-    possible. `assumed` says of each forecast metric that rests on defaults alone why it is `n/a`.
-    `warm_up` is how many days a month is preceded by, so that it does not begin empty. Without a
-    history the scenario is exactly known: there are no `knobs`.
+    `draws` shares the months of a forecast among the scenarios that are possible. `assumed` tells
+    for each forecast metric that rests on defaults alone why it is `n/a`. `warm_up` is the number
+    of days simulated before a month, so that it does not begin empty. Without a history the
+    scenario is known exactly, and there are no `knobs`.
     """
 
     scenario: Scenario
@@ -8036,55 +8048,56 @@ class Calibration:
 
     @property
     def notes(self) -> List[str]:
-        """From how many observations each knob was fitted, a line for each group."""
-        lines = []
-        for group, knobs in itertools.groupby(self.knobs, lambda fitted: fitted.group):
-            parts = []
-            for fitted in knobs:
-                if not fitted.what and fitted.knob not in ("promotion", "open_hours"):
-                    continue
-                name, value = fitted.knob, in_words(fitted.knob, fitted.value)
-                if name == "commits_per_day":
-                    value += " on the busiest weekday"
-                if name == "approval_rate" and self.scenario.groups[group].starts == "commit":  # type: ignore[attr-defined]
-                    name = "share of the commits"
-                seen = f"n={fitted.n:,} {fitted.what}".strip()
-                seen += ", pulled towards the default" * (fitted.n < FEW)
-                if len(fitted.possible) and not isinstance(fitted.value, tuple):
-                    edges = np.quantile(np.array(fitted.possible, float), [0.05, 0.95]).tolist()
-                    seen = " to ".join(in_words(fitted.knob, edge) for edge in edges) + f"; {seen}"
-                left = "the default, as the history does not tell"
-                parts.append(f"{name} {value} ({seen if fitted.n else left})")
-            lines.append(f"{group}: {'; '.join(parts)}")
-        return lines
+        """What each knob was fitted to, a line for each group."""
+        shown = [one for one in self.knobs if one.what or one.knob in ("promotion", "open_hours")]
+        return [
+            f"{group}: {'; '.join(map(self._note, knobs))}"
+            for group, knobs in itertools.groupby(shown, lambda fitted: fitted.group)
+        ]
+
+    def _note(self, fitted: Fitted) -> str:
+        """Return what a knob was fitted to: its value, what is possible, how many observations."""
+        name, value = fitted.knob, in_words(fitted.knob, fitted.value)
+        if name == "commits_per_day":
+            value += " on the busiest weekday"
+        if name == "approval_rate" and self.scenario.groups[fitted.group].starts == "commit":  # type: ignore[attr-defined]
+            name = "share of the commits"
+        if not fitted.n:
+            return f"{name} {value} (the default, as the history does not tell)"
+        seen = f"n={fitted.n:,} {fitted.what}".strip()
+        if fitted.n < FEW:
+            seen += ", pulled towards the default"
+        if len(fitted.possible) and not isinstance(fitted.value, tuple):
+            edges = np.quantile(np.array(fitted.possible, float), [0.05, 0.95]).tolist()
+            low, high = (in_words(fitted.knob, edge) for edge in edges)
+            seen = f"{low} to {high}; {seen}"
+        return f"{name} {value} ({seen})"
 
 
 def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
-    """Fit a scenario to a history, at most to its last 180 days, and say what is not known of it.
+    """Fit a scenario to the last 180 days of a history, and say what is not known of it.
 
-    What the history cannot tell keeps the value of `base`. GitOpsError if it has no deployment to a
-    known environment.
+    A knob of which the history tells nothing keeps the value of `base`. GitOpsError for a history
+    that has no deployment to a known environment.
     """
     whole, history = history, recent_part(history)
     rng = np.random.Generator(np.random.PCG64(history.window.days))
     names = used_environments(history)
+    defaults = {one.name: one for one in base.environments}
     releases = [releases_to(history, name) for name in names]
-    stages = [
-        Passages.of(history, name, here, before)
-        for name, here, before in zip(names, releases, [None, *releases])
-    ]
-    counts = [
-        daily_counts(whole, name if stage.source == "own" else None)
-        for name, stage in zip(names, stages)
-    ]
+    stages, counts = [], []
+    for name, here, upstream in zip(names, releases, [None, *releases]):
+        stage = Passages.of(history, name, here, upstream)
+        stages.append(stage)
+        counts.append(daily_counts(whole, name if stage.source == "own" else None))
     knobs, parts = fit_team(history, stages, counts, base.team, rng)
     environments, shares = [], iter(parts)
     for name, stage in zip(names, stages):
-        known = {one.name: one for one in base.environments}.get(name, Environment(name))
+        default = defaults.get(name, Environment(name))
         starts = "commit" if stage.source == "own" else "stage"
-        environments.append(dataclasses.replace(known, freezes=(), starts=starts))
+        environments.append(dataclasses.replace(default, freezes=(), starts=starts))
         share = np.ones(1 + DRAWS) if stage.source == "stage" else next(shares)
-        knobs += fit_environment(history, stage, stages[0], known, share, rng)
+        knobs += fit_environment(history, stage, stages[0], default, share, rng)
     knobs += fit_rollback(history, base.rollback, rng)
     reasons = count_words(history.deployments["failure_reason"]) or base.failure_reasons
     scenario = Scenario(base.team, tuple(environments), base.rollback, reasons)
@@ -8123,17 +8136,14 @@ def recent_part(history: History) -> History:
 
 
 def lower_bounds(history: History, environments: Sequence[str]) -> Tuple[str, ...]:
-    """Return the forecast metrics that are too low, as nobody looked at some deployments."""
+    """Return the forecast metrics that are lower bounds, as nobody looked at some deployments."""
     rows = history.deployments
     unseen = has_word(rows["health"], UNKNOWN)
-    found: List[str] = []
-    for name in environments:
-        own = unseen[has_word(rows["environment"], name)]
-        if own.any() and not own.all():
-            found.append("change_failure_rate")
-            if name == environments[-1]:
-                found += ["production_change_fail_rate", "production_failures"]
-    return tuple(dict.fromkeys(found))
+    parts = [unseen[has_word(rows["environment"], name)] for name in environments]
+    partly = [part.any() and not part.all() for part in parts]
+    if partly[-1]:
+        return "change_failure_rate", "production_change_fail_rate", "production_failures"
+    return ("change_failure_rate",) if any(partly) else ()
 
 
 def used_environments(history: History) -> List[str]:
@@ -8141,11 +8151,8 @@ def used_environments(history: History) -> List[str]:
     seen = count_words(history.deployments["environment"])
     used = [name for name in history.environments if name in seen and name != UNCLASSIFIED]
     if not used:
-        raise GitOpsError(
-            "the history has no deployment to a known environment: there is nothing to fit a "
-            "scenario to"
-        )
-    return used[-50:]
+        raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
+    return used[-50:]  # a scenario has no more
 
 
 def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[Any]) -> Scenario:
@@ -8167,15 +8174,15 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
     found = {}
     if any(f"{group}.wait_hours" in unknown for group in way):
         for key in ("mean_lead_time", "median_lead_time", "production_median_lead_time"):
-            found[key] = found["waiting_hours"] = "when its changes were committed is not known"
+            found[key] = found["waiting_hours"] = "it is not known when the changes were committed"
     if f"{groups[-1]}.success_rate" in unknown:
         for key in ("production_change_fail_rate", "production_failures", "failed_hours"):
-            found[key] = "no failure in production could be seen"
+            found[key] = "it is not known which production deployments failed"
     if all(f"{group}.success_rate" in unknown for group in groups):
-        found["change_failure_rate"] = "no failure could be seen"
+        found["change_failure_rate"] = "it is not known which deployments failed"
     if "rollback.duration_min" in unknown:
         for key in ("mttr_minutes", "failed_hours"):
-            found[key] = "no rollback that succeeded was seen"
+            found[key] = "no successful rollback is known"
     return found
 
 
@@ -8200,19 +8207,18 @@ def possible_rate(
 def drifting_rates(
     rates: List[float], bad: np.ndarray, time: np.ndarray, rng: np.random.Generator
 ) -> List[float]:
-    """Return possible success rates that vary from month to month as much as the failures do.
+    """Return possible success rates that vary from month to month as much as the observed ones.
 
-    The failures of the months, at least four, vary by more than chance: that is added to the rates
-    on the scale of the logarithm of the failures.
+    In four months or more, the failures vary by more than chance. The failure rates are multiplied
+    by lognormal noise of that excess. Without failures, or with fewer months, the rates stay.
     """
     month = (time[-1] - time) // (30 * DAY)
     total, failed = np.bincount(month), np.bincount(month, bad)
-    expected = total * bad.mean()
     if len(total) < 4 or not bad.any():
         return rates
-    excess = (((failed - expected) ** 2).sum() - expected.sum() * (1 - bad.mean())) / (
-        expected**2
-    ).sum()
+    expected = total * bad.mean()
+    chance = expected.sum() * (1 - bad.mean())  # the variance of a binomial
+    excess = (((failed - expected) ** 2).sum() - chance) / (expected**2).sum()
     noise = rng.normal(0, math.sqrt(max(excess, 0)), len(rates))
     return (1 - np.clip((1 - np.array(rates)) * np.exp(noise), 0, 1)).tolist()
 
@@ -8220,17 +8226,18 @@ def drifting_rates(
 def drifting_ranges(
     ranges: Sequence[Range], hours: np.ndarray, time: np.ndarray, rng: np.random.Generator
 ) -> List[Range]:
-    """Return possible waits that vary from month to month as much as their medians do.
+    """Return possible waits that vary from month to month as much as the observed ones.
 
-    They vary on the scale of logarithms, by what chance leaves unexplained in at least four months
-    that have six.
+    The medians of the months vary by more than chance, on a logarithmic scale. The waits are
+    multiplied by lognormal noise of that excess. It takes four months with six waits each.
     """
     frame = pd.DataFrame({"month": (time.max() - time) // (30 * DAY), "log": np.log(hours + 0.1)})
     months = frame.groupby("month")["log"].agg(["median", "std", "size"])
     months = months[months["size"] >= FEW]
     excess = 0.0
     if len(months) >= 4:
-        chance = 1.57 * (months["std"] ** 2 / months["size"]).mean()  # of medians
+        variance = months["std"] ** 2 / months["size"]
+        chance = 1.57 * variance.mean()  # a median varies by pi / 2 as much as a mean
         excess = max(float(months["median"].var() - chance), 0.0)
     factors = np.exp(rng.normal(0, math.sqrt(excess), len(ranges)))
     return [tuple(factor * edge for edge in one) for factor, one in zip(factors, ranges)]
@@ -8239,9 +8246,10 @@ def drifting_ranges(
 def possible_range(
     values: np.ndarray, default: Range, rng: np.random.Generator, n: Optional[int] = None
 ) -> Tuple[Range, List[Range]]:
-    """Return values as the quantiles of a knob, and possible ones by bootstrap of the `n` values.
+    """Return observed values as the quantiles of a knob, and possible quantiles.
 
-    Fewer than six are filled up to six with values of the default.
+    The possible ones are bootstrap samples (B. Efron, Annals of Statistics 7, 1979), each of `n`
+    values. Fewer than six values are filled up to six with quantiles of the default.
     """
     n = len(values) if n is None else n
     if n < FEW:
@@ -8251,33 +8259,32 @@ def possible_range(
     at, grid = np.minimum(n, 3000), np.linspace(0, 1, min(n, 33))
     samples = quantile_at(best, np.sort(rng.random((DRAWS, at)), axis=1))
     rows = np.quantile(samples, grid, axis=1).T
-    # The values of a sample lie closer together than those that it is from: they are moved apart
-    # on a logarithmic scale, which takes none below zero.
+    # Samples spread less than what they are drawn from. So they are stretched, on a logarithmic
+    # scale that leaves every value above zero.
     shift = max(float(values.mean()) / 10, 1e-300)
     rows = np.log(rows + shift)
     rows = np.exp(rows.mean() + (n + 1) / (n - 1) * (rows - rows.mean())) - shift
     return best, [tuple(row) for row in np.maximum(rows, 0).tolist()]
 
 
-def observed_range(values: np.ndarray, most: int = 101) -> Range:
-    """Return observed values as the quantiles of a knob; simulated, they are drawn again."""
-    points = np.linspace(0, 1, max(2, min(most, len(values))))
+def observed_range(values: np.ndarray) -> Range:
+    """Return observed values as the quantiles of a knob: at most 101 of them."""
+    points = np.linspace(0, 1, int(np.clip(len(values), 2, 101)))
     return tuple(np.quantile(values, points).tolist())
 
 
 class Passages(NamedTuple):
-    """How the releases of an application came to an environment, and how many.
+    """How releases came to an environment: arrays with an entry for each.
 
-    Where they follow the stage before, an entry is a release that was healthy there; in the first
-    environment of a history with plain commits, it is a commit. Otherwise an environment has
-    commits of its own, as with a folder for each: an entry is a release of its own.
+    An entry is what may come: a release that was healthy in the stage before (`stage`), a commit
+    (`commits`), or a release of the environment alone, as with a folder for each (`own`).
     """
 
-    source: str  # of its entries: `stage`, `commits` or `own`
+    source: str  # `stage`, `commits` or `own`
     application: np.ndarray  # codes, sorted
-    rank: np.ndarray  # seconds at which it was committed, -1 where that is not known
-    arrival: np.ndarray  # seconds; where a release of its own has no known change, its start
-    start: np.ndarray  # seconds; NEVER where it did not come
+    rank: np.ndarray  # the second at which it was committed, -1 where that is not known
+    arrival: np.ndarray  # the second from which it could come
+    start: np.ndarray  # the second at which it came; NEVER where it did not
     good: np.ndarray
     rates: Mapping[str, float]  # entries per day of each application, while it is covered
     policy: str
@@ -8292,17 +8299,18 @@ class Passages(NamedTuple):
         here: pd.DataFrame,
         upstream: Optional[pd.DataFrame],
     ) -> Passages:
-        """Return the passages to an environment of its releases, see `releases_to`.
+        """Return the passages to an environment of its releases (see `releases_to`).
 
-        `upstream` are those of the environment before, None for the first.
+        `upstream` are the releases to the environment before, None for the first. The source is
+        1. `stage` if three quarters of the releases in the second half of the window were upstream,
+        2. `commits` in the first environment of a history with plain commits,
+        3. `own` otherwise.
         """
-        source = "own"
-        keys = ["application", "release"]
+        source, keys = "own", ["application", "release"]
         entries = here.assign(arrival=here["start"].where(here["rank"] < 0, here["rank"]))
         if upstream is not None:
-            known = pd.MultiIndex.from_frame(here[keys]).isin(
-                pd.MultiIndex.from_frame(upstream[keys])
-            )
+            before = pd.MultiIndex.from_frame(upstream[keys])
+            known = pd.MultiIndex.from_frame(here[keys]).isin(before)
             late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
             if known[late].sum() >= 0.75 * max(late.sum(), 1):
                 entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
@@ -8337,8 +8345,9 @@ class Passages(NamedTuple):
 def releases_to(history: History, environment: str) -> pd.DataFrame:
     """Return the releases that came to an environment: a row for each deployment.
 
-    `release` is its newest change, or its commit where no change is known. `rank` is when that was
-    committed, -1 where it is not known. Also `application`, `start` and `end` in seconds, `good`.
+    Columns: `application`; `release`, the newest change, or the commit where no change is known;
+    `rank`, the second at which that was committed, -1 where it is not known; `start` and `end` in
+    seconds; `good`.
     """
     rows = history.deployments[has_word(history.deployments["environment"], environment)]
     start = seconds_of(rows["timestamp"])
@@ -8352,31 +8361,29 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
         }
     )
     if history.changes is None:
-        commits = pd.Series(
-            seconds_of(history.git_commits["timestamp"]), history.git_commits["sha"]
-        )
-        found["rank"] = found["release"].map(commits).fillna(-1).to_numpy(np.int64)
-    else:
-        changes = history.changes_to(environment).dropna(subset=["deployed"])
-        changes = pd.DataFrame(
-            {
-                "application": changes["application"].astype(object),
-                "change": changes["commit_sha"],
-                "committed": seconds_of(changes["committed"]),
-                "end": seconds_of(changes["deployed"]),
-            }
-        )
-        newest = changes.sort_values("committed").drop_duplicates(
-            ["application", "end"], keep="last"
-        )
-        found = found.merge(newest, how="left", on=["application", "end"])
-        found["release"] = found["change"].where(found["change"].notna(), found["release"])
-        found["rank"] = found["committed"].fillna(-1).astype(np.int64)
-    return found
+        commits = history.git_commits
+        committed = pd.Series(seconds_of(commits["timestamp"]), commits["sha"])
+        return found.assign(rank=found["release"].map(committed).fillna(-1).astype(np.int64))
+    changes, keys = (
+        history.changes_to(environment).dropna(subset=["deployed"]),
+        ["application", "end"],
+    )
+    changes = pd.DataFrame(
+        {
+            "application": changes["application"].astype(object),
+            "change": changes["commit_sha"],
+            "rank": seconds_of(changes["committed"]),
+            "end": seconds_of(changes["deployed"]),
+        }
+    )
+    newest = changes.sort_values("rank").drop_duplicates(keys, keep="last")
+    found = found.merge(newest, how="left", on=keys)
+    release = found["change"].where(found["change"].notna(), found["release"])
+    return found.assign(release=release, rank=found["rank"].fillna(-1).astype(np.int64))
 
 
 def covered_days(history: History, environment: str) -> Dict[str, float]:
-    """Return for how many days each application is covered in an environment, if that is known."""
+    """Return how many days of each application are covered in an environment, if that is known."""
     if history.coverage is None:
         return {}
     spans = history.covered(environment)
@@ -8390,8 +8397,8 @@ def promotion_of(
 ) -> str:
     """Return the promotion policy that fits how releases came, in the order of their commits.
 
-    1. `each` where some came after a newer one had come, or where none gave way to a newer one.
-    2. `soak` where none came that a newer one had followed upstream, and ten did not.
+    1. `each` if over 2 % came after a newer one had come, or none gave way to a newer one.
+    2. `soak` if no release came that a newer one had followed upstream, and ten such did not come.
     3. `newest` otherwise.
     """
     overtaken = earliest_of_newer(start, application)
@@ -8406,7 +8413,7 @@ def promotion_of(
 
 
 def daily_counts(history: History, environment: Optional[str]) -> np.ndarray:
-    """Return the deployments of each day to an environment, or without one the commits."""
+    """Return how many deployments to an environment each day has; without one, how many commits."""
     table = history.git_commits
     if environment is not None:
         table = history.deployments[has_word(history.deployments["environment"], environment)]
@@ -8421,41 +8428,42 @@ def fit_team(
     base: Team,
     rng: np.random.Generator,
 ) -> Tuple[List[Fitted], np.ndarray]:
-    """Return the knobs of the team that commits what comes to the stages, and the shares of these.
+    """Return the knobs of the team, and the share of its commits that each stage takes.
 
-    A row of the shares is a stage, and a column a possible team; the first is the best. `counts`
-    are those of `daily_counts` for each stage.
+    Of the shares, a row is a stage that is not fed by the one before. A column is a possible team,
+    the first the best one. `counts` are the `daily_counts` of each stage.
     """
     first, days = history.window.seconds[0], history.window.days
-    common, rates, times, total = rng.standard_normal(DRAWS), [], [], np.zeros(days, np.int64)
-    for stage, of_day in zip(stages, counts):
-        if stage.source != "stage":
-            noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)
-            rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
-            times.append(np.where(stage.arrival >= first, stage.arrival, stage.start))
-            total += of_day[-days:]
-    hours = np.concatenate(times)
-    made = np.bincount((hours - first) // DAY, minlength=days)
-    weekdays, level = weekday_rates(made, first)[0], np.sum(rates, axis=0)
-    busiest = level * weekdays.max() / max(made.mean(), 1e-300)
-    names = {"authors": "author", "types": "type"}
-    found = {knob: count_words(history.git_commits[column]) for knob, column in names.items()}
+    common, total = rng.standard_normal(DRAWS), np.zeros(days, np.int64)
     shares: Dict[str, float] = collections.defaultdict(float)
-    for stage in (stage for stage in stages if stage.source != "stage"):
+    rates, times = [], []
+    for stage, of_day in zip(stages, counts):
+        if stage.source == "stage":
+            continue
+        noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)  # the teams go half together
+        rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
+        times.append(np.where(stage.arrival >= first, stage.arrival, stage.start))
+        total += of_day[-days:]
         for name, per_day in stage.rates.items():
             shares[name] += per_day
+    time = np.concatenate(times)
+    made = np.bincount((time - first) // DAY, minlength=days)
+    weekdays, level = weekday_rates(made, first)[0], np.sum(rates, axis=0)
+    busiest, *possible = (level * weekdays.max() / max(made.mean(), 1e-300)).tolist()
     values: Dict[str, Any] = {
         "weekday_factors": tuple(weekdays / max(weekdays.max(), 1e-300)),
         "dispersion": weekday_rates(total, first)[1],
         "sprint_ramp": 0.0,
-        "work_hours": observed_range(hours % DAY / 3600),
+        "work_hours": observed_range(time % DAY / 3600),
         "time_zone": "UTC",
         "applications": dict(shares),
-        **{knob: words for knob, words in found.items() if words},
     }
-    n, what = len(hours), "commits" if history.changes is None else "releases"
-    best, *possible = busiest.tolist()
-    knobs = [Fitted("team", "commits_per_day", best, possible, n, what)]
+    for knob, column in (("authors", "author"), ("types", "type")):
+        words = count_words(history.git_commits[column])
+        if words:
+            values[knob] = words
+    n, what = len(time), "commits" if history.changes is None else "releases"
+    knobs = [Fitted("team", "commits_per_day", busiest, possible, n, what)]
     knobs += [Fitted("team", knob, value, (), n, "") for knob, value in values.items()]
     return knobs, np.array(rates) / level
 
@@ -8477,11 +8485,12 @@ def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
 
 
 def possible_levels(counts: np.ndarray, days: int, noise: np.ndarray) -> np.ndarray:
-    """Return the level of the coming month over the mean of the last days, best and possible ones.
+    """Return the level of the coming month relative to the mean of the last days.
 
-    With 16 weeks or more, it is the mean of the last 4, 8, 13 or 26, whichever told the next four
-    weeks best, and possible ones vary as much as it failed to. With fewer, it is the mean, and the
-    variance of the weeks says how far both it and the coming month drift.
+    The first value is the best, the others are possible ones.
+    1. With 16 weeks or more: the mean of the last 4, 8, 13 or 26 weeks. It is the one that forecast
+       the next four weeks best in the past; the possible levels vary by its errors.
+    2. With fewer: 1. The variance of the weeks tells how far the mean and the coming month drift.
     """
     weeks = counts[len(counts) % 7 :].reshape(-1, 7).sum(axis=1).astype(float)
     counts = counts[-days:]
@@ -8512,7 +8521,7 @@ def fit_environment(
     share: np.ndarray,
     rng: np.random.Generator,
 ) -> List[Fitted]:
-    """Return the knobs of one environment; `share` is what it takes of the team's commits."""
+    """Return the knobs of an environment that takes a share of the team's commits."""
     group = Scenario.group_of(default.name)
     rows = history.deployments[has_word(history.deployments["environment"], default.name)]
     unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
@@ -8520,35 +8529,41 @@ def fit_environment(
     rate, rates = possible_rate(looked - bad.sum(), looked, default.success_rate, rng)
     if looked:
         rates = drifting_rates(rates, bad, seconds_of(rows["timestamp"]), rng)
-    fitted = [
-        Fitted(group, "success_rate", rate, rates if looked else (), looked, "deployments"),
-        *fit_gate(stage, default, group, share, rng),
-    ]
-    seconds, possible = possible_range(
-        rows["duration_sec"].to_numpy(float), default.duration_sec, rng
-    )
-    fitted.append(Fitted(group, "duration_sec", seconds, possible, len(rows), "syncs"))
-    risk = fit_batch_risk(stage, first, rng)
-    if risk is None:
-        fitted.append(Fitted(group, "batch_risk", default.batch_risk, (), 0, "failures"))
     else:
-        p, b = ([pair[at] for pair in risk] for at in (0, 1))
-        own = Fitted(group, "batch_risk", b[0], b[1:], looked, "deployments")
-        fitted = [fitted[0]._replace(value=p[0], possible=p[1:]), *fitted[1:], own]
-    return fitted
+        rates = []
+    gate = fit_gate(stage, default, group, share, rng)
+    observed = rows["duration_sec"].to_numpy(float)
+    seconds, durations = possible_range(observed, default.duration_sec, rng)
+    risk = Fitted(group, "batch_risk", default.batch_risk, (), 0, "failures")
+    pairs = fit_batch_risk(stage, first, rng)
+    if pairs is not None:
+        (rate, best), *possible = pairs
+        rates, risks = [pair[0] for pair in possible], [pair[1] for pair in possible]
+        risk = Fitted(group, "batch_risk", best, risks, looked, "deployments")
+    return [
+        Fitted(group, "success_rate", rate, rates, looked, "deployments"),
+        *gate,
+        Fitted(group, "duration_sec", seconds, durations, len(rows), "syncs"),
+        risk,
+    ]
 
 
 def fit_gate(
     stage: Passages, default: Environment, group: str, share: np.ndarray, rng: np.random.Generator
 ) -> List[Fitted]:
-    """Return how releases come to an environment: policy, hours, trains, the share, the wait."""
+    """Return how releases come to an environment: policy, hours, trains, the share, the wait.
+
+    Where an environment has commits of its own, each change is a way to it; elsewhere each release.
+    A gate holds releases back only if at least six did not come: fewer may just not have come yet.
+    """
     came = stage.start < NEVER
     arrival, start = stage.arrival[came], stage.start[came]
+    entries, departures = len(start), start
     if stage.source == "own":
-        arrival, start = stage.ways
+        arrival, start = np.minimum(*stage.ways), stage.ways[1]
+        stage = stage._replace(arrival=arrival, start=start)
     n = len(start)
-    hours, every = observed_gate(arrival, stage.start[came], start)
-    entries = int(np.count_nonzero(came))
+    hours, every = observed_gate(arrival, departures, start)
     knobs = {"promotion": stage.policy, "open_hours": hours, "release_every_hours": every}
     fitted = [Fitted(group, knob, value, (), entries, "") for knob, value in knobs.items()]
     if not n:
@@ -8558,33 +8573,31 @@ def fit_gate(
     environment = dataclasses.replace(default, approval_rate=1.0, **knobs)  # type: ignore[arg-type]
     begin = int(arrival.min()) // DAY * DAY
     gate = Gate.of(environment, "UTC", Window(*utc_times(np.array([begin, stage.end]))))
-    waits, come = waits_before(gate, arrival, start), 1.0
-    if stage.source != "own":
-        waits, come = wait_and_share(stage, gate)
-        if come < 1 and not fewer_came(stage, environment, waits, gate):
-            come = 1.0
-    entries = round(n / come)
-    if entries > n:
-        best, possible = possible_rate(n, entries, 1.0, rng)
+    waits, come = wait_and_share(stage, gate)
+    reached = n
+    if n / come - n >= FEW:
+        reached = round(n / come)
+        best, possible = possible_rate(n, reached, 1.0, rng)
         share = share * np.array([best, *possible])
     unsure = share[1:].tolist() if (share < 1).any() else ()
-    fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, entries, "releases"))
+    fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, reached, "releases"))
     waits = np.minimum(waits, 24 * LONGEST)
-    wait, waits_too = possible_range(waits, default.wait_hours, rng, n)
+    wait, possible_waits = possible_range(waits, default.wait_hours, rng, n)
     ways = np.maximum(start - arrival, 0) / 3600
-    waits_too = drifting_ranges(waits_too, ways, start, rng)
-    return [*fitted, Fitted(group, "wait_hours", wait, waits_too, n, "releases")]
+    possible_waits = drifting_ranges(possible_waits, ways, start, rng)
+    return [*fitted, Fitted(group, "wait_hours", wait, possible_waits, n, "releases")]
 
 
 def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
     """Return quantiles of the hours that releases wait, and the share of them that comes.
 
-    1. One that came in an open hour waited until then. One that came with a train, or in the first
-       hour after an opening, was ready at some time since the train or the closing before.
-    2. Of one that gave way to a newer one, or did not come by the end, it is only known that it
-       waited longer. So the curve is that of E. L. Kaplan and P. Meier (JASA 53, 1958). Those that
-       waited longer than all that came are taken for held back for good.
-    3. The times of 1 that are not exact are drawn from the curve, which is drawn anew from them.
+    1. A release that came in an open hour waited until then. One that came with a train, or in the
+       first hour after an opening, was ready at some time since the train or the closing before.
+    2. A release that gave way to a newer one, or did not come by the end, waited longer than until
+       then. So the curve is that of E. L. Kaplan and P. Meier (JASA 53, 1958). Those that waited
+       longer than all that came count as held back for good.
+    3. A wait of 1 that is not exact is drawn from the curve. The curve is made anew from the draws,
+       twenty times.
     """
     arrival, start = stage.arrival, stage.start
     came = start < NEVER
@@ -8608,41 +8621,9 @@ def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
     return np.interp(at, gone, hours), float(gone[-1])
 
 
-def fewer_came(stage: Passages, environment: Environment, waits: np.ndarray, gate: Gate) -> bool:
-    """Return whether fewer releases came than if all were approved, by more than chance.
-
-    The same arrivals go through the model ten times with these waits.
-    """
-    environment = dataclasses.replace(environment, wait_hours=tuple(waits))
-    noise = np.random.Generator(np.random.PCG64(0))
-    counts = []
-    for _ in range(10):
-        drawn = noise.random((3, len(stage.arrival)))
-        done = run_stage(environment, stage.arrival, stage.application, drawn, gate)
-        counts.append(np.count_nonzero(done.deployed))
-    least = float(np.mean(counts) - 2.5 * max(np.std(counts), 1))
-    return bool(np.count_nonzero(stage.start < NEVER) < least)
-
-
 def evenly_spread(count: int) -> np.ndarray:
     """Return numbers spread over 0..1 evenly and in no order: multiples of the golden ratio."""
     return (np.arange(count) * 0.6180339887498949) % 1
-
-
-def waits_before(gate: Gate, arrival: np.ndarray, start: np.ndarray) -> np.ndarray:
-    """Return quantiles of the wait of releases of which each comes in the end.
-
-    With it, and once they have waited for the gate too, these arrivals take as many hours as they
-    did. Each round takes from the wait half of what the ways are too long.
-    """
-    at = np.linspace(0, 1, 101)
-    wait = goal = np.quantile(np.maximum(start - arrival, 0) / 3600, at)
-    noise = evenly_spread(len(arrival))
-    for _ in range(30):
-        ready = arrival + np.rint(np.interp(noise, at, wait) * 3600).astype(np.int64)
-        ways = np.quantile((gate.next(ready) - arrival) / 3600, at)
-        wait = np.sort(np.clip(wait + 0.5 * (goal - ways), 0, goal))
-    return wait
 
 
 def survival_curve(waits: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
@@ -8660,11 +8641,12 @@ def observed_gate(
 ) -> Tuple[Hours, float]:
     """Return the opening hours and the interval of trains that departures show.
 
-    1. A train has an interval of `TRAINS` in which 95 % of the departures leave within five minutes
-       of the same time.
-    2. Hours have 97 % of at least twenty departures. If the same waits were dealt out to the
-       arrivals in another order, a tenth of them more would be outside: otherwise the hours are
-       only those of the arrivals. Hours that are most of the week are none.
+    1. A train: 95 % of the departures lie within five minutes of the same time of an interval in
+       `TRAINS`.
+    2. Opening hours: they hold 95 % of at least twenty starts, and are less than 70 % of the week.
+       With the same waits in another order, 10 % more of the starts would lie outside. Otherwise
+       the hours are only those of the arrivals.
+    3. Neither.
     """
     slots = np.unique(departures // 300)
     for every in TRAINS if len(slots) >= FEW else ():
@@ -8721,11 +8703,11 @@ def share_open(hours: Hours, times: np.ndarray) -> float:
 def fit_batch_risk(
     stage: Passages, first: Passages, rng: np.random.Generator
 ) -> Optional[List[Tuple[float, float]]]:
-    """Return (success rate, batch risk) that fit best, and after it possible ones; None if unclear.
+    """Return pairs of success rate and batch risk: the one that fits best, and possible ones.
 
-    They are drawn by their likelihood. It is unclear with fewer than twenty failures, or where the
-    95 % interval of the likelihood ratio holds the whole range of the batch risk. A deployment
-    carries the entries of the first environment from the one deployed before to its own.
+    The possible ones are drawn by their likelihood. None if the history does not tell: there are
+    fewer than twenty failures, or the 95 % interval of the likelihood ratio holds every batch risk.
+    The batch of a deployment is the entries of the first environment since the one deployed before.
     """
     came = stage.start < NEVER
     bad = ~stage.good[came]
@@ -8752,29 +8734,22 @@ def fit_batch_risk(
 
 
 def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
-    """Return the knobs of the rollbacks: how long those took that succeeded, and how many did.
+    """Return the knobs of the rollbacks: how long they take, and how many succeed.
 
-    They are counted over the failures in production that had an earlier good release. A history
-    without any rollback does not tell: it may not record them.
+    The rate is over the failures in production that had an earlier good release. A history without
+    a rollback tells nothing: it may not record them.
     """
     events = events_of(history, application_names(history)).in_production()
     target = last_good_releases(events.deployments)[1]
     succeeded = int(np.count_nonzero(events.rollbacks.success))
     failures = max(int(np.count_nonzero(target >= 0)), succeeded) if len(history.rollbacks) else 0
     minutes = history.rollbacks.loc[history.rollbacks["success"], "duration_min"].to_numpy()
-    n = len(minutes)
+    n, what = len(minutes), "failures in production"
     length, lengths = possible_range(minutes, base.duration_min, rng)
     rate, rates = possible_rate(succeeded, failures, base.success_rate, rng)
     return [
         Fitted("rollback", "duration_min", length, lengths if n else (), n, "rollbacks"),
-        Fitted(
-            "rollback",
-            "success_rate",
-            rate,
-            rates if failures else (),
-            failures,
-            "failures in production",
-        ),
+        Fitted("rollback", "success_rate", rate, rates if failures else (), failures, what),
     ]
 
 
@@ -8783,16 +8758,9 @@ def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generato
 LEAST_DAYS = 60  # of history that the first forecast of a backtest is fitted to
 MOST_WINDOWS = 12
 SCORED = (
-    "deployment_frequency",
-    "change_failure_rate",
-    "mean_lead_time",
-    "mttr_minutes",
+    *("deployment_frequency", "change_failure_rate", "mean_lead_time", "mttr_minutes"),
     *SHOWN[4:],
 )
-THROUGHPUT = {
-    "deployment_frequency": slice(None),
-    "production_deployment_frequency": slice(-1, None),
-}
 
 
 def backtest(
@@ -8803,19 +8771,19 @@ def backtest(
     seed: int = 0,
     progress: Progress = lambda message: None,
 ) -> pd.DataFrame:
-    """Forecast past windows, each from what was known before it, and compare: a tidy table.
+    """Return a table that compares past windows with forecasts from what was known before them.
 
-    A row is a metric of a window: `from`, `metric`, what `came`, `median`, `low` and `high` of the
-    forecast (5 % and 95 %), `last` (what the window before had) and `weeks` (the median if weeks of
-    the past came again at random; of frequencies alone). At most the last twelve windows that have
-    60 days before them. GitOpsError if there are fewer than three.
+    A row is a metric of a window. Columns: `from`, `metric`, `came` (what was measured), `median`,
+    `low` and `high` (5 % and 95 %) of the forecast, `last` (what the window before had), `weeks`
+    (the median if past weeks came again at random; of frequencies alone). The windows are the last
+    twelve, of those with 60 days before them. GitOpsError if there are fewer than three.
     """
     start, end = history.window
     count = min((history.window.days - LEAST_DAYS) // days, MOST_WINDOWS)
     if count < 3:
         raise GitOpsError(
             f"a backtest needs at least {LEAST_DAYS + 3 * days} days of history, and this has "
-            f"{history.window.days}; give a longer history, or fewer --days"
+            f"{history.window.days}; give a longer history or fewer --days"
         )
     windows = [Window.before(end - pd.Timedelta(days=days * back), days) for back in range(count)]
     rng, rows, last = np.random.Generator(np.random.PCG64(seed)), [], None
@@ -8841,11 +8809,13 @@ def backtest(
 
 
 def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> Dict[str, float]:
-    """Return the median frequencies if weeks of a history come again in any order."""
+    """Return the median frequencies of windows made of past weeks, drawn at random."""
     of_day = [daily_counts(history, name) for name in history.environments]
     found = {}
-    for key, rows in THROUGHPUT.items():
-        counts = np.sum(of_day[rows], axis=0)
+    for key, counts in (
+        ("deployment_frequency", np.sum(of_day, axis=0)),
+        ("production_deployment_frequency", of_day[-1]),
+    ):
         weeks = counts[len(counts) % 7 :].reshape(-1, 7)
         again = rng.integers(len(weeks), size=(500, math.ceil(days / 7)))
         sums = weeks[again].reshape(500, -1)[:, :days].sum(axis=1)
@@ -8854,7 +8824,7 @@ def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> D
 
 
 def forecast_actuals(metrics: Metrics) -> Dict[str, float]:
-    """Return the forecast metrics that a history has, NaN for what is not measured of it."""
+    """Return the forecast metrics of a measured history, NaN for what it does not have."""
     overall = metrics.overall
     failed = overall.at["change_fail_rate_pct", "value"] * overall.at["change_fail_rate_pct", "n"]
     return {
@@ -8888,16 +8858,22 @@ HOLDS = 0.8  # a 90 % band is believed that held at least this share of the past
 
 
 def backtest_verdict(scores: pd.DataFrame) -> str:
-    """Return in a sentence what a backtest says of the forecasts."""
-    groups: Dict[str, List[str]] = {"held": [], "did not hold": []}
+    """Return in words what a backtest says of the forecasts."""
+    held: List[str] = []
+    missed: List[str] = []
     for key, row in scores.dropna(subset=["held"]).iterrows():
-        held, windows = row["held"] * row["windows"], row["windows"]
-        count = f"{FORECAST_METRICS[key].label} {held:.0f} of {windows:.0f}"
-        groups["held" if row["held"] >= HOLDS else "did not hold"].append(count)
-    parts = [f"the 90 % bands {how} {', '.join(names)}" for how, names in groups.items() if names]
-    text = "; ".join(parts) or "nothing could be compared"
-    advice = ": read those as a direction only" * bool(groups["did not hold"])
-    return f"Backtest, past windows that were forecast from what was known before: {text}{advice}."
+        count = f"{row['held'] * row['windows']:.0f} of {row['windows']:.0f}"
+        named = held if row["held"] >= HOLDS else missed
+        named.append(f"{FORECAST_METRICS[key].label} ({count})")
+    text = "Backtest: each past window was forecast from what was known before it."
+    if held:
+        text += f" The 90 % bands held {', '.join(held)}."
+    if missed:
+        text += f" The 90 % bands did not hold {', '.join(missed)}: "
+        text += "read these forecasts as a direction only."
+    if not held and not missed:
+        text += " Nothing could be compared."
+    return text
 
 
 # ---- Reporting engine: forecasts -> console and JSON --------------------------------------------

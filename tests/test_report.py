@@ -596,11 +596,11 @@ def test_nothing_missed_is_one_line_that_says_so():
         ),
         (
             "mean_lead_time",
-            ["Lead Time", "36.00 h", "50 % above", "24 h", "staging", "75%", "27.00 h"],
+            ["Lead Time", "36.00 h", "50 % above", "24 h", "staging", "75 %", "27.00 h"],
         ),
         (
             "mttr_minutes",
-            ["MTTR", "90.00 min", "50 % above", "60 min", "rollbacks that succeeded (3)"],
+            ["MTTR", "90.00 min", "50 % above", "60 min", "mean of 3 successful rollbacks"],
         ),
         (
             "change_failure_rate",
@@ -610,7 +610,7 @@ def test_nothing_missed_is_one_line_that_says_so():
                 "20 % above",
                 "15 %",
                 "staging",
-                "30.0%",
+                "30.0 %",
                 "OOMKilled",
             ],
         ),
@@ -772,7 +772,7 @@ def test_the_reason_given_for_an_environment_is_one_of_its_own():
         for advice in plain_recommendations(metrics)
         if advice.startswith("Change Failure Rate")
     ]
-    assert "dev has 5 of 7 failures (16.7% of its deployments)" in advice
+    assert "dev has 5 of 7 failures (16.7 % of its deployments)" in advice
     assert "CrashLoopBackOff" in advice
     assert "OOMKilled" not in advice
 
@@ -784,7 +784,7 @@ def test_the_wait_to_blame_is_the_longest_one():
             {**ELITE, "mean_lead_time": 36.0, "lead_time_hours_by_environment": parts}
         )
         assert f"into {worst}" in advice
-        assert "56%" in advice
+        assert "56 %" in advice
 
 
 # ---- The verdict --------------------------------------------------------------------------------
