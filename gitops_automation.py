@@ -7128,7 +7128,7 @@ def render_png(figure: Figure) -> bytes:
 
 
 def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the palette index of each pixel, and the palette of at most 96 RGBA colours.
+    """Return the palette index of each pixel, and the palette of at most 88 RGBA colours.
 
     The most frequent colours stay as they are. The rare others (edges of letters) become the
     nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
@@ -7137,7 +7137,7 @@ def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(pixels)))
     colour_of_run, colours = pd.factorize(pixels[starts])  # by hashing: sorts nothing
-    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:96]
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:88]
     channels = colours.astype("<u4").view(np.uint8).reshape(-1, 4).astype(np.int32)
     distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
     index = distance.argmin(axis=1).astype(np.uint8)
