@@ -8060,7 +8060,8 @@ class Calibration:
         name, value = fitted.knob, in_words(fitted.knob, fitted.value)
         if name == "commits_per_day":
             value += " on the busiest weekday"
-        if name == "approval_rate" and self.scenario.groups[fitted.group].starts == "commit":  # type: ignore[attr-defined]
+        starts = getattr(self.scenario.groups[fitted.group], "starts", "stage")
+        if name == "approval_rate" and starts == "commit":
             name = "share of the commits"
         if not fitted.n:
             return f"{name} {value} (the default, as the history does not tell)"
@@ -8172,9 +8173,11 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
     own = [number for number, one in enumerate(scenario.environments) if one.starts == "commit"]
     way = groups[max(own, default=0) :]  # from the commit to production
     found = {}
-    if any(f"{group}.wait_hours" in unknown for group in way):
+    unmeasured = [group for group in way if f"{group}.wait_hours" in unknown]
+    if unmeasured:
+        name = scenario.names[groups.index(unmeasured[0])]
         for key in ("mean_lead_time", "median_lead_time", "production_median_lead_time"):
-            found[key] = found["waiting_hours"] = "it is not known when the changes were committed"
+            found[key] = found["waiting_hours"] = f"the wait before {name} was not measured"
     if f"{groups[-1]}.success_rate" in unknown:
         for key in ("production_change_fail_rate", "production_failures", "failed_hours"):
             found[key] = "it is not known which production deployments failed"
