@@ -5434,8 +5434,10 @@ def find_release(history: History, release: str) -> Tuple[str, str]:
     several = ", ".join(
         f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()
     )
-    remedy = f"take one of {several}" if several else f"take a commit, {', '.join(TRACED)}"
-    raise GitOpsError(f"{count_text(len(found), 'release')} named {in_quotes(release)}; {remedy}")
+    if several:
+        raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {several}")
+    remedy = f"take a commit or its beginning, or {', '.join(TRACED)}"
+    raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
 
 
 def slowest_deployment(history: History) -> np.ndarray:

@@ -122,7 +122,7 @@ def test_the_latest_and_the_slowest_are_those_of_production():
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("ffff", "0 releases named 'ffff'; take a commit"), (A[:6], "2 releases .*cart:"), ("", "0 ")],
+    [("ffff", "no release is 'ffff'; take a"), (A[:6], "2 releases .*cart:"), ("", "no release")],
 )
 def test_a_name_of_no_release_or_of_several_is_refused(name, told):
     with pytest.raises(GitOpsError, match=told):
@@ -173,4 +173,4 @@ def test_the_program_prints_the_life_of_a_release(capsys, tmp_path):
     assert document["steps"][0]["step"] == "commit"
     status, out, err = called(capsys, *run, "--trace", "nothing")
     assert status == 2
-    assert "0 releases named 'nothing'" in err
+    assert "no release is 'nothing'" in err
