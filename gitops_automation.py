@@ -5378,7 +5378,7 @@ def trace_release(
         own = there[has_word(there["commit_sha"], commit)]
         gate = "" if scenario is None else gate_text(scenario, name)
         for row in own.to_dict("records"):
-            waited = "" if ready is None else waited_text(ready, row["timestamp"], before)
+            waited = "began" if ready is None else waited_text(ready, row["timestamp"], before)
             steps.append((row["timestamp"], name, "sync", waited + gate, "Deployment Frequency"))
             steps.append((row["end"], name, "end", outcome_text(row), counted(history, row)))
             steps += rollback_steps(history, row)
@@ -5419,7 +5419,7 @@ def find_release(history: History, release: str) -> Tuple[str, str]:
     if release in rows:
         found = table[rows[release]].tail(1)
         if not len(found):
-            raise GitOpsError(f"no release to trace: nothing is the {release} one in this window")
+            raise GitOpsError(f"no release to trace: this window has no {release} one")
         return str(found["application"].iloc[0]), str(found["commit_sha"].iloc[0])
     wanted, colon, beginning = release.rpartition(":")
     names = ["application", "commit_sha"]
@@ -5809,11 +5809,11 @@ def production_text(metrics: Metrics) -> str:
         failed = f"{least}{count} failed of {rate['n']} ({rate['value']:.2f} %)"
     frequency = value_text("production_deployment_frequency", metrics)
     median = in_human_units(lead["value"], "h")
-    changes = count_text(int(lead["n"]), "change")
+    changes = f" (median of {count_text(int(lead['n']), 'change')})" if lead["n"] else ""
     parts = [
         frequency + misses["deployment_frequency"],
         failed + misses["change_failure_rate"],
-        f"lead time {median} (median of {changes})",
+        f"lead time {median}{changes}",
     ]
     return f"Production alone: {'; '.join(parts)}"
 
@@ -6232,7 +6232,7 @@ def score_text(metrics: Metrics) -> str:
     judged = len(BENCHMARKS) - len(metrics.unjudged)
     if judged == len(BENCHMARKS):
         return f"{metrics.score}/{judged} metrics meeting elite criteria"
-    return f"elite criteria met by {metrics.score} of the {judged} metrics that could be judged"
+    return f"{metrics.score} elite criteria met, {judged - metrics.score} missed"
 
 
 def level_text(metrics: Metrics) -> str:
@@ -7857,7 +7857,10 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
     if list(values["success_rates"].values())[-1] == 0:
         return "no production deployment succeeded"
     if values["production_deployment_frequency"] > 0:
-        return "the commits of its deployments are not known: give --repo a clone that has them"
+        return (
+            "see why under 'Deployments without a lead time', or give the commits: --repo takes a "
+            "clone that has them, --history a changes.csv"
+        )
     return "no change reached production in the window: measure more days"
 
 

@@ -116,7 +116,7 @@ def test_the_latest_and_the_slowest_are_those_of_production():
     assert trace(history, "latest").attrs["commit"] == C
     assert trace(history, "slowest").attrs["commit"] == A
     history = history._replace(deployments=history.deployments.iloc[:1])
-    with pytest.raises(GitOpsError, match="nothing is the latest one"):
+    with pytest.raises(GitOpsError, match="no latest one"):
         trace(history, "latest")
 
 
