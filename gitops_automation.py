@@ -5693,6 +5693,7 @@ def value_text(key: str, metrics: Metrics) -> str:
     if text == "n/a":
         return text
     unseen = metrics.overall.at["change_fail_rate_pct", "at_least"]
+    unseen |= metrics.values["unseen_deployments"] > 0
     if key == "change_failure_rate" and unseen:
         return f"at least {text}"
     if key == "overall_success_rate" and unseen:

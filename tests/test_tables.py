@@ -514,6 +514,7 @@ def test_with_incidents_nothing_in_production_is_at_least(team, monkeypatch, cap
     assert "at least" in section(called(capsys, *arguments)[1])
     out = called(capsys, *arguments, "--incidents", tmp_path / "incidents.csv")[1]
     assert "at least" not in section(out)
+    assert re.search("^Change Failure Rate: +at least", out, re.M)  # dev's was not looked at
 
 
 def section(report):
