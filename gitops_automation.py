@@ -6271,7 +6271,7 @@ REPORT = (
         lists=[Breakdown("Commit Type Breakdown", commit_type_lines)],
     ),
     Section(
-        "🚀 DEPLOYMENT METRICS (DORA)",
+        "🚀 DEPLOYMENT METRICS (DORA), ALL ENVIRONMENTS",
         rows=[
             ("Deployment Frequency", "deployment_frequency"),
             ("  of which Production", "production_deployment_frequency"),
@@ -9296,7 +9296,7 @@ class GitOpsAutomation:
         print_text("\n📝 Generating Git commit history...")
         window = Window.before(self._end or utc_today(), days)
         self._store(git_commits=commits_table(self.scenario.team, window, self.seed), window=window)
-        print_text(f"  ✓ Generated {len(self.git_commits)} commits")
+        print_text(f"  ✓ Generated {count_text(len(self.git_commits), 'commit')}")
         return self.git_commits
 
     def load_git_history(self, repo: Union[str, os.PathLike], days: int = 30) -> pd.DataFrame:
@@ -9310,7 +9310,7 @@ class GitOpsAutomation:
         commits, window = read_git_log(repo, days, self._end, applications)
         self._store(git_commits=commits, window=window)
         self._commits_are_real = True
-        print_text(f"  ✓ Read {len(commits)} commits")
+        print_text(f"  ✓ Read {count_text(len(commits), 'commit')}")
         return commits
 
     def load_argocd_history(
@@ -9383,7 +9383,7 @@ class GitOpsAutomation:
         self._commits_are_real = document.get("commits_are_real") is True
         self.flow = pd.DataFrame.from_dict(dict(at_path(document, "flow")), orient="index")
         self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        print_text(f"  ✓ Read {len(self.deployments)} deployments of a simulation")
+        print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} of a simulation")
         return self.deployments
 
     def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
@@ -9396,7 +9396,7 @@ class GitOpsAutomation:
         incidents = read_incidents(file)
         whole = with_incidents(self._whole, incidents)
         self._keep(whole if whole.window == self.window else whole.within(self.window), whole)
-        print_text(f"  ✓ Read {len(incidents)} incidents")
+        print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
         return incidents
 
     def _take(self, history: History, days: Optional[int]) -> pd.DataFrame:
@@ -9407,8 +9407,8 @@ class GitOpsAutomation:
             self._keep(history.within(Window.before(end, length)), history)
         else:
             self._keep(history, history)
-        counts = len(self.deployments), len(self.rollbacks)
-        print_text("  ✓ Read {} deployments and {} rollbacks".format(*counts))
+        rollbacks = count_text(len(self.rollbacks), "rollback")
+        print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} and {rollbacks}")
         return self.deployments
 
     def _keep(self, history: History, whole: History) -> None:
@@ -9428,13 +9428,13 @@ class GitOpsAutomation:
         deployments, flow = simulate_deployments(commits, self.scenario, self.window, self.seed)
         self._store(deployments=deployments)
         self.flow = flow
-        print_text(f"  ✓ Simulated {len(deployments)} deployments")
+        print_text(f"  ✓ Simulated {count_text(len(deployments), 'deployment')}")
         healthy = deployments[has_word(deployments["health"], HEALTHY)]
         counts, good = (count_words(table["environment"]) for table in (deployments, healthy))
         for name in self.environments:
             count = counts.get(name, 0)
             print_text(
-                f"    • {name}: {count} deployments, "
+                f"    • {name}: {count_text(count, 'deployment')}, "
                 f"{show_percent(good.get(name, 0), count)} success"
             )
         return deployments
@@ -9444,7 +9444,7 @@ class GitOpsAutomation:
         deployments = self._need("deployments")
         print_text("\n🔄 Simulating automated rollbacks...")
         self._store(rollbacks=simulate_rollbacks(deployments, self.scenario.rollback, self.seed))
-        print_text(f"  ✓ Executed {len(self.rollbacks)} rollbacks")
+        print_text(f"  ✓ Executed {count_text(len(self.rollbacks), 'rollback')}")
         print_text(f"    • Success rate: {self.rollbacks['success'].sum()}/{len(self.rollbacks)}")
         if self.on_rollback is not None:
             for rollback in self.rollbacks.to_dict("records"):

@@ -398,9 +398,12 @@ def test_no_commits_are_reported_as_nothing(capsys):
     assert (status, err) == (0, "")
     assert out.count("n/a") >= 6
     assert "nan" not in out.lower()
-    assert "✅ Elite" not in out
+    assert "✅" not in out.replace("✅ GitOps automation complete!", "")
     assert "Nothing happened: there is no commit and no deployment." in out
     assert len(files("output")) == 4
+    maturity = json.loads(called(capsys, *FAST, "--config", "none.json", "--json")[1])["maturity"]
+    assert (maturity["level"], maturity["elite"]["mean_lead_time"]) == (None, None)
+    assert maturity["not_assessable"]["mean_lead_time"] == "no deployment"
 
 
 def test_one_environment_is_a_whole_pipeline(capsys):
