@@ -298,46 +298,49 @@ class History(NamedTuple):
 
         A change that shipped after it waits at its end. A recovery after it is not known yet.
         """
-        low, high = window.seconds
-        tables = {}
-        for name, column in TIME_OF.items():
-            table = getattr(self, name)
-            if table is not None:
-                times = seconds_of(table[column])
-                kept = (times >= low) & (times < high)
-                if name == "changes":
-                    begun = table["committed"].notna() & (seconds_of(table["committed"]) < high)
-                    waits = begun.to_numpy() & ((times < 0) | (times >= high))
-                    table = table.assign(deployed=table["deployed"].where(times < high))
-                    kept |= waits
-                tables[name] = table[kept].reset_index(drop=True)
-        coverage = self.coverage
-        if coverage is not None:
-            edges = utc_times(np.array([low, high]))
-            coverage = coverage.assign(
-                **{
-                    "from": coverage["from"].clip(lower=edges[0]),
-                    "to": coverage["to"].clip(upper=edges[1]),
-                }
-            )
-            coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
-            places = ["application", "environment"]
-            made = tables["deployments"].groupby(places, observed=True).size()
-            counts = made.reindex(pd.MultiIndex.from_frame(coverage[places].astype(object)))
-            whole = self.window.start >= window.start and self.window.end <= window.end
-            syncs = coverage["syncs"] if whole else MISSING  # they are counted for all of it alone
-            coverage = coverage.assign(syncs=syncs, deployments=counts.fillna(0).to_numpy(np.int64))
-        recoveries = tables.get("recoveries")
-        if recoveries is not None:
-            over = recoveries["recovered"].where(seconds_of(recoveries["recovered"]) < high)
-            tables["recoveries"] = recoveries.assign(recovered=over)
         if window.start >= self.window.end or window.end <= self.window.start:
             raise GitOpsError(
                 f"nothing is known from {window.start:%Y-%m-%d} to {window.last:%Y-%m-%d}: this "
                 f"history goes from {self.window.start:%Y-%m-%d} to {self.window.last:%Y-%m-%d}; "
                 "choose other --days or --end"
             )
-        return self._replace(window=window, coverage=coverage, **tables)
+        low, high = window.seconds
+        tables = {}
+        for name, column in TIME_OF.items():
+            table = getattr(self, name)
+            if table is None:
+                continue
+            times = seconds_of(table[column])
+            kept = (times >= low) & (times < high)
+            if name == "changes":
+                begun = table["committed"].notna() & (seconds_of(table["committed"]) < high)
+                kept |= begun.to_numpy() & ((times < 0) | (times >= high))
+                table = table.assign(deployed=table["deployed"].where(times < high))
+            elif name == "recoveries":
+                over = seconds_of(table["recovered"]) < high
+                table = table.assign(recovered=table["recovered"].where(over))
+            tables[name] = table[kept].reset_index(drop=True)
+        if self.coverage is not None:
+            tables["coverage"] = self._coverage_within(window, tables["deployments"])
+        return self._replace(window=window, **tables)
+
+    def _coverage_within(self, window: Window, deployments: pd.DataFrame) -> pd.DataFrame:
+        """Return `coverage` cut to a window, with the counts of the deployments in it.
+
+        The syncs are counted for the whole history alone: in a part of it their number is missing.
+        """
+        assert self.coverage is not None
+        cut = {"from": self.coverage["from"].clip(lower=window.start)}
+        cut["to"] = self.coverage["to"].clip(upper=window.end)
+        coverage = self.coverage.assign(**cut)
+        coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
+        places = ["application", "environment"]
+        made = deployments.groupby(places, observed=True).size()
+        counts = made.reindex(pd.MultiIndex.from_frame(coverage[places].astype(object)))
+        coverage = coverage.assign(deployments=counts.fillna(0).to_numpy(np.int64))
+        if window.start <= self.window.start and self.window.end <= window.end:
+            return coverage
+        return coverage.assign(syncs=MISSING)
 
     @classmethod
     def of(
@@ -350,7 +353,7 @@ class History(NamedTuple):
     ) -> History:
         """Make a history from tables of any origin, such as an export that was read back.
 
-        Raises GitOpsError for a table that is none, or an environment that is not listed.
+        Raises GitOpsError for a table without its columns, or an environment that is not listed.
         """
         history = cls(
             as_table("git_commits", git_commits),
@@ -371,14 +374,12 @@ def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.D
 
     Raises GitOpsError for a missing column or a value of another kind.
     """
-    kinds = ALL_COLUMNS[name]
-    missing = [column for column in kinds if column not in columns]
-    if missing:
-        needed = ", ".join(kinds)
-        raise GitOpsError(f"table {name} has no column {missing[0]!r}; it needs {needed}")
-    data = {
-        column: as_kind(kind, columns[column], f"{name}.{column}") for column, kind in kinds.items()
-    }
+    data = {}
+    for column, kind in ALL_COLUMNS[name].items():
+        if column not in columns:
+            needed = ", ".join(ALL_COLUMNS[name])
+            raise GitOpsError(f"table {name} has no column {column!r}; it needs {needed}")
+        data[column] = as_kind(kind, columns[column], f"{name}.{column}")
     return pd.DataFrame(data, copy=False)
 
 
@@ -406,9 +407,8 @@ def as_times(values: Any) -> Any:
     """Return UTC times in nanoseconds, from times of any kind or from seconds since 1970."""
     if isinstance(values, np.ndarray) and values.dtype == np.int64:
         return utc_times(values).where(values != MISSING)
-    return (
-        pd.Series(pd.to_datetime(np.asarray(values), utc=True)).astype("datetime64[ns, UTC]").array
-    )
+    times = pd.Series(pd.to_datetime(np.asarray(values), utc=True))
+    return times.astype("datetime64[ns, UTC]").array
 
 
 def utc_times(seconds: np.ndarray) -> pd.DatetimeIndex:
@@ -457,7 +457,7 @@ def rank_words(words: Iterable[str], counts: np.ndarray) -> Dict[str, int]:
 def one_line(text: object, width: int = 200) -> str:
     """Return untrusted text as one printable line, cut to `width` characters."""
     if isinstance(text, str) and text.isascii() and text.isalnum() and len(text) <= width:
-        return text  # what most are, names and commits, needs no second look
+        return text  # most names and commits are plain: this is the fast way
     line = " ".join(make_printable(str(text)[: 10 * width]).split()) or "(nothing)"
     return line if len(line) <= width else line[: width - 4].rstrip() + " ..."
 
@@ -576,7 +576,7 @@ def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
 
 def check_knob(path: str, value: Any, declared: Any) -> Any:
     """Return the value of a knob in its own type; GitOpsError if it is not as it was declared."""
-    low, high = (declared.metadata.get(bound) for bound in ("low", "high"))
+    low, high = declared.metadata.get("low"), declared.metadata.get("high")
     if declared.type == "float":
         return check_number(path, value, low, high)
     if declared.type == "int":
@@ -643,21 +643,22 @@ def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     """
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
-    found = []
     if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
         return []
-    for first, last, *clock in OPENING.findall(hours):
-        begin, over = (int(clock[at]) * 60 + int(clock[at + 1] or 0) for at in (0, 2))
+    found = []
+    for first, last, hour, minute, last_hour, last_minute in OPENING.findall(hours):
+        begin = int(hour) * 60 + int(minute or 0)
+        over = int(last_hour) * 60 + int(last_minute or 0)
         if not begin < over <= 24 * 60:
             return []
         day = WEEKDAYS.index(first or "Mon")
-        to = WEEKDAYS.index(last or first or "Sun")
-        found += [((day + more) % 7, begin, over) for more in range((to - day) % 7 + 1)]
+        days = (WEEKDAYS.index(last or first or "Sun") - day) % 7 + 1
+        found += [((day + more) % 7, begin, over) for more in range(days)]
     return sorted(found)
 
 
 def check_hours(name: str, value: Any) -> str:
-    """Return opening hours; GitOpsError if they are none."""
+    """Return opening hours; GitOpsError if the text says none."""
     rule = "be always, or days with hours such as 'Mon-Fri 9-17'"
     check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
     return value
@@ -855,7 +856,8 @@ class Scenario(Knobs):
     @staticmethod
     def group_of(environment: object) -> str:
         """Return what changes call an environment."""
-        return "environments." * (environment in ("team", "rollback")) + str(environment)
+        is_taken = environment in ("team", "rollback")
+        return f"environments.{environment}" if is_taken else str(environment)
 
     def with_knobs(self, group: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs in one of the `groups`; GitOpsError if there is none."""
@@ -880,19 +882,15 @@ class Scenario(Knobs):
         return self.with_knobs("rollback", **changes)
 
     def to_json(self) -> str:
-        """Return the scenario as a JSON document that `from_json` reads back to an equal one."""
-        return json.dumps(
-            dataclasses.asdict(self), indent=2
-        )  # ASCII: a shell may redirect it as anything
+        """Return the scenario as a JSON document that `from_json` reads back to an equal one.
 
-    @classmethod
-    def from_history(cls, history: History) -> Scenario:
-        """Return the scenario whose simulation is like a history (see `calibrate`)."""
-        return calibrate(history).scenario
+        It is ASCII, as a shell may write it to a file in any encoding.
+        """
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str, base: Optional[Scenario] = None) -> Scenario:
-        """Read a JSON document; what it leaves out stays as in `base`, by default the default one.
+        """Read a JSON document. What it leaves out stays as in `base`, the default scenario.
 
         `environments` is the whole pipeline in order. What is left out of an environment that the
         base has stays too. A new one must say its wait, success rate and duration. Raises
@@ -927,7 +925,7 @@ def environment_from(document: Any, base: Scenario) -> Environment:
     missing = [key for key in ("wait_hours", "success_rate", "duration_sec") if key not in values]
     if missing:
         name = in_quotes(values["name"])
-        raise GitOpsError(f"the new environment {name} lacks {', '.join(missing)}; add what it has")
+        raise GitOpsError(f"the new environment {name} lacks {', '.join(missing)}; add them")
     return Environment(**values)
 
 
@@ -958,6 +956,7 @@ def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
     return dict(document)
 
 
+# fmt: off
 PRESETS: Dict[str, Scenario] = {
     "gitops": Scenario(),
     # The same team and the same quality of change: each change of a batch brings its own risk
@@ -966,36 +965,19 @@ PRESETS: Dict[str, Scenario] = {
     "traditional": Scenario(
         environments=(
             # one nightly build for the day's commits, so feedback comes the next morning
-            Environment(
-                "dev", 0.90, (0, 0), (600, 1800), "newest", release_every_hours=24, batch_risk=1
-            ),
+            Environment("dev", 0.90, (0, 0), (600, 1800), "newest",
+                        release_every_hours=24, batch_risk=1),
             # a manual test pass of one to three days before a build may go on
-            Environment(
-                "staging",
-                0.93,
-                (24, 72),
-                (900, 3600),
-                "newest",
-                open_hours="Mon-Fri 9-17",
-                batch_risk=1,
-            ),
+            Environment("staging", 0.93, (24, 72), (900, 3600), "newest",
+                        open_hours="Mon-Fri 9-17", batch_risk=1),
             # a change board meets, then the train leaves once a week, on Mondays at 9:00
-            Environment(
-                "production",
-                0.95,
-                (4, 24),
-                (1800, 7200),
-                "newest",
-                release_every_hours=168,
-                open_hours="Mon-Fri 9-17",
-                batch_risk=1,
-            ),
+            Environment("production", 0.95, (4, 24), (1800, 7200), "newest",
+                        release_every_hours=168, open_hours="Mon-Fri 9-17", batch_risk=1),
         ),
         # someone is called, finds the last good build and redeploys it by hand: one to eight hours
         rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
-    ),  # fmt: skip
-    # The gates are automated: tests decide in under an hour, and production follows within the
-    # shift.
+    ),
+    # The gates are automated: tests decide in under an hour. Production follows in the same shift.
     "elite": Scenario(
         environments=(
             Environment("dev", 0.90, (0, 0), (10, 60), "each"),
@@ -1004,13 +986,13 @@ PRESETS: Dict[str, Scenario] = {
         )
     ),
 }
-
-
-# A knob as the command line names it: `production.wait_hours`.
+# fmt: on
 
 
 def parse_change(text: str, scenario: Scenario) -> Scenario:
-    """Apply `environment.knob=value`, several with `,`; a range is `low:high`, `*2` multiplies.
+    """Return a scenario with the changes of a text such as `production.wait_hours=4:12`.
+
+    A comma separates several changes. A range is `low:high`. `*2` doubles the old value.
 
     >>> parse_change("production.wait_hours=*0.5", Scenario()).environments[-1].wait_hours
     (12.0, 36.0)
@@ -1045,23 +1027,25 @@ def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
 
 
 def knob_value(path: str, text: str, old: Any) -> Any:
-    """Read the new value of a knob, in the kind of its old one; of a range `4` is `4:4`."""
+    """Return the new value of a knob, in the kind of its old one. Of a range `4` is `4:4`."""
     if isinstance(old, str):
         return text
     if isinstance(old, Mapping) or path.endswith(".freezes"):
         raise GitOpsError(f"{path} has several parts; change it in a JSON file")
-    several = isinstance(old, tuple)
+    is_range = isinstance(old, tuple)
     try:
         if text.startswith("*"):
-            values = [float(text[1:]) * value for value in (old if several else [old])]
+            factor = float(text[1:])
+            values = [factor * value for value in old] if is_range else [factor * old]
         else:
-            values = [float(value) for value in (text.split(":") if several else [text])]
+            parts = text.split(":") if is_range else [text]
+            values = [float(part) for part in parts]
     except (ValueError, OverflowError):
-        example = "4:12" if several else "0.5"
+        example = "4:12" if is_range else "0.5"
         message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
         raise GitOpsError(message) from None
-    if several:
-        return tuple(values * 2 if len(values) == 1 else values)
+    if is_range:
+        return (values[0], values[0]) if len(values) == 1 else tuple(values)
     return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
 
 
@@ -1072,7 +1056,7 @@ LAYERS = ("commits", "deployments", "rollbacks")
 
 
 class Noise:
-    """The noise of one simulation, or of one block of many months; drawn once for all scenarios."""
+    """The noise of one simulation, or of one block of months. All scenarios share what is drawn."""
 
     def __init__(self, seed: int, *block: int) -> None:
         self._seed, self._block = seed, block
@@ -1080,8 +1064,8 @@ class Noise:
 
     def stream(self, layer: str, *parts: int) -> np.random.Generator:
         """Return the random stream of a layer, from integer seeds: numpy 1.21 has no spawn()."""
-        seeds = [self._seed, LAYERS.index(layer), *((*parts, *self._block) or (0,))]
-        return np.random.Generator(np.random.PCG64(seeds))
+        seeds = [*parts, *self._block] or [0]
+        return np.random.Generator(np.random.PCG64([self._seed, LAYERS.index(layer), *seeds]))
 
     def of(self, layer: str, part: int, rows: int, count: int) -> np.ndarray:
         """Return an array of `rows` x `count`; fewer rows are the first ones of more."""
