@@ -1147,28 +1147,27 @@ Draws = Sequence[Tuple["Scenario", int]]
 """Scenarios that are possible given some data, and how many of the months live in each."""
 
 
-def simulate_commits(
-    teams: Union[Team, Draws], window: Window, stream: np.random.Generator
-) -> Commits:
-    """Simulate the commits of a window, or of the months of `Draws`: a month is a group.
+def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) -> Commits:
+    """Simulate the commits of the months of `Draws`. A month has the days of the window.
 
-    The teams of the draws differ in how much they commit alone.
+    A month is a group. The teams of the draws differ only in how much they commit.
     """
-    drawn = [(teams, 1)] if isinstance(teams, Team) else [(one.team, many) for one, many in teams]
-    team, runs = drawn[0][0], sum(many for _, many in drawn)
-    first, end = window.seconds
-    more = int(
-        team.time_zone != "UTC"
-    )  # a local day may begin the day before, or end the day after
-    days = np.arange(first // DAY - more, end // DAY + more)
-    noise = np.split(stream.random((runs, len(days))), np.cumsum([many for _, many in drawn])[:-1])
-    counts = np.concatenate([commits_of_days(one[0], days, own) for one, own in zip(drawn, noise)])
+    team, months = draws[0][0].team, months_of_draws(draws)
+    first, end, runs = *window.seconds, int(months[-1])
+    is_local = team.time_zone != "UTC"
+    days = np.arange(first // DAY, end // DAY)
+    if is_local:  # a local day may begin the day before in UTC, or end the day after
+        days = np.arange(first // DAY - 1, end // DAY + 1)
+    noise = np.split(stream.random((runs, len(days))), months[1:-1])
+    counts = np.concatenate(
+        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, noise)]
+    )
     run = np.repeat(np.arange(runs), counts.sum(axis=1))
     midnight = np.repeat(np.tile(days * DAY, runs), counts.ravel())
     hour = quantile_at(team.work_hours, stream.random(len(run)))
     second = np.minimum(hour * 3600, DAY - 1).astype(np.int64)
     time = utc_of_local(midnight + second, team.time_zone)
-    if more:
+    if is_local:
         inside = (time >= first) & (time < end)
         run, time = run[inside], time[inside]
     time = np.sort(run * NEVER + time) - run * NEVER  # sorted within each run
@@ -1178,8 +1177,8 @@ def simulate_commits(
 def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
     """Return UTC seconds of the local times of a zone, both counted from 1970.
 
-    A time that daylight saving skips becomes the next that there is, and one that comes twice is
-    the first.
+    Daylight saving skips some local times: each becomes the next that exists. Others come twice:
+    each is the first of the two.
     """
     if zone == "UTC":
         return seconds
@@ -1193,7 +1192,7 @@ def commits_of_days(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarr
     rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
     factors = np.take(team.weekday_factors, cycle % 7)
     ramped = factors * (1 + team.sprint_ramp * rise)
-    if not ramped.any():  # a ramp that is 0 on every working day cannot keep the mean: leave it out
+    if not ramped.any():  # a ramp of 0 on every working day cannot keep the mean
         ramped = factors
     rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
     if rates.mean() * len(days) > MOST_COMMITS:
@@ -1227,19 +1226,14 @@ def count_distribution(mean: float, dispersion: float) -> np.ndarray:
 def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     """Simulate a team's commits and return the `git_commits` table; a row is a commit."""
     stream = Noise(seed).stream("commits")
-    commits = simulate_commits(team, window, stream)
+    commits = simulate_commits([(Scenario(team=team), 1)], window, stream)
     author, kind, subject, files = stream.random((4, len(commits.time)))
     types = draw_shares(team.types, kind)
-    messages = np.array(
-        [
-            [
-                [f"{kind}({application}): {text}" for text in SUBJECTS.get(kind, OTHER_SUBJECTS)]
-                for application in team.applications
-            ]
-            for kind in team.types
-        ],
-        dtype=object,
-    )
+    messages = np.empty((len(team.types), len(team.applications), 4), object)
+    for number, type_ in enumerate(team.types):
+        for place, application in enumerate(team.applications):
+            subjects = SUBJECTS.get(type_, OTHER_SUBJECTS)
+            messages[number, place] = [f"{type_}({application}): {text}" for text in subjects]
     return as_table(
         "git_commits",
         {
@@ -1274,9 +1268,9 @@ class Stage(NamedTuple):
     A lineage is an application of a run. Its commits are in order of time.
     """
 
-    start: np.ndarray  # seconds since 1970 at which the sync starts, had it been let through
+    start: np.ndarray  # seconds since 1970 at which the sync starts if it is let through
     duration: np.ndarray  # seconds
-    outcome: np.ndarray  # noise: the sync is bad where this is not below its chance of success
+    outcome: np.ndarray  # noise: the sync is good where this is below its chance of success
     chance: np.ndarray
     deployed: np.ndarray
     good: np.ndarray
@@ -1287,9 +1281,9 @@ class Stage(NamedTuple):
         """Return the stage of all draws."""
         if len(pieces) == 1:
             return pieces[0]
-        joined = [np.concatenate(column) for column in list(zip(*pieces))[:-1]]
-        flow = tuple(sum(counts) for counts in zip(*(piece.flow for piece in pieces)))
-        return cls._make([*joined, flow])
+        *columns, flows = zip(*pieces)
+        flow = tuple(sum(counts) for counts in zip(*flows))
+        return cls._make([*map(np.concatenate, columns), flow])
 
 
 FLOW = ("deployed", "superseded", "held", "in_flight")
@@ -1376,17 +1370,14 @@ def run_stage(
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
     wanted = approved & ~overtaken(environment.promotion, arrival, start, approved, lineage)
     deployed = wanted & (start < gate.end)
+    duration, outcome = draw_seconds(environment.duration_sec, noise[DURATION]), noise[OUTCOME]
     chance = success_chance(environment, deployed, lineage)
-    counts = [int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)]
-    return Stage(
-        start,
-        draw_seconds(environment.duration_sec, noise[DURATION]),
-        noise[OUTCOME],
-        chance,
-        deployed,
-        deployed & (noise[OUTCOME] < chance),
-        (counts[3], counts[1] - counts[2], counts[0] - counts[1], counts[2] - counts[3]),
+    good = deployed & (outcome < chance)
+    at_gate, through, ahead, done = (
+        int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)
     )
+    flow = (done, through - ahead, at_gate - through, ahead - done)
+    return Stage(start, duration, outcome, chance, deployed, good, flow)
 
 
 def success_chance(
@@ -1457,7 +1448,7 @@ class Gate(NamedTuple):
         return gate._replace(departures=departures[gate.next(departures) == departures])
 
     def before(self, times: np.ndarray) -> np.ndarray:
-        """Return the last moment whose release goes before a time; 0 if there is none."""
+        """Return the last moment at which a release goes up by each time; 0 if there is none."""
         if self.departures is not None:
             return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
         return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
@@ -1482,8 +1473,8 @@ def overtaken(
     """Return which releases give way to a newer one of their lineage, by promotion policy.
 
     1. `each`: none. Every release goes up.
-    2. `newest`: one that a newer release overtakes, because the newer sync starts no later.
-    3. `soak`: one that does not stay the newest upstream until its own sync starts.
+    2. `newest`: a release gives way if the sync of a newer one starts no later.
+    3. `soak`: a release gives way if a newer one arrives before its own sync starts, or then.
     """
     if promotion == "each":
         return np.zeros(len(start), bool)
@@ -1492,10 +1483,10 @@ def overtaken(
 
 
 def earliest_of_newer(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
-    """Return for each entry the least time of the later entries of its lineage, if need be NEVER.
+    """Return for each entry the least time of the later entries of its lineage; NEVER without one.
 
-    It is a running minimum from the end, with each lineage lifted above the ones before it (half
-    the time of pandas' groupby().cummin() and shift()).
+    It is a running minimum from the end. Each lineage is lifted above the ones before it. That
+    takes half the time of pandas' groupby().cummin() and shift().
     """
     lift = lineage * (NEVER + 1)
     earliest = np.full(len(times), np.iinfo(np.int64).max)
@@ -1514,10 +1505,10 @@ def smallest_type(codes: np.ndarray) -> np.dtype:
 
 
 def time_order(times: np.ndarray) -> np.ndarray:
-    """Return the positions that sort the times, ties in the order they have.
+    """Return the positions that sort the times; equal times keep their order.
 
-    The position is packed into the low bits, as numpy sorts integers several times faster than it
-    argsorts them.
+    Time and position are packed into one integer: numpy sorts these several times faster than it
+    finds the order.
     """
     bits = len(times).bit_length()
     packed = ((times - times.min(initial=NEVER)) << bits) | np.arange(len(times))
@@ -1550,12 +1541,11 @@ def deployments_of(commits: Commits, stages: Sequence[Stage], order: np.ndarray)
 def simulate_deployments(
     git_commits: pd.DataFrame, scenario: Scenario, window: Window, seed: int
 ) -> Tuple[pd.DataFrame, pd.DataFrame]:
-    """Take a table of commits through the environments: (`deployments` table, flow).
+    """Take a table of commits through the environments; return the `deployments` table and flow.
 
     A row of deployments is a sync that started before the window's end. A row of flow is an
-    environment (the index) and says what became of the releases that reached it: `deployed`,
-    `superseded` by a newer one, `held` by the gate, `in_flight` (their sync would start at or after
-    the end).
+    environment. It counts what became of the releases that reached it: `deployed`, `superseded` by
+    a newer one, `held` by the gate, `in_flight` (the sync would start at or after the end).
     """
     commits = commits_of(git_commits, git_commits["application"].cat.categories)
     deployments, stages, order = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
@@ -1580,10 +1570,10 @@ def simulate_deployments(
 def failure_reasons(
     deployments: Deployments, scenario: Scenario, stages: Sequence[Stage], order: np.ndarray
 ) -> pd.Categorical:
-    """Return why each sync failed, missing where it was good.
+    """Return why each sync failed; missing where it was good.
 
-    Of a failed sync, what is left of the outcome's noise above the success rate is uniform again.
-    It picks the reason.
+    The outcome's noise of a failed sync lies above its chance of success. There it is uniform, and
+    it picks the reason.
     """
     position = np.empty(len(order), np.int64)  # of each commit in the stages
     position[order] = np.arange(len(order))
@@ -1621,33 +1611,25 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
     keep = np.flatnonzero(target >= 0)
     keep = keep[time_order(deployments.end[failed[keep]])]
     failed, target = failed[keep], target[keep]
+    group, detected = deployments.group[failed], deployments.end[failed]
+    application, environment = deployments.application[failed], deployments.environment[failed]
     length, outcome = np.empty((2, len(failed)))
-    for number in np.unique(deployments.environment[failed]).tolist():
-        here = deployments.environment[failed] == number
+    for number in np.unique(environment).tolist():
+        here = environment == number
         drawn = noise.of("rollbacks", number, 2, commits)
         length[here], outcome[here] = drawn[:, deployments.commit[failed[here]]]
-    detected, group = deployments.end[failed], deployments.group[failed]
     seconds, worked = np.empty(len(failed), np.int64), np.empty(len(failed), bool)
     months = months_of_draws(draws)
     for (scenario, _), first, end in zip(draws, months, months[1:]):
-        policy = scenario.rollback
-        own = slice(None) if len(draws) == 1 else np.flatnonzero((group >= first) & (group < end))
-        seconds[own] = draw_seconds(policy.duration_min, length[own], 60)
-        worked[own] = outcome[own] < policy.success_rate
-    return Rollbacks(
-        group,
-        detected,
-        detected + seconds,
-        deployments.application[failed],
-        deployments.environment[failed],
-        failed,
-        target,
-        worked,
-    )
+        own = (group >= first) & (group < end)
+        seconds[own] = draw_seconds(scenario.rollback.duration_min, length[own], 60)
+        worked[own] = outcome[own] < scenario.rollback.success_rate
+    end_of = detected + seconds
+    return Rollbacks(group, detected, end_of, application, environment, failed, target, worked)
 
 
 def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the failed deployments, and for each the newest earlier good one of its place: rows.
+    """Return the rows of failed deployments, and of the newest good one before each at its place.
 
     The second is -1 where there is none.
     """
@@ -1660,10 +1642,10 @@ def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray
 def simulate_rollbacks(
     deployments: pd.DataFrame, policy: RollbackPolicy, seed: int
 ) -> pd.DataFrame:
-    """Roll back a table of deployments: the `rollbacks` table.
+    """Roll back the failed rows of a table of deployments; return the `rollbacks` table.
 
-    A row is a failed deployment that is taken back to the newest earlier `Synced` and `Healthy`
-    release of its application and environment.
+    Each goes back to the newest earlier `Synced` and `Healthy` release of its application and
+    environment.
     """
     words = ("application", "environment", "commit_sha")
     applications, environments, shas = (deployments[word].cat.categories for word in words)
@@ -1687,26 +1669,23 @@ def simulate_rollbacks(
 
 
 def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return what is told of one rollback: its columns as JSON values, and a `text` for people."""
+    """Return the alert of one rollback: a `text` for people, and its columns as JSON values."""
     outcome = "succeeded" if rollback["success"] else "FAILED"
     releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
     text = (
         f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} {releases} "
         f"after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
     )
-    return {
-        "text": text,
-        **rollback,
-        "timestamp": rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    timestamp = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"text": text, **rollback, "timestamp": timestamp}
 
 
 class WebhookAlerts:
     """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
 
-    It is callable, for `on_rollback`. A dead endpoint raises nothing: `undelivered` counts the
-    alerts that did not arrive, and `problem` says why, without the address, which is a secret. A
-    redirect is refused. The constructor raises GitOpsError for an address that cannot be one.
+    An object is a callable for `on_rollback`. A dead endpoint raises nothing. `undelivered` counts
+    the alerts that did not arrive. `problem` says why. The address is a secret: no message has it.
+    A redirect is refused. The constructor raises GitOpsError for an address that is none.
     """
 
     timeout = 5  # seconds
