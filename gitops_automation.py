@@ -193,6 +193,10 @@ SCHEMA_VERSION = 1  # of the JSON and the CSV files; it rises when a name or a m
 NAME_WIDTH = 253  # characters, as in Kubernetes; longer texts are cut where they are read
 
 
+FilePath = Union[str, os.PathLike]
+Row = Tuple[Any, ...]  # of a table, in the order of its columns
+
+
 class GitOpsError(ValueError):
     """Unusable input. The message is one line: what is wrong, the value, and what to do."""
 
@@ -1751,13 +1755,14 @@ def environment_words(name: str) -> List[Tuple[str, int, int]]:
     A number at its end does not count (`prod1`). One after `pre` or `non` belongs to it, so that
     `non-prod` is not production.
     """
-    found, before, begin = [], "", 0
+    found, before = [], None
     for match in re.finditer(r"[^-_/.\s]+", name.lower()):
-        joined = before in ("pre", "non")
-        word = (before if joined else "") + match.group().rstrip("0123456789")
+        word, begin = match.group().rstrip("0123456789"), match.start()
+        if before and before.group() in ("pre", "non"):
+            word, begin = before.group() + word, before.start()
         if word in ENVIRONMENT_WORDS:
-            found.append((word, begin if joined else match.start(), match.end()))
-        before, begin = match.group(), match.start()
+            found.append((word, begin, match.end()))
+        before = match
     return found
 
 
@@ -1846,7 +1851,8 @@ class Standing:
 
 def contains_less(sync: Sync, other: Sync) -> bool:
     """Return whether a sync contains some of the commits of another one, and no others."""
-    return 0 < sync.contains != other.contains == sync.contains | other.contains
+    is_part = sync.contains | other.contains == other.contains
+    return is_part and sync.contains not in (0, other.contains)
 
 
 def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome:
@@ -1885,9 +1891,10 @@ def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome
                 failed.append(here)
                 releases.append(sync)
             continue
-        same, flap = sets_what_runs(sync, stacks), is_flap(sync, following, stacks)
+        flap = is_flap(sync, following, stacks)
         if flap:
             continue
+        same = sets_what_runs(sync, stacks)
         for number in [one for one in failed if releases[one].automatic]:
             looked = any_between(seen_good, releases[number].end, sync.end)
             if same or looked:
@@ -1897,10 +1904,12 @@ def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome
         if same and not failed:
             continue
         bad = [] if same else taken_back(sync, stacks, found)
-        for number in [*bad, *(failed if same or bad else [])]:
-            # what put a bad release right and is bad itself: that one was put right only here
-            steps = [first for first, last in restored.items() if last == number]
-            restored.update(dict.fromkeys(steps or [number], here))
+        if same or bad:
+            bad += failed
+        for number in bad:
+            # a bad release may have put others right before: they are put right only here
+            others = [first for first, last in restored.items() if last == number]
+            restored.update(dict.fromkeys(others or [number], here))
             found.went_back.add(here)
         releases.append(sync)
         failed = []
@@ -1955,9 +1964,10 @@ def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[in
     """Add what is known of the health of each release: the other fields of the outcome."""
     releases, reasons = found.releases, found.reasons
     reasons.update((at, sync.failure) for at, sync in enumerate(releases) if sync.failure)
-    reasons.update((at, "Rolled back") for at in found.restored if at not in reasons)
+    for at in found.restored:
+        reasons.setdefault(at, "Rolled back")
     ends = [sync.end for sync in releases]
-    degraded: Dict[int, int] = {}  # when a release was first seen so
+    degraded: Dict[int, int] = {}  # {release: when it was first seen degraded}
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
         if at >= 0 and look.health == HEALTHY:
@@ -1967,93 +1977,90 @@ def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[in
             reasons.setdefault(at, look.message or "Degraded health")
     for at in reasons:
         begin = ends[at] if releases[at].failure else degraded.get(at, NEVER)
-        good = seen_good[bisect.bisect_right(seen_good, begin) :][:1]
-        over = (
-            number in found.begins or (number not in reasons and not releases[number].failure)
-            for number in range(at + 1, bisect.bisect_right(ends, good[0]) if good else 0)
-        )
-        if good and not any(over):
-            found.recovered.setdefault(at, good[0])
+        look_number = bisect.bisect_right(seen_good, begin)
+        if look_number == len(seen_good):
+            continue
+        time = seen_good[look_number]
+        later = range(at + 1, bisect.bisect_right(ends, time))
+        if all(number in reasons and number not in found.begins for number in later):
+            found.recovered.setdefault(at, time)
     return found
 
 
-def place_rows(place: Place) -> Dict[str, List[Tuple[Any, ...]]]:
+def place_rows(place: Place) -> Dict[str, List[Row]]:
     """Return the rows of a place in `deployments`, `rollbacks` and `recoveries`."""
     found, name = place.outcome, (place.application, place.environment)
-    rows: Dict[str, List[Tuple[Any, ...]]] = {"deployments": [], "rollbacks": [], "recoveries": []}
+    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": [], "recoveries": []}
     for number in found.deployments:
         sync, reason = found.releases[number], found.reasons.get(number)
+        status = FAILED if sync.failure else SYNCED
         health = HEALTHY if number in found.seen_healthy else UNKNOWN
-        rows["deployments"].append((
-            sync.start, *name, sync.commit, FAILED if sync.failure else SYNCED,
-            health if reason is None else DEGRADED, sync.end - sync.start, reason,
-        ))  # fmt: skip
+        if reason is not None:
+            health = DEGRADED
+        row = sync.start, *name, sync.commit, status, health, sync.end - sync.start, reason
+        rows["deployments"].append(row)
     for number, last in found.restored.items():
         bad, good = found.releases[number], found.releases[last]
-        if bad.echo:
-            continue
-        rows["rollbacks"].append((
-            bad.end, *name, bad.commit, good.commit, found.reasons[number],
-            (good.end - bad.end) / 60, last not in found.reasons,
-        ))  # fmt: skip
+        if not bad.echo:
+            minutes, success = (good.end - bad.end) / 60, last not in found.reasons
+            commits, reason = (bad.commit, good.commit), found.reasons[number]
+            rows["rollbacks"].append((bad.end, *name, *commits, reason, minutes, success))
     for number, time in found.recovered.items():
         end = found.releases[number].end
         rows["recoveries"].append((*name, end, end, time))
     return rows
 
 
-def coverage_rows(place: Place) -> List[Tuple[Any, ...]]:
+def coverage_rows(place: Place) -> List[Row]:
     """Return the rows of a place in `coverage`: the spans in which nothing is lost."""
-    made = [place.outcome.releases[number].end for number in place.outcome.deployments]
-    done, looks = [sync.end for sync in place.syncs], [look.time for look in place.looks]
+    deployed = [place.outcome.releases[number].end for number in place.outcome.deployments]
+    synced = [sync.end for sync in place.syncs]
     rows = []
     for number, (low, high) in enumerate(place.covered):
-        begin = max(low, min((time for time in done if time >= low), default=low))
-        near = [begin, *(time for time in looks if begin < time < high), max(begin, high)]
-        counts = (sum(low <= time <= high for time in times) for times in (done, made))
-        gaps = [after - before for before, after in zip(near, near[1:])] if looks else [math.nan]
+        begin = min((time for time in synced if time >= low), default=low)
+        looks = [look.time for look in place.looks if begin < look.time < high]
+        edges = [begin, *looks, max(begin, high)]
+        longest = max(after - before for before, after in zip(edges, edges[1:])) / 3600
+        counts = (sum(low <= time <= high for time in times) for times in (synced, deployed))
         truncated = number > 0 or 0 in place.outcome.begins
-        rows.append((*place[:4], low, high, truncated, *counts, max(gaps) / 3600))
+        hours = longest if place.looks else math.nan
+        rows.append((*place[:4], low, high, truncated, *counts, hours))
     return rows
 
 
 def history_from(
     source: str, places: Sequence[Place], commits: pd.DataFrame,
-    changes: Iterable[Tuple[Any, ...]], notes: Sequence[str], environments: Sequence[str],
+    changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
     """Return the history that the places of a source come to."""
-    rows: Dict[str, List[Tuple[Any, ...]]] = collections.defaultdict(list)
+    rows: Dict[str, List[Row]] = collections.defaultdict(list)
     for place in places:
         for name, part in place_rows(place).items():
             rows[name] += part
         rows["coverage"] += coverage_rows(place)
-    tables = {name: as_table(name, table_columns(name, rows[name])) for name in rows}
-    dated = []
-    for row in dict.fromkeys(changes):  # somebody's clock was wrong
-        if row[3] == 0 or row[3] > row[4] != MISSING:
-            why = "its commit is dated after it" if row[3] else "its commit has no date"
-            row = (*row[:3], MISSING, row[4], False, why)
-        dated.append(row)
-    changes_table = as_table("changes", table_columns("changes", dated))
+    for row in dict.fromkeys(changes):
+        committed, deployed = row[3:5]
+        why = "" if committed else "its commit has no date"
+        if committed > deployed != MISSING:  # somebody's clock was wrong
+            why = "its commit is dated after it"
+        rows["changes"].append((*row[:3], MISSING, deployed, False, why) if why else row)
+    tables = {name: table_from(name, rows[name]) for name in TIME_OF if name != "git_commits"}
+    coverage = table_from("coverage", rows["coverage"])
+    times = coverage["from"], coverage["to"], tables["deployments"]["timestamp"]
     return History(
-        commits, tables["deployments"], tables["rollbacks"],
-        window_around(
-            tables["coverage"]["from"], tables["coverage"]["to"], tables["deployments"]["timestamp"]
-        ),
-        tuple(environments), source, changes_table,
-        tables["coverage"], tables["recoveries"], tuple(notes),
+        commits, window=window_around(*times), environments=tuple(environments), source=source,
+        coverage=coverage, notes=tuple(notes), **tables,
     )  # fmt: skip
 
 
-def table_columns(name: str, rows: Sequence[Tuple[Any, ...]]) -> Dict[str, Any]:
-    """Return rows as the columns of a table, in the order of its first time, then of its names."""
-    kinds = ALL_COLUMNS[name]
-    ordered = sorted(rows, key=lambda row: row[:4])
-    columns = dict(zip(kinds, zip(*ordered))) if rows else {column: () for column in kinds}
-    return {
-        column: np.array(values, np.int64) if kinds[column] == "time" else list(values)
-        for column, values in columns.items()
-    }
+def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
+    """Return a table from its rows, in the order of their first time, then of their names."""
+    columns = list(zip(*sorted(rows, key=lambda row: row[:4])))
+    table: Dict[str, Any] = {}
+    for number, (column, kind) in enumerate(ALL_COLUMNS[name].items()):
+        values = columns[number] if rows else ()
+        table[column] = np.array(values, np.int64) if kind == "time" else list(values)
+    return as_table(name, table)
 
 
 def window_around(*times: pd.Series) -> Window:
@@ -2075,7 +2082,7 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-# How the environments are told, named and ordered.
+# What the environments are called, and their order.
 
 
 class Stages(NamedTuple):
@@ -2086,7 +2093,7 @@ class Stages(NamedTuple):
 
     @classmethod
     def of(cls, stages: Union[str, Sequence[str]]) -> Stages:
-        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for what is none."""
+        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
         listed = stages.split(",") if isinstance(stages, str) else list(stages)
         pairs = []
         for text in listed:
@@ -2115,15 +2122,18 @@ class Stages(NamedTuple):
 
 
 def with_production(names: Iterable[str]) -> Dict[str, str]:
-    """Return {name: what it is called}: production by its usual name where none is named so."""
-    names = list(names)
-    if "production" in names:
-        return {name: name for name in names}
-    return {name: "production" if name.lower() in PRODUCTION_WORDS else name for name in names}
+    """Return {name: its name in the tables}. `prod` and the like become production.
+
+    They keep their names where another one is called production.
+    """
+    called = {name: name for name in names}
+    if "production" not in called:
+        called.update((name, "production") for name in called if name.lower() in PRODUCTION_WORDS)
+    return called
 
 
 def usual_order(names: Iterable[str]) -> List[str]:
-    """Return environments in the usual order of promotion; unknown ones before staging."""
+    """Return environments in the usual order of promotion; other names come before staging."""
     ranks = {**ENVIRONMENT_WORDS, UNCLASSIFIED: 0}
     return sorted(set(names), key=lambda name: (ranks.get(name.lower(), 4), name))
 
@@ -4115,7 +4125,7 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
         coverage = coverage.assign(longest_between_looks_hours=hours)
     return history._replace(
         deployments=as_table("deployments", rows.assign(health=health, failure_reason=reasons)),
-        recoveries=as_table("recoveries", table_columns("recoveries", listed)),
+        recoveries=table_from("recoveries", listed),
         coverage=coverage,
         notes=(*history.notes, *notes),
     )
