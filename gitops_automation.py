@@ -2161,44 +2161,44 @@ GIT_PATCHES = (
     "--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ws-error-highlight=none",
 )
 # fmt: on
-CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the ones before are understood
+GIT_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_GRAFT_FILE": os.devnull,  # the repository's own would hide commits
+    "LC_ALL": "C",
+}
+CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the chunk before is read
 CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
-REVERTED = re.compile(r"This reverts commit ([0-9a-f]{40,64})")
+REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
 
 
 def stream_git(
-    repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"", stdin: bytes = b""
+    repo: FilePath, *arguments: str, separator: bytes = b"", stdin: bytes = b""
 ) -> Iterator[bytes]:
     """Yield what git prints, in chunks that end before a separator.
 
-    The folder is git's working directory and no argument, so a name that begins with a dash stays
-    a name. Git's own variables are taken away: GIT_DIR would win over the folder. Raises
-    GitOpsError if git cannot read it.
+    The folder is git's working directory and no argument: a name may begin with a dash. The user's
+    GIT_ variables are left out: GIT_DIR would win over the folder. Raises GitOpsError if git cannot
+    read the folder.
     """
     takes = "--repo takes the folder of a git repository"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment.update(GIT_ENVIRONMENT)
     run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
-    closed = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}
-    closed["GIT_GRAFT_FILE"] = os.devnull  # the repository's own would hide commits
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
         questions.write(stdin)
         questions.seek(0)
         try:
             process = subprocess.Popen(
-                [*GIT, *arguments],
-                cwd=repo,
-                env={**kept, **closed, "LC_ALL": "C"},
-                stdin=questions,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                **run_ahead,
-            )
-        except FileNotFoundError:
-            there = os.path.isdir(repo)
-            problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
-            raise GitOpsError(f"{problem}; {takes}") from None
+                [*GIT, *arguments], cwd=repo, env=environment,
+                stdin=questions, stdout=subprocess.PIPE, stderr=errors, **run_ahead,
+            )  # fmt: skip
         except (OSError, ValueError) as error:
             problem = f"cannot open {one_line(repo)}: {one_line(error)}"
+            if isinstance(error, FileNotFoundError):
+                there = os.path.isdir(repo)
+                problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
             raise GitOpsError(f"{problem}; {takes}") from None
         with process:
             assert process.stdout is not None
@@ -2210,10 +2210,10 @@ def stream_git(
             raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {takes}")
 
 
-def cut_chunks(stream: IO[bytes], separator: bytes, size: int = CHUNK) -> Iterator[bytes]:
+def cut_chunks(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
     """Yield what a stream holds, in chunks that end before a separator."""
     parts: List[bytes] = []
-    for block in iter(lambda: stream.read(size), b""):
+    for block in iter(lambda: stream.read(CHUNK), b""):
         cut = block.rfind(separator) if separator else -1
         if cut > 0:
             yield b"".join([*parts, block[:cut]])
@@ -2223,19 +2223,19 @@ def cut_chunks(stream: IO[bytes], separator: bytes, size: int = CHUNK) -> Iterat
         yield b"".join(parts)
 
 
-def ask_git(repo: Union[str, os.PathLike], *arguments: str, stdin: bytes = b"") -> str:
+def ask_git(repo: FilePath, *arguments: str, stdin: bytes = b"") -> str:
     """Return all that git prints."""
     printed = b"".join(stream_git(repo, *arguments, stdin=stdin))
     return printed.decode("utf-8", "surrogateescape").strip()
 
 
 def read_log(
-    repo: Union[str, os.PathLike], fields: Sequence[str], *options: str, stdin: bytes = b""
+    repo: FilePath, fields: Sequence[str], *options: str, stdin: bytes = b""
 ) -> Iterator[List[List[bytes]]]:
-    """Yield the commits of one `git log` in groups; each is a list of its fields, then the rest.
+    """Yield the commits of one `git log` in groups. A commit is its fields, then the rest.
 
-    `fields` are placeholders of its format; the rest is what the options print of its files. A
-    record begins with a marker that nobody can guess, so nothing in a repository can pass for one.
+    `fields` are placeholders of git's format. The rest is what the options print of its files. A
+    record begins with a marker that nobody can guess: no text in a repository can pass for one.
     """
     marker = f"/{os.urandom(8).hex()}"
     form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
@@ -2244,7 +2244,7 @@ def read_log(
 
 
 def read_graph(
-    repo: Union[str, os.PathLike], *options: str, stdin: bytes = b""
+    repo: FilePath, *options: str, stdin: bytes = b""
 ) -> Iterator[Tuple[bytes, bytes, int, str, str, bytes, bytes]]:
     """Yield (sha, parents, seconds, author, subject, body, rest) of each commit of a log."""
     fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
@@ -2255,7 +2255,7 @@ def read_graph(
 
 
 def epochs(tokens: Sequence[bytes]) -> np.ndarray:
-    """Return seconds since 1970 as git prints them; a time that no calendar has becomes 0."""
+    """Return the seconds since 1970 that git prints; 0 for a time before 1970 or after 2199."""
     try:
         seconds = np.array(tokens, object).astype(np.int64)
     except (ValueError, OverflowError):  # a commit can claim any time, or none
@@ -2265,61 +2265,56 @@ def epochs(tokens: Sequence[bytes]) -> np.ndarray:
 
 
 def printable_lines(tokens: Sequence[bytes]) -> List[str]:
-    """Return tokens without line ends as text that a terminal can take; joined, in one call."""
+    """Return lines of git as text that a terminal can take; one call cleans all of them."""
     if not tokens:
         return []
     return make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n").split("\n")
 
 
 def read_git_log(
-    repo: Union[str, os.PathLike],
-    days: int,
-    end: Optional[pd.Timestamp],
-    applications: Sequence[str],
+    repo: FilePath, days: int, end: Optional[pd.Timestamp], applications: Sequence[str]
 ) -> Tuple[pd.DataFrame, Window]:
     """Return the real commits of a repository's current branch: (`git_commits` table, window).
 
     Merges are left out. The window is the `days` whole UTC days before `end`, or those up to the
-    day of the newest commit. `type` is the Conventional Commits type (`other` if none),
-    `application` the scope if it is one of `applications`, else the repository's name. Raises
+    day of the newest commit. `type` is the Conventional Commits type, `other` if there is none.
+    `application` is the scope if it is one of `applications`, else the repository's name. Raises
     GitOpsError if `repo` is no repository, or has no commit in the window.
     """
-    if end is None:  # the last one is not always the newest: somebody's clock may be behind
+    if end is None:  # the last commit is not always the newest: somebody's clock may be behind
         newest = epochs(ask_git(repo, *GIT_LOG, "-1000", "--format=%ct").encode().split())
         end = utc_times(np.array([newest.max(initial=0) // DAY * DAY + DAY]))[0]
     window = Window.before(end, days)
-    since = f"--since-as-filter={window.start.isoformat()}"  # looks behind every older commit too
+    low, high = window.seconds
+    since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
     fields = ("%H", "%ct", "%an", "%s")
-    parts: List[Tuple[Any, ...]] = []
+    parts: List[Tuple[np.ndarray, ...]] = []
     for records in read_log(repo, fields, *GIT_FILES, "--no-merges", since):
         seconds = epochs([record[1] for record in records])
-        low, high = window.seconds
         inside = np.flatnonzero((seconds >= low) & (seconds < high))
         chosen = [records[at] for at in inside.tolist()]
-        texts = [printable_lines([record[field] for record in chosen]) for field in (0, 2, 3)]
+        texts = (printable_lines([record[field] for record in chosen]) for field in (0, 2, 3))
         files = [max(record[-1].count(b"\0") - 1, 0) for record in chosen]
-        arrays = (np.array(column, object) for column in texts)
-        parts.append((*arrays, seconds[inside], np.array(files, np.int64)))
+        columns = (np.array(column, object) for column in texts)
+        parts.append((*columns, seconds[inside], np.array(files, np.int64)))
     if not any(len(part[0]) for part in parts):
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    sha, author, subject, seconds, changed = (
+    sha, author, subject, seconds, files_changed = (
         np.concatenate(columns)[::-1] for columns in zip(*parts)
     )
     order = np.argsort(seconds, kind="stable")
-    name = repository_name(repo)
     subjects = pd.Series(subject[order], dtype=object)
     scope = subjects.str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
-    return commits_from(
-        sha[order], seconds[order], author[order], subjects,
-        scope.where(scope.isin(list(applications)), name), branch_of(repo), changed[order],
-    ), window  # fmt: skip
+    application = scope.where(scope.isin(list(applications)), repository_name(repo))
+    columns = sha[order], seconds[order], author[order], subjects, application, files_changed[order]
+    return commits_from(*columns, branch_of(repo)), window
 
 
 def commits_from(
-    sha: Any, seconds: Any, author: Any, subject: Any, application: Any, branch: str, files: Any
+    sha: Any, seconds: Any, author: Any, subject: Any, application: Any, files: Any, branch: str
 ) -> pd.DataFrame:
     """Return the `git_commits` table of real commits."""
     subjects = pd.Series(subject, dtype=object)
@@ -2337,12 +2332,41 @@ def commits_from(
     return as_table("git_commits", columns)
 
 
-def branch_of(repo: Union[str, os.PathLike]) -> str:
+class GitCommit(NamedTuple):
+    """A commit of a config repository."""
+
+    sha: str
+    seconds: int  # since 1970, when the change was made
+    author: str
+    subject: str
+    reverts: FrozenSet[str]  # the commits that it says it reverts
+    files: int
+    parents: Tuple[str, ...]
+
+
+def reverts_in(body: bytes) -> FrozenSet[str]:
+    """Return the commits that a commit's message says it reverts."""
+    return frozenset(sha.decode() for sha in REVERTED.findall(body))
+
+
+def commits_of_owners(
+    owners: Iterable[Tuple[GitCommit, str]], repo: Optional[FilePath]
+) -> pd.DataFrame:
+    """Return the `git_commits` table of (commit, application) pairs of a repository."""
+    rows = [
+        (one.sha, one.seconds, one.author, one.subject, application, one.files)
+        for one, application in owners
+    ]
+    columns = list(zip(*rows)) or [()] * 6
+    return commits_from(*columns, "" if repo is None else branch_of(repo))
+
+
+def branch_of(repo: FilePath) -> str:
     """Return the name of a repository's current branch; `HEAD` if there is none."""
     return one_line(ask_git(repo, "branch", "--show-current") or "HEAD")
 
 
-def repository_name(repo: Union[str, os.PathLike]) -> str:
+def repository_name(repo: FilePath) -> str:
     """Return the name that people know a repository by: its folder's, without `.git`."""
     inner = ask_git(repo, "rev-parse", "--git-common-dir")
     folder = Path(os.fsdecode(repo), inner).resolve()
@@ -2354,15 +2378,16 @@ def repository_name(repo: Union[str, os.PathLike]) -> str:
 
 
 def find_bases(
-    repo: Union[str, os.PathLike], folders: Mapping[Tuple[str, str], Iterable[Any]]
+    repo: FilePath, folders: Mapping[Tuple[str, str], Iterable[Any]]
 ) -> Dict[Any, List[str]]:
-    """Return {owner: paths that the kustomizations of its folders take in, and theirs}.
+    """Return {owner: the paths that the kustomizations of its folders refer to}.
 
-    `folders` is {(commit, folder): its owners}. What lies inside of a folder is left out.
+    `folders` is {(commit, folder): its owners}. The kustomizations at these paths are followed,
+    too. What lies inside of a folder is left out.
     """
     bases: Dict[Any, List[str]] = collections.defaultdict(list)
     asked = {place: dict.fromkeys(owners) for place, owners in folders.items()}
-    for _ in range(10):  # bases of bases; what goes deeper is a circle
+    for _ in range(10):  # bases of bases of bases: nobody nests them deeper
         places, asked = asked, {}
         for (commit, folder), text in zip(places, read_kustomizations(repo, list(places))):
             for reference in kustomize_references(text):
@@ -2377,29 +2402,27 @@ def find_bases(
     return bases
 
 
-def read_kustomizations(
-    repo: Union[str, os.PathLike], places: Sequence[Tuple[str, str]]
-) -> Iterator[str]:
+def read_kustomizations(repo: FilePath, places: Sequence[Tuple[str, str]]) -> Iterator[str]:
     """Yield the kustomization in each (commit, folder), "" where there is none."""
     files = ("kustomization.yaml", "kustomization.yml", "Kustomization")
     names = "\n".join(f"{sha}:{folder}/{file}" for sha, folder in places for file in files)
-    batch, stdin = ("cat-file", "--buffer", "--batch"), names.encode("utf-8", "replace")
-    printed = b"".join(stream_git(repo, *batch, stdin=stdin)) if places else b""
-    at = 0
+    stdin = names.encode("utf-8", "replace")
+    printed = io.BytesIO()
+    if places:
+        printed.writelines(stream_git(repo, "cat-file", "--buffer", "--batch", stdin=stdin))
+        printed.seek(0)
     for _ in places:
         text = b""
-        for _ in files:
-            end = printed.index(b"\n", at)
-            kind, size = printed[at:end].split(b" ")[-2:]
-            at = end + 1
+        for _ in files:  # git prints "name kind size" and the content, or "name missing"
+            kind, size = printed.readline().rstrip(b"\n").split(b" ")[-2:]
             if size.isdigit():
-                text += printed[at : at + int(size)] if kind == b"blob" else b""
-                at += int(size) + 1
+                content = printed.read(int(size) + 1)[:-1]
+                text += content if kind == b"blob" else b""
         yield text.decode("utf-8", "replace")
 
 
 def kustomize_references(text: str) -> List[str]:
-    """Return the paths that a kustomization takes in; those of other repositories are left out."""
+    """Return the paths that a kustomization refers to, but those of other repositories."""
     found: List[str] = []
     key = ""
     for line in text.splitlines():
@@ -2422,22 +2445,24 @@ VERSION = re.compile(
 )
 IN_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 RENAMED_FILE = re.compile(rb"^rename from ([^\n]+)\nrename to ([^\n]+)", re.MULTILINE)
+PlaceName = Tuple[str, str]
+"""An application, and the environment as the path names it."""
 
 
 class Edit(NamedTuple):
     """What a commit does to a file of an environment."""
 
-    place: Tuple[str, str]  # application, and the environment as the path names it
+    place: PlaceName
     file: bytes
     before: bytes  # the file's name before, if the commit renames it
-    was: Tuple[str, str]  # and the place where it was
+    was: PlaceName  # and the place where it was
     lines: bool  # whether it changes lines
     removed: List[str]  # the versions that its lines gave, in order
     added: List[str]  # and those that they give now
 
 
 class Landing(NamedTuple):
-    """A commit of the main line, oldest first: what came to the repository with it."""
+    """A commit of the main line, and what came to the repository with it."""
 
     sha: str
     seconds: int
@@ -2445,15 +2470,8 @@ class Landing(NamedTuple):
     shallow: bool  # whether the clone has nothing before it
 
 
-class Author(NamedTuple):
-    """The commit that a change was written in: on the main line, or on a branch merged there."""
-
-    sha: str
-    seconds: int
-    name: str
-    subject: str
-    reverts: FrozenSet[str]
-    files: int
+Origins = Mapping[Tuple[str, PlaceName, str], GitCommit]
+"""{(landing, place, version): the oldest commit that brought it, perhaps on a merged branch}"""
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2462,8 +2480,7 @@ def template_pattern(template: str) -> Pattern[str]:
     Its last part is a file if it has a dot, and a folder if it has none.
     """
     fields = re.findall(r"\{(\w*)\}", template)
-    plain = [name for name in fields if name in ("environment", "application")]
-    if "environment" not in fields or fields != plain or len(set(fields)) < len(fields):
+    if sorted(fields) not in (["environment"], ["application", "environment"]):
         raise GitOpsError(
             "--deployments-from is a path with {environment} and {application}, such as "
             f"apps/{{application}}/overlays/{{environment}}, not {in_quotes(template)}"
@@ -2484,60 +2501,60 @@ NO_APPLICATIONS = frozenset(
 def usual_template(file: str) -> Tuple[str, str, str]:
     """Return (template, application, environment) of a file in a usual layout; "" if it is in none.
 
-    A layout is told by a folder or a values file that is named after an environment. The
-    application is the folder above it. Where that one is for all applications (`deploy`, `envs`),
-    it is the folder or the file below.
+    The path names an environment by a folder or a values file. The application is the folder above
+    it. Where that one is for all applications (`deploy`, `envs`), it is the next name below.
     """
     parts = file.split("/")
+    last = len(parts) - 1
     for at, part in enumerate(parts):
         values = re.fullmatch(r"(values[-_.])(.+)(\.ya?ml)", part)
         word = values.group(2) if values else part
-        if word not in ENVIRONMENT_WORDS or (at + 1 == len(parts) and not values):
+        if word not in ENVIRONMENT_WORDS or (at == last and not values):
             continue
-        shape = [*parts[:at], "{environment}"]
+        shape = parts.copy()
+        shape[at] = "{environment}"
         if values:
             shape[at] = f"{values.group(1)}{{environment}}{values.group(3)}"
-        owner = (
-            at - 2 if parts[at - 1] in ("overlays", "envs", "environments", "values") else at - 1
-        )
-        if at and owner >= 0 and parts[owner] not in NO_APPLICATIONS:
-            return (
-                "/".join([*shape[:owner], "{application}", *shape[owner + 1 :]]),
-                parts[owner],
-                word,
-            )
-        below = next((n for n in range(at + 1, len(parts)) if parts[n] not in NO_APPLICATIONS), -1)
-        stem, dot, ending = parts[below].rpartition(".")
-        if below < 0 or (below + 1 == len(parts) and stem in NO_APPLICATIONS):
-            return "/".join(shape), "", word
-        named = "{application}" + dot + ending if below + 1 == len(parts) else "{application}"
-        name = stem if below + 1 == len(parts) else parts[below]
-        return "/".join([*shape, *parts[at + 1 : below], named]), name, word
+        above = at - 1
+        if at and parts[above] in ("overlays", "envs", "environments", "values"):
+            above -= 1
+        if above >= 0 and parts[above] not in NO_APPLICATIONS:
+            shape[above] = "{application}"
+            return "/".join(shape[: at + 1]), parts[above], word
+        below = at + 1
+        while below < last and parts[below] in NO_APPLICATIONS:
+            below += 1
+        if below < last:
+            shape[below] = "{application}"
+            return "/".join(shape[: below + 1]), parts[below], word
+        stem, dot, ending = parts[last].rpartition(".")
+        if at == last or parts[last] in NO_APPLICATIONS or stem in NO_APPLICATIONS:
+            return "/".join(shape[: at + 1]), "", word
+        return "/".join([*shape[:last], "{application}" + dot + ending]), stem, word
     return "", "", ""
 
 
 def usual_templates(files: Iterable[str]) -> Dict[str, int]:
-    """Count the places of each usual layout among files: {template: places}, most first."""
-    places: Dict[str, Set[Tuple[str, str]]] = collections.defaultdict(set)
-    for template, *place in map(usual_template, files):
-        places[template].add((place[0], place[1]))
-    several = {
+    """Count the places of each usual layout with several environments: {template: places}."""
+    places: Dict[str, Set[PlaceName]] = collections.defaultdict(set)
+    for template, application, environment in map(usual_template, files):
+        places[template].add((application, environment))
+    return {
         template: len(found)
         for template, found in places.items()
         if template and len({environment for _, environment in found}) > 1
     }
-    return dict(sorted(several.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def files_at_head(repo: Union[str, os.PathLike]) -> List[str]:
+def files_at_head(repo: FilePath) -> List[str]:
     """Return the paths of all files that the current commit has."""
     return ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
 
 
-def find_template(repo: Union[str, os.PathLike]) -> str:
-    """Return the layout of a repository; GitOpsError, with what there is, if it is not plain."""
-    files = files_at_head(repo)
-    found = list(usual_templates(files).items())
+def find_template(repo: FilePath) -> str:
+    """Return the layout of a repository; GitOpsError that lists the layouts if none is plain."""
+    counts = usual_templates(files_at_head(repo))
+    found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
         return found[0][0]
     listed = ", ".join(f"{one_line(template)} ({count} places)" for template, count in found[:6])
@@ -2547,22 +2564,18 @@ def find_template(repo: Union[str, os.PathLike]) -> str:
     )
 
 
-def read_landings(
-    repo: Union[str, os.PathLike], template: str
-) -> Tuple[List[Landing], Dict[Tuple[str, Tuple[str, str], str], Author]]:
-    """Return what came to the main line, oldest first, and who wrote it.
+def read_landings(repo: FilePath, template: str) -> Tuple[List[Landing], Origins]:
+    """Return what came to the main line, oldest first, and the commits that brought it.
 
-    The second is {(landing, place, version): the oldest commit that brought it, be it of a merged
-    branch}. A merge shows what it changed on the main line.
+    A merge shows what it changed on the main line.
     """
     owners = PathOwners(repo, template)
     shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
     landings: List[Landing] = []
-    authors: Dict[Tuple[str, Tuple[str, str], str], Author] = {}
+    origins: Dict[Tuple[str, PlaceName, str], GitCommit] = {}
     landed: Dict[bytes, int] = {}  # with which landing a commit came; children are read first
     following = None  # the next commit of the main line
-    for commit in read_graph(repo, *GIT_PATCHES):
-        sha, parents, seconds, name, subject, body, patch = commit
+    for sha, parents, seconds, name, subject, body, patch in read_graph(repo, *GIT_PATCHES):
         on_line = following is None or sha == following
         number = landed.pop(sha, 0)
         if on_line:
@@ -2575,40 +2588,41 @@ def read_landings(
             landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
         if not edits:
             continue
-        reverts = frozenset(REVERTED.findall(body.decode("utf-8", "replace")))
         files = patch.count(b"\ndiff --git ")
-        author = Author(sha.decode(), seconds, name, subject, reverts, files)
+        commit = GitCommit(sha.decode(), seconds, name, subject, reverts_in(body), files, ())
         for edit in edits:
             for version in ["", *edit.added]:
-                authors[landings[number].sha, edit.place, version] = author
-    return landings[::-1], authors
+                origins[landings[number].sha, edit.place, version] = commit
+    return landings[::-1], origins
 
 
 class PathOwners:
     """Which places a path of the repository belongs to: by the template, or as a base of theirs."""
 
-    def __init__(self, repo: Union[str, os.PathLike], template: str) -> None:
+    def __init__(self, repo: FilePath, template: str) -> None:
         self.pattern, self.repository = template_pattern(template), repository_name(repo)
-        self.known: Dict[bytes, List[Tuple[str, str]]] = {}
-        self.bases: Dict[str, List[Tuple[str, str]]] = collections.defaultdict(list)
+        self.known: Dict[bytes, List[PlaceName]] = {}
+        self.bases: Dict[str, List[PlaceName]] = collections.defaultdict(list)
         head, depth = ask_git(repo, "rev-parse", "HEAD"), template.strip("/").count("/") + 1
-        folders: Dict[Tuple[str, str], Dict[Tuple[str, str], None]] = {}
+        folders: Dict[Tuple[str, str], Dict[PlaceName, None]] = {}
         for file in files_at_head(repo):
             folder = "/".join(file.split("/")[:depth])
-            for place in self.matched(file) if folder != file else ():
-                folders.setdefault((head, folder), {})[place] = None
+            if folder != file:
+                for place in self.matched(file):
+                    folders.setdefault((head, folder), {})[place] = None
         for place, paths in find_bases(repo, folders).items():
             for path in paths:
                 self.bases[path].append(place)
 
-    def matched(self, path: str) -> List[Tuple[str, str]]:
-        """Return the place that the template gives a path, if it gives it one."""
+    def matched(self, path: str) -> List[PlaceName]:
+        """Return the place that the template gives a path: none, or one."""
         found = self.pattern.fullmatch(make_printable(path))
-        named = {"application": self.repository, **(found.groupdict() if found else {})}
-        names = [one_line(named.get(key, ""), NAME_WIDTH) for key in ("application", "environment")]
-        return [(names[0], names[1])] if found else []
+        if not found:
+            return []
+        application = found.groupdict().get("application") or self.repository
+        return [(one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH))]
 
-    def of(self, file: bytes) -> List[Tuple[str, str]]:
+    def of(self, file: bytes) -> List[PlaceName]:
         """Return the places of a file."""
         if file not in self.known:
             path = file.decode("utf-8", "replace")
@@ -2662,8 +2676,8 @@ class Arrival(NamedTuple):
     """The first time that a version came to any environment of an application."""
 
     landing: int
-    place: Tuple[str, str]
-    author: Author
+    place: PlaceName
+    origin: GitCommit
     part: int  # the part of the application in which it came there
     rank: int  # how many versions had come to that part before
 
@@ -2672,12 +2686,9 @@ class Travels:
     """How versions travel through the environments of a config repository."""
 
     def __init__(
-        self,
-        landings: Sequence[Landing],
-        authors: Mapping[Tuple[str, Tuple[str, str], str], Author],
-        stages: Optional[Stages],
+        self, landings: Sequence[Landing], origins: Origins, stages: Optional[Stages]
     ) -> None:
-        self.landings, self.authors = landings, authors
+        self.landings, self.origins = landings, origins
         self.renamed = renamed_places(landings)
         raw = sorted({self.now(edit.place)[1] for landing in landings for edit in landing.edits})
         if stages is None:
@@ -2690,26 +2701,24 @@ class Travels:
         self.left_out = [name for name in raw if name not in self.stage]
         self.first: Dict[Tuple[str, str], Arrival] = {}  # of (application, version)
         self.lines: Dict[int, List[Tuple[str, str]]] = {}  # the versions that came to a part
-        self.syncs: Dict[Tuple[str, str], List[Sync]] = collections.defaultdict(list)
+        self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
+        # {(application, version): {stage: the first landing there, and the environment}}
         self.came: Dict[Tuple[str, str], Dict[str, Tuple[int, str]]] = {}
         self.shipped: Dict[Tuple[str, int], int] = {}  # rank of the newest of a part in a stage
-        self.changes: List[Tuple[Any, ...]] = []
-        self.commits: Dict[str, Tuple[Author, str]] = {}  # each with its application
+        self.changes: List[Row] = []
+        self.commits: Dict[str, Tuple[GitCommit, str]] = {}  # each with its application
         self.parts: Dict[Any, List[List[Any]]] = {}  # of each place and file: [part, version]
         self.new_part = itertools.count()
         for number, landing in enumerate(landings):
-            by_place: Dict[Tuple[str, str], List[Edit]] = {}
+            by_place: Dict[PlaceName, List[Edit]] = {}
             for edit in landing.edits:
                 if self.now(edit.place)[1] in self.stage:
                     by_place.setdefault(self.now(edit.place), []).append(edit)
-            # production last: it shows whether another environment has it, too
+            # production comes last: then it is known whether another environment has it, too
             for place in sorted(by_place, key=lambda place: self.stage[place[1]] == "production"):
-                edits = by_place[place]
-                self.follow(number, landing, place, edits)
+                self.follow(number, landing, place, by_place[place])
 
-    def follow(
-        self, number: int, landing: Landing, place: Tuple[str, str], edits: List[Edit]
-    ) -> None:
+    def follow(self, number: int, landing: Landing, place: PlaceName, edits: List[Edit]) -> None:
         """Note what a landing brings to a place."""
         moved: Dict[Any, str] = {}
         for edit in edits:
@@ -2717,98 +2726,100 @@ class Travels:
         if not moved and not any(edit.lines for edit in edits):
             return
         application, stage = place[0], self.stage[place[1]]
+        newest = own = self.origin(landing, edits[0].place, next(iter(moved.values()), ""))
         arrivals = []
-        echo = True
-        for part, version in (moved or {"content": landing.sha}).items():
+        for part, version in moved.items():
             key = application, version
-            came = self.came.setdefault(key, {}).setdefault(stage, (number, place[1]))
-            echo = echo and came[1] != place[1]
-            if not moved:
-                continue
             if key not in self.first:
                 line = self.lines.setdefault(part, [])
-                author = self.author(landing, edits[0].place, version)
-                self.first[key] = Arrival(number, place, author, part, len(line))
+                origin = self.origin(landing, edits[0].place, version)
+                self.first[key] = Arrival(number, place, origin, part, len(line))
                 line.append(key)
             arrivals.append(self.first[key])
             self.ship(number, landing, place, self.first[key])
-        own = self.author(landing, edits[0].place, next(iter(moved.values()), ""))
-        if not moved:
+        if arrivals:
+            newest = max((arrival.landing, arrival.origin) for arrival in arrivals)[1]
+        else:
             self.leave_undated(landing, place, own, "it names no version")
-        newest = max((arrival.landing, arrival.author) for arrival in arrivals)[1] if moved else own
+            moved = {"content": landing.sha}
+        echo = True
+        for version in moved.values():
+            came = self.came.setdefault((application, version), {})
+            echo = came.setdefault(stage, (number, place[1]))[1] != place[1] and echo
         self.commits.setdefault(newest.sha, (newest, application))
         self.syncs[place].append(
             Sync(
-                landing.seconds,
-                landing.seconds,
-                moved or {"content": landing.sha},
-                newest.sha,
-                adds=frozenset([landing.sha, own.sha]),
-                reverts=own.reverts,
-                after_gap=landing.shallow,
-                echo=echo,
+                landing.seconds, landing.seconds, moved, newest.sha,
+                adds=frozenset([landing.sha, own.sha]), reverts=own.reverts,
+                after_gap=landing.shallow, echo=echo,
             )
-        )
+        )  # fmt: skip
 
-    def now(self, place: Tuple[str, str]) -> Tuple[str, str]:
+    def now(self, place: PlaceName) -> PlaceName:
         """Return what a place is called in the end."""
         return self.renamed.get(place, place)
 
-    def author(self, landing: Landing, place: Tuple[str, str], version: str) -> Author:
-        """Return who wrote what a landing brings to a place."""
-        known = self.authors.get((landing.sha, place, version))
-        return known or self.authors[landing.sha, place, ""]
+    def origin(self, landing: Landing, place: PlaceName, version: str) -> GitCommit:
+        """Return the commit that brought what a landing brings to a place."""
+        known = self.origins.get((landing.sha, place, version))
+        return known or self.origins[landing.sha, place, ""]
 
-    def ship(self, number: int, landing: Landing, place: Tuple[str, str], arrival: Arrival) -> None:
+    def ship(self, number: int, landing: Landing, place: PlaceName, arrival: Arrival) -> None:
         """Note the changes that a stage has now: the version, and those that it carries along."""
-        application, stage = place[0], self.stage[place[1]]
+        stage = self.stage[place[1]]
         newest = self.shipped.get((stage, arrival.part), -1)
         if arrival.rank <= newest:
             return
         self.shipped[stage, arrival.part] = arrival.rank
         for key in self.lines[arrival.part][newest + 1 : arrival.rank + 1]:
-            first, author = self.first[key], self.first[key].author
+            first = self.first[key]
             if first.landing < number and not self.landings[first.landing].shallow:
-                self.commits.setdefault(author.sha, (author, application))
-                row = application, stage, author.sha, author.seconds, landing.seconds, False, None
-                self.changes.append(row)
+                self.changes.append(self.change(place[0], stage, first.origin, landing.seconds))
         if self.landings[arrival.landing].shallow:
-            self.leave_undated(landing, place, arrival.author, "it came before the clone begins")
+            self.leave_undated(landing, place, arrival.origin, "it came before the clone begins")
         elif arrival.landing == number:
-            alone = "no other environment had it before", "all environments got it at once"
-            self.leave_undated(landing, place, arrival.author, alone[arrival.place != place])
+            why = "no other environment had it before"
+            if arrival.place != place:
+                why = "all environments got it at once"
+            self.leave_undated(landing, place, arrival.origin, why)
 
-    def waiting(self, stage: str) -> Iterator[Tuple[Any, ...]]:
+    def change(self, application: str, stage: str, commit: GitCommit, deployed: int) -> Row:
+        """Return the row of `changes` for a commit, and note the commit."""
+        self.commits.setdefault(commit.sha, (commit, application))
+        return application, stage, commit.sha, commit.seconds, deployed, False, None
+
+    def waiting(self, stage: str) -> Iterator[Row]:
         """Yield the changes that a stage has not had yet, of parts that came there before."""
         for (where, part), rank in self.shipped.items():
-            for key in self.lines[part][rank + 1 :] if where == stage else ():
-                author = self.first[key].author
-                self.commits.setdefault(author.sha, (author, key[0]))
-                yield key[0], stage, author.sha, author.seconds, MISSING, False, None
+            if where == stage:
+                for key in self.lines[part][rank + 1 :]:
+                    yield self.change(key[0], stage, self.first[key].origin, MISSING)
 
     def leave_undated(
-        self, landing: Landing, place: Tuple[str, str], author: Author, why: str
+        self, landing: Landing, place: PlaceName, commit: GitCommit, why: str
     ) -> None:
         """Note why what came to a place has no lead time."""
-        row = place[0], self.stage[place[1]], author.sha, MISSING, landing.seconds, False, why
-        if not landing.shallow:  # with which the clone begins: that one is no deployment
+        row = place[0], self.stage[place[1]], commit.sha, MISSING, landing.seconds, False, why
+        if not landing.shallow:  # what a clone begins with is no deployment
             self.changes.append(row)
 
     def order(self) -> List[str]:
         """Return the stages in the direction in which versions travel; production comes last."""
-        ahead: Dict[str, int] = collections.Counter()
-        pairs: Dict[Tuple[str, str], int] = collections.Counter()
+        earlier: Dict[Tuple[str, str], int] = collections.Counter()
         for came in self.came.values():
-            ordered = sorted(came, key=lambda stage: came[stage][0])
-            for first, then in itertools.combinations(ordered, 2):
-                pairs[first, then] += came[first][0] < came[then][0]
-        for first, then in list(pairs):
-            ahead[first] += pairs[first, then] > pairs.get((then, first), 0)
-        usual = usual_order(stage for _, raw in self.syncs for stage in [self.stage[raw]])
+            for first, then in itertools.permutations(came, 2):
+                earlier[first, then] += came[first][0] < came[then][0]
+        ahead: Dict[str, int] = collections.Counter()
+        for (first, then), versions in earlier.items():
+            ahead[first] += versions > earlier[then, first]
+        usual = usual_order(self.stage[raw] for _, raw in self.syncs)
         return sorted(usual, key=lambda stage: (stage == "production", -ahead[stage]))
 
     def move_parts(self, edit: Edit) -> Dict[int, str]:
-        """Return {part: its new version} of a file. A line in the place of another is its part."""
+        """Return {part: its new version} of a file.
+
+        A version belongs to the part of the version that it replaces.
+        """
         place = self.now(edit.place)
         parts = self.parts.pop((place, edit.before or edit.file), [])
         self.parts[place, edit.file] = parts
@@ -2824,10 +2835,10 @@ class Travels:
         return moved
 
 
-def renamed_places(landings: Sequence[Landing]) -> Dict[Tuple[str, str], Tuple[str, str]]:
-    """Return {place: what it is called in the end}, of those that moved and did not stay, too."""
-    last: Dict[Tuple[str, str], int] = {}
-    moved: Dict[Tuple[str, str], Tuple[int, Tuple[str, str]]] = {}
+def renamed_places(landings: Sequence[Landing]) -> Dict[PlaceName, PlaceName]:
+    """Return {place: what it is called in the end} for places whose files moved away for good."""
+    last: Dict[PlaceName, int] = {}
+    moved: Dict[PlaceName, Tuple[int, PlaceName]] = {}
     for number, landing in enumerate(landings):
         for edit in landing.edits:
             last[edit.place] = number
@@ -2837,52 +2848,48 @@ def renamed_places(landings: Sequence[Landing]) -> Dict[Tuple[str, str], Tuple[s
     names = {}
     for old in gone:
         new = gone[old]
-        while new in gone:  # never a circle, as each goes on after the one before it
+        while new in gone:  # this ends, as each move is later than the one before it
             new = gone[new]
         names[old] = new
     return names
 
 
 def load_gitops_repository(
-    repo: Union[str, os.PathLike],
+    repo: FilePath,
     template: Optional[str] = None,
     environments: Union[None, str, Sequence[str]] = None,
 ) -> History:
     """Return the deployments that the history of a config repository shows.
 
     It is desired state: a deployment is a commit of the main line that changes what an environment
-    of an application is to run. `template` is a path with `{environment}` and `{application}`, a
-    folder or a file; a usual layout is found without it. `environments` are their names in
+    of an application is to run. `template` is a path with `{environment}` and `{application}`, of a
+    folder or a file. Without it a usual layout is looked for. `environments` are their names in
     promotion order, such as `dev,staging,production=prod-*`. Raises GitOpsError for a repository
     that cannot be read, a template that matches nothing, and a layout that is not plain.
     """
     template = template or find_template(repo)
     stages = None if environments is None else Stages.of(environments)
     with collector_paused():
-        landings, authors = read_landings(repo, template)
-        travels = Travels(landings, authors, stages)
+        travels = Travels(*read_landings(repo, template), stages)
         if not travels.syncs:
             raise GitOpsError(nothing_matches(repo, template, travels.left_out))
-        return history_of_travels(repo, template, landings, travels, stages)
+        return history_of_travels(repo, template, travels, stages)
 
 
 def history_of_travels(
-    repo: Union[str, os.PathLike],
-    template: str,
-    landings: Sequence[Landing],
-    travels: Travels,
-    stages: Optional[Stages],
+    repo: FilePath, template: str, travels: Travels, stages: Optional[Stages]
 ) -> History:
     """Return the history that the travels of versions come to."""
     order = last_is_production(travels.order() if stages is None else stages.names, stages)
-    times = [landing.seconds for landing in landings if landing.edits]
-    span = min(times) // DAY * DAY, max([*times, landings[-1].seconds])  # nothing was before
+    times = [landing.seconds for landing in travels.landings if landing.edits]
+    start = min(times) // DAY * DAY  # there was nothing before
+    end = max([*times, travels.landings[-1].seconds])
     places = []
     for (application, raw), syncs in travels.syncs.items():
-        begin = syncs[0].start if syncs[0].after_gap else span[0]
+        begin = syncs[0].start if syncs[0].after_gap else start
         outcome, origin = classify_syncs(syncs), f"{application}/{raw}"
         row = application, travels.stage[raw], "path", origin
-        places.append(Place(*row, outcome, [(min(begin, span[1]), span[1])], syncs, []))
+        places.append(Place(*row, outcome, [(min(begin, end), end)], syncs, []))
     changes = [*travels.changes, *travels.waiting(order[-1])]
     notes = [f"Layout: {template}"]
     if stages is None and not any(map(environment_words, travels.stage)):
@@ -2892,31 +2899,26 @@ def history_of_travels(
         names = one_line(", ".join(travels.left_out), 120)
         notes.append(f"Left out, as they are no environments: {names}; --environments names them")
     commits = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-    table = commits_from(
-        [author.sha for author, _ in commits], [author.seconds for author, _ in commits],
-        [author.name for author, _ in commits], [author.subject for author, _ in commits],
-        [application for _, application in commits], branch_of(repo),
-        [author.files for author, _ in commits],
-    )  # fmt: skip
+    table = commits_of_owners(commits, repo)
     return history_from("git", places, table, changes, notes, order)
 
 
 def last_is_production(order: Sequence[str], stages: Optional[Stages]) -> List[str]:
-    """Return the environments with production at the end, where the last one is named otherwise."""
+    """Return the environments, with production added where the last one is known to be another."""
     word = order[-1].lower() if stages is None else ""
-    other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
-    return [*order, "production"] if other or order[-1] == UNCLASSIFIED else list(order)
+    is_other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
+    return [*order, "production"] if is_other or order[-1] == UNCLASSIFIED else list(order)
 
 
-def nothing_matches(repo: Union[str, os.PathLike], template: str, left_out: Sequence[str]) -> str:
-    """Return why a template found no deployment, with what is near."""
+def nothing_matches(repo: FilePath, template: str, left_out: Sequence[str]) -> str:
+    """Return the message for a template that found no deployment, with the paths nearest to it."""
     if left_out:
         return f"--environments takes in none of {', '.join(left_out)}; name one of them"
     files = files_at_head(repo)
     folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
     near = difflib.get_close_matches(template, sorted(folders), 3, 0)
     return (
-        f"no file was ever at {in_quotes(template)}; near are "
+        f"no file was ever at {in_quotes(template)}; the nearest are "
         f"{', '.join(map(one_line, near))}; --deployments-from takes their pattern"
     )
 
@@ -3320,7 +3322,7 @@ class Clone:
         self.commit: Dict[str, str] = {}
         self.bases: Dict[str, List[str]] = collections.defaultdict(list)
         self.tree: Dict[Tuple[str, str], str] = {}
-        self.commits: List[CloneCommit] = []
+        self.commits: List[GitCommit] = []
         self.position: Dict[str, int] = {}
         self.touching: Dict[str, List[int]] = {}
         self.contained: Dict[Tuple[str, int], int] = {}
@@ -3392,8 +3394,8 @@ class Clone:
             return
         assert self.repo is not None
         for commit in read_graph(self.repo, *GIT_FILES, "--topo-order", "--stdin", stdin=wanted):
-            sha, listed, seconds, name, subject, body_, rest = commit
-            parents = listed.decode().split()
+            sha, listed, seconds, name, subject, body, rest = commit
+            parents = tuple(listed.decode().split())
             files = [] if len(parents) > 1 else rest.split(b"\0")[1:-1]
             for file in files:
                 if file not in above:
@@ -3402,15 +3404,13 @@ class Clone:
                     above[file] = [path for path in ("", *parts) if path in paths]
             for path in {path for file in files for path in above[file]}:
                 self.touching[path].append(len(self.commits))
-            body = body_.decode("utf-8", "replace")
-            if "Argocd-reference" in body:
+            if b"Argocd-reference" in body:
                 seconds = committed_at(body, seconds)
-            reverts = REVERTED.findall(body) if "This reverts" in body else []
-            row = sha.decode(), parents, seconds, name, subject, reverts, len(files)
-            self.commits.append(CloneCommit(*row))
+            row = sha.decode(), seconds, name, subject, reverts_in(body), len(files), parents
+            self.commits.append(GitCommit(*row))
         self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
 
-    def merges_reverted(self, position: int) -> List[CloneCommit]:
+    def merges_reverted(self, position: int) -> List[GitCommit]:
         """Return the merges that a commit says it reverts."""
         known = (self.position.get(sha) for sha in self.commits[position].reverts)
         found = (self.commits[at] for at in known if at is not None)
@@ -3441,27 +3441,15 @@ class Clone:
                 )
 
 
-class CloneCommit(NamedTuple):
-    """A commit of the config repository."""
-
-    sha: str
-    parents: List[str]
-    seconds: int  # since 1970, when the change was made
-    author: str
-    subject: str
-    reverts: List[str]  # the commits that it says it reverts
-    files: int
+HYDRATED = re.compile(rb"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
 
 
-HYDRATED = re.compile(r"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
-
-
-def committed_at(body: str, seconds: int) -> int:
+def committed_at(body: bytes, seconds: int) -> int:
     """Return when a change was made: of a commit by Argo CD's source hydrator, what it names."""
     trailers = dict(HYDRATED.findall(body))
-    if "sha" in trailers and "date" in trailers:
+    if b"sha" in trailers and b"date" in trailers:
         with contextlib.suppress(ValueError):
-            return seconds_from(trailers["date"].strip())
+            return seconds_from(trailers[b"date"].decode().strip())
     return seconds
 
 
@@ -3802,12 +3790,7 @@ def argo_commits(
             owner.setdefault(place.outcome.releases[number].commit, place.application)
     known = [clone.commits[clone.position[sha]] for sha in owner if sha in clone.position]
     known.sort(key=lambda commit: (commit.seconds, -clone.position[commit.sha]))
-    return commits_from(
-        [commit.sha for commit in known], [commit.seconds for commit in known],
-        [commit.author for commit in known], [commit.subject for commit in known],
-        [owner[commit.sha] for commit in known],
-        "" if clone.repo is None else branch_of(clone.repo), [commit.files for commit in known],
-    )  # fmt: skip
+    return commits_of_owners(((commit, owner[commit.sha]) for commit in known), clone.repo)
 
 
 # ---- Real history: tables and incidents from files ----------------------------------------------
