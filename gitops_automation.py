@@ -2309,17 +2309,19 @@ def read_git_log(
     subjects = pd.Series(subject[order], dtype=object)
     scope = subjects.str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
     application = scope.where(scope.isin(list(applications)), repository_name(repo))
-    columns = sha[order], seconds[order], author[order], subjects, application, files_changed[order]
-    return commits_from(*columns, branch_of(repo)), window
+    by_time = sha[order], seconds[order], author[order], subjects, application, files_changed[order]
+    return commits_from(by_time, branch_of(repo)), window
 
 
-def commits_from(
-    sha: Any, seconds: Any, author: Any, subject: Any, application: Any, files: Any, branch: str
-) -> pd.DataFrame:
-    """Return the `git_commits` table of real commits."""
+def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
+    """Return the `git_commits` table of real commits.
+
+    The columns are sha, seconds since 1970, author, subject, application and number of files.
+    """
+    sha, seconds, author, subject, application, files = columns
     subjects = pd.Series(subject, dtype=object)
     type_ = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
-    columns = {
+    table = {
         "sha": sha,
         "timestamp": np.asarray(seconds, np.int64),
         "author": clean_names(author),
@@ -2329,7 +2331,7 @@ def commits_from(
         "message": subjects,
         "files_changed": files,
     }
-    return as_table("git_commits", columns)
+    return as_table("git_commits", table)
 
 
 class GitCommit(NamedTuple):
@@ -2357,8 +2359,8 @@ def commits_of_owners(
         (one.sha, one.seconds, one.author, one.subject, application, one.files)
         for one, application in owners
     ]
-    columns = list(zip(*rows)) or [()] * 6
-    return commits_from(*columns, "" if repo is None else branch_of(repo))
+    columns = list(zip(*rows)) if rows else [()] * 6
+    return commits_from(columns, "" if repo is None else branch_of(repo))
 
 
 def branch_of(repo: FilePath) -> str:
