@@ -2927,9 +2927,9 @@ def nothing_matches(repo: FilePath, template: str, left_out: Sequence[str]) -> s
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
 
-# What Argo CD keeps (3.x): `status.history` has the successful, full syncs alone, the last ten by
-# default; `status.operationState` the last operation, which may have failed; `status.health` may be
-# older than it.
+# What Argo CD 3 keeps. `status.history` has only the successful, full syncs, by default the last
+# ten. `status.operationState` is the last operation, which may have failed. `status.health` may be
+# older than that operation.
 
 KARGO = "kargo.akuity.io/authorized-stage"
 MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
@@ -2942,7 +2942,7 @@ class ArgoSource(NamedTuple):
     paths: Tuple[str, ...]  # what it uses of its repository; "" is all of it
     own_path: str  # where a kustomization may refer to bases; "" if it has none
     chart: bool
-    definition: str  # its parameters: with others, the same revision is another release
+    definition: str  # its parameters; other parameters make another release of the same revision
 
 
 class ArgoEntry(NamedTuple):
@@ -2972,7 +2972,7 @@ class ArgoApplication:
     seen: int = 0  # the newest time in the files that name it
     automatic: bool = False  # whether Argo CD syncs it by itself
     files: List[Tuple[int, int]] = field(default_factory=list)  # (newest end in a file, its time)
-    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and understood
+    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and as read
 
     @property
     def full_name(self) -> str:
@@ -2989,11 +2989,11 @@ class ArgoApplication:
 
 @dataclass(frozen=True)
 class EnvironmentRules:
-    """How to tell the environment of an application: by one of three ways, or by its name.
+    """How to tell the environment of an application. Without a rule its name tells it.
 
-    `fixed` is the environment of all, `label` the key of a label or annotation, `pattern` a regular
-    expression on the name with a group that is the environment. `stages` are the environments in
-    promotion order (see `Stages`). Raises GitOpsError for one that can tell none.
+    `fixed` is the environment of all. `label` is the key of a label or annotation. `pattern` is a
+    regular expression on the name; its group is the environment. `stages` are the environments in
+    promotion order (see `Stages`). Raises GitOpsError for a rule that can tell no environment.
     """
 
     fixed: Optional[str] = None
@@ -3022,12 +3022,12 @@ class EnvironmentRules:
 
 
 def read_argocd(
-    files: Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]],
+    files: Union[FilePath, Sequence[FilePath]],
 ) -> List[ArgoApplication]:
     """Return the applications in JSON documents of kubectl, argocd or its REST API.
 
-    Snapshots of one application are merged. Raises GitOpsError naming the file, and the entry if
-    one is at fault.
+    Snapshots of one application are merged. Raises GitOpsError that names the file, and the entry
+    if one is wrong.
     """
     known: Dict[Tuple[str, str], ArgoApplication] = {}
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
@@ -3037,7 +3037,7 @@ def read_argocd(
             documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
             found = [read_application(document, name, known) for document in documents]
         except RecursionError:
-            problem = f"{name} is nested too deeply: that is nothing of Argo CD's"
+            problem = f"{name} is nested too deeply to be of Argo CD; ask for -o json"
             raise GitOpsError(problem) from None
         seen = max((time for _, _, time in found), default=0)
         for application, newest, _ in found:
@@ -3053,7 +3053,7 @@ def read_argocd(
     return applications
 
 
-def read_text(file: Union[str, os.PathLike], takes: str) -> str:
+def read_text(file: FilePath, takes: str) -> str:
     """Return a file as text; `-` is standard input. GitOpsError if it cannot be read."""
     if str(file) == "-" and sys.stdin is None:
         raise GitOpsError("standard input is closed; - reads it")
@@ -3068,8 +3068,11 @@ def read_text(file: Union[str, os.PathLike], takes: str) -> str:
 def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
     """Return the applications among one or several JSON documents, told by their structure."""
     space = re.compile(r"[\s,]*")
-    position, found, known = space.match(text).end(), [], False  # type: ignore[union-attr]
-    while position < len(text) or not text.strip():
+    position, found, is_known = 0, [], False
+    while True:
+        position = space.match(text, position).end()  # type: ignore[union-attr]
+        if position == len(text) and text.strip():
+            break
         try:
             document, position = json.JSONDecoder().raw_decode(text, position)
         except (ValueError, RecursionError) as error:
@@ -3077,20 +3080,19 @@ def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
             if looks_like_yaml(text):
                 hint = "it looks like YAML: ask for JSON with -o json"
             raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
-        position = space.match(text, position).end()  # type: ignore[union-attr]
         items = argo_items(document)
-        known = known or items is not None
+        is_known = is_known or items is not None
         found += items or []
-    if not known:
+    if not is_known:
         takes = "--argocd takes what `argocd app list -o json` prints"
         raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
     return found
 
 
 def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
-    """Return the applications in a document, None if it is of another kind.
+    """Return the applications in a document; None if it is of another kind.
 
-    It is an application, a list of them under `items`, an array, or a stream's `result`.
+    A document is an application, an array, a list under `items`, or the `result` of a stream.
     """
     if isinstance(document, dict):
         streamed = at_path(document, "result", "application")
@@ -3111,14 +3113,14 @@ def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
 
 
 def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
-    """Return what a document has at a path, or an empty value of that kind: nothing is sure."""
+    """Return what a document has at a path; an empty value if it has none of that kind."""
     for key in path:
         document = document.get(key) if isinstance(document, dict) else None
     return document if isinstance(document, kind) else kind()
 
 
 def checked(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
-    """Return a list or an object that a document must have as such if it has it at all."""
+    """Return a list or an object of a document; GitOpsError if it is of another kind."""
     value = holder.get(key)
     if value is not None and not isinstance(value, kind):
         what = "a list" if kind is list else "an object"
@@ -3159,7 +3161,7 @@ def read_application(
 ) -> Tuple[ArgoApplication, int, int]:
     """Add a document to what is known of its application.
 
-    Returns it, the end of the newest sync in the document, and the newest time there.
+    Returns the application, the end of the newest sync in the document, and the newest time in it.
     """
     metadata, spec = at_path(document, "metadata"), at_path(document, "spec")
     namespace, name = at_path(metadata, "namespace", kind=str), metadata["name"]
@@ -3217,12 +3219,11 @@ def read_entry(application: ArgoApplication, entry: Mapping[str, Any], where: st
         raise GitOpsError(f"{where}: id is not a whole number: {in_quotes(number)}")
     end = time_at(entry, "deployedAt", where, needed=True)
     start = time_at(entry, "deployStartedAt", where) or end
-    revisions, sources = read_revisions(application, entry, entry)
-    return ArgoEntry(number, min(start, end), end, revisions, sources)
+    return ArgoEntry(number, min(start, end), end, *read_revisions(application, entry))
 
 
 def read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> int:
-    """Note a failed operation; return when it ended (0: there is none, NEVER: not yet)."""
+    """Note a failed operation and return when it ended: 0 without one, NEVER while it runs."""
     state = at_path(status, "operationState")
     if not state:
         return 0
@@ -3232,7 +3233,7 @@ def read_operation(application: ArgoApplication, status: Mapping[str, Any], wher
     if finished and whole and state.get("phase") in ("Failed", "Error"):
         started = time_at(state, "startedAt", where, needed=True)
         result = {key: value for key, value in at_path(state, "syncResult").items() if value}
-        revisions, sources = read_revisions(application, {**sync, **result}, {**sync, **result})
+        revisions, sources = read_revisions(application, {**sync, **result})
         message = one_line(at_path(state, "message", kind=str) or state["phase"], 60)
         start = min(started, finished)
         application.failures[start] = ArgoEntry(-1, start, finished, revisions, sources, message)
@@ -3240,14 +3241,13 @@ def read_operation(application: ArgoApplication, status: Mapping[str, Any], wher
 
 
 def sources_of(holder: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the sources of a spec, an entry or an operation; several outrank the single one."""
-    listed = holder.get("sources")
-    several = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    return several or [at_path(holder, "source")]
+    """Return the sources of a spec, an entry or an operation; `sources` outrank `source`."""
+    listed = at_path(holder, "sources", kind=list)
+    return [one for one in listed if isinstance(one, dict)] or [at_path(holder, "source")]
 
 
 def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tuple[ArgoSource, ...]:
-    """Return the sources as they are understood; what was read last is not read twice."""
+    """Return the sources of a spec, an entry or an operation; what was read last is kept."""
     given = sources_of(holder)
     if application.latest[0] != given:
         application.latest = given, tuple(read_source(source, given) for source in given)
@@ -3255,13 +3255,15 @@ def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tup
 
 
 def read_revisions(
-    application: ArgoApplication, revisions: Mapping[str, Any], holder: Mapping[str, Any]
+    application: ArgoApplication, holder: Mapping[str, Any]
 ) -> Tuple[Tuple[str, ...], Tuple[ArgoSource, ...]]:
-    """Return the revisions and sources of a sync; the order in which they are given is free."""
+    """Return the revisions and sources of a sync, in an order of their own.
+
+    Argo CD may give the same sources in another order.
+    """
     sources = read_sources(application, holder)
-    listed = at_path(revisions, "revisions", kind=list) or [
-        at_path(revisions, "revision", kind=str)
-    ]
+    single = at_path(holder, "revision", kind=str)
+    listed = at_path(holder, "revisions", kind=list) or [single]
     clean = [one_line(revision, 100) if revision else "" for revision in listed]
     clean += [""] * (len(sources) - len(clean))
     if len(sources) == 1:
@@ -3273,19 +3275,23 @@ def read_revisions(
 def read_source(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> ArgoSource:
     """Return a source: its path and its value files, or those that others refer to it for."""
     path, ref = at_path(source, "path", kind=str), at_path(source, "ref", kind=str)
-    mark = f"${ref}/"
-    files = [] if ref else [posixpath.join(path, file) for file in helm_files(source)]
-    for other in sources if ref else ():
-        files += [file[len(mark) :] for file in helm_files(other) if file.startswith(mark)]
-    # of a pattern, the folder above
+    if ref:
+        mark = f"${ref}/"
+        files = [file for other in sources for file in helm_files(other) if file.startswith(mark)]
+        files = [file[len(mark) :] for file in files]
+    else:
+        files = [posixpath.join(path, file) for file in helm_files(source)]
+    # a pattern of files stands for the folder above it
     used = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in files if "$" not in file}
-    own = {path} if path or not ref else set()
-    lasting = {key: value for key, value in source.items() if key != "targetRevision"}
+    if path or not ref:
+        used.add(path)
+    paths = {clean_path(name) for name in used if "://" not in name}
+    parameters = {key: value for key, value in source.items() if key != "targetRevision"}
     return ArgoSource(
-        tuple(sorted({clean_path(name) for name in used | own if "://" not in name})),
+        tuple(sorted(paths)),
         clean_path(path) if path else "",
         bool(at_path(source, "chart", kind=str)),
-        json.dumps(lasting, sort_keys=True, default=str),
+        json.dumps(parameters, sort_keys=True, default=str),
     )
 
 
@@ -3309,17 +3315,16 @@ def clean_path(path: str) -> str:
 class Clone:
     """What a clone of the config repository knows of some revisions; nothing without one.
 
-    `commit` is {revision: its commit}. `bases` are the paths outside of an application's own that
-    change what it runs. `tree` is {(commit, path): what is there}. `commits` are those that the
-    revisions contain, newest first, and `touching` is {path: positions of those that change it}.
-    `contained` is {(commit, place): a whole number with a bit for each of the place's commits}.
+    - `commit` is {revision: its commit}.
+    - `bases` is {application: the paths outside of its own that change what it runs}.
+    - `tree` is {(commit, path): the object there}.
+    - `commits` are those that the revisions contain, newest first.
+    - `position` is {commit: its position in `commits`}.
+    - `touching` is {path: positions of the commits that change it}.
+    - `contained` is {(commit, place): a number with a bit for each commit to the place's files}.
     """
 
-    def __init__(
-        self,
-        repo: Union[None, str, os.PathLike] = None,
-        applications: Sequence[ArgoApplication] = (),
-    ) -> None:
+    def __init__(self, repo: Optional[FilePath], applications: Sequence[ArgoApplication]) -> None:
         self.repo = repo
         self.commit: Dict[str, str] = {}
         self.bases: Dict[str, List[str]] = collections.defaultdict(list)
@@ -3375,11 +3380,14 @@ class Clone:
                 for revision, source in zip(sync.revisions, sync.sources)
                 if revision in self.commit and source.own_path
             ]
-            marks = filter(
-                None, map(str.strip, application.marks.get(MANIFEST_PATHS, "").split(";"))
-            )
-            paths = {clean_path(posixpath.join("/", at, mark)) for mark in marks for _, at in own}
-            named[name] = sorted(paths - {"", *(folder for _, folder in own)})
+            folders_of_own = {folder for _, folder in own}
+            marks = application.marks.get(MANIFEST_PATHS, "").split(";")
+            paths = {
+                clean_path(posixpath.join("/", folder, mark.strip()))
+                for mark in marks
+                for folder in folders_of_own
+            }
+            named[name] = sorted(paths - folders_of_own - {""})
             for place in own:
                 folders[place].append(name)
         assert self.repo is not None
@@ -3478,9 +3486,9 @@ class ArgoPlace(NamedTuple):
 
 
 def classify_application(
-    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]] = None
+    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]]
 ) -> Tuple[str, str, str]:
-    """Return (environment, what told it, the name without it); the first rule that tells one wins.
+    """Return (environment, what told it, the name without it), by the first rule that tells one.
 
     1. One environment was given for all.
     2. The template of the config repository matches a source path.
@@ -3493,12 +3501,14 @@ def classify_application(
     words = environment_words(name)
     if rules.fixed:
         return rules.fixed, "given", name
-    for path in application.hints[0].split("\n") if pattern else ():
-        found = pattern.fullmatch(f"{path}/") or pattern.fullmatch(path)  # type: ignore[union-attr]
+    for path in application.hints[0].split("\n"):
+        found = pattern and (pattern.fullmatch(f"{path}/") or pattern.fullmatch(path))
         if found:
             return found["environment"], "path", found.groupdict().get("application") or name
     for key in [rules.label] if rules.label else ENVIRONMENT_KEYS:
-        value = application.marks.get(key, "").rpartition(":" if key == KARGO else "\0")[2]
+        value = application.marks.get(key, "")
+        if key == KARGO:
+            value = value.rpartition(":")[2]  # it is project:stage
         if value:
             word = one_line(value, 40).lower()
             named = [found for found in words if found[0] == word]
@@ -3510,12 +3520,11 @@ def classify_application(
             return where[0], "pattern", without(name, where)
     if words and (len({word for word, _, _ in words}) == 1 or words[-1][2] == len(name)):
         return words[-1][0], "name", without(name, words[-1])
-    for what, text in zip(
-        ("source path", "destination name", "destination namespace"), application.hints
-    ):
+    hints = "source path", "destination name", "destination namespace"
+    for hint, text in zip(hints, application.hints):
         told = {word for word, _, _ in environment_words(text)}
         if len(told) == 1:
-            return told.pop(), what, name
+            return told.pop(), hint, name
     return UNCLASSIFIED, "none", name
 
 
@@ -3529,17 +3538,17 @@ def without(name: str, *words: Tuple[str, int, int]) -> str:
 
 
 def load_argocd(
-    files: Sequence[Union[str, os.PathLike]],
-    repo: Union[None, str, os.PathLike] = None,
+    files: Sequence[FilePath],
+    repo: Optional[FilePath] = None,
     rules: EnvironmentRules = EnvironmentRules(),
     template: Optional[str] = None,
 ) -> History:
     """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments; a release that was applied and turned out bad is `Synced` and `Degraded`. With
+    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. With
     `template` (see `load_gitops_repository`) the names are those of the repository's folders.
-    Raises GitOpsError.
+    Raises GitOpsError for files that hold no deployment.
     """
     with collector_paused():
         return argocd_history(read_argocd(files), repo, rules, template)
@@ -3547,7 +3556,7 @@ def load_argocd(
 
 def argocd_history(
     applications: Sequence[ArgoApplication],
-    repo: Union[None, str, os.PathLike],
+    repo: Optional[FilePath],
     rules: EnvironmentRules,
     template: Optional[str],
 ) -> History:
@@ -3555,7 +3564,10 @@ def argocd_history(
     parents = [application.full_name for application in applications if application.parent]
     applications = [application for application in applications if not application.parent]
     if not any(application.syncs for application in applications):
-        raise GitOpsError("no deployment: these are apps of apps, and others without a history")
+        raise GitOpsError(
+            "no deployment: these are apps of apps, and applications without a history; "
+            "--argocd takes the applications that deploy something"
+        )
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
     stages = None if rules.stages is None else Stages.of(rules.stages)
@@ -3574,7 +3586,7 @@ def argocd_history(
         if one.syncs
     )
     found: List[Place] = []
-    changes: List[Tuple[Any, ...]] = []
+    changes: List[Row] = []
     for one in places:
         syncs, had = syncs_of(one, clone, changes)
         looks = [one.application.looks[time] for time in sorted(one.application.looks)]
@@ -3623,11 +3635,12 @@ def name_places(
 def wanted_commits(
     places: Sequence[ArgoPlace], teams: Mapping[str, Sequence[ArgoPlace]], clone: Clone
 ) -> Dict[str, Set[int]]:
-    """Return of which commits one wants to know what they contain, for which places."""
+    """Return {commit: places}: what the commit contains of their files is asked for."""
     wanted: Dict[str, Set[int]] = collections.defaultdict(set)
     for one in places:
         for other in teams[one.base]:
-            for entry in other.syncs if other is one else newest_syncs(other):
+            entries = other.syncs if other is one else newest_syncs(other)
+            for entry in entries:
                 for revision in entry.revisions:
                     wanted[clone.commit.get(revision, "")].add(one.number)
         for position in one.touching:
@@ -3650,27 +3663,30 @@ def set_bits(number: int) -> Iterator[int]:
         number ^= low
 
 
-def syncs_of(
-    one: ArgoPlace, clone: Clone, changes: List[Tuple[Any, ...]]
-) -> Tuple[List[Sync], int]:
+def shipped_change(one: ArgoPlace, clone: Clone, position: int, deployed: int) -> Row:
+    """Return the row of `changes` for a commit to a place's files."""
+    commit, is_shared = clone.commits[position], position not in one.own
+    return one.name, one.environment, commit.sha, commit.seconds, deployed, is_shared, None
+
+
+def syncs_of(one: ArgoPlace, clone: Clone, changes: List[Row]) -> Tuple[List[Sync], int]:
     """Return the syncs of a place, and all commits that it has had; add its changes to the list."""
-    gaps, nothing = set(one.gaps()), frozenset()  # type: Set[int], FrozenSet[Any]
+    gaps = set(one.gaps())
     syncs: List[Sync] = []
     had, begun = 0, False
     for entry in one.syncs:
         after_gap = entry.end in gaps
         contains = commits_in(one, entry, clone)
-        adds = reverts = nothing
+        adds: FrozenSet[str] = frozenset()
+        reverts: FrozenSet[str] = frozenset()
         if contains & ~had and begun and not after_gap:
             positions = [one.touching[bit] for bit in set_bits(contains & ~had)]
             adds = frozenset(clone.commits[at].sha for at in positions)
             undone = {sha for at in positions for sha in clone.commits[at].reverts}
             standing = [at for at in positions if clone.commits[at].sha not in undone]
             reverts = frozenset(sha for at in standing for sha in reverted_by(at, one, clone))
-            for at in positions if not entry.failure else ():
-                sha, committed = clone.commits[at].sha, clone.commits[at].seconds
-                row = one.name, one.environment, sha, committed, entry.end, at not in one.own, None
-                changes.append(row)
+            if not entry.failure:
+                changes += [shipped_change(one, clone, at, entry.end) for at in positions]
         if not entry.failure:
             had, begun = had | contains, True
         syncs.append(
@@ -3684,7 +3700,10 @@ def syncs_of(
 
 
 def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
-    """Return which commits to a place's files a sync contains: each source those of its paths."""
+    """Return which commits to a place's files a sync contains, a bit for each.
+
+    Of several sources each has the commits to its own paths.
+    """
     bits = 0
     for revision, source in zip(entry.revisions, entry.sources):
         if revision in clone.commit:
@@ -3736,8 +3755,9 @@ def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
     They begin with the window where its history is complete, as nothing came before it. A gap
     between two files ends a span with the last file before it.
     """
-    complete = not one.syncs or one.syncs[0].id <= 0
-    begins = [start] * complete + one.gaps()
+    begins = one.gaps()
+    if not one.syncs or one.syncs[0].id <= 0:
+        begins.insert(0, start)
     spans = []
     for low, after in zip(begins, [*begins[1:], NEVER]):
         files = [seen for newest, seen in one.application.files if newest < after]
@@ -3747,9 +3767,7 @@ def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
     return spans
 
 
-def undated_deployments(
-    one: ArgoPlace, outcome: Outcome, clone: Clone
-) -> Iterator[Tuple[Any, ...]]:
+def undated_deployments(one: ArgoPlace, outcome: Outcome, clone: Clone) -> Iterator[Row]:
     """Yield a row of `changes` for each deployment without a lead time, with the reason."""
     for number in outcome.deployments:
         sync = outcome.releases[number]
@@ -3768,23 +3786,21 @@ def undated_deployments(
 
 def waiting_changes(
     one: ArgoPlace, team: Sequence[ArgoPlace], clone: Clone, had: int
-) -> Iterator[Tuple[Any, ...]]:
+) -> Iterator[Row]:
     """Yield the changes that production has not had: another environment has, or a sync failed."""
+    if not one.syncs:
+        return
     newest, namespace = 0, one.application.namespace
-    for other in team if one.syncs else ():
+    for other in team:
         same = one.name == one.base or other.application.namespace == namespace
         if other.environment != UNCLASSIFIED and same:
             for entry in newest_syncs(other):
                 newest |= commits_in(one, entry, clone)
     for bit in set_bits(newest & ~had):
-        at = one.touching[bit]
-        sha, committed = clone.commits[at].sha, clone.commits[at].seconds
-        yield one.name, one.environment, sha, committed, MISSING, at not in one.own, None
+        yield shipped_change(one, clone, one.touching[bit], MISSING)
 
 
-def argo_commits(
-    places: Sequence[Place], changes: Sequence[Tuple[Any, ...]], clone: Clone
-) -> pd.DataFrame:
+def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) -> pd.DataFrame:
     """Return the `git_commits` table: the changes, and the commits of the deployments."""
     owner = {row[2]: row[0] for row in reversed(changes) if row[2] in clone.position}
     for place in places:
