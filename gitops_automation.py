@@ -3823,61 +3823,56 @@ TABLE_FILES = {  # of an export, in the order in which they are written
 }
 
 
-def load_tables(
-    folder: Union[str, os.PathLike], environments: Union[None, str, Sequence[str]] = None
-) -> History:
+def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
     """Return a history from a folder of CSV files, such as `--export` writes.
 
-    `deployments.csv` must be there. What `metrics.json` beside it says of the window, the source
-    and the environments is taken over. Without it the window is the days of the deployments, and
-    the environments are in the usual order. Raises GitOpsError naming the file at fault.
+    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
+    environments. Without it the window is the days of the deployments, and the environments are in
+    the usual order. Raises GitOpsError that names the wrong file.
     """
     folder = Path(folder)
-    tables = {name: read_table(folder / file, name) for name, file in TABLE_FILES.items()}
-    deployments = tables["deployments"]
-    if deployments is None:
+    if not (folder / "deployments.csv").exists():
         raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    for name in ("git_commits", "rollbacks"):
-        if tables[name] is None:
-            tables[name] = as_table(name, {column: [] for column in COLUMNS[name]})
+    tables = {}
+    for name, file in TABLE_FILES.items():
+        if (folder / file).exists():
+            tables[name] = read_table(folder / file, name)
+        elif name in COLUMNS:
+            tables[name] = table_from(name, [])
     path = folder / "metrics.json"
     document = read_document(path) if path.exists() else {}
     window = window_in(document)
-    if len(deployments):
-        days = window_around(deployments["timestamp"])
-        window = (
-            days if window is None else Window(min(days[0], window[0]), max(days[1], window[1]))
-        )
+    if len(tables["deployments"]):
+        days = window_around(tables["deployments"]["timestamp"])
+        known = window or days
+        window = Window(min(days.start, known.start), max(days.end, known.end))
     if window is None:
-        raise GitOpsError(f"no deployment in {one_line(folder / 'deployments.csv')}")
+        path = folder / "deployments.csv"
+        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
     found = at_path(document, "environments", kind=list)
+    there = count_words(tables["deployments"]["environment"])
     if environments is not None:
         stages = Stages.of(environments)
-        stages.check(count_words(deployments["environment"]))
+        stages.check(there)
         found = list(stages.names)
         for name, table in tables.items():
-            if table is not None and "environment" in table:
+            if "environment" in table:
                 named = table["environment"].map(lambda one: stages.stage_of(one) or one)
                 tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-        deployments = tables["deployments"]
-        assert deployments is not None
     elif not found:
-        found = last_is_production(usual_order(count_words(deployments["environment"])), None)
+        found = last_is_production(usual_order(there), None)
     for name in found:
         check_word(f"an environment of {one_line(folder)}", name)
-    history = History.of(tables["git_commits"], deployments, tables["rollbacks"], window, found)
-    return history._replace(
-        source=at_path(document, "source", kind=str) or "files",
-        changes=tables["changes"],
-        coverage=tables["coverage"],
-        recoveries=tables["recoveries"],
-        notes=tuple(map(one_line, at_path(document, "notes", kind=list))),
-    )
+    real = {name: tables.pop(name, None) for name in DETAILS}
+    history = History.of(**tables, window=window, environments=found)
+    source = at_path(document, "source", kind=str) or "files"
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    return history._replace(source=source, notes=notes, **real)
 
 
 def check_rows(table: pd.DataFrame) -> None:
     """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = np.zeros(len(table), bool), ""
+    wrong, why = [], ""
     if "status" in table:
         wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
         why = "a Failed sync is Degraded, and not Healthy or Unknown"
@@ -3891,10 +3886,8 @@ CAN_BE_EMPTY = ("failure_reason", "undated", "committed", "deployed", "recovered
 WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
 
 
-def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
-    """Return a table from a CSV file, None if there is none; GitOpsError if it cannot be used."""
-    if not path.exists():
-        return None
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """Return a table from a CSV file; GitOpsError if it cannot be used."""
     try:
         texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
         if name == "changes":
@@ -3909,23 +3902,22 @@ def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
     except (OSError, ValueError) as error:
         problem = f"{one_line(path)}: {one_line(error)}"
         raise GitOpsError(f"{problem}; the README has the columns") from None
-    timed = "timestamp" in table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True) if timed else table
+    if "timestamp" not in table:
+        return table
+    return table.sort_values("timestamp", kind="stable", ignore_index=True)
 
 
 def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the row at fault."""
+    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
     column, values = str(texts.name), {}
     for text in texts.unique():
         try:
             values[text] = read_value(text, column, kind)
         except (ValueError, KeyError, OverflowError):
             row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = (
-                f"be one of {', '.join(WORDS[column])}"
-                if column in WORDS
-                else f"hold {KINDS[kind]}"
-            )
+            rule = f"hold {KINDS[kind]}"
+            if column in WORDS:
+                rule = f"be one of {', '.join(WORDS[column])}"
             raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
     read = [values[text] for text in texts]
     return np.array(read, np.int64) if kind == "time" else read
@@ -3950,7 +3942,7 @@ def with_zone(text: Any) -> Any:
 def read_value(text: str, column: str, kind: str) -> Any:
     """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
     if not text and column in CAN_BE_EMPTY:
-        return MISSING if kind == "time" else "" if kind == "text" else None
+        return {"time": MISSING, "text": "", "word": None}[kind]
     if kind == "time":
         return seconds_from(with_zone(text))
     if kind == "flag":
@@ -3967,7 +3959,7 @@ def read_value(text: str, column: str, kind: str) -> Any:
     return one_line(text, NAME_WIDTH)
 
 
-def read_document(path: Union[str, os.PathLike]) -> Mapping[str, Any]:
+def read_document(path: FilePath) -> Mapping[str, Any]:
     """Return a `metrics.json`; GitOpsError if it is none."""
     takes = "it is what --export writes as metrics.json"
     text = read_text(path, takes)
@@ -4001,20 +3993,18 @@ def join_histories(repository: History, cluster: History) -> History:
     assert repository.coverage is not None and cluster.coverage is not None
     spans = collections.defaultdict(list)
     for row in cluster.coverage.to_dict("records"):
-        edges = row["from"], row["to"]
-        spans[row["application"], row["environment"]].append(edges)
-    kept = {}
+        spans[row["application"], row["environment"]].append((row["from"], row["to"]))
+    joined = {}
     for name in ("deployments", "rollbacks", "recoveries"):
-        mine, theirs = getattr(repository, name), getattr(cluster, name)
-        time = TIME_OF[name]
-        places = zip(mine["application"], mine["environment"], mine[time])
+        mine, theirs, time = getattr(repository, name), getattr(cluster, name), TIME_OF[name]
         covered = [
             any(low <= when <= high for low, high in spans.get((application, environment), ()))
-            for application, environment, when in places
+            for application, environment, when in zip(
+                mine["application"], mine["environment"], mine[time]
+            )
         ]
         both = pd.concat([mine[~np.array(covered, bool)], theirs], ignore_index=True)
-        ordered = both.sort_values(time, kind="stable", ignore_index=True)
-        kept[name] = as_table(name, ordered)
+        joined[name] = as_table(name, both.sort_values(time, kind="stable", ignore_index=True))
     known = dict.fromkeys([*repository.environments, *cluster.environments])
     order = [name for name in known if name != repository.production] + [repository.production]
     commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
@@ -4027,15 +4017,16 @@ def join_histories(repository: History, cluster: History) -> History:
         environments=tuple(order),
         source="argocd",
         notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
-        **kept,
+        **joined,
     )
 
 
-def read_incidents(file: Union[str, os.PathLike]) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, in order of time.
+def read_incidents(file: FilePath) -> pd.DataFrame:
+    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
 
-    Columns: `application`, `environment` ("" is production), `started`, `resolved` (in seconds
-    since 1970; MISSING while it lasts). Raises GitOpsError naming the entry at fault.
+    The columns are `application`, `environment` ("" is production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
+    entry.
     """
     name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
     try:
@@ -4059,18 +4050,17 @@ def read_incidents(file: Union[str, os.PathLike]) -> pd.DataFrame:
         owner = row.get("application")
         if not isinstance(owner, str) or not owner.strip():
             raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        row = {**row, **{key: with_zone(row.get(key)) for key in ("started", "resolved")}}
-        started = time_at(row, "started", where, needed=True)
-        resolved = time_at(row, "resolved", where) or MISSING
+        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
+        started = time_at(times, "started", where, needed=True)
+        resolved = time_at(times, "resolved", where) or MISSING
         if MISSING < resolved < started:
             raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(row['resolved'])}"
+                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
             )
         environment = one_line(row["environment"]) if row.get("environment") else ""
         found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    return pd.DataFrame(
-        sorted(found), columns=["application", "environment", "started", "resolved"]
-    )
+    columns = ["application", "environment", "started", "resolved"]
+    return pd.DataFrame(sorted(found), columns=columns)
 
 
 def with_incidents(history: History, incidents: pd.DataFrame) -> History:
@@ -4078,8 +4068,8 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
 
     An incident belongs to the newest deployment of its application, in its environment, that ended
     before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, every other deployment without evidence
-    was healthy. Incidents that match none are in the notes.
+    production, and wherever else there was an incident, the list is complete: every other
+    deployment of unknown health was healthy. The notes name incidents that match no deployment.
     """
     rows, production = history.deployments, history.production
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
@@ -4087,8 +4077,8 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
     usual.update((name, name) for name in history.environments)
     environments = incidents["environment"].map(lambda name: usual.get(name, name))
     reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments]).to_numpy()
-    health = health.where(~(told & (health == UNKNOWN).to_numpy()), HEALTHY)
+    told = rows["environment"].isin([production, *environments])
+    health = health.where(~told | (health != UNKNOWN), HEALTHY)
     recoveries: Dict[Tuple[str, str, int], Tuple[int, int]] = {}
     notes = []
     places = rows.groupby(["application", "environment"], observed=True).indices
