@@ -244,16 +244,16 @@ class History(NamedTuple):
     shows), `argocd` or `files`. The other fields are known of real deployments alone:
 
     - `changes`: a row is a change and the first deployment to an environment that contains it.
-      `deployed` is missing while production waits for one that another environment has. A `shared`
-      one is at a base that several environments have, and comes to all of them at once. Where a
-      deployment has no lead time `undated` says why, and `committed` is missing.
+      `deployed` is missing while another environment has the change and production waits for it.
+      A `shared` change is made at a base, and comes to all environments of that base at once. Where
+      a deployment has no lead time `undated` says why, and `committed` is missing.
     - `coverage`: a row is a span of time in which nothing of an application in an environment is
-      lost. `rule` is what told the environment, `origin` what the source calls it, `truncated`
+      lost. `rule` is what told the environment. `origin` is what the source calls it. `truncated`
       says that older entries are lost. Snapshots with gaps between them give several rows.
-    - `recoveries`: a row is a failed deployment (`failed` is when it ended) that was seen good
-      again, or whose incident was resolved. `since` is when it was noticed: when it ended, or when
-      the incident started. `recovered` is missing while it lasts.
-    - `notes`: what else a reader has to say, a line each.
+    - `recoveries`: a row is a failed deployment that was seen good again, or whose incident was
+      resolved. `failed` is when the deployment ended. `since` is when the failure was noticed: at
+      that time, or when the incident started. `recovered` is missing while the failure lasts.
+    - `notes`: what else the source shows, a line each.
     """
 
     git_commits: pd.DataFrame
@@ -532,11 +532,11 @@ def knob(
     phrase: str = "",
     practice: str = "",
 ) -> Any:
-    """Declare a knob, a dataclass field that its check, JSON, `--what-if`, README and advice read.
+    """Declare a knob: a dataclass field with all that checks, help and recommendations need of it.
 
-    `low` and `high` bound each number in it, and `one_of` lists the words that it can be. `helps`
+    `low` and `high` bound each number of the knob. `one_of` lists the words that it can be. `helps`
     names the metrics that a change for the better improves. `phrase` says that change in words,
-    with {environment}, {before} and {after}, and `practice` how teams bring it about.
+    with {environment}, {before} and {after}. `practice` says how teams bring it about.
     """
     declared = dict(
         low=low, high=high, help=help, one_of=one_of, helps=helps, phrase=phrase, practice=practice
@@ -573,7 +573,7 @@ class Knobs:
 
 
 def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
-    """Raise GitOpsError unless a value is right: its name, the rule that it breaks, the value."""
+    """Raise GitOpsError unless a value is right. It names value and rule."""
     if not is_right:
         raise GitOpsError(f"{name} must {rule}, not {in_quotes(value)}")
 
@@ -1035,7 +1035,7 @@ def knob_value(path: str, text: str, old: Any) -> Any:
     if isinstance(old, str):
         return text
     if isinstance(old, Mapping) or path.endswith(".freezes"):
-        raise GitOpsError(f"{path} has several parts; change it in a JSON file")
+        raise GitOpsError(f"{path} has several parts; change it in a JSON file for --config")
     is_range = isinstance(old, tuple)
     try:
         if text.startswith("*"):
@@ -1201,7 +1201,7 @@ def commits_of_days(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarr
     rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
     if rates.mean() * len(days) > MOST_COMMITS:
         asked = f"{len(days)} days of {team.commits_per_day:g} commits"
-        raise GitOpsError(f"{asked} are more than {MOST_COMMITS:,}; lower one")
+        raise GitOpsError(f"{asked} are more than {MOST_COMMITS:,}; ask for fewer days or commits")
     counts = np.zeros(noise.shape, np.int64)
     rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
     for rate in np.unique(rate_of_day):
@@ -1716,7 +1716,8 @@ class WebhookAlerts:
                 self._open(request, timeout=self.timeout).close()
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.problem = one_line(error)
-        self.undelivered += bool(self.problem)
+        if self.problem:
+            self.undelivered += 1
 
 
 def webhook_host(url: str) -> str:
@@ -1729,8 +1730,8 @@ def webhook_host(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and plain:
             return parts.hostname
     raise GitOpsError(
-        "the webhook must be an http:// or https:// address with a host, without a user or odd "
-        "characters"
+        "the webhook must be an http:// or https:// address with a host; leave out users, spaces "
+        "and characters that are not ASCII"
     )
 
 
@@ -1825,7 +1826,7 @@ class Place(NamedTuple):
 
 
 class Standing:
-    """The stack of the releases that stand, of one part of an application."""
+    """The releases of one part of an application that stand, as a stack."""
 
     def __init__(self) -> None:
         self.values: List[Any] = []
@@ -1861,15 +1862,15 @@ def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome
     The releases that stand form a stack, for each part of the application. A failed sync never
     joins it.
 
-    1. A sync that sets what runs changes nothing. It is left out unless rule 5 needs it. So is a
-       failed one that is tried again.
-    2. A release that is left within a minute for what ran before it is a flap: both are left out.
+    1. A sync of what runs already changes nothing. It is left out unless rule 5 needs it. A failed
+       sync that is tried again is left out, too.
+    2. A release that gives way within a minute to what ran before is a flap: both are left out.
     3. A release that equals a deeper one, or contains less than the top, goes back: the top was
        bad.
-    4. A release that reverts commits of an earlier one takes that one back: it was bad.
+    4. A release that reverts commits of an earlier release takes it back: the earlier one was bad.
     5. A release of rule 3 or 4 puts right the failed syncs before it, too. So does a sync of what
-       runs, where people sync. Where Argo CD does, they were over when the repository went back,
-       which a look or the next sync shows.
+       runs already, where people sync. Where Argo CD syncs by itself, the failures were over when
+       the repository went back. A look or the next sync shows that.
     6. Any other is a deployment.
     """
     seen_good = [look.time for look in looks if look.synced and look.health == HEALTHY]
@@ -2072,7 +2073,7 @@ def window_around(*times: pd.Series) -> Window:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: it takes a third of the time where millions of objects stay."""
+    """Pause the garbage collector. With millions of objects it takes a third of the time."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -2103,13 +2104,13 @@ class Stages(NamedTuple):
         return cls(tuple(dict.fromkeys(name for _, name in pairs)), tuple(pairs))
 
     def check(self, environments: Iterable[str]) -> None:
-        """Refuse a stage that takes in none of the environments that are there."""
+        """Raise GitOpsError for a stage that takes in none of the environments of the data."""
         there = sorted({*environments} - {UNCLASSIFIED})
         empty = [name for name in self.names if name not in map(self.stage_of, there)]
         if empty:
             listed = one_line(", ".join(there), 120)
             raise GitOpsError(
-                f"--environments: {empty[0]} takes in none of {listed}; say {empty[0]}=NAME"
+                f"--environments: {empty[0]} takes in none of {listed}; write {empty[0]}=NAME"
             )
 
     def stage_of(self, environment: str) -> Optional[str]:
@@ -3046,7 +3047,8 @@ def read_argocd(
     applications = [known[key] for key in sorted(known)]
     if not any(application.syncs for application in applications):
         listed = ", ".join(one_line(file) for file in files)
-        raise GitOpsError(f"no deployment in {listed}: no application has a history")
+        problem = f"no deployment in {listed}: no application has a history"
+        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
     newest = max(application.seen for application in applications)
     for application in applications:
         application.seen = application.seen or newest
@@ -3056,7 +3058,7 @@ def read_argocd(
 def read_text(file: FilePath, takes: str) -> str:
     """Return a file as text; `-` is standard input. GitOpsError if it cannot be read."""
     if str(file) == "-" and sys.stdin is None:
-        raise GitOpsError("standard input is closed; - reads it")
+        raise GitOpsError("standard input is closed; name a file in the place of -")
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()
         return raw.decode("utf-8-sig")
