@@ -193,6 +193,10 @@ SCHEMA_VERSION = 1  # of the JSON and the CSV files; it rises when a name or a m
 NAME_WIDTH = 253  # characters, as in Kubernetes; longer texts are cut where they are read
 
 
+FilePath = Union[str, os.PathLike]
+Row = Tuple[Any, ...]  # of a table, in the order of its columns
+
+
 class GitOpsError(ValueError):
     """Unusable input. The message is one line: what is wrong, the value, and what to do."""
 
@@ -241,16 +245,16 @@ class History(NamedTuple):
     were read alone:
 
     - `changes`: a row is a change and the first deployment to an environment that contains it.
-      `deployed` is missing while production waits for one that another environment has. A `shared`
-      one is at a base that several environments have, and comes to all of them at once. Where a
-      deployment has no lead time `undated` says why, and `committed` is missing.
+      `deployed` is missing while another environment has the change and production waits for it.
+      A `shared` change is made at a base, and comes to all environments of that base at once. Where
+      a deployment has no lead time `undated` says why, and `committed` is missing.
     - `coverage`: a row is a span of time in which nothing of an application in an environment is
-      lost. `rule` is what told the environment, `origin` what the source calls it, `truncated`
+      lost. `rule` is what told the environment. `origin` is what the source calls it. `truncated`
       says that older entries are lost. Snapshots with gaps between them give several rows.
-    - `recoveries`: a row is a failed deployment (`failed` is when it ended) that was seen good
-      again, or whose incident was resolved. `since` is when it was noticed: when it ended, or when
-      the incident started. `recovered` is missing while it lasts.
-    - `notes`: what else a reader has to say, a line each.
+    - `recoveries`: a row is a failed deployment that was seen good again, or whose incident was
+      resolved. `failed` is when the deployment ended. `since` is when the failure was noticed: at
+      that time, or when the incident started. `recovered` is missing while the failure lasts.
+    - `notes`: what else the source shows, a line each.
     """
 
     git_commits: pd.DataFrame
@@ -299,46 +303,49 @@ class History(NamedTuple):
 
         A change that shipped after it waits at its end. A recovery after it is not known yet.
         """
-        low, high = window.seconds
-        tables = {}
-        for name, column in TIME_OF.items():
-            table = getattr(self, name)
-            if table is not None:
-                times = seconds_of(table[column])
-                kept = (times >= low) & (times < high)
-                if name == "changes":
-                    begun = table["committed"].notna() & (seconds_of(table["committed"]) < high)
-                    waits = begun.to_numpy() & ((times < 0) | (times >= high))
-                    table = table.assign(deployed=table["deployed"].where(times < high))
-                    kept |= waits
-                tables[name] = table[kept].reset_index(drop=True)
-        coverage = self.coverage
-        if coverage is not None:
-            edges = utc_times(np.array([low, high]))
-            coverage = coverage.assign(
-                **{
-                    "from": coverage["from"].clip(lower=edges[0]),
-                    "to": coverage["to"].clip(upper=edges[1]),
-                }
-            )
-            coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
-            places = ["application", "environment"]
-            made = tables["deployments"].groupby(places, observed=True).size()
-            counts = made.reindex(pd.MultiIndex.from_frame(coverage[places].astype(object)))
-            whole = self.window.start >= window.start and self.window.end <= window.end
-            syncs = coverage["syncs"] if whole else MISSING  # they are counted for all of it alone
-            coverage = coverage.assign(syncs=syncs, deployments=counts.fillna(0).to_numpy(np.int64))
-        recoveries = tables.get("recoveries")
-        if recoveries is not None:
-            over = recoveries["recovered"].where(seconds_of(recoveries["recovered"]) < high)
-            tables["recoveries"] = recoveries.assign(recovered=over)
         if window.start >= self.window.end or window.end <= self.window.start:
             raise GitOpsError(
                 f"nothing is known from {window.start:%Y-%m-%d} to {window.last:%Y-%m-%d}: this "
                 f"history goes from {self.window.start:%Y-%m-%d} to {self.window.last:%Y-%m-%d}; "
                 "choose other --days or --end"
             )
-        return self._replace(window=window, coverage=coverage, **tables)
+        low, high = window.seconds
+        tables = {}
+        for name, column in TIME_OF.items():
+            table = getattr(self, name)
+            if table is None:
+                continue
+            times = seconds_of(table[column])
+            kept = (times >= low) & (times < high)
+            if name == "changes":
+                begun = table["committed"].notna() & (seconds_of(table["committed"]) < high)
+                kept |= begun.to_numpy() & ((times < 0) | (times >= high))
+                table = table.assign(deployed=table["deployed"].where(times < high))
+            elif name == "recoveries":
+                over = seconds_of(table["recovered"]) < high
+                table = table.assign(recovered=table["recovered"].where(over))
+            tables[name] = table[kept].reset_index(drop=True)
+        if self.coverage is not None:
+            tables["coverage"] = self._coverage_within(window, tables["deployments"])
+        return self._replace(window=window, **tables)
+
+    def _coverage_within(self, window: Window, deployments: pd.DataFrame) -> pd.DataFrame:
+        """Return `coverage` cut to a window, with the counts of the deployments in it.
+
+        The syncs are counted for the whole history alone: in a part of it their number is missing.
+        """
+        assert self.coverage is not None
+        cut = {"from": self.coverage["from"].clip(lower=window.start)}
+        cut["to"] = self.coverage["to"].clip(upper=window.end)
+        coverage = self.coverage.assign(**cut)
+        coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
+        places = ["application", "environment"]
+        made = deployments.groupby(places, observed=True).size()
+        counts = made.reindex(pd.MultiIndex.from_frame(coverage[places].astype(object)))
+        coverage = coverage.assign(deployments=counts.fillna(0).to_numpy(np.int64))
+        if window.start <= self.window.start and self.window.end <= window.end:
+            return coverage
+        return coverage.assign(syncs=MISSING)
 
     @classmethod
     def of(
@@ -351,7 +358,7 @@ class History(NamedTuple):
     ) -> History:
         """Make a history from tables of any origin, such as an export that was read back.
 
-        Raises GitOpsError for a table that is none, or an environment that is not listed.
+        Raises GitOpsError for a table without its columns, or an environment that is not listed.
         """
         history = cls(
             as_table("git_commits", git_commits),
@@ -372,14 +379,12 @@ def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.D
 
     Raises GitOpsError for a missing column or a value of another kind.
     """
-    kinds = ALL_COLUMNS[name]
-    missing = [column for column in kinds if column not in columns]
-    if missing:
-        needed = ", ".join(kinds)
-        raise GitOpsError(f"table {name} has no column {missing[0]!r}; it needs {needed}")
-    data = {
-        column: as_kind(kind, columns[column], f"{name}.{column}") for column, kind in kinds.items()
-    }
+    data = {}
+    for column, kind in ALL_COLUMNS[name].items():
+        if column not in columns:
+            needed = ", ".join(ALL_COLUMNS[name])
+            raise GitOpsError(f"table {name} has no column {column!r}; it needs {needed}")
+        data[column] = as_kind(kind, columns[column], f"{name}.{column}")
     return pd.DataFrame(data, copy=False)
 
 
@@ -407,9 +412,8 @@ def as_times(values: Any) -> Any:
     """Return UTC times in nanoseconds, from times of any kind or from seconds since 1970."""
     if isinstance(values, np.ndarray) and values.dtype == np.int64:
         return utc_times(values).where(values != MISSING)
-    return (
-        pd.Series(pd.to_datetime(np.asarray(values), utc=True)).astype("datetime64[ns, UTC]").array
-    )
+    times = pd.Series(pd.to_datetime(np.asarray(values), utc=True))
+    return times.astype("datetime64[ns, UTC]").array
 
 
 def utc_times(seconds: np.ndarray) -> pd.DatetimeIndex:
@@ -458,7 +462,7 @@ def rank_words(words: Iterable[str], counts: np.ndarray) -> Dict[str, int]:
 def one_line(text: object, width: int = 200) -> str:
     """Return untrusted text as one printable line, cut to `width` characters."""
     if isinstance(text, str) and text.isascii() and text.isalnum() and len(text) <= width:
-        return text  # what most are, names and commits, needs no second look
+        return text  # most names and commits are plain: this is the fast way
     line = " ".join(make_printable(str(text)[: 10 * width]).split()) or "(nothing)"
     return line if len(line) <= width else line[: width - 4].rstrip() + " ..."
 
@@ -529,11 +533,11 @@ def knob(
     phrase: str = "",
     practice: str = "",
 ) -> Any:
-    """Declare a knob, a dataclass field that its check, JSON, `--what-if`, README and advice read.
+    """Declare a knob: a dataclass field with all that checks, help and recommendations need of it.
 
-    `low` and `high` bound each number in it, and `one_of` lists the words that it can be. `helps`
+    `low` and `high` bound each number of the knob. `one_of` lists the words that it can be. `helps`
     names the metrics that a change for the better improves. `phrase` says that change in words,
-    with {environment}, {before} and {after}, and `practice` how teams bring it about.
+    with {environment}, {before} and {after}. `practice` says how teams bring it about.
     """
     declared = dict(
         low=low, high=high, help=help, one_of=one_of, helps=helps, phrase=phrase, practice=practice
@@ -570,14 +574,14 @@ class Knobs:
 
 
 def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
-    """Raise GitOpsError unless a value is right: its name, the rule that it breaks, the value."""
+    """Raise GitOpsError unless a value is right. It names value and rule."""
     if not is_right:
         raise GitOpsError(f"{name} must {rule}, not {in_quotes(value)}")
 
 
 def check_knob(path: str, value: Any, declared: Any) -> Any:
     """Return the value of a knob in its own type; GitOpsError if it is not as it was declared."""
-    low, high = (declared.metadata.get(bound) for bound in ("low", "high"))
+    low, high = declared.metadata.get("low"), declared.metadata.get("high")
     if declared.type == "float":
         return check_number(path, value, low, high)
     if declared.type == "int":
@@ -644,21 +648,22 @@ def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     """
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
-    found = []
     if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
         return []
-    for first, last, *clock in OPENING.findall(hours):
-        begin, over = (int(clock[at]) * 60 + int(clock[at + 1] or 0) for at in (0, 2))
+    found = []
+    for first, last, hour, minute, last_hour, last_minute in OPENING.findall(hours):
+        begin = int(hour) * 60 + int(minute or 0)
+        over = int(last_hour) * 60 + int(last_minute or 0)
         if not begin < over <= 24 * 60:
             return []
         day = WEEKDAYS.index(first or "Mon")
-        to = WEEKDAYS.index(last or first or "Sun")
-        found += [((day + more) % 7, begin, over) for more in range((to - day) % 7 + 1)]
+        days = (WEEKDAYS.index(last or first or "Sun") - day) % 7 + 1
+        found += [((day + more) % 7, begin, over) for more in range(days)]
     return sorted(found)
 
 
 def check_hours(name: str, value: Any) -> str:
-    """Return opening hours; GitOpsError if they are none."""
+    """Return opening hours; GitOpsError if the text says none."""
     rule = "be always, or days with hours such as 'Mon-Fri 9-17'"
     check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
     return value
@@ -856,7 +861,8 @@ class Scenario(Knobs):
     @staticmethod
     def group_of(environment: object) -> str:
         """Return what changes call an environment."""
-        return "environments." * (environment in ("team", "rollback")) + str(environment)
+        is_taken = environment in ("team", "rollback")
+        return f"environments.{environment}" if is_taken else str(environment)
 
     def with_knobs(self, group: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs in one of the `groups`; GitOpsError if there is none."""
@@ -881,19 +887,15 @@ class Scenario(Knobs):
         return self.with_knobs("rollback", **changes)
 
     def to_json(self) -> str:
-        """Return the scenario as a JSON document that `from_json` reads back to an equal one."""
-        return json.dumps(
-            dataclasses.asdict(self), indent=2
-        )  # ASCII: a shell may redirect it as anything
+        """Return the scenario as a JSON document that `from_json` reads back to an equal one.
 
-    @classmethod
-    def from_history(cls, history: History) -> Scenario:
-        """Return the scenario whose simulation is like a history (see `calibrate`)."""
-        return calibrate(history).scenario
+        It is ASCII, as a shell may write it to a file in any encoding.
+        """
+        return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str, base: Optional[Scenario] = None) -> Scenario:
-        """Read a JSON document; what it leaves out stays as in `base`, by default the default one.
+        """Read a JSON document. What it leaves out stays as in `base`, the default scenario.
 
         `environments` is the whole pipeline in order. What is left out of an environment that the
         base has stays too. A new one must say its wait, success rate and duration. Raises
@@ -928,7 +930,7 @@ def environment_from(document: Any, base: Scenario) -> Environment:
     missing = [key for key in ("wait_hours", "success_rate", "duration_sec") if key not in values]
     if missing:
         name = in_quotes(values["name"])
-        raise GitOpsError(f"the new environment {name} lacks {', '.join(missing)}; add what it has")
+        raise GitOpsError(f"the new environment {name} lacks {', '.join(missing)}; add them")
     return Environment(**values)
 
 
@@ -959,6 +961,7 @@ def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
     return dict(document)
 
 
+# fmt: off
 PRESETS: Dict[str, Scenario] = {
     "gitops": Scenario(),
     # The same team and the same quality of change: each change of a batch brings its own risk
@@ -967,36 +970,19 @@ PRESETS: Dict[str, Scenario] = {
     "traditional": Scenario(
         environments=(
             # one nightly build for the day's commits, so feedback comes the next morning
-            Environment(
-                "dev", 0.90, (0, 0), (600, 1800), "newest", release_every_hours=24, batch_risk=1
-            ),
+            Environment("dev", 0.90, (0, 0), (600, 1800), "newest",
+                        release_every_hours=24, batch_risk=1),
             # a manual test pass of one to three days before a build may go on
-            Environment(
-                "staging",
-                0.93,
-                (24, 72),
-                (900, 3600),
-                "newest",
-                open_hours="Mon-Fri 9-17",
-                batch_risk=1,
-            ),
+            Environment("staging", 0.93, (24, 72), (900, 3600), "newest",
+                        open_hours="Mon-Fri 9-17", batch_risk=1),
             # a change board meets, then the train leaves once a week, on Mondays at 9:00
-            Environment(
-                "production",
-                0.95,
-                (4, 24),
-                (1800, 7200),
-                "newest",
-                release_every_hours=168,
-                open_hours="Mon-Fri 9-17",
-                batch_risk=1,
-            ),
+            Environment("production", 0.95, (4, 24), (1800, 7200), "newest",
+                        release_every_hours=168, open_hours="Mon-Fri 9-17", batch_risk=1),
         ),
         # someone is called, finds the last good build and redeploys it by hand: one to eight hours
         rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
-    ),  # fmt: skip
-    # The gates are automated: tests decide in under an hour, and production follows within the
-    # shift.
+    ),
+    # The gates are automated: tests decide in under an hour. Production follows in the same shift.
     "elite": Scenario(
         environments=(
             Environment("dev", 0.90, (0, 0), (10, 60), "each"),
@@ -1005,13 +991,13 @@ PRESETS: Dict[str, Scenario] = {
         )
     ),
 }
-
-
-# A knob as the command line names it: `production.wait_hours`.
+# fmt: on
 
 
 def parse_change(text: str, scenario: Scenario) -> Scenario:
-    """Apply `environment.knob=value`, several with `,`; a range is `low:high`, `*2` multiplies.
+    """Return a scenario with the changes of a text such as `production.wait_hours=4:12`.
+
+    A comma separates several changes. A range is `low:high`. `*2` doubles the old value.
 
     >>> parse_change("production.wait_hours=*0.5", Scenario()).environments[-1].wait_hours
     (12.0, 36.0)
@@ -1046,23 +1032,25 @@ def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
 
 
 def knob_value(path: str, text: str, old: Any) -> Any:
-    """Read the new value of a knob, in the kind of its old one; of a range `4` is `4:4`."""
+    """Return the new value of a knob, in the kind of its old one. Of a range `4` is `4:4`."""
     if isinstance(old, str):
         return text
     if isinstance(old, Mapping) or path.endswith(".freezes"):
-        raise GitOpsError(f"{path} has several parts; change it in a JSON file")
-    several = isinstance(old, tuple)
+        raise GitOpsError(f"{path} has several parts; change it in a JSON file for --config")
+    is_range = isinstance(old, tuple)
     try:
         if text.startswith("*"):
-            values = [float(text[1:]) * value for value in (old if several else [old])]
+            factor = float(text[1:])
+            values = [factor * value for value in old] if is_range else [factor * old]
         else:
-            values = [float(value) for value in (text.split(":") if several else [text])]
+            parts = text.split(":") if is_range else [text]
+            values = [float(part) for part in parts]
     except (ValueError, OverflowError):
-        example = "4:12" if several else "0.5"
+        example = "4:12" if is_range else "0.5"
         message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
         raise GitOpsError(message) from None
-    if several:
-        return tuple(values * 2 if len(values) == 1 else values)
+    if is_range:
+        return (values[0], values[0]) if len(values) == 1 else tuple(values)
     return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
 
 
@@ -1073,7 +1061,7 @@ LAYERS = ("commits", "deployments", "rollbacks")
 
 
 class Noise:
-    """The noise of one simulation, or of one block of many months; drawn once for all scenarios."""
+    """The noise of one simulation, or of one block of months. All scenarios share what is drawn."""
 
     def __init__(self, seed: int, *block: int) -> None:
         self._seed, self._block = seed, block
@@ -1081,8 +1069,8 @@ class Noise:
 
     def stream(self, layer: str, *parts: int) -> np.random.Generator:
         """Return the random stream of a layer, from integer seeds: numpy 1.21 has no spawn()."""
-        seeds = [self._seed, LAYERS.index(layer), *((*parts, *self._block) or (0,))]
-        return np.random.Generator(np.random.PCG64(seeds))
+        seeds = [*parts, *self._block] or [0]
+        return np.random.Generator(np.random.PCG64([self._seed, LAYERS.index(layer), *seeds]))
 
     def of(self, layer: str, part: int, rows: int, count: int) -> np.ndarray:
         """Return an array of `rows` x `count`; fewer rows are the first ones of more."""
@@ -1164,28 +1152,27 @@ Draws = Sequence[Tuple["Scenario", int]]
 """Scenarios that are possible given some data, and how many of the months live in each."""
 
 
-def simulate_commits(
-    teams: Union[Team, Draws], window: Window, stream: np.random.Generator
-) -> Commits:
-    """Simulate the commits of a window, or of the months of `Draws`: a month is a group.
+def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) -> Commits:
+    """Simulate the commits of the months of `Draws`. A month has the days of the window.
 
-    The teams of the draws differ in how much they commit alone.
+    A month is a group. The teams of the draws differ only in how much they commit.
     """
-    drawn = [(teams, 1)] if isinstance(teams, Team) else [(one.team, many) for one, many in teams]
-    team, runs = drawn[0][0], sum(many for _, many in drawn)
-    first, end = window.seconds
-    more = int(
-        team.time_zone != "UTC"
-    )  # a local day may begin the day before, or end the day after
-    days = np.arange(first // DAY - more, end // DAY + more)
-    noise = np.split(stream.random((runs, len(days))), np.cumsum([many for _, many in drawn])[:-1])
-    counts = np.concatenate([commits_of_days(one[0], days, own) for one, own in zip(drawn, noise)])
+    team, months = draws[0][0].team, months_of_draws(draws)
+    first, end, runs = *window.seconds, int(months[-1])
+    is_local = team.time_zone != "UTC"
+    days = np.arange(first // DAY, end // DAY)
+    if is_local:  # a local day may begin the day before in UTC, or end the day after
+        days = np.arange(first // DAY - 1, end // DAY + 1)
+    noise = np.split(stream.random((runs, len(days))), months[1:-1])
+    counts = np.concatenate(
+        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, noise)]
+    )
     run = np.repeat(np.arange(runs), counts.sum(axis=1))
     midnight = np.repeat(np.tile(days * DAY, runs), counts.ravel())
     hour = quantile_at(team.work_hours, stream.random(len(run)))
     second = np.minimum(hour * 3600, DAY - 1).astype(np.int64)
     time = utc_of_local(midnight + second, team.time_zone)
-    if more:
+    if is_local:
         inside = (time >= first) & (time < end)
         run, time = run[inside], time[inside]
     time = np.sort(run * NEVER + time) - run * NEVER  # sorted within each run
@@ -1195,8 +1182,8 @@ def simulate_commits(
 def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
     """Return UTC seconds of the local times of a zone, both counted from 1970.
 
-    A time that daylight saving skips becomes the next that there is, and one that comes twice is
-    the first.
+    Daylight saving skips some local times: each becomes the next that exists. Others come twice:
+    each is the first of the two.
     """
     if zone == "UTC":
         return seconds
@@ -1210,12 +1197,12 @@ def commits_of_days(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarr
     rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
     factors = np.take(team.weekday_factors, cycle % 7)
     ramped = factors * (1 + team.sprint_ramp * rise)
-    if not ramped.any():  # a ramp that is 0 on every working day cannot keep the mean: leave it out
+    if not ramped.any():  # a ramp of 0 on every working day cannot keep the mean
         ramped = factors
     rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
     if rates.mean() * len(days) > MOST_COMMITS:
         asked = f"{len(days)} days of {team.commits_per_day:g} commits"
-        raise GitOpsError(f"{asked} are more than {MOST_COMMITS:,}; lower one")
+        raise GitOpsError(f"{asked} are more than {MOST_COMMITS:,}; ask for fewer days or commits")
     counts = np.zeros(noise.shape, np.int64)
     rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
     for rate in np.unique(rate_of_day):
@@ -1244,19 +1231,14 @@ def count_distribution(mean: float, dispersion: float) -> np.ndarray:
 def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     """Simulate a team's commits and return the `git_commits` table; a row is a commit."""
     stream = Noise(seed).stream("commits")
-    commits = simulate_commits(team, window, stream)
+    commits = simulate_commits([(Scenario(team=team), 1)], window, stream)
     author, kind, subject, files = stream.random((4, len(commits.time)))
     types = draw_shares(team.types, kind)
-    messages = np.array(
-        [
-            [
-                [f"{kind}({application}): {text}" for text in SUBJECTS.get(kind, OTHER_SUBJECTS)]
-                for application in team.applications
-            ]
-            for kind in team.types
-        ],
-        dtype=object,
-    )
+    messages = np.empty((len(team.types), len(team.applications), 4), object)
+    for number, type_ in enumerate(team.types):
+        for place, application in enumerate(team.applications):
+            subjects = SUBJECTS.get(type_, OTHER_SUBJECTS)
+            messages[number, place] = [f"{type_}({application}): {text}" for text in subjects]
     return as_table(
         "git_commits",
         {
@@ -1291,9 +1273,9 @@ class Stage(NamedTuple):
     A lineage is an application of a run. Its commits are in order of time.
     """
 
-    start: np.ndarray  # seconds since 1970 at which the sync starts, had it been let through
+    start: np.ndarray  # seconds since 1970 at which the sync starts if it is let through
     duration: np.ndarray  # seconds
-    outcome: np.ndarray  # noise: the sync is bad where this is not below its chance of success
+    outcome: np.ndarray  # noise: the sync is good where this is below its chance of success
     chance: np.ndarray
     deployed: np.ndarray
     good: np.ndarray
@@ -1304,9 +1286,9 @@ class Stage(NamedTuple):
         """Return the stage of all draws."""
         if len(pieces) == 1:
             return pieces[0]
-        joined = [np.concatenate(column) for column in list(zip(*pieces))[:-1]]
-        flow = tuple(sum(counts) for counts in zip(*(piece.flow for piece in pieces)))
-        return cls._make([*joined, flow])
+        *columns, flows = zip(*pieces)
+        flow = tuple(sum(counts) for counts in zip(*flows))
+        return cls._make([*map(np.concatenate, columns), flow])
 
 
 FLOW = ("deployed", "superseded", "held", "in_flight")
@@ -1393,17 +1375,14 @@ def run_stage(
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
     wanted = approved & ~overtaken(environment.promotion, arrival, start, approved, lineage)
     deployed = wanted & (start < gate.end)
+    duration, outcome = draw_seconds(environment.duration_sec, noise[DURATION]), noise[OUTCOME]
     chance = success_chance(environment, deployed, lineage)
-    counts = [int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)]
-    return Stage(
-        start,
-        draw_seconds(environment.duration_sec, noise[DURATION]),
-        noise[OUTCOME],
-        chance,
-        deployed,
-        deployed & (noise[OUTCOME] < chance),
-        (counts[3], counts[1] - counts[2], counts[0] - counts[1], counts[2] - counts[3]),
+    good = deployed & (outcome < chance)
+    at_gate, through, ahead, done = (
+        int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)
     )
+    flow = (done, through - ahead, at_gate - through, ahead - done)
+    return Stage(start, duration, outcome, chance, deployed, good, flow)
 
 
 def success_chance(
@@ -1474,7 +1453,7 @@ class Gate(NamedTuple):
         return gate._replace(departures=departures[gate.next(departures) == departures])
 
     def before(self, times: np.ndarray) -> np.ndarray:
-        """Return the last moment whose release goes before a time; 0 if there is none."""
+        """Return the last moment at which a release goes up by each time; 0 if there is none."""
         if self.departures is not None:
             return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
         return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
@@ -1499,8 +1478,8 @@ def overtaken(
     """Return which releases give way to a newer one of their lineage, by promotion policy.
 
     1. `each`: none. Every release goes up.
-    2. `newest`: one that a newer release overtakes, because the newer sync starts no later.
-    3. `soak`: one that does not stay the newest upstream until its own sync starts.
+    2. `newest`: a release gives way if the sync of a newer one starts no later.
+    3. `soak`: a release gives way if a newer one arrives before its own sync starts, or then.
     """
     if promotion == "each":
         return np.zeros(len(start), bool)
@@ -1509,10 +1488,10 @@ def overtaken(
 
 
 def earliest_of_newer(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
-    """Return for each entry the least time of the later entries of its lineage, if need be NEVER.
+    """Return for each entry the least time of the later entries of its lineage; NEVER without one.
 
-    It is a running minimum from the end, with each lineage lifted above the ones before it (half
-    the time of pandas' groupby().cummin() and shift()).
+    It is a running minimum from the end. Each lineage is lifted above the ones before it. That
+    takes half the time of pandas' groupby().cummin() and shift().
     """
     lift = lineage * (NEVER + 1)
     earliest = np.full(len(times), np.iinfo(np.int64).max)
@@ -1531,10 +1510,10 @@ def smallest_type(codes: np.ndarray) -> np.dtype:
 
 
 def time_order(times: np.ndarray) -> np.ndarray:
-    """Return the positions that sort the times, ties in the order they have.
+    """Return the positions that sort the times; equal times keep their order.
 
-    The position is packed into the low bits, as numpy sorts integers several times faster than it
-    argsorts them.
+    Time and position are packed into one integer: numpy sorts these several times faster than it
+    finds the order.
     """
     bits = len(times).bit_length()
     packed = ((times - times.min(initial=NEVER)) << bits) | np.arange(len(times))
@@ -1567,12 +1546,11 @@ def deployments_of(commits: Commits, stages: Sequence[Stage], order: np.ndarray)
 def simulate_deployments(
     git_commits: pd.DataFrame, scenario: Scenario, window: Window, seed: int
 ) -> Tuple[pd.DataFrame, pd.DataFrame]:
-    """Take a table of commits through the environments: (`deployments` table, flow).
+    """Take a table of commits through the environments; return the `deployments` table and flow.
 
     A row of deployments is a sync that started before the window's end. A row of flow is an
-    environment (the index) and says what became of the releases that reached it: `deployed`,
-    `superseded` by a newer one, `held` by the gate, `in_flight` (their sync would start at or after
-    the end).
+    environment. It counts what became of the releases that reached it: `deployed`, `superseded` by
+    a newer one, `held` by the gate, `in_flight` (the sync would start at or after the end).
     """
     commits = commits_of(git_commits, git_commits["application"].cat.categories)
     deployments, stages, order = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
@@ -1597,10 +1575,10 @@ def simulate_deployments(
 def failure_reasons(
     deployments: Deployments, scenario: Scenario, stages: Sequence[Stage], order: np.ndarray
 ) -> pd.Categorical:
-    """Return why each sync failed, missing where it was good.
+    """Return why each sync failed; missing where it was good.
 
-    Of a failed sync, what is left of the outcome's noise above the success rate is uniform again.
-    It picks the reason.
+    The outcome's noise of a failed sync lies above its chance of success. There it is uniform, and
+    it picks the reason.
     """
     position = np.empty(len(order), np.int64)  # of each commit in the stages
     position[order] = np.arange(len(order))
@@ -1638,33 +1616,25 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
     keep = np.flatnonzero(target >= 0)
     keep = keep[time_order(deployments.end[failed[keep]])]
     failed, target = failed[keep], target[keep]
+    group, detected = deployments.group[failed], deployments.end[failed]
+    application, environment = deployments.application[failed], deployments.environment[failed]
     length, outcome = np.empty((2, len(failed)))
-    for number in np.unique(deployments.environment[failed]).tolist():
-        here = deployments.environment[failed] == number
+    for number in np.unique(environment).tolist():
+        here = environment == number
         drawn = noise.of("rollbacks", number, 2, commits)
         length[here], outcome[here] = drawn[:, deployments.commit[failed[here]]]
-    detected, group = deployments.end[failed], deployments.group[failed]
     seconds, worked = np.empty(len(failed), np.int64), np.empty(len(failed), bool)
     months = months_of_draws(draws)
     for (scenario, _), first, end in zip(draws, months, months[1:]):
-        policy = scenario.rollback
-        own = slice(None) if len(draws) == 1 else np.flatnonzero((group >= first) & (group < end))
-        seconds[own] = draw_seconds(policy.duration_min, length[own], 60)
-        worked[own] = outcome[own] < policy.success_rate
-    return Rollbacks(
-        group,
-        detected,
-        detected + seconds,
-        deployments.application[failed],
-        deployments.environment[failed],
-        failed,
-        target,
-        worked,
-    )
+        own = (group >= first) & (group < end)
+        seconds[own] = draw_seconds(scenario.rollback.duration_min, length[own], 60)
+        worked[own] = outcome[own] < scenario.rollback.success_rate
+    end_of = detected + seconds
+    return Rollbacks(group, detected, end_of, application, environment, failed, target, worked)
 
 
 def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the failed deployments, and for each the newest earlier good one of its place: rows.
+    """Return the rows of failed deployments, and of the newest good one before each at its place.
 
     The second is -1 where there is none.
     """
@@ -1677,10 +1647,10 @@ def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray
 def simulate_rollbacks(
     deployments: pd.DataFrame, policy: RollbackPolicy, seed: int
 ) -> pd.DataFrame:
-    """Roll back a table of deployments: the `rollbacks` table.
+    """Roll back the failed rows of a table of deployments; return the `rollbacks` table.
 
-    A row is a failed deployment that is taken back to the newest earlier `Synced` and `Healthy`
-    release of its application and environment.
+    Each goes back to the newest earlier `Synced` and `Healthy` release of its application and
+    environment.
     """
     words = ("application", "environment", "commit_sha")
     applications, environments, shas = (deployments[word].cat.categories for word in words)
@@ -1704,27 +1674,24 @@ def simulate_rollbacks(
 
 
 def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return what is told of one rollback: its columns as JSON values, and a `text` for people."""
+    """Return the alert of one rollback: a `text` for people, and its columns as JSON values."""
     outcome = "succeeded" if rollback["success"] else "FAILED"
     releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
     text = (
         f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} {releases} "
         f"after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
     )
-    return {
-        "text": text,
-        **rollback,
-        "timestamp": rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+    timestamp = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"text": text, **rollback, "timestamp": timestamp}
 
 
 class WebhookAlerts:
     """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
 
-    It is callable, for `on_rollback`. `sent` counts the alerts that arrived. A dead endpoint raises
-    nothing: `undelivered` counts those that did not, and `problem` says why, without the address,
-    which is a secret. A redirect is refused. The constructor raises GitOpsError for an address that
-    cannot be one.
+    It is a callable for `on_rollback`. `sent` counts the alerts that arrived. A dead endpoint
+    raises nothing: `undelivered` counts those that did not, and `problem` says why, without the
+    address, which is a secret. A redirect is refused. The constructor raises GitOpsError for an
+    address that cannot be one.
     """
 
     timeout = 5  # seconds
@@ -1752,8 +1719,10 @@ class WebhookAlerts:
                 self._open(request, timeout=self.timeout).close()
         except (OSError, ValueError, http.client.HTTPException) as error:
             self.problem = one_line(error)
-        self.sent += not self.problem
-        self.undelivered += bool(self.problem)
+        if self.problem:
+            self.undelivered += 1
+        else:
+            self.sent += 1
 
 
 def webhook_host(url: str) -> str:
@@ -1766,8 +1735,8 @@ def webhook_host(url: str) -> str:
         if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and plain:
             return parts.hostname
     raise GitOpsError(
-        "the webhook must be an http:// or https:// address with a host, without a user or odd "
-        "characters"
+        "the webhook must be an http:// or https:// address with a host; leave out users, spaces "
+        "and characters that are not ASCII"
     )
 
 
@@ -1792,13 +1761,14 @@ def environment_words(name: str) -> List[Tuple[str, int, int]]:
     A number at its end does not count (`prod1`). One after `pre` or `non` belongs to it, so that
     `non-prod` is not production.
     """
-    found, before, begin = [], "", 0
+    found, before = [], None
     for match in re.finditer(r"[^-_/.\s]+", name.lower()):
-        joined = before in ("pre", "non")
-        word = (before if joined else "") + match.group().rstrip("0123456789")
+        word, begin = match.group().rstrip("0123456789"), match.start()
+        if before and before.group() in ("pre", "non"):
+            word, begin = before.group() + word, before.start()
         if word in ENVIRONMENT_WORDS:
-            found.append((word, begin if joined else match.start(), match.end()))
-        before, begin = match.group(), match.start()
+            found.append((word, begin, match.end()))
+        before = match
     return found
 
 
@@ -1861,7 +1831,7 @@ class Place(NamedTuple):
 
 
 class Standing:
-    """The stack of the releases that stand, of one part of an application."""
+    """The releases of one part of an application that stand, as a stack."""
 
     def __init__(self) -> None:
         self.values: List[Any] = []
@@ -1887,7 +1857,8 @@ class Standing:
 
 def contains_less(sync: Sync, other: Sync) -> bool:
     """Return whether a sync contains some of the commits of another one, and no others."""
-    return 0 < sync.contains != other.contains == sync.contains | other.contains
+    is_part = sync.contains | other.contains == other.contains
+    return is_part and sync.contains not in (0, other.contains)
 
 
 def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome:
@@ -1896,15 +1867,15 @@ def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome
     The releases that stand form a stack, for each part of the application. A failed sync never
     joins it.
 
-    1. A sync that sets what runs changes nothing. It is left out unless rule 5 needs it. So is a
-       failed one that is tried again.
-    2. A release that is left within a minute for what ran before it is a flap: both are left out.
+    1. A sync of what runs already changes nothing. It is left out unless rule 5 needs it. A failed
+       sync that is tried again is left out, too.
+    2. A release that gives way within a minute to what ran before is a flap: both are left out.
     3. A release that equals a deeper one, or contains less than the top, goes back: the top was
        bad.
-    4. A release that reverts commits of an earlier one takes that one back: it was bad.
+    4. A release that reverts commits of an earlier release takes it back: the earlier one was bad.
     5. A release of rule 3 or 4 puts right the failed syncs before it, too. So does a sync of what
-       runs, where people sync. Where Argo CD does, they were over when the repository went back,
-       which a look or the next sync shows.
+       runs already, where people sync. Where Argo CD syncs by itself, the failures were over when
+       the repository went back. A look or the next sync shows that.
     6. Any other is a deployment.
     """
     seen_good = [look.time for look in looks if look.synced and look.health == HEALTHY]
@@ -1926,9 +1897,10 @@ def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome
                 failed.append(here)
                 releases.append(sync)
             continue
-        same, flap = sets_what_runs(sync, stacks), is_flap(sync, following, stacks)
+        flap = is_flap(sync, following, stacks)
         if flap:
             continue
+        same = sets_what_runs(sync, stacks)
         for number in [one for one in failed if releases[one].automatic]:
             looked = any_between(seen_good, releases[number].end, sync.end)
             if same or looked:
@@ -1938,10 +1910,12 @@ def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome
         if same and not failed:
             continue
         bad = [] if same else taken_back(sync, stacks, found)
-        for number in [*bad, *(failed if same or bad else [])]:
-            # what put a bad release right and is bad itself: that one was put right only here
-            steps = [first for first, last in restored.items() if last == number]
-            restored.update(dict.fromkeys(steps or [number], here))
+        if same or bad:
+            bad += failed
+        for number in bad:
+            # a bad release may have put others right before: they are put right only here
+            others = [first for first, last in restored.items() if last == number]
+            restored.update(dict.fromkeys(others or [number], here))
             found.went_back.add(here)
         releases.append(sync)
         failed = []
@@ -1996,9 +1970,10 @@ def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[in
     """Add what is known of the health of each release: the other fields of the outcome."""
     releases, reasons = found.releases, found.reasons
     reasons.update((at, sync.failure) for at, sync in enumerate(releases) if sync.failure)
-    reasons.update((at, "Rolled back") for at in found.restored if at not in reasons)
+    for at in found.restored:
+        reasons.setdefault(at, "Rolled back")
     ends = [sync.end for sync in releases]
-    degraded: Dict[int, int] = {}  # when a release was first seen so
+    degraded: Dict[int, int] = {}  # {release: when it was first seen degraded}
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
         if at >= 0 and look.health == HEALTHY:
@@ -2008,93 +1983,90 @@ def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[in
             reasons.setdefault(at, look.message or "Degraded health")
     for at in reasons:
         begin = ends[at] if releases[at].failure else degraded.get(at, NEVER)
-        good = seen_good[bisect.bisect_right(seen_good, begin) :][:1]
-        over = (
-            number in found.begins or (number not in reasons and not releases[number].failure)
-            for number in range(at + 1, bisect.bisect_right(ends, good[0]) if good else 0)
-        )
-        if good and not any(over):
-            found.recovered.setdefault(at, good[0])
+        look_number = bisect.bisect_right(seen_good, begin)
+        if look_number == len(seen_good):
+            continue
+        time = seen_good[look_number]
+        later = range(at + 1, bisect.bisect_right(ends, time))
+        if all(number in reasons and number not in found.begins for number in later):
+            found.recovered.setdefault(at, time)
     return found
 
 
-def place_rows(place: Place) -> Dict[str, List[Tuple[Any, ...]]]:
+def place_rows(place: Place) -> Dict[str, List[Row]]:
     """Return the rows of a place in `deployments`, `rollbacks` and `recoveries`."""
     found, name = place.outcome, (place.application, place.environment)
-    rows: Dict[str, List[Tuple[Any, ...]]] = {"deployments": [], "rollbacks": [], "recoveries": []}
+    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": [], "recoveries": []}
     for number in found.deployments:
         sync, reason = found.releases[number], found.reasons.get(number)
+        status = FAILED if sync.failure else SYNCED
         health = HEALTHY if number in found.seen_healthy else UNKNOWN
-        rows["deployments"].append((
-            sync.start, *name, sync.commit, FAILED if sync.failure else SYNCED,
-            health if reason is None else DEGRADED, sync.end - sync.start, reason,
-        ))  # fmt: skip
+        if reason is not None:
+            health = DEGRADED
+        row = sync.start, *name, sync.commit, status, health, sync.end - sync.start, reason
+        rows["deployments"].append(row)
     for number, last in found.restored.items():
         bad, good = found.releases[number], found.releases[last]
-        if bad.echo:
-            continue
-        rows["rollbacks"].append((
-            bad.end, *name, bad.commit, good.commit, found.reasons[number],
-            (good.end - bad.end) / 60, last not in found.reasons,
-        ))  # fmt: skip
+        if not bad.echo:
+            minutes, success = (good.end - bad.end) / 60, last not in found.reasons
+            commits, reason = (bad.commit, good.commit), found.reasons[number]
+            rows["rollbacks"].append((bad.end, *name, *commits, reason, minutes, success))
     for number, time in found.recovered.items():
         end = found.releases[number].end
         rows["recoveries"].append((*name, end, end, time))
     return rows
 
 
-def coverage_rows(place: Place) -> List[Tuple[Any, ...]]:
+def coverage_rows(place: Place) -> List[Row]:
     """Return the rows of a place in `coverage`: the spans in which nothing is lost."""
-    made = [place.outcome.releases[number].end for number in place.outcome.deployments]
-    done, looks = [sync.end for sync in place.syncs], [look.time for look in place.looks]
+    deployed = [place.outcome.releases[number].end for number in place.outcome.deployments]
+    synced = [sync.end for sync in place.syncs]
     rows = []
     for number, (low, high) in enumerate(place.covered):
-        begin = max(low, min((time for time in done if time >= low), default=low))
-        near = [begin, *(time for time in looks if begin < time < high), max(begin, high)]
-        counts = (sum(low <= time <= high for time in times) for times in (done, made))
-        gaps = [after - before for before, after in zip(near, near[1:])] if looks else [math.nan]
+        begin = min((time for time in synced if time >= low), default=low)
+        looks = [look.time for look in place.looks if begin < look.time < high]
+        edges = [begin, *looks, max(begin, high)]
+        longest = max(after - before for before, after in zip(edges, edges[1:])) / 3600
+        counts = (sum(low <= time <= high for time in times) for times in (synced, deployed))
         truncated = number > 0 or 0 in place.outcome.begins
-        rows.append((*place[:4], low, high, truncated, *counts, max(gaps) / 3600))
+        hours = longest if place.looks else math.nan
+        rows.append((*place[:4], low, high, truncated, *counts, hours))
     return rows
 
 
 def history_from(
     source: str, places: Sequence[Place], commits: pd.DataFrame,
-    changes: Iterable[Tuple[Any, ...]], notes: Sequence[str], environments: Sequence[str],
+    changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
     """Return the history that the places of a source come to."""
-    rows: Dict[str, List[Tuple[Any, ...]]] = collections.defaultdict(list)
+    rows: Dict[str, List[Row]] = collections.defaultdict(list)
     for place in places:
         for name, part in place_rows(place).items():
             rows[name] += part
         rows["coverage"] += coverage_rows(place)
-    tables = {name: as_table(name, table_columns(name, rows[name])) for name in rows}
-    dated = []
-    for row in dict.fromkeys(changes):  # somebody's clock was wrong
-        if row[3] == 0 or row[3] > row[4] != MISSING:
-            why = "its commit is dated after it" if row[3] else "its commit has no date"
-            row = (*row[:3], MISSING, row[4], False, why)
-        dated.append(row)
-    changes_table = as_table("changes", table_columns("changes", dated))
+    for row in dict.fromkeys(changes):
+        committed, deployed = row[3:5]
+        why = "" if committed else "its commit has no date"
+        if committed > deployed != MISSING:  # somebody's clock was wrong
+            why = "its commit is dated after it"
+        rows["changes"].append((*row[:3], MISSING, deployed, False, why) if why else row)
+    tables = {name: table_from(name, rows[name]) for name in TIME_OF if name != "git_commits"}
+    coverage = table_from("coverage", rows["coverage"])
+    times = coverage["from"], coverage["to"], tables["deployments"]["timestamp"]
     return History(
-        commits, tables["deployments"], tables["rollbacks"],
-        window_around(
-            tables["coverage"]["from"], tables["coverage"]["to"], tables["deployments"]["timestamp"]
-        ),
-        tuple(environments), source, changes_table,
-        tables["coverage"], tables["recoveries"], tuple(notes),
+        commits, window=window_around(*times), environments=tuple(environments), source=source,
+        coverage=coverage, notes=tuple(notes), **tables,
     )  # fmt: skip
 
 
-def table_columns(name: str, rows: Sequence[Tuple[Any, ...]]) -> Dict[str, Any]:
-    """Return rows as the columns of a table, in the order of its first time, then of its names."""
-    kinds = ALL_COLUMNS[name]
-    ordered = sorted(rows, key=lambda row: row[:4])
-    columns = dict(zip(kinds, zip(*ordered))) if rows else {column: () for column in kinds}
-    return {
-        column: np.array(values, np.int64) if kinds[column] == "time" else list(values)
-        for column, values in columns.items()
-    }
+def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
+    """Return a table from its rows, in the order of their first time, then of their names."""
+    columns = list(zip(*sorted(rows, key=lambda row: row[:4])))
+    table: Dict[str, Any] = {}
+    for number, (column, kind) in enumerate(ALL_COLUMNS[name].items()):
+        values = columns[number] if rows else ()
+        table[column] = np.array(values, np.int64) if kind == "time" else list(values)
+    return as_table(name, table)
 
 
 def window_around(*times: pd.Series) -> Window:
@@ -2106,7 +2078,7 @@ def window_around(*times: pd.Series) -> Window:
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Pause the garbage collector: it takes a third of the time where millions of objects stay."""
+    """Pause the garbage collector. With millions of objects it takes a third of the time."""
     running = gc.isenabled()
     gc.disable()
     try:
@@ -2116,7 +2088,7 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-# How the environments are told, named and ordered.
+# What the environments are called, and their order.
 
 
 class Stages(NamedTuple):
@@ -2127,7 +2099,7 @@ class Stages(NamedTuple):
 
     @classmethod
     def of(cls, stages: Union[str, Sequence[str]]) -> Stages:
-        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for what is none."""
+        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
         listed = stages.split(",") if isinstance(stages, str) else list(stages)
         pairs = []
         for text in listed:
@@ -2137,13 +2109,13 @@ class Stages(NamedTuple):
         return cls(tuple(dict.fromkeys(name for _, name in pairs)), tuple(pairs))
 
     def check(self, environments: Iterable[str]) -> None:
-        """Refuse a stage that takes in none of the environments that are there."""
+        """Raise GitOpsError for a stage that takes in none of the environments of the data."""
         there = sorted({*environments} - {UNCLASSIFIED})
         empty = [name for name in self.names if name not in map(self.stage_of, there)]
         if empty:
             listed = one_line(", ".join(there), 120)
             raise GitOpsError(
-                f"--environments: {empty[0]} takes in none of {listed}; say {empty[0]}=NAME"
+                f"--environments: {empty[0]} takes in none of {listed}; write {empty[0]}=NAME"
             )
 
     def stage_of(self, environment: str) -> Optional[str]:
@@ -2156,15 +2128,18 @@ class Stages(NamedTuple):
 
 
 def with_production(names: Iterable[str]) -> Dict[str, str]:
-    """Return {name: what it is called}: production by its usual name where none is named so."""
-    names = list(names)
-    if "production" in names:
-        return {name: name for name in names}
-    return {name: "production" if name.lower() in PRODUCTION_WORDS else name for name in names}
+    """Return {name: its name in the tables}. `prod` and the like become production.
+
+    They keep their names where another one is called production.
+    """
+    called = {name: name for name in names}
+    if "production" not in called:
+        called.update((name, "production") for name in called if name.lower() in PRODUCTION_WORDS)
+    return called
 
 
 def usual_order(names: Iterable[str]) -> List[str]:
-    """Return environments in the usual order of promotion; unknown ones before staging."""
+    """Return environments in the usual order of promotion; other names come before staging."""
     ranks = {**ENVIRONMENT_WORDS, UNCLASSIFIED: 0}
     return sorted(set(names), key=lambda name: (ranks.get(name.lower(), 4), name))
 
@@ -2192,44 +2167,44 @@ GIT_PATCHES = (
     "--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ws-error-highlight=none",
 )
 # fmt: on
-CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the ones before are understood
+GIT_ENVIRONMENT = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "",
+    "GIT_GRAFT_FILE": os.devnull,  # the repository's own would hide commits
+    "LC_ALL": "C",
+}
+CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the chunk before is read
 CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
-REVERTED = re.compile(r"This reverts commit ([0-9a-f]{40,64})")
+REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
 
 
 def stream_git(
-    repo: Union[str, os.PathLike], *arguments: str, separator: bytes = b"", stdin: bytes = b""
+    repo: FilePath, *arguments: str, separator: bytes = b"", stdin: bytes = b""
 ) -> Iterator[bytes]:
     """Yield what git prints, in chunks that end before a separator.
 
-    The folder is git's working directory and no argument, so a name that begins with a dash stays
-    a name. Git's own variables are taken away: GIT_DIR would win over the folder. Raises
-    GitOpsError if git cannot read it.
+    The folder is git's working directory and no argument: a name may begin with a dash. The user's
+    GIT_ variables are left out: GIT_DIR would win over the folder. Raises GitOpsError if git cannot
+    read the folder.
     """
     takes = "--repo takes the folder of a git repository"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment.update(GIT_ENVIRONMENT)
     run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
-    closed = {"GIT_TERMINAL_PROMPT": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": ""}
-    closed["GIT_GRAFT_FILE"] = os.devnull  # the repository's own would hide commits
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
         questions.write(stdin)
         questions.seek(0)
         try:
             process = subprocess.Popen(
-                [*GIT, *arguments],
-                cwd=repo,
-                env={**kept, **closed, "LC_ALL": "C"},
-                stdin=questions,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                **run_ahead,
-            )
-        except FileNotFoundError:
-            there = os.path.isdir(repo)
-            problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
-            raise GitOpsError(f"{problem}; {takes}") from None
+                [*GIT, *arguments], cwd=repo, env=environment,
+                stdin=questions, stdout=subprocess.PIPE, stderr=errors, **run_ahead,
+            )  # fmt: skip
         except (OSError, ValueError) as error:
             problem = f"cannot open {one_line(repo)}: {one_line(error)}"
+            if isinstance(error, FileNotFoundError):
+                there = os.path.isdir(repo)
+                problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
             raise GitOpsError(f"{problem}; {takes}") from None
         with process:
             assert process.stdout is not None
@@ -2241,10 +2216,10 @@ def stream_git(
             raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {takes}")
 
 
-def cut_chunks(stream: IO[bytes], separator: bytes, size: int = CHUNK) -> Iterator[bytes]:
+def cut_chunks(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
     """Yield what a stream holds, in chunks that end before a separator."""
     parts: List[bytes] = []
-    for block in iter(lambda: stream.read(size), b""):
+    for block in iter(lambda: stream.read(CHUNK), b""):
         cut = block.rfind(separator) if separator else -1
         if cut > 0:
             yield b"".join([*parts, block[:cut]])
@@ -2254,19 +2229,19 @@ def cut_chunks(stream: IO[bytes], separator: bytes, size: int = CHUNK) -> Iterat
         yield b"".join(parts)
 
 
-def ask_git(repo: Union[str, os.PathLike], *arguments: str, stdin: bytes = b"") -> str:
+def ask_git(repo: FilePath, *arguments: str, stdin: bytes = b"") -> str:
     """Return all that git prints."""
     printed = b"".join(stream_git(repo, *arguments, stdin=stdin))
     return printed.decode("utf-8", "surrogateescape").strip()
 
 
 def read_log(
-    repo: Union[str, os.PathLike], fields: Sequence[str], *options: str, stdin: bytes = b""
+    repo: FilePath, fields: Sequence[str], *options: str, stdin: bytes = b""
 ) -> Iterator[List[List[bytes]]]:
-    """Yield the commits of one `git log` in groups; each is a list of its fields, then the rest.
+    """Yield the commits of one `git log` in groups. A commit is its fields, then the rest.
 
-    `fields` are placeholders of its format; the rest is what the options print of its files. A
-    record begins with a marker that nobody can guess, so nothing in a repository can pass for one.
+    `fields` are placeholders of git's format. The rest is what the options print of its files. A
+    record begins with a marker that nobody can guess: no text in a repository can pass for one.
     """
     marker = f"/{os.urandom(8).hex()}"
     form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
@@ -2275,7 +2250,7 @@ def read_log(
 
 
 def read_graph(
-    repo: Union[str, os.PathLike], *options: str, stdin: bytes = b""
+    repo: FilePath, *options: str, stdin: bytes = b""
 ) -> Iterator[Tuple[bytes, bytes, int, str, str, bytes, bytes]]:
     """Yield (sha, parents, seconds, author, subject, body, rest) of each commit of a log."""
     fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
@@ -2286,7 +2261,7 @@ def read_graph(
 
 
 def epochs(tokens: Sequence[bytes]) -> np.ndarray:
-    """Return seconds since 1970 as git prints them; a time that no calendar has becomes 0."""
+    """Return the seconds since 1970 that git prints; 0 for a time before 1970 or after 2199."""
     try:
         seconds = np.array(tokens, object).astype(np.int64)
     except (ValueError, OverflowError):  # a commit can claim any time, or none
@@ -2296,66 +2271,63 @@ def epochs(tokens: Sequence[bytes]) -> np.ndarray:
 
 
 def printable_lines(tokens: Sequence[bytes]) -> List[str]:
-    """Return tokens without line ends as text that a terminal can take; joined, in one call."""
+    """Return lines of git as text that a terminal can take; one call cleans all of them."""
     if not tokens:
         return []
     return make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n").split("\n")
 
 
 def read_git_log(
-    repo: Union[str, os.PathLike],
-    days: int,
-    end: Optional[pd.Timestamp],
-    applications: Sequence[str],
+    repo: FilePath, days: int, end: Optional[pd.Timestamp], applications: Sequence[str]
 ) -> Tuple[pd.DataFrame, Window]:
     """Return the real commits of a repository's current branch: (`git_commits` table, window).
 
     Merges are left out. The window is the `days` whole UTC days before `end`, or those up to the
-    day of the newest commit. `type` is the Conventional Commits type (`other` if none),
-    `application` the scope if it is one of `applications`, else the repository's name. Raises
+    day of the newest commit. `type` is the Conventional Commits type, `other` if there is none.
+    `application` is the scope if it is one of `applications`, else the repository's name. Raises
     GitOpsError if `repo` is no repository, or has no commit in the window.
     """
-    if end is None:  # the last one is not always the newest: somebody's clock may be behind
+    if end is None:  # the last commit is not always the newest: somebody's clock may be behind
         newest = epochs(ask_git(repo, *GIT_LOG, "-1000", "--format=%ct").encode().split())
         end = utc_times(np.array([newest.max(initial=0) // DAY * DAY + DAY]))[0]
     window = Window.before(end, days)
-    since = f"--since-as-filter={window.start.isoformat()}"  # looks behind every older commit too
+    low, high = window.seconds
+    since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
     fields = ("%H", "%ct", "%an", "%s")
-    parts: List[Tuple[Any, ...]] = []
+    parts: List[Tuple[np.ndarray, ...]] = []
     for records in read_log(repo, fields, *GIT_FILES, "--no-merges", since):
         seconds = epochs([record[1] for record in records])
-        low, high = window.seconds
         inside = np.flatnonzero((seconds >= low) & (seconds < high))
         chosen = [records[at] for at in inside.tolist()]
-        texts = [printable_lines([record[field] for record in chosen]) for field in (0, 2, 3)]
+        texts = (printable_lines([record[field] for record in chosen]) for field in (0, 2, 3))
         files = [max(record[-1].count(b"\0") - 1, 0) for record in chosen]
-        arrays = (np.array(column, object) for column in texts)
-        parts.append((*arrays, seconds[inside], np.array(files, np.int64)))
+        columns = (np.array(column, object) for column in texts)
+        parts.append((*columns, seconds[inside], np.array(files, np.int64)))
     if not any(len(part[0]) for part in parts):
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    sha, author, subject, seconds, changed = (
+    sha, author, subject, seconds, files_changed = (
         np.concatenate(columns)[::-1] for columns in zip(*parts)
     )
     order = np.argsort(seconds, kind="stable")
-    name = repository_name(repo)
     subjects = pd.Series(subject[order], dtype=object)
     scope = subjects.str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
-    return commits_from(
-        sha[order], seconds[order], author[order], subjects,
-        scope.where(scope.isin(list(applications)), name), branch_of(repo), changed[order],
-    ), window  # fmt: skip
+    application = scope.where(scope.isin(list(applications)), repository_name(repo))
+    by_time = sha[order], seconds[order], author[order], subjects, application, files_changed[order]
+    return commits_from(by_time, branch_of(repo)), window
 
 
-def commits_from(
-    sha: Any, seconds: Any, author: Any, subject: Any, application: Any, branch: str, files: Any
-) -> pd.DataFrame:
-    """Return the `git_commits` table of real commits."""
+def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
+    """Return the `git_commits` table of real commits.
+
+    The columns are sha, seconds since 1970, author, subject, application and number of files.
+    """
+    sha, seconds, author, subject, application, files = columns
     subjects = pd.Series(subject, dtype=object)
     type_ = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
-    columns = {
+    table = {
         "sha": sha,
         "timestamp": np.asarray(seconds, np.int64),
         "author": clean_names(author),
@@ -2365,15 +2337,44 @@ def commits_from(
         "message": subjects,
         "files_changed": files,
     }
-    return as_table("git_commits", columns)
+    return as_table("git_commits", table)
 
 
-def branch_of(repo: Union[str, os.PathLike]) -> str:
+class GitCommit(NamedTuple):
+    """A commit of a config repository."""
+
+    sha: str
+    seconds: int  # since 1970, when the change was made
+    author: str
+    subject: str
+    reverts: FrozenSet[str]  # the commits that it says it reverts
+    files: int
+    parents: Tuple[str, ...]
+
+
+def reverts_in(body: bytes) -> FrozenSet[str]:
+    """Return the commits that a commit's message says it reverts."""
+    return frozenset(sha.decode() for sha in REVERTED.findall(body))
+
+
+def commits_of_owners(
+    owners: Iterable[Tuple[GitCommit, str]], repo: Optional[FilePath]
+) -> pd.DataFrame:
+    """Return the `git_commits` table of (commit, application) pairs of a repository."""
+    rows = [
+        (one.sha, one.seconds, one.author, one.subject, application, one.files)
+        for one, application in owners
+    ]
+    columns = list(zip(*rows)) if rows else [()] * 6
+    return commits_from(columns, "" if repo is None else branch_of(repo))
+
+
+def branch_of(repo: FilePath) -> str:
     """Return the name of a repository's current branch; `HEAD` if there is none."""
     return one_line(ask_git(repo, "branch", "--show-current") or "HEAD")
 
 
-def repository_name(repo: Union[str, os.PathLike]) -> str:
+def repository_name(repo: FilePath) -> str:
     """Return the name that people know a repository by: its folder's, without `.git`."""
     inner = ask_git(repo, "rev-parse", "--git-common-dir")
     folder = Path(os.fsdecode(repo), inner).resolve()
@@ -2385,15 +2386,16 @@ def repository_name(repo: Union[str, os.PathLike]) -> str:
 
 
 def find_bases(
-    repo: Union[str, os.PathLike], folders: Mapping[Tuple[str, str], Iterable[Any]]
+    repo: FilePath, folders: Mapping[Tuple[str, str], Iterable[Any]]
 ) -> Dict[Any, List[str]]:
-    """Return {owner: paths that the kustomizations of its folders take in, and theirs}.
+    """Return {owner: the paths that the kustomizations of its folders refer to}.
 
-    `folders` is {(commit, folder): its owners}. What lies inside of a folder is left out.
+    `folders` is {(commit, folder): its owners}. The kustomizations at these paths are followed,
+    too. What lies inside of a folder is left out.
     """
     bases: Dict[Any, List[str]] = collections.defaultdict(list)
     asked = {place: dict.fromkeys(owners) for place, owners in folders.items()}
-    for _ in range(10):  # bases of bases; what goes deeper is a circle
+    for _ in range(10):  # bases of bases of bases: nobody nests them deeper
         places, asked = asked, {}
         for (commit, folder), text in zip(places, read_kustomizations(repo, list(places))):
             for reference in kustomize_references(text):
@@ -2408,29 +2410,27 @@ def find_bases(
     return bases
 
 
-def read_kustomizations(
-    repo: Union[str, os.PathLike], places: Sequence[Tuple[str, str]]
-) -> Iterator[str]:
+def read_kustomizations(repo: FilePath, places: Sequence[Tuple[str, str]]) -> Iterator[str]:
     """Yield the kustomization in each (commit, folder), "" where there is none."""
     files = ("kustomization.yaml", "kustomization.yml", "Kustomization")
     names = "\n".join(f"{sha}:{folder}/{file}" for sha, folder in places for file in files)
-    batch, stdin = ("cat-file", "--buffer", "--batch"), names.encode("utf-8", "replace")
-    printed = b"".join(stream_git(repo, *batch, stdin=stdin)) if places else b""
-    at = 0
+    stdin = names.encode("utf-8", "replace")
+    printed = io.BytesIO()
+    if places:
+        printed.writelines(stream_git(repo, "cat-file", "--buffer", "--batch", stdin=stdin))
+        printed.seek(0)
     for _ in places:
         text = b""
-        for _ in files:
-            end = printed.index(b"\n", at)
-            kind, size = printed[at:end].split(b" ")[-2:]
-            at = end + 1
+        for _ in files:  # git prints "name kind size" and the content, or "name missing"
+            kind, size = printed.readline().rstrip(b"\n").split(b" ")[-2:]
             if size.isdigit():
-                text += printed[at : at + int(size)] if kind == b"blob" else b""
-                at += int(size) + 1
+                content = printed.read(int(size) + 1)[:-1]
+                text += content if kind == b"blob" else b""
         yield text.decode("utf-8", "replace")
 
 
 def kustomize_references(text: str) -> List[str]:
-    """Return the paths that a kustomization takes in; those of other repositories are left out."""
+    """Return the paths that a kustomization refers to, but those of other repositories."""
     found: List[str] = []
     key = ""
     for line in text.splitlines():
@@ -2453,22 +2453,24 @@ VERSION = re.compile(
 )
 IN_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
 RENAMED_FILE = re.compile(rb"^rename from ([^\n]+)\nrename to ([^\n]+)", re.MULTILINE)
+PlaceName = Tuple[str, str]
+"""An application, and the environment as the path names it."""
 
 
 class Edit(NamedTuple):
     """What a commit does to a file of an environment."""
 
-    place: Tuple[str, str]  # application, and the environment as the path names it
+    place: PlaceName
     file: bytes
     before: bytes  # the file's name before, if the commit renames it
-    was: Tuple[str, str]  # and the place where it was
+    was: PlaceName  # and the place where it was
     lines: bool  # whether it changes lines
     removed: List[str]  # the versions that its lines gave, in order
     added: List[str]  # and those that they give now
 
 
 class Landing(NamedTuple):
-    """A commit of the main line, oldest first: what came to the repository with it."""
+    """A commit of the main line, and what came to the repository with it."""
 
     sha: str
     seconds: int
@@ -2476,15 +2478,8 @@ class Landing(NamedTuple):
     shallow: bool  # whether the clone has nothing before it
 
 
-class Author(NamedTuple):
-    """The commit that a change was written in: on the main line, or on a branch merged there."""
-
-    sha: str
-    seconds: int
-    name: str
-    subject: str
-    reverts: FrozenSet[str]
-    files: int
+Origins = Mapping[Tuple[str, PlaceName, str], GitCommit]
+"""{(landing, place, version): the oldest commit that brought it, perhaps on a merged branch}"""
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2493,8 +2488,7 @@ def template_pattern(template: str) -> Pattern[str]:
     Its last part is a file if it has a dot, and a folder if it has none.
     """
     fields = re.findall(r"\{(\w*)\}", template)
-    plain = [name for name in fields if name in ("environment", "application")]
-    if "environment" not in fields or fields != plain or len(set(fields)) < len(fields):
+    if sorted(fields) not in (["environment"], ["application", "environment"]):
         raise GitOpsError(
             "--deployments-from is a path with {environment} and {application}, such as "
             f"apps/{{application}}/overlays/{{environment}}, not {in_quotes(template)}"
@@ -2515,60 +2509,60 @@ NO_APPLICATIONS = frozenset(
 def usual_template(file: str) -> Tuple[str, str, str]:
     """Return (template, application, environment) of a file in a usual layout; "" if it is in none.
 
-    A layout is told by a folder or a values file that is named after an environment. The
-    application is the folder above it. Where that one is for all applications (`deploy`, `envs`),
-    it is the folder or the file below.
+    The path names an environment by a folder or a values file. The application is the folder above
+    it. Where that one is for all applications (`deploy`, `envs`), it is the next name below.
     """
     parts = file.split("/")
+    last = len(parts) - 1
     for at, part in enumerate(parts):
         values = re.fullmatch(r"(values[-_.])(.+)(\.ya?ml)", part)
         word = values.group(2) if values else part
-        if word not in ENVIRONMENT_WORDS or (at + 1 == len(parts) and not values):
+        if word not in ENVIRONMENT_WORDS or (at == last and not values):
             continue
-        shape = [*parts[:at], "{environment}"]
+        shape = parts.copy()
+        shape[at] = "{environment}"
         if values:
             shape[at] = f"{values.group(1)}{{environment}}{values.group(3)}"
-        owner = (
-            at - 2 if parts[at - 1] in ("overlays", "envs", "environments", "values") else at - 1
-        )
-        if at and owner >= 0 and parts[owner] not in NO_APPLICATIONS:
-            return (
-                "/".join([*shape[:owner], "{application}", *shape[owner + 1 :]]),
-                parts[owner],
-                word,
-            )
-        below = next((n for n in range(at + 1, len(parts)) if parts[n] not in NO_APPLICATIONS), -1)
-        stem, dot, ending = parts[below].rpartition(".")
-        if below < 0 or (below + 1 == len(parts) and stem in NO_APPLICATIONS):
-            return "/".join(shape), "", word
-        named = "{application}" + dot + ending if below + 1 == len(parts) else "{application}"
-        name = stem if below + 1 == len(parts) else parts[below]
-        return "/".join([*shape, *parts[at + 1 : below], named]), name, word
+        above = at - 1
+        if at and parts[above] in ("overlays", "envs", "environments", "values"):
+            above -= 1
+        if above >= 0 and parts[above] not in NO_APPLICATIONS:
+            shape[above] = "{application}"
+            return "/".join(shape[: at + 1]), parts[above], word
+        below = at + 1
+        while below < last and parts[below] in NO_APPLICATIONS:
+            below += 1
+        if below < last:
+            shape[below] = "{application}"
+            return "/".join(shape[: below + 1]), parts[below], word
+        stem, dot, ending = parts[last].rpartition(".")
+        if at == last or parts[last] in NO_APPLICATIONS or stem in NO_APPLICATIONS:
+            return "/".join(shape[: at + 1]), "", word
+        return "/".join([*shape[:last], "{application}" + dot + ending]), stem, word
     return "", "", ""
 
 
 def usual_templates(files: Iterable[str]) -> Dict[str, int]:
-    """Count the places of each usual layout among files: {template: places}, most first."""
-    places: Dict[str, Set[Tuple[str, str]]] = collections.defaultdict(set)
-    for template, *place in map(usual_template, files):
-        places[template].add((place[0], place[1]))
-    several = {
+    """Count the places of each usual layout with several environments: {template: places}."""
+    places: Dict[str, Set[PlaceName]] = collections.defaultdict(set)
+    for template, application, environment in map(usual_template, files):
+        places[template].add((application, environment))
+    return {
         template: len(found)
         for template, found in places.items()
         if template and len({environment for _, environment in found}) > 1
     }
-    return dict(sorted(several.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def files_at_head(repo: Union[str, os.PathLike]) -> List[str]:
+def files_at_head(repo: FilePath) -> List[str]:
     """Return the paths of all files that the current commit has."""
     return ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
 
 
-def find_template(repo: Union[str, os.PathLike]) -> str:
-    """Return the layout of a repository; GitOpsError, with what there is, if it is not plain."""
-    files = files_at_head(repo)
-    found = list(usual_templates(files).items())
+def find_template(repo: FilePath) -> str:
+    """Return the layout of a repository; GitOpsError that lists the layouts if none is plain."""
+    counts = usual_templates(files_at_head(repo))
+    found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
         return found[0][0]
     listed = ", ".join(f"{one_line(template)} ({count} places)" for template, count in found[:6])
@@ -2578,22 +2572,18 @@ def find_template(repo: Union[str, os.PathLike]) -> str:
     )
 
 
-def read_landings(
-    repo: Union[str, os.PathLike], template: str
-) -> Tuple[List[Landing], Dict[Tuple[str, Tuple[str, str], str], Author]]:
-    """Return what came to the main line, oldest first, and who wrote it.
+def read_landings(repo: FilePath, template: str) -> Tuple[List[Landing], Origins]:
+    """Return what came to the main line, oldest first, and the commits that brought it.
 
-    The second is {(landing, place, version): the oldest commit that brought it, be it of a merged
-    branch}. A merge shows what it changed on the main line.
+    A merge shows what it changed on the main line.
     """
     owners = PathOwners(repo, template)
     shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
     landings: List[Landing] = []
-    authors: Dict[Tuple[str, Tuple[str, str], str], Author] = {}
+    origins: Dict[Tuple[str, PlaceName, str], GitCommit] = {}
     landed: Dict[bytes, int] = {}  # with which landing a commit came; children are read first
     following = None  # the next commit of the main line
-    for commit in read_graph(repo, *GIT_PATCHES):
-        sha, parents, seconds, name, subject, body, patch = commit
+    for sha, parents, seconds, name, subject, body, patch in read_graph(repo, *GIT_PATCHES):
         on_line = following is None or sha == following
         number = landed.pop(sha, 0)
         if on_line:
@@ -2606,40 +2596,41 @@ def read_landings(
             landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
         if not edits:
             continue
-        reverts = frozenset(REVERTED.findall(body.decode("utf-8", "replace")))
         files = patch.count(b"\ndiff --git ")
-        author = Author(sha.decode(), seconds, name, subject, reverts, files)
+        commit = GitCommit(sha.decode(), seconds, name, subject, reverts_in(body), files, ())
         for edit in edits:
             for version in ["", *edit.added]:
-                authors[landings[number].sha, edit.place, version] = author
-    return landings[::-1], authors
+                origins[landings[number].sha, edit.place, version] = commit
+    return landings[::-1], origins
 
 
 class PathOwners:
     """Which places a path of the repository belongs to: by the template, or as a base of theirs."""
 
-    def __init__(self, repo: Union[str, os.PathLike], template: str) -> None:
+    def __init__(self, repo: FilePath, template: str) -> None:
         self.pattern, self.repository = template_pattern(template), repository_name(repo)
-        self.known: Dict[bytes, List[Tuple[str, str]]] = {}
-        self.bases: Dict[str, List[Tuple[str, str]]] = collections.defaultdict(list)
+        self.known: Dict[bytes, List[PlaceName]] = {}
+        self.bases: Dict[str, List[PlaceName]] = collections.defaultdict(list)
         head, depth = ask_git(repo, "rev-parse", "HEAD"), template.strip("/").count("/") + 1
-        folders: Dict[Tuple[str, str], Dict[Tuple[str, str], None]] = {}
+        folders: Dict[Tuple[str, str], Dict[PlaceName, None]] = {}
         for file in files_at_head(repo):
             folder = "/".join(file.split("/")[:depth])
-            for place in self.matched(file) if folder != file else ():
-                folders.setdefault((head, folder), {})[place] = None
+            if folder != file:
+                for place in self.matched(file):
+                    folders.setdefault((head, folder), {})[place] = None
         for place, paths in find_bases(repo, folders).items():
             for path in paths:
                 self.bases[path].append(place)
 
-    def matched(self, path: str) -> List[Tuple[str, str]]:
-        """Return the place that the template gives a path, if it gives it one."""
+    def matched(self, path: str) -> List[PlaceName]:
+        """Return the place that the template gives a path: none, or one."""
         found = self.pattern.fullmatch(make_printable(path))
-        named = {"application": self.repository, **(found.groupdict() if found else {})}
-        names = [one_line(named.get(key, ""), NAME_WIDTH) for key in ("application", "environment")]
-        return [(names[0], names[1])] if found else []
+        if not found:
+            return []
+        application = found.groupdict().get("application") or self.repository
+        return [(one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH))]
 
-    def of(self, file: bytes) -> List[Tuple[str, str]]:
+    def of(self, file: bytes) -> List[PlaceName]:
         """Return the places of a file."""
         if file not in self.known:
             path = file.decode("utf-8", "replace")
@@ -2693,8 +2684,8 @@ class Arrival(NamedTuple):
     """The first time that a version came to any environment of an application."""
 
     landing: int
-    place: Tuple[str, str]
-    author: Author
+    place: PlaceName
+    origin: GitCommit
     part: int  # the part of the application in which it came there
     rank: int  # how many versions had come to that part before
 
@@ -2703,12 +2694,9 @@ class Travels:
     """How versions travel through the environments of a config repository."""
 
     def __init__(
-        self,
-        landings: Sequence[Landing],
-        authors: Mapping[Tuple[str, Tuple[str, str], str], Author],
-        stages: Optional[Stages],
+        self, landings: Sequence[Landing], origins: Origins, stages: Optional[Stages]
     ) -> None:
-        self.landings, self.authors = landings, authors
+        self.landings, self.origins = landings, origins
         self.renamed = renamed_places(landings)
         raw = sorted({self.now(edit.place)[1] for landing in landings for edit in landing.edits})
         if stages is None:
@@ -2721,26 +2709,24 @@ class Travels:
         self.left_out = [name for name in raw if name not in self.stage]
         self.first: Dict[Tuple[str, str], Arrival] = {}  # of (application, version)
         self.lines: Dict[int, List[Tuple[str, str]]] = {}  # the versions that came to a part
-        self.syncs: Dict[Tuple[str, str], List[Sync]] = collections.defaultdict(list)
+        self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
+        # {(application, version): {stage: the first landing there, and the environment}}
         self.came: Dict[Tuple[str, str], Dict[str, Tuple[int, str]]] = {}
         self.shipped: Dict[Tuple[str, int], int] = {}  # rank of the newest of a part in a stage
-        self.changes: List[Tuple[Any, ...]] = []
-        self.commits: Dict[str, Tuple[Author, str]] = {}  # each with its application
+        self.changes: List[Row] = []
+        self.commits: Dict[str, Tuple[GitCommit, str]] = {}  # each with its application
         self.parts: Dict[Any, List[List[Any]]] = {}  # of each place and file: [part, version]
         self.new_part = itertools.count()
         for number, landing in enumerate(landings):
-            by_place: Dict[Tuple[str, str], List[Edit]] = {}
+            by_place: Dict[PlaceName, List[Edit]] = {}
             for edit in landing.edits:
                 if self.now(edit.place)[1] in self.stage:
                     by_place.setdefault(self.now(edit.place), []).append(edit)
-            # production last: it shows whether another environment has it, too
+            # production comes last: then it is known whether another environment has it, too
             for place in sorted(by_place, key=lambda place: self.stage[place[1]] == "production"):
-                edits = by_place[place]
-                self.follow(number, landing, place, edits)
+                self.follow(number, landing, place, by_place[place])
 
-    def follow(
-        self, number: int, landing: Landing, place: Tuple[str, str], edits: List[Edit]
-    ) -> None:
+    def follow(self, number: int, landing: Landing, place: PlaceName, edits: List[Edit]) -> None:
         """Note what a landing brings to a place."""
         moved: Dict[Any, str] = {}
         for edit in edits:
@@ -2748,98 +2734,100 @@ class Travels:
         if not moved and not any(edit.lines for edit in edits):
             return
         application, stage = place[0], self.stage[place[1]]
+        newest = own = self.origin(landing, edits[0].place, next(iter(moved.values()), ""))
         arrivals = []
-        echo = True
-        for part, version in (moved or {"content": landing.sha}).items():
+        for part, version in moved.items():
             key = application, version
-            came = self.came.setdefault(key, {}).setdefault(stage, (number, place[1]))
-            echo = echo and came[1] != place[1]
-            if not moved:
-                continue
             if key not in self.first:
                 line = self.lines.setdefault(part, [])
-                author = self.author(landing, edits[0].place, version)
-                self.first[key] = Arrival(number, place, author, part, len(line))
+                origin = self.origin(landing, edits[0].place, version)
+                self.first[key] = Arrival(number, place, origin, part, len(line))
                 line.append(key)
             arrivals.append(self.first[key])
             self.ship(number, landing, place, self.first[key])
-        own = self.author(landing, edits[0].place, next(iter(moved.values()), ""))
-        if not moved:
+        if arrivals:
+            newest = max((arrival.landing, arrival.origin) for arrival in arrivals)[1]
+        else:
             self.leave_undated(landing, place, own, "it names no version")
-        newest = max((arrival.landing, arrival.author) for arrival in arrivals)[1] if moved else own
+            moved = {"content": landing.sha}
+        echo = True
+        for version in moved.values():
+            came = self.came.setdefault((application, version), {})
+            echo = came.setdefault(stage, (number, place[1]))[1] != place[1] and echo
         self.commits.setdefault(newest.sha, (newest, application))
         self.syncs[place].append(
             Sync(
-                landing.seconds,
-                landing.seconds,
-                moved or {"content": landing.sha},
-                newest.sha,
-                adds=frozenset([landing.sha, own.sha]),
-                reverts=own.reverts,
-                after_gap=landing.shallow,
-                echo=echo,
+                landing.seconds, landing.seconds, moved, newest.sha,
+                adds=frozenset([landing.sha, own.sha]), reverts=own.reverts,
+                after_gap=landing.shallow, echo=echo,
             )
-        )
+        )  # fmt: skip
 
-    def now(self, place: Tuple[str, str]) -> Tuple[str, str]:
+    def now(self, place: PlaceName) -> PlaceName:
         """Return what a place is called in the end."""
         return self.renamed.get(place, place)
 
-    def author(self, landing: Landing, place: Tuple[str, str], version: str) -> Author:
-        """Return who wrote what a landing brings to a place."""
-        known = self.authors.get((landing.sha, place, version))
-        return known or self.authors[landing.sha, place, ""]
+    def origin(self, landing: Landing, place: PlaceName, version: str) -> GitCommit:
+        """Return the commit that brought what a landing brings to a place."""
+        known = self.origins.get((landing.sha, place, version))
+        return known or self.origins[landing.sha, place, ""]
 
-    def ship(self, number: int, landing: Landing, place: Tuple[str, str], arrival: Arrival) -> None:
+    def ship(self, number: int, landing: Landing, place: PlaceName, arrival: Arrival) -> None:
         """Note the changes that a stage has now: the version, and those that it carries along."""
-        application, stage = place[0], self.stage[place[1]]
+        stage = self.stage[place[1]]
         newest = self.shipped.get((stage, arrival.part), -1)
         if arrival.rank <= newest:
             return
         self.shipped[stage, arrival.part] = arrival.rank
         for key in self.lines[arrival.part][newest + 1 : arrival.rank + 1]:
-            first, author = self.first[key], self.first[key].author
+            first = self.first[key]
             if first.landing < number and not self.landings[first.landing].shallow:
-                self.commits.setdefault(author.sha, (author, application))
-                row = application, stage, author.sha, author.seconds, landing.seconds, False, None
-                self.changes.append(row)
+                self.changes.append(self.change(place[0], stage, first.origin, landing.seconds))
         if self.landings[arrival.landing].shallow:
-            self.leave_undated(landing, place, arrival.author, "it came before the clone begins")
+            self.leave_undated(landing, place, arrival.origin, "it came before the clone begins")
         elif arrival.landing == number:
-            alone = "no other environment had it before", "all environments got it at once"
-            self.leave_undated(landing, place, arrival.author, alone[arrival.place != place])
+            why = "no other environment had it before"
+            if arrival.place != place:
+                why = "all environments got it at once"
+            self.leave_undated(landing, place, arrival.origin, why)
 
-    def waiting(self, stage: str) -> Iterator[Tuple[Any, ...]]:
+    def change(self, application: str, stage: str, commit: GitCommit, deployed: int) -> Row:
+        """Return the row of `changes` for a commit, and note the commit."""
+        self.commits.setdefault(commit.sha, (commit, application))
+        return application, stage, commit.sha, commit.seconds, deployed, False, None
+
+    def waiting(self, stage: str) -> Iterator[Row]:
         """Yield the changes that a stage has not had yet, of parts that came there before."""
         for (where, part), rank in self.shipped.items():
-            for key in self.lines[part][rank + 1 :] if where == stage else ():
-                author = self.first[key].author
-                self.commits.setdefault(author.sha, (author, key[0]))
-                yield key[0], stage, author.sha, author.seconds, MISSING, False, None
+            if where == stage:
+                for key in self.lines[part][rank + 1 :]:
+                    yield self.change(key[0], stage, self.first[key].origin, MISSING)
 
     def leave_undated(
-        self, landing: Landing, place: Tuple[str, str], author: Author, why: str
+        self, landing: Landing, place: PlaceName, commit: GitCommit, why: str
     ) -> None:
         """Note why what came to a place has no lead time."""
-        row = place[0], self.stage[place[1]], author.sha, MISSING, landing.seconds, False, why
-        if not landing.shallow:  # with which the clone begins: that one is no deployment
+        row = place[0], self.stage[place[1]], commit.sha, MISSING, landing.seconds, False, why
+        if not landing.shallow:  # what a clone begins with is no deployment
             self.changes.append(row)
 
     def order(self) -> List[str]:
         """Return the stages in the direction in which versions travel; production comes last."""
-        ahead: Dict[str, int] = collections.Counter()
-        pairs: Dict[Tuple[str, str], int] = collections.Counter()
+        earlier: Dict[Tuple[str, str], int] = collections.Counter()
         for came in self.came.values():
-            ordered = sorted(came, key=lambda stage: came[stage][0])
-            for first, then in itertools.combinations(ordered, 2):
-                pairs[first, then] += came[first][0] < came[then][0]
-        for first, then in list(pairs):
-            ahead[first] += pairs[first, then] > pairs.get((then, first), 0)
-        usual = usual_order(stage for _, raw in self.syncs for stage in [self.stage[raw]])
+            for first, then in itertools.permutations(came, 2):
+                earlier[first, then] += came[first][0] < came[then][0]
+        ahead: Dict[str, int] = collections.Counter()
+        for (first, then), versions in earlier.items():
+            ahead[first] += versions > earlier[then, first]
+        usual = usual_order(self.stage[raw] for _, raw in self.syncs)
         return sorted(usual, key=lambda stage: (stage == "production", -ahead[stage]))
 
     def move_parts(self, edit: Edit) -> Dict[int, str]:
-        """Return {part: its new version} of a file. A line in the place of another is its part."""
+        """Return {part: its new version} of a file.
+
+        A version belongs to the part of the version that it replaces.
+        """
         place = self.now(edit.place)
         parts = self.parts.pop((place, edit.before or edit.file), [])
         self.parts[place, edit.file] = parts
@@ -2855,10 +2843,10 @@ class Travels:
         return moved
 
 
-def renamed_places(landings: Sequence[Landing]) -> Dict[Tuple[str, str], Tuple[str, str]]:
-    """Return {place: what it is called in the end}, of those that moved and did not stay, too."""
-    last: Dict[Tuple[str, str], int] = {}
-    moved: Dict[Tuple[str, str], Tuple[int, Tuple[str, str]]] = {}
+def renamed_places(landings: Sequence[Landing]) -> Dict[PlaceName, PlaceName]:
+    """Return {place: what it is called in the end} for places whose files moved away for good."""
+    last: Dict[PlaceName, int] = {}
+    moved: Dict[PlaceName, Tuple[int, PlaceName]] = {}
     for number, landing in enumerate(landings):
         for edit in landing.edits:
             last[edit.place] = number
@@ -2868,52 +2856,48 @@ def renamed_places(landings: Sequence[Landing]) -> Dict[Tuple[str, str], Tuple[s
     names = {}
     for old in gone:
         new = gone[old]
-        while new in gone:  # never a circle, as each goes on after the one before it
+        while new in gone:  # this ends, as each move is later than the one before it
             new = gone[new]
         names[old] = new
     return names
 
 
 def load_gitops_repository(
-    repo: Union[str, os.PathLike],
+    repo: FilePath,
     template: Optional[str] = None,
     environments: Union[None, str, Sequence[str]] = None,
 ) -> History:
     """Return the deployments that the history of a config repository shows.
 
     It is desired state: a deployment is a commit of the main line that changes what an environment
-    of an application is to run. `template` is a path with `{environment}` and `{application}`, a
-    folder or a file; a usual layout is found without it. `environments` are their names in
+    of an application is to run. `template` is a path with `{environment}` and `{application}`, of a
+    folder or a file. Without it a usual layout is looked for. `environments` are their names in
     promotion order, such as `dev,staging,production=prod-*`. Raises GitOpsError for a repository
     that cannot be read, a template that matches nothing, and a layout that is not plain.
     """
     template = template or find_template(repo)
     stages = None if environments is None else Stages.of(environments)
     with collector_paused():
-        landings, authors = read_landings(repo, template)
-        travels = Travels(landings, authors, stages)
+        travels = Travels(*read_landings(repo, template), stages)
         if not travels.syncs:
             raise GitOpsError(nothing_matches(repo, template, travels.left_out))
-        return history_of_travels(repo, template, landings, travels, stages)
+        return history_of_travels(repo, template, travels, stages)
 
 
 def history_of_travels(
-    repo: Union[str, os.PathLike],
-    template: str,
-    landings: Sequence[Landing],
-    travels: Travels,
-    stages: Optional[Stages],
+    repo: FilePath, template: str, travels: Travels, stages: Optional[Stages]
 ) -> History:
     """Return the history that the travels of versions come to."""
     order = last_is_production(travels.order() if stages is None else stages.names, stages)
-    times = [landing.seconds for landing in landings if landing.edits]
-    span = min(times) // DAY * DAY, max([*times, landings[-1].seconds])  # nothing was before
+    times = [landing.seconds for landing in travels.landings if landing.edits]
+    start = min(times) // DAY * DAY  # there was nothing before
+    end = max([*times, travels.landings[-1].seconds])
     places = []
     for (application, raw), syncs in travels.syncs.items():
-        begin = syncs[0].start if syncs[0].after_gap else span[0]
+        begin = syncs[0].start if syncs[0].after_gap else start
         outcome, origin = classify_syncs(syncs), f"{application}/{raw}"
         row = application, travels.stage[raw], "path", origin
-        places.append(Place(*row, outcome, [(min(begin, span[1]), span[1])], syncs, []))
+        places.append(Place(*row, outcome, [(min(begin, end), end)], syncs, []))
     changes = [*travels.changes, *travels.waiting(order[-1])]
     notes = [f"Layout: {template}"]
     if stages is None and not any(map(environment_words, travels.stage)):
@@ -2923,40 +2907,35 @@ def history_of_travels(
         names = one_line(", ".join(travels.left_out), 120)
         notes.append(f"Left out, as they are no environments: {names}; --environments names them")
     commits = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-    table = commits_from(
-        [author.sha for author, _ in commits], [author.seconds for author, _ in commits],
-        [author.name for author, _ in commits], [author.subject for author, _ in commits],
-        [application for _, application in commits], branch_of(repo),
-        [author.files for author, _ in commits],
-    )  # fmt: skip
+    table = commits_of_owners(commits, repo)
     return history_from("git", places, table, changes, notes, order)
 
 
 def last_is_production(order: Sequence[str], stages: Optional[Stages]) -> List[str]:
-    """Return the environments with production at the end, where the last one is named otherwise."""
+    """Return the environments, with production added where the last one is known to be another."""
     word = order[-1].lower() if stages is None else ""
-    other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
-    return [*order, "production"] if other or order[-1] == UNCLASSIFIED else list(order)
+    is_other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
+    return [*order, "production"] if is_other or order[-1] == UNCLASSIFIED else list(order)
 
 
-def nothing_matches(repo: Union[str, os.PathLike], template: str, left_out: Sequence[str]) -> str:
-    """Return why a template found no deployment, with what is near."""
+def nothing_matches(repo: FilePath, template: str, left_out: Sequence[str]) -> str:
+    """Return the message for a template that found no deployment, with the paths nearest to it."""
     if left_out:
         return f"--environments takes in none of {', '.join(left_out)}; name one of them"
     files = files_at_head(repo)
     folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
     near = difflib.get_close_matches(template, sorted(folders), 3, 0)
     return (
-        f"no file was ever at {in_quotes(template)}; near are "
+        f"no file was ever at {in_quotes(template)}; the nearest are "
         f"{', '.join(map(one_line, near))}; --deployments-from takes their pattern"
     )
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
 
-# What Argo CD keeps (3.x): `status.history` has the successful, full syncs alone, the last ten by
-# default; `status.operationState` the last operation, which may have failed; `status.health` may be
-# older than it.
+# What Argo CD 3 keeps. `status.history` has only the successful, full syncs, by default the last
+# ten. `status.operationState` is the last operation, which may have failed. `status.health` may be
+# older than that operation.
 
 KARGO = "kargo.akuity.io/authorized-stage"
 MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
@@ -2969,7 +2948,7 @@ class ArgoSource(NamedTuple):
     paths: Tuple[str, ...]  # what it uses of its repository; "" is all of it
     own_path: str  # where a kustomization may refer to bases; "" if it has none
     chart: bool
-    definition: str  # its parameters: with others, the same revision is another release
+    definition: str  # its parameters; other parameters make another release of the same revision
 
 
 class ArgoEntry(NamedTuple):
@@ -2999,7 +2978,7 @@ class ArgoApplication:
     seen: int = 0  # the newest time in the files that name it
     automatic: bool = False  # whether Argo CD syncs it by itself
     files: List[Tuple[int, int]] = field(default_factory=list)  # (newest end in a file, its time)
-    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and understood
+    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and as read
 
     @property
     def full_name(self) -> str:
@@ -3016,11 +2995,11 @@ class ArgoApplication:
 
 @dataclass(frozen=True)
 class EnvironmentRules:
-    """How to tell the environment of an application: by one of three ways, or by its name.
+    """How to tell the environment of an application. Without a rule its name tells it.
 
-    `fixed` is the environment of all, `label` the key of a label or annotation, `pattern` a regular
-    expression on the name with a group that is the environment. `stages` are the environments in
-    promotion order (see `Stages`). Raises GitOpsError for one that can tell none.
+    `fixed` is the environment of all. `label` is the key of a label or annotation. `pattern` is a
+    regular expression on the name; its group is the environment. `stages` are the environments in
+    promotion order (see `Stages`). Raises GitOpsError for a rule that can tell no environment.
     """
 
     fixed: Optional[str] = None
@@ -3049,12 +3028,12 @@ class EnvironmentRules:
 
 
 def read_argocd(
-    files: Union[str, os.PathLike, Sequence[Union[str, os.PathLike]]],
+    files: Union[FilePath, Sequence[FilePath]],
 ) -> List[ArgoApplication]:
     """Return the applications in JSON documents of kubectl, argocd or its REST API.
 
-    Snapshots of one application are merged. Raises GitOpsError naming the file, and the entry if
-    one is at fault.
+    Snapshots of one application are merged. Raises GitOpsError that names the file, and the entry
+    if one is wrong.
     """
     known: Dict[Tuple[str, str], ArgoApplication] = {}
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
@@ -3064,7 +3043,7 @@ def read_argocd(
             documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
             found = [read_application(document, name, known) for document in documents]
         except RecursionError:
-            problem = f"{name} is nested too deeply: that is nothing of Argo CD's"
+            problem = f"{name} is nested too deeply to be of Argo CD; ask for -o json"
             raise GitOpsError(problem) from None
         seen = max((time for _, _, time in found), default=0)
         for application, newest, _ in found:
@@ -3073,17 +3052,18 @@ def read_argocd(
     applications = [known[key] for key in sorted(known)]
     if not any(application.syncs for application in applications):
         listed = ", ".join(one_line(file) for file in files)
-        raise GitOpsError(f"no deployment in {listed}: no application has a history")
+        problem = f"no deployment in {listed}: no application has a history"
+        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
     newest = max(application.seen for application in applications)
     for application in applications:
         application.seen = application.seen or newest
     return applications
 
 
-def read_text(file: Union[str, os.PathLike], takes: str) -> str:
+def read_text(file: FilePath, takes: str) -> str:
     """Return a file as text; `-` is standard input. GitOpsError if it cannot be read."""
     if str(file) == "-" and sys.stdin is None:
-        raise GitOpsError("standard input is closed; - reads it")
+        raise GitOpsError("standard input is closed; name a file in the place of -")
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else Path(file).read_bytes()
         return raw.decode("utf-8-sig")
@@ -3095,8 +3075,11 @@ def read_text(file: Union[str, os.PathLike], takes: str) -> str:
 def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
     """Return the applications among one or several JSON documents, told by their structure."""
     space = re.compile(r"[\s,]*")
-    position, found, known = space.match(text).end(), [], False  # type: ignore[union-attr]
-    while position < len(text) or not text.strip():
+    position, found, is_known = 0, [], False
+    while True:
+        position = space.match(text, position).end()  # type: ignore[union-attr]
+        if position == len(text) and text.strip():
+            break
         try:
             document, position = json.JSONDecoder().raw_decode(text, position)
         except (ValueError, RecursionError) as error:
@@ -3104,20 +3087,19 @@ def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
             if looks_like_yaml(text):
                 hint = "it looks like YAML: ask for JSON with -o json"
             raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
-        position = space.match(text, position).end()  # type: ignore[union-attr]
         items = argo_items(document)
-        known = known or items is not None
+        is_known = is_known or items is not None
         found += items or []
-    if not known:
+    if not is_known:
         takes = "--argocd takes what `argocd app list -o json` prints"
         raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
     return found
 
 
 def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
-    """Return the applications in a document, None if it is of another kind.
+    """Return the applications in a document; None if it is of another kind.
 
-    It is an application, a list of them under `items`, an array, or a stream's `result`.
+    A document is an application, an array, a list under `items`, or the `result` of a stream.
     """
     if isinstance(document, dict):
         streamed = at_path(document, "result", "application")
@@ -3138,14 +3120,14 @@ def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
 
 
 def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
-    """Return what a document has at a path, or an empty value of that kind: nothing is sure."""
+    """Return what a document has at a path; an empty value if it has none of that kind."""
     for key in path:
         document = document.get(key) if isinstance(document, dict) else None
     return document if isinstance(document, kind) else kind()
 
 
 def checked(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
-    """Return a list or an object that a document must have as such if it has it at all."""
+    """Return a list or an object of a document; GitOpsError if it is of another kind."""
     value = holder.get(key)
     if value is not None and not isinstance(value, kind):
         what = "a list" if kind is list else "an object"
@@ -3186,7 +3168,7 @@ def read_application(
 ) -> Tuple[ArgoApplication, int, int]:
     """Add a document to what is known of its application.
 
-    Returns it, the end of the newest sync in the document, and the newest time there.
+    Returns the application, the end of the newest sync in the document, and the newest time in it.
     """
     metadata, spec = at_path(document, "metadata"), at_path(document, "spec")
     namespace, name = at_path(metadata, "namespace", kind=str), metadata["name"]
@@ -3244,12 +3226,11 @@ def read_entry(application: ArgoApplication, entry: Mapping[str, Any], where: st
         raise GitOpsError(f"{where}: id is not a whole number: {in_quotes(number)}")
     end = time_at(entry, "deployedAt", where, needed=True)
     start = time_at(entry, "deployStartedAt", where) or end
-    revisions, sources = read_revisions(application, entry, entry)
-    return ArgoEntry(number, min(start, end), end, revisions, sources)
+    return ArgoEntry(number, min(start, end), end, *read_revisions(application, entry))
 
 
 def read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> int:
-    """Note a failed operation; return when it ended (0: there is none, NEVER: not yet)."""
+    """Note a failed operation and return when it ended: 0 without one, NEVER while it runs."""
     state = at_path(status, "operationState")
     if not state:
         return 0
@@ -3259,7 +3240,7 @@ def read_operation(application: ArgoApplication, status: Mapping[str, Any], wher
     if finished and whole and state.get("phase") in ("Failed", "Error"):
         started = time_at(state, "startedAt", where, needed=True)
         result = {key: value for key, value in at_path(state, "syncResult").items() if value}
-        revisions, sources = read_revisions(application, {**sync, **result}, {**sync, **result})
+        revisions, sources = read_revisions(application, {**sync, **result})
         message = one_line(at_path(state, "message", kind=str) or state["phase"], 60)
         start = min(started, finished)
         application.failures[start] = ArgoEntry(-1, start, finished, revisions, sources, message)
@@ -3267,14 +3248,13 @@ def read_operation(application: ArgoApplication, status: Mapping[str, Any], wher
 
 
 def sources_of(holder: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the sources of a spec, an entry or an operation; several outrank the single one."""
-    listed = holder.get("sources")
-    several = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    return several or [at_path(holder, "source")]
+    """Return the sources of a spec, an entry or an operation; `sources` outrank `source`."""
+    listed = at_path(holder, "sources", kind=list)
+    return [one for one in listed if isinstance(one, dict)] or [at_path(holder, "source")]
 
 
 def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tuple[ArgoSource, ...]:
-    """Return the sources as they are understood; what was read last is not read twice."""
+    """Return the sources of a spec, an entry or an operation; what was read last is kept."""
     given = sources_of(holder)
     if application.latest[0] != given:
         application.latest = given, tuple(read_source(source, given) for source in given)
@@ -3282,13 +3262,15 @@ def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tup
 
 
 def read_revisions(
-    application: ArgoApplication, revisions: Mapping[str, Any], holder: Mapping[str, Any]
+    application: ArgoApplication, holder: Mapping[str, Any]
 ) -> Tuple[Tuple[str, ...], Tuple[ArgoSource, ...]]:
-    """Return the revisions and sources of a sync; the order in which they are given is free."""
+    """Return the revisions and sources of a sync, in an order of their own.
+
+    Argo CD may give the same sources in another order.
+    """
     sources = read_sources(application, holder)
-    listed = at_path(revisions, "revisions", kind=list) or [
-        at_path(revisions, "revision", kind=str)
-    ]
+    single = at_path(holder, "revision", kind=str)
+    listed = at_path(holder, "revisions", kind=list) or [single]
     clean = [one_line(revision, 100) if revision else "" for revision in listed]
     clean += [""] * (len(sources) - len(clean))
     if len(sources) == 1:
@@ -3300,19 +3282,23 @@ def read_revisions(
 def read_source(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> ArgoSource:
     """Return a source: its path and its value files, or those that others refer to it for."""
     path, ref = at_path(source, "path", kind=str), at_path(source, "ref", kind=str)
-    mark = f"${ref}/"
-    files = [] if ref else [posixpath.join(path, file) for file in helm_files(source)]
-    for other in sources if ref else ():
-        files += [file[len(mark) :] for file in helm_files(other) if file.startswith(mark)]
-    # of a pattern, the folder above
+    if ref:
+        mark = f"${ref}/"
+        files = [file for other in sources for file in helm_files(other) if file.startswith(mark)]
+        files = [file[len(mark) :] for file in files]
+    else:
+        files = [posixpath.join(path, file) for file in helm_files(source)]
+    # a pattern of files stands for the folder above it
     used = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in files if "$" not in file}
-    own = {path} if path or not ref else set()
-    lasting = {key: value for key, value in source.items() if key != "targetRevision"}
+    if path or not ref:
+        used.add(path)
+    paths = {clean_path(name) for name in used if "://" not in name}
+    parameters = {key: value for key, value in source.items() if key != "targetRevision"}
     return ArgoSource(
-        tuple(sorted({clean_path(name) for name in used | own if "://" not in name})),
+        tuple(sorted(paths)),
         clean_path(path) if path else "",
         bool(at_path(source, "chart", kind=str)),
-        json.dumps(lasting, sort_keys=True, default=str),
+        json.dumps(parameters, sort_keys=True, default=str),
     )
 
 
@@ -3336,22 +3322,21 @@ def clean_path(path: str) -> str:
 class Clone:
     """What a clone of the config repository knows of some revisions; nothing without one.
 
-    `commit` is {revision: its commit}. `bases` are the paths outside of an application's own that
-    change what it runs. `tree` is {(commit, path): what is there}. `commits` are those that the
-    revisions contain, newest first, and `touching` is {path: positions of those that change it}.
-    `contained` is {(commit, place): a whole number with a bit for each of the place's commits}.
+    - `commit` is {revision: its commit}.
+    - `bases` is {application: the paths outside of its own that change what it runs}.
+    - `tree` is {(commit, path): the object there}.
+    - `commits` are those that the revisions contain, newest first.
+    - `position` is {commit: its position in `commits`}.
+    - `touching` is {path: positions of the commits that change it}.
+    - `contained` is {(commit, place): a number with a bit for each commit to the place's files}.
     """
 
-    def __init__(
-        self,
-        repo: Union[None, str, os.PathLike] = None,
-        applications: Sequence[ArgoApplication] = (),
-    ) -> None:
+    def __init__(self, repo: Optional[FilePath], applications: Sequence[ArgoApplication]) -> None:
         self.repo = repo
         self.commit: Dict[str, str] = {}
         self.bases: Dict[str, List[str]] = collections.defaultdict(list)
         self.tree: Dict[Tuple[str, str], str] = {}
-        self.commits: List[CloneCommit] = []
+        self.commits: List[GitCommit] = []
         self.position: Dict[str, int] = {}
         self.touching: Dict[str, List[int]] = {}
         self.contained: Dict[Tuple[str, int], int] = {}
@@ -3402,11 +3387,14 @@ class Clone:
                 for revision, source in zip(sync.revisions, sync.sources)
                 if revision in self.commit and source.own_path
             ]
-            marks = filter(
-                None, map(str.strip, application.marks.get(MANIFEST_PATHS, "").split(";"))
-            )
-            paths = {clean_path(posixpath.join("/", at, mark)) for mark in marks for _, at in own}
-            named[name] = sorted(paths - {"", *(folder for _, folder in own)})
+            folders_of_own = {folder for _, folder in own}
+            marks = application.marks.get(MANIFEST_PATHS, "").split(";")
+            paths = {
+                clean_path(posixpath.join("/", folder, mark.strip()))
+                for mark in marks
+                for folder in folders_of_own
+            }
+            named[name] = sorted(paths - folders_of_own - {""})
             for place in own:
                 folders[place].append(name)
         assert self.repo is not None
@@ -3423,8 +3411,8 @@ class Clone:
             return
         assert self.repo is not None
         for commit in read_graph(self.repo, *GIT_FILES, "--topo-order", "--stdin", stdin=wanted):
-            sha, listed, seconds, name, subject, body_, rest = commit
-            parents = listed.decode().split()
+            sha, listed, seconds, name, subject, body, rest = commit
+            parents = tuple(listed.decode().split())
             files = [] if len(parents) > 1 else rest.split(b"\0")[1:-1]
             for file in files:
                 if file not in above:
@@ -3433,15 +3421,13 @@ class Clone:
                     above[file] = [path for path in ("", *parts) if path in paths]
             for path in {path for file in files for path in above[file]}:
                 self.touching[path].append(len(self.commits))
-            body = body_.decode("utf-8", "replace")
-            if "Argocd-reference" in body:
+            if b"Argocd-reference" in body:
                 seconds = committed_at(body, seconds)
-            reverts = REVERTED.findall(body) if "This reverts" in body else []
-            row = sha.decode(), parents, seconds, name, subject, reverts, len(files)
-            self.commits.append(CloneCommit(*row))
+            row = sha.decode(), seconds, name, subject, reverts_in(body), len(files), parents
+            self.commits.append(GitCommit(*row))
         self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
 
-    def merges_reverted(self, position: int) -> List[CloneCommit]:
+    def merges_reverted(self, position: int) -> List[GitCommit]:
         """Return the merges that a commit says it reverts."""
         known = (self.position.get(sha) for sha in self.commits[position].reverts)
         found = (self.commits[at] for at in known if at is not None)
@@ -3472,27 +3458,15 @@ class Clone:
                 )
 
 
-class CloneCommit(NamedTuple):
-    """A commit of the config repository."""
-
-    sha: str
-    parents: List[str]
-    seconds: int  # since 1970, when the change was made
-    author: str
-    subject: str
-    reverts: List[str]  # the commits that it says it reverts
-    files: int
+HYDRATED = re.compile(rb"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
 
 
-HYDRATED = re.compile(r"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
-
-
-def committed_at(body: str, seconds: int) -> int:
+def committed_at(body: bytes, seconds: int) -> int:
     """Return when a change was made: of a commit by Argo CD's source hydrator, what it names."""
     trailers = dict(HYDRATED.findall(body))
-    if "sha" in trailers and "date" in trailers:
+    if b"sha" in trailers and b"date" in trailers:
         with contextlib.suppress(ValueError):
-            return seconds_from(trailers["date"].strip())
+            return seconds_from(trailers[b"date"].decode().strip())
     return seconds
 
 
@@ -3519,9 +3493,9 @@ class ArgoPlace(NamedTuple):
 
 
 def classify_application(
-    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]] = None
+    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]]
 ) -> Tuple[str, str, str]:
-    """Return (environment, what told it, the name without it); the first rule that tells one wins.
+    """Return (environment, what told it, the name without it), by the first rule that tells one.
 
     1. One environment was given for all.
     2. The template of the config repository matches a source path.
@@ -3534,12 +3508,14 @@ def classify_application(
     words = environment_words(name)
     if rules.fixed:
         return rules.fixed, "given", name
-    for path in application.hints[0].split("\n") if pattern else ():
-        found = pattern.fullmatch(f"{path}/") or pattern.fullmatch(path)  # type: ignore[union-attr]
+    for path in application.hints[0].split("\n"):
+        found = pattern and (pattern.fullmatch(f"{path}/") or pattern.fullmatch(path))
         if found:
             return found["environment"], "path", found.groupdict().get("application") or name
     for key in [rules.label] if rules.label else ENVIRONMENT_KEYS:
-        value = application.marks.get(key, "").rpartition(":" if key == KARGO else "\0")[2]
+        value = application.marks.get(key, "")
+        if key == KARGO:
+            value = value.rpartition(":")[2]  # it is project:stage
         if value:
             word = one_line(value, 40).lower()
             named = [found for found in words if found[0] == word]
@@ -3551,12 +3527,11 @@ def classify_application(
             return where[0], "pattern", without(name, where)
     if words and (len({word for word, _, _ in words}) == 1 or words[-1][2] == len(name)):
         return words[-1][0], "name", without(name, words[-1])
-    for what, text in zip(
-        ("source path", "destination name", "destination namespace"), application.hints
-    ):
+    hints = "source path", "destination name", "destination namespace"
+    for hint, text in zip(hints, application.hints):
         told = {word for word, _, _ in environment_words(text)}
         if len(told) == 1:
-            return told.pop(), what, name
+            return told.pop(), hint, name
     return UNCLASSIFIED, "none", name
 
 
@@ -3570,17 +3545,17 @@ def without(name: str, *words: Tuple[str, int, int]) -> str:
 
 
 def load_argocd(
-    files: Sequence[Union[str, os.PathLike]],
-    repo: Union[None, str, os.PathLike] = None,
+    files: Sequence[FilePath],
+    repo: Optional[FilePath] = None,
     rules: EnvironmentRules = EnvironmentRules(),
     template: Optional[str] = None,
 ) -> History:
     """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments; a release that was applied and turned out bad is `Synced` and `Degraded`. With
+    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. With
     `template` (see `load_gitops_repository`) the names are those of the repository's folders.
-    Raises GitOpsError.
+    Raises GitOpsError for files that hold no deployment.
     """
     with collector_paused():
         return argocd_history(read_argocd(files), repo, rules, template)
@@ -3588,7 +3563,7 @@ def load_argocd(
 
 def argocd_history(
     applications: Sequence[ArgoApplication],
-    repo: Union[None, str, os.PathLike],
+    repo: Optional[FilePath],
     rules: EnvironmentRules,
     template: Optional[str],
 ) -> History:
@@ -3596,7 +3571,10 @@ def argocd_history(
     parents = [application.full_name for application in applications if application.parent]
     applications = [application for application in applications if not application.parent]
     if not any(application.syncs for application in applications):
-        raise GitOpsError("no deployment: these are apps of apps, and others without a history")
+        raise GitOpsError(
+            "no deployment: these are apps of apps, and applications without a history; "
+            "--argocd takes the applications that deploy something"
+        )
     check_label(rules.label, applications)
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
@@ -3616,7 +3594,7 @@ def argocd_history(
         if one.syncs
     )
     found: List[Place] = []
-    changes: List[Tuple[Any, ...]] = []
+    changes: List[Row] = []
     for one in places:
         syncs, had = syncs_of(one, clone, changes)
         looks = [one.application.looks[time] for time in sorted(one.application.looks)]
@@ -3676,11 +3654,12 @@ def name_places(
 def wanted_commits(
     places: Sequence[ArgoPlace], teams: Mapping[str, Sequence[ArgoPlace]], clone: Clone
 ) -> Dict[str, Set[int]]:
-    """Return of which commits one wants to know what they contain, for which places."""
+    """Return {commit: places}: what the commit contains of their files is asked for."""
     wanted: Dict[str, Set[int]] = collections.defaultdict(set)
     for one in places:
         for other in teams[one.base]:
-            for entry in other.syncs if other is one else newest_syncs(other):
+            entries = other.syncs if other is one else newest_syncs(other)
+            for entry in entries:
                 for revision in entry.revisions:
                     wanted[clone.commit.get(revision, "")].add(one.number)
         for position in one.touching:
@@ -3703,27 +3682,30 @@ def set_bits(number: int) -> Iterator[int]:
         number ^= low
 
 
-def syncs_of(
-    one: ArgoPlace, clone: Clone, changes: List[Tuple[Any, ...]]
-) -> Tuple[List[Sync], int]:
+def shipped_change(one: ArgoPlace, clone: Clone, position: int, deployed: int) -> Row:
+    """Return the row of `changes` for a commit to a place's files."""
+    commit, is_shared = clone.commits[position], position not in one.own
+    return one.name, one.environment, commit.sha, commit.seconds, deployed, is_shared, None
+
+
+def syncs_of(one: ArgoPlace, clone: Clone, changes: List[Row]) -> Tuple[List[Sync], int]:
     """Return the syncs of a place, and all commits that it has had; add its changes to the list."""
-    gaps, nothing = set(one.gaps()), frozenset()  # type: Set[int], FrozenSet[Any]
+    gaps = set(one.gaps())
     syncs: List[Sync] = []
     had, begun = 0, False
     for entry in one.syncs:
         after_gap = entry.end in gaps
         contains = commits_in(one, entry, clone)
-        adds = reverts = nothing
+        adds: FrozenSet[str] = frozenset()
+        reverts: FrozenSet[str] = frozenset()
         if contains & ~had and begun and not after_gap:
             positions = [one.touching[bit] for bit in set_bits(contains & ~had)]
             adds = frozenset(clone.commits[at].sha for at in positions)
             undone = {sha for at in positions for sha in clone.commits[at].reverts}
             standing = [at for at in positions if clone.commits[at].sha not in undone]
             reverts = frozenset(sha for at in standing for sha in reverted_by(at, one, clone))
-            for at in positions if not entry.failure else ():
-                sha, committed = clone.commits[at].sha, clone.commits[at].seconds
-                row = one.name, one.environment, sha, committed, entry.end, at not in one.own, None
-                changes.append(row)
+            if not entry.failure:
+                changes += [shipped_change(one, clone, at, entry.end) for at in positions]
         if not entry.failure:
             had, begun = had | contains, True
         syncs.append(
@@ -3737,7 +3719,10 @@ def syncs_of(
 
 
 def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
-    """Return which commits to a place's files a sync contains: each source those of its paths."""
+    """Return which commits to a place's files a sync contains, a bit for each.
+
+    Of several sources each has the commits to its own paths.
+    """
     bits = 0
     for revision, source in zip(entry.revisions, entry.sources):
         if revision in clone.commit:
@@ -3789,8 +3774,9 @@ def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
     They begin with the window where its history is complete, as nothing came before it. A gap
     between two files ends a span with the last file before it.
     """
-    complete = not one.syncs or one.syncs[0].id <= 0
-    begins = [start] * complete + one.gaps()
+    begins = one.gaps()
+    if not one.syncs or one.syncs[0].id <= 0:
+        begins.insert(0, start)
     spans = []
     for low, after in zip(begins, [*begins[1:], NEVER]):
         files = [seen for newest, seen in one.application.files if newest < after]
@@ -3800,9 +3786,7 @@ def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
     return spans
 
 
-def undated_deployments(
-    one: ArgoPlace, outcome: Outcome, clone: Clone
-) -> Iterator[Tuple[Any, ...]]:
+def undated_deployments(one: ArgoPlace, outcome: Outcome, clone: Clone) -> Iterator[Row]:
     """Yield a row of `changes` for each deployment without a lead time, with the reason."""
     for number in outcome.deployments:
         sync = outcome.releases[number]
@@ -3821,23 +3805,21 @@ def undated_deployments(
 
 def waiting_changes(
     one: ArgoPlace, team: Sequence[ArgoPlace], clone: Clone, had: int
-) -> Iterator[Tuple[Any, ...]]:
+) -> Iterator[Row]:
     """Yield the changes that production has not had: another environment has, or a sync failed."""
+    if not one.syncs:
+        return
     newest, namespace = 0, one.application.namespace
-    for other in team if one.syncs else ():
+    for other in team:
         same = one.name == one.base or other.application.namespace == namespace
         if other.environment != UNCLASSIFIED and same:
             for entry in newest_syncs(other):
                 newest |= commits_in(one, entry, clone)
     for bit in set_bits(newest & ~had):
-        at = one.touching[bit]
-        sha, committed = clone.commits[at].sha, clone.commits[at].seconds
-        yield one.name, one.environment, sha, committed, MISSING, at not in one.own, None
+        yield shipped_change(one, clone, one.touching[bit], MISSING)
 
 
-def argo_commits(
-    places: Sequence[Place], changes: Sequence[Tuple[Any, ...]], clone: Clone
-) -> pd.DataFrame:
+def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) -> pd.DataFrame:
     """Return the `git_commits` table: the changes, and the commits of the deployments."""
     owner = {row[2]: row[0] for row in reversed(changes) if row[2] in clone.position}
     for place in places:
@@ -3845,12 +3827,7 @@ def argo_commits(
             owner.setdefault(place.outcome.releases[number].commit, place.application)
     known = [clone.commits[clone.position[sha]] for sha in owner if sha in clone.position]
     known.sort(key=lambda commit: (commit.seconds, -clone.position[commit.sha]))
-    return commits_from(
-        [commit.sha for commit in known], [commit.seconds for commit in known],
-        [commit.author for commit in known], [commit.subject for commit in known],
-        [owner[commit.sha] for commit in known],
-        "" if clone.repo is None else branch_of(clone.repo), [commit.files for commit in known],
-    )  # fmt: skip
+    return commits_of_owners(((commit, owner[commit.sha]) for commit in known), clone.repo)
 
 
 # ---- Real history: tables and incidents from files ----------------------------------------------
@@ -3865,61 +3842,56 @@ TABLE_FILES = {  # of an export, in the order in which they are written
 }
 
 
-def load_tables(
-    folder: Union[str, os.PathLike], environments: Union[None, str, Sequence[str]] = None
-) -> History:
+def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
     """Return a history from a folder of CSV files, such as `--export` writes.
 
-    `deployments.csv` must be there. What `metrics.json` beside it says of the window, the source
-    and the environments is taken over. Without it the window is the days of the deployments, and
-    the environments are in the usual order. Raises GitOpsError naming the file at fault.
+    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
+    environments. Without it the window is the days of the deployments, and the environments are in
+    the usual order. Raises GitOpsError that names the wrong file.
     """
     folder = Path(folder)
-    tables = {name: read_table(folder / file, name) for name, file in TABLE_FILES.items()}
-    deployments = tables["deployments"]
-    if deployments is None:
+    if not (folder / "deployments.csv").exists():
         raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    for name in ("git_commits", "rollbacks"):
-        if tables[name] is None:
-            tables[name] = as_table(name, {column: [] for column in COLUMNS[name]})
+    tables = {}
+    for name, file in TABLE_FILES.items():
+        if (folder / file).exists():
+            tables[name] = read_table(folder / file, name)
+        elif name in COLUMNS:
+            tables[name] = table_from(name, [])
     path = folder / "metrics.json"
     document = read_document(path) if path.exists() else {}
     window = window_in(document)
-    if len(deployments):
-        days = window_around(deployments["timestamp"])
-        window = (
-            days if window is None else Window(min(days[0], window[0]), max(days[1], window[1]))
-        )
+    if len(tables["deployments"]):
+        days = window_around(tables["deployments"]["timestamp"])
+        known = window or days
+        window = Window(min(days.start, known.start), max(days.end, known.end))
     if window is None:
-        raise GitOpsError(f"no deployment in {one_line(folder / 'deployments.csv')}")
+        path = folder / "deployments.csv"
+        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
     found = at_path(document, "environments", kind=list)
+    there = count_words(tables["deployments"]["environment"])
     if environments is not None:
         stages = Stages.of(environments)
-        stages.check(count_words(deployments["environment"]))
+        stages.check(there)
         found = list(stages.names)
         for name, table in tables.items():
-            if table is not None and "environment" in table:
+            if "environment" in table:
                 named = table["environment"].map(lambda one: stages.stage_of(one) or one)
                 tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-        deployments = tables["deployments"]
-        assert deployments is not None
     elif not found:
-        found = last_is_production(usual_order(count_words(deployments["environment"])), None)
+        found = last_is_production(usual_order(there), None)
     for name in found:
         check_word(f"an environment of {one_line(folder)}", name)
-    history = History.of(tables["git_commits"], deployments, tables["rollbacks"], window, found)
-    return history._replace(
-        source=at_path(document, "source", kind=str) or "files",
-        changes=tables["changes"],
-        coverage=tables["coverage"],
-        recoveries=tables["recoveries"],
-        notes=tuple(map(one_line, at_path(document, "notes", kind=list))),
-    )
+    real = {name: tables.pop(name, None) for name in DETAILS}
+    history = History.of(**tables, window=window, environments=found)
+    source = at_path(document, "source", kind=str) or "files"
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    return history._replace(source=source, notes=notes, **real)
 
 
 def check_rows(table: pd.DataFrame) -> None:
     """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = np.zeros(len(table), bool), ""
+    wrong, why = [], ""
     if "status" in table:
         wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
         why = "a Failed sync is Degraded, and not Healthy or Unknown"
@@ -3933,10 +3905,8 @@ CAN_BE_EMPTY = ("failure_reason", "undated", "committed", "deployed", "recovered
 WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
 
 
-def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
-    """Return a table from a CSV file, None if there is none; GitOpsError if it cannot be used."""
-    if not path.exists():
-        return None
+def read_table(path: Path, name: str) -> pd.DataFrame:
+    """Return a table from a CSV file; GitOpsError if it cannot be used."""
     try:
         texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
         if name == "changes":
@@ -3951,23 +3921,22 @@ def read_table(path: Path, name: str) -> Optional[pd.DataFrame]:
     except (OSError, ValueError) as error:
         problem = f"{one_line(path)}: {one_line(error)}"
         raise GitOpsError(f"{problem}; the README has the columns") from None
-    timed = "timestamp" in table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True) if timed else table
+    if "timestamp" not in table:
+        return table
+    return table.sort_values("timestamp", kind="stable", ignore_index=True)
 
 
 def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the row at fault."""
+    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
     column, values = str(texts.name), {}
     for text in texts.unique():
         try:
             values[text] = read_value(text, column, kind)
         except (ValueError, KeyError, OverflowError):
             row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = (
-                f"be one of {', '.join(WORDS[column])}"
-                if column in WORDS
-                else f"hold {KINDS[kind]}"
-            )
+            rule = f"hold {KINDS[kind]}"
+            if column in WORDS:
+                rule = f"be one of {', '.join(WORDS[column])}"
             raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
     read = [values[text] for text in texts]
     return np.array(read, np.int64) if kind == "time" else read
@@ -3992,7 +3961,7 @@ def with_zone(text: Any) -> Any:
 def read_value(text: str, column: str, kind: str) -> Any:
     """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
     if not text and column in CAN_BE_EMPTY:
-        return MISSING if kind == "time" else "" if kind == "text" else None
+        return {"time": MISSING, "text": "", "word": None}[kind]
     if kind == "time":
         return seconds_from(with_zone(text))
     if kind == "flag":
@@ -4009,7 +3978,7 @@ def read_value(text: str, column: str, kind: str) -> Any:
     return one_line(text, NAME_WIDTH)
 
 
-def read_document(path: Union[str, os.PathLike]) -> Mapping[str, Any]:
+def read_document(path: FilePath) -> Mapping[str, Any]:
     """Return a `metrics.json`; GitOpsError if it is none."""
     takes = "it is what --export writes as metrics.json"
     text = read_text(path, takes)
@@ -4043,20 +4012,18 @@ def join_histories(repository: History, cluster: History) -> History:
     assert repository.coverage is not None and cluster.coverage is not None
     spans = collections.defaultdict(list)
     for row in cluster.coverage.to_dict("records"):
-        edges = row["from"], row["to"]
-        spans[row["application"], row["environment"]].append(edges)
-    kept = {}
+        spans[row["application"], row["environment"]].append((row["from"], row["to"]))
+    joined = {}
     for name in ("deployments", "rollbacks", "recoveries"):
-        mine, theirs = getattr(repository, name), getattr(cluster, name)
-        time = TIME_OF[name]
-        places = zip(mine["application"], mine["environment"], mine[time])
+        mine, theirs, time = getattr(repository, name), getattr(cluster, name), TIME_OF[name]
         covered = [
             any(low <= when <= high for low, high in spans.get((application, environment), ()))
-            for application, environment, when in places
+            for application, environment, when in zip(
+                mine["application"], mine["environment"], mine[time]
+            )
         ]
         both = pd.concat([mine[~np.array(covered, bool)], theirs], ignore_index=True)
-        ordered = both.sort_values(time, kind="stable", ignore_index=True)
-        kept[name] = as_table(name, ordered)
+        joined[name] = as_table(name, both.sort_values(time, kind="stable", ignore_index=True))
     known = dict.fromkeys([*repository.environments, *cluster.environments])
     order = [name for name in known if name != repository.production] + [repository.production]
     commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
@@ -4069,15 +4036,16 @@ def join_histories(repository: History, cluster: History) -> History:
         environments=tuple(order),
         source="argocd",
         notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
-        **kept,
+        **joined,
     )
 
 
-def read_incidents(file: Union[str, os.PathLike]) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, in order of time.
+def read_incidents(file: FilePath) -> pd.DataFrame:
+    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
 
-    Columns: `application`, `environment` ("" is production), `started`, `resolved` (in seconds
-    since 1970; MISSING while it lasts). Raises GitOpsError naming the entry at fault.
+    The columns are `application`, `environment` ("" is production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
+    entry.
     """
     name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
     try:
@@ -4101,18 +4069,17 @@ def read_incidents(file: Union[str, os.PathLike]) -> pd.DataFrame:
         owner = row.get("application")
         if not isinstance(owner, str) or not owner.strip():
             raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        row = {**row, **{key: with_zone(row.get(key)) for key in ("started", "resolved")}}
-        started = time_at(row, "started", where, needed=True)
-        resolved = time_at(row, "resolved", where) or MISSING
+        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
+        started = time_at(times, "started", where, needed=True)
+        resolved = time_at(times, "resolved", where) or MISSING
         if MISSING < resolved < started:
             raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(row['resolved'])}"
+                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
             )
         environment = one_line(row["environment"]) if row.get("environment") else ""
         found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    return pd.DataFrame(
-        sorted(found), columns=["application", "environment", "started", "resolved"]
-    )
+    columns = ["application", "environment", "started", "resolved"]
+    return pd.DataFrame(sorted(found), columns=columns)
 
 
 def with_incidents(history: History, incidents: pd.DataFrame) -> History:
@@ -4120,8 +4087,8 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
 
     An incident belongs to the newest deployment of its application, in its environment, that ended
     before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, every other deployment without evidence
-    was healthy. Incidents that match none are in the notes.
+    production, and wherever else there was an incident, the list is complete: every other
+    deployment of unknown health was healthy. The notes name incidents that match no deployment.
     """
     rows, production = history.deployments, history.production
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
@@ -4129,8 +4096,8 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
     usual.update((name, name) for name in history.environments)
     environments = incidents["environment"].map(lambda name: usual.get(name, name))
     reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments]).to_numpy()
-    health = health.where(~(told & (health == UNKNOWN).to_numpy()), HEALTHY)
+    told = rows["environment"].isin([production, *environments])
+    health = health.where(~told | (health != UNKNOWN), HEALTHY)
     recoveries: Dict[Tuple[str, str, int], Tuple[int, int]] = {}
     notes = []
     places = rows.groupby(["application", "environment"], observed=True).indices
@@ -4168,7 +4135,7 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
         coverage = coverage.assign(longest_between_looks_hours=hours)
     return history._replace(
         deployments=as_table("deployments", rows.assign(health=health, failure_reason=reasons)),
-        recoveries=as_table("recoveries", table_columns("recoveries", listed)),
+        recoveries=table_from("recoveries", listed),
         coverage=coverage,
         notes=(*history.notes, *notes),
     )

@@ -87,7 +87,7 @@ def lived(scenario, seed, days):
 
 def test_the_fit_has_the_knobs_of_the_scenario_that_made_the_history():
     history, _ = simulated(Scenario(), 3, Window.before(END, 180))
-    fitted = Scenario.from_history(history)
+    fitted = calibrate(history).scenario
     assert fitted.names == ["dev", "staging", "production"]
     for got, made in zip(fitted.environments, Scenario().environments):
         assert got.success_rate == pytest.approx(made.success_rate, abs=0.04)
@@ -147,7 +147,7 @@ def test_the_fit_of_a_history_reproduces_it(name):
 def test_a_fit_tells_how_production_is_promoted(knobs, expected, share):
     scenario = Scenario().with_environment("production", **knobs)
     history, _ = simulated(scenario, 3, Window.before(END, 120))
-    found = Scenario.from_history(history).environments[-1]
+    found = calibrate(history).scenario.environments[-1]
     assert (found.promotion, found.open_hours, found.release_every_hours) == expected
     assert share[0] <= found.approval_rate <= share[1]
 
@@ -183,11 +183,11 @@ def test_the_wait_is_told_apart_from_the_waiting_for_a_gate():
 def test_departures_at_any_time_are_no_train_and_no_office_hours():
     """Commits come in office hours; what follows them at once says nothing of a gate."""
     history, _ = simulated(PRESETS["traditional"], 1, Window.before(END, 120))
-    fitted = Scenario.from_history(history).environments
+    fitted = calibrate(history).scenario.environments
     assert [one.release_every_hours for one in fitted] == [24, 0, 168]
     assert [one.open_hours for one in fitted] == ["always", OFFICE, "Mon 9:00-10"]
     history, _ = simulated(EACH.with_environment("production", wait_hours=(0, 0.1)), 1)
-    assert {one.open_hours for one in Scenario.from_history(history).environments} == {"always"}
+    assert {one.open_hours for one in calibrate(history).scenario.environments} == {"always"}
 
 
 @pytest.mark.slow
@@ -197,14 +197,14 @@ def test_the_risk_of_batches_is_fitted_where_twenty_failures_tell_it():
     risky = Scenario().with_environment("production", **train, batch_risk=1)
     risky = risky.with_team(applications=dict.fromkeys("abcdef", 1), commits_per_day=16)
     window = Window.before(END, 180)
-    production = Scenario.from_history(simulated(risky, 1, window)[0]).environments[-1]
+    production = calibrate(simulated(risky, 1, window)[0]).scenario.environments[-1]
     assert production.batch_risk > 0.3
     chance = production.success_rate ** (1 + 14 * production.batch_risk)
     assert chance == pytest.approx(0.97**15, abs=0.12)
     plain = risky.with_environment("production", batch_risk=0, success_rate=0.7)
-    production = Scenario.from_history(simulated(plain, 1, window)[0]).environments[-1]
+    production = calibrate(simulated(plain, 1, window)[0]).scenario.environments[-1]
     assert production.batch_risk < 0.2
-    few = Scenario.from_history(simulated(risky, 1, Window.before(END, 30))[0]).environments[-1]
+    few = calibrate(simulated(risky, 1, Window.before(END, 30))[0]).scenario.environments[-1]
     assert few.batch_risk == 0
 
 
@@ -221,7 +221,7 @@ def test_only_the_last_half_year_is_fitted():
         deployments=gitops.as_table("deployments", both),
         git_commits=gitops.as_table("git_commits", commits),
     )
-    assert Scenario.from_history(history).environments[0].success_rate > 0.85
+    assert calibrate(history).scenario.environments[0].success_rate > 0.85
 
 
 # ---- What is not known --------------------------------------------------------------------------

@@ -446,8 +446,7 @@ def test_the_table_is_what_git_says_of_each_commit_alone(repository):
 def test_a_repository_reads_the_same_in_chunks_of_any_size(repository, monkeypatch, size):
     folder = repository(*ODD_COMMITS[: 6 if size == 1 else None])
     expected = load(folder)[0]
-    whole = module.cut_chunks
-    monkeypatch.setattr(module, "cut_chunks", lambda *stream: whole(*stream, size))
+    monkeypatch.setattr(module, "CHUNK", size)
     pd.testing.assert_frame_equal(load(folder)[0], expected)
 
 

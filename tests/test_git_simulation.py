@@ -239,7 +239,7 @@ def test_the_weekdays_alone_say_on_which_days_there_are_commits():
 
 
 def test_more_commits_than_any_machine_can_hold_are_refused_with_the_numbers():
-    with pytest.raises(GitOpsError, match="30 days of 1e\\+06 commits .* lower one") as caught:
+    with pytest.raises(GitOpsError, match="30 days of 1e\\+06 commits .* ask for fewer") as caught:
         commits_table(Team(commits_per_day=1e6, weekday_factors=(1e6,) * 7), MONTH, 1)
     assert "\n" not in str(caught.value)
 

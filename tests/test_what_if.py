@@ -118,7 +118,7 @@ def test_a_busy_team_is_simulated_a_few_months_at_once(monkeypatch):
 
     def counted(draws, window, stream):
         blocks.append(sum(months for _, months in draws))
-        return simulate(draws[0][0].team, window, stream)
+        return simulate(draws, window, stream)
 
     monkeypatch.setattr(gitops, "simulate_commits", counted)
     monkeypatch.setattr(gitops, "BLOCK", 100)
