@@ -669,7 +669,7 @@ def test_a_bad_scenario_is_one_line_with_its_remedy(capsys, what):
 
 def test_more_commits_than_fit_are_refused_at_once(capsys):
     written("busy.json", {"team": {"commits_per_day": 1e6}})
-    assert "lower" in refused(capsys, "--config", "busy.json", "--days", "20000")
+    assert "ask for fewer" in refused(capsys, "--config", "busy.json", "--days", "20000")
 
 
 REAL = {
