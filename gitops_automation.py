@@ -1857,8 +1857,9 @@ class Standing:
 
 def contains_less(sync: Sync, other: Sync) -> bool:
     """Return whether a sync contains some of the commits of another one, and no others."""
-    is_part = sync.contains | other.contains == other.contains
-    return is_part and sync.contains not in (0, other.contains)
+    if sync.contains in (0, other.contains):
+        return False
+    return sync.contains | other.contains == other.contains
 
 
 def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome:
