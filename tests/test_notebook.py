@@ -258,7 +258,7 @@ def test_the_summary_of_a_what_if_has_the_numbers_of_its_rows(table):
     )
     fast = hours["<b>fast</b>"]
     spread, difference = rows["Lead Time (elite &lt;24h)", "&lt;b&gt;fast&lt;/b&gt;"]
-    assert spread.startswith(f"{fast.median():.2f} hours (")
+    assert spread.startswith(f"{fast.median():.2f} h (")
     assert difference.startswith(f"{(fast - hours['baseline']).mean():+.2f} (")
     assert rows["Lead Time (elite &lt;24h)", "baseline"][1] == ""
     low, high = map(float, re.search(r"\((.*) to (.*)\)", spread).groups())
