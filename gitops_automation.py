@@ -150,6 +150,7 @@ COLUMNS: Dict[str, Dict[str, str]] = {
     "deployments": {
         "timestamp": "time", "application": "word", "environment": "word", "commit_sha": "word",
         "status": "word", "health": "word", "duration_sec": "count", "failure_reason": "word",
+        "recovered": "time",
     },
     "rollbacks": {
         "timestamp": "time", "application": "word", "environment": "word", "from_commit": "text",
@@ -160,17 +161,16 @@ COLUMNS: Dict[str, Dict[str, str]] = {
 column is categorical: it has few distinct values, or it is a key that joins two tables."""
 DETAILS: Dict[str, Dict[str, str]] = {  # of real deployments alone, see `History`
     "changes": {
-        "application": "word", "environment": "word", "commit_sha": "text", "committed": "time",
-        "deployed": "time", "shared": "flag", "undated": "word",
+        "application": "word", "environment": "word", "commit_sha": "text", "version": "text",
+        "committed": "time", "deployed": "time",
     },
     "coverage": {
-        "application": "word", "environment": "word", "rule": "word", "origin": "text",
-        "from": "time", "to": "time", "truncated": "flag", "syncs": "count",
-        "deployments": "count", "longest_between_looks_hours": "number",
+        "application": "word", "environment": "word", "origin": "text", "rule": "word",
+        "from": "time", "to": "time", "lost": "count",
     },
-    "recoveries": {
-        "application": "word", "environment": "word", "failed": "time", "since": "time",
-        "recovered": "time",
+    "incidents": {
+        "application": "word", "environment": "word", "started": "time", "resolved": "time",
+        "deployed": "time",
     },
 }
 # fmt: on
@@ -178,7 +178,7 @@ ALL_COLUMNS = {**COLUMNS, **DETAILS}
 TIME_OF = {  # the time that says whether a row lies in a window
     **dict.fromkeys(COLUMNS, "timestamp"),
     "changes": "deployed",
-    "recoveries": "failed",
+    "incidents": "deployed",
 }
 
 SIMULATED_TABLES = "simulated files"  # the source of a part of a simulation that was read back
@@ -189,7 +189,7 @@ MONDAY = 4 * DAY  # 1970-01-05, the first Monday
 FIRST_DAY, LAST_DAY = pd.Timestamp("1970-01-01", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC")
 LAST_SECOND = int(LAST_DAY.timestamp()) - 1
 MOST_DAYS = 1_000_000
-SCHEMA_VERSION = 1  # of the JSON and the CSV files; it rises when a name or a meaning changes
+SCHEMA_VERSION = 2  # of the JSON and the CSV files; it rises when a name or a meaning changes
 NAME_WIDTH = 253  # characters, as in Kubernetes; longer texts are cut where they are read
 
 
@@ -241,19 +241,18 @@ class History(NamedTuple):
     """What happened: the three tables, their window, and the environments in promotion order.
 
     `source` says where it comes from: `simulated`, `git` (deployments that a config repository
-    shows), `argocd`, `files` or SIMULATED_TABLES. The other fields are known of deployments that
-    were read alone:
+    shows), `argocd`, `tags`, `files` or SIMULATED_TABLES. A failed deployment was good again when
+    it `recovered`; that is missing while it lasts. The other fields are known of real deployments
+    alone:
 
-    - `changes`: a row is a change and the first deployment to an environment that contains it.
-      `deployed` is missing while another environment has the change and production waits for it.
-      A `shared` change is made at a base, and comes to all environments of that base at once. Where
-      a deployment has no lead time `undated` says why, and `committed` is missing.
-    - `coverage`: a row is a span of time in which nothing of an application in an environment is
-      lost. `rule` is what told the environment. `origin` is what the source calls it. `truncated`
-      says that older entries are lost. Snapshots with gaps between them give several rows.
-    - `recoveries`: a row is a failed deployment that was seen good again, or whose incident was
-      resolved. `failed` is when the deployment ended. `since` is when the failure was noticed: at
-      that time, or when the incident started. `recovered` is missing while the failure lasts.
+    - `changes`: a row is a change in one environment. `deployed` is the end of the first deployment
+      there that contains it. It is missing while another environment has the change and production
+      waits for it.
+    - `coverage`: a row is an application in an environment. Nothing of it is lost from `from` to
+      `to`. `lost` says how many entries before that are gone. `rule` is what told the environment.
+      `origin` is what the source calls it.
+    - `incidents`: a row is an incident of the deployment that ended at `deployed`. `resolved` is
+      missing while it lasts. None where no incidents were given.
     - `notes`: what else the source shows, a line each.
     """
 
@@ -265,7 +264,7 @@ class History(NamedTuple):
     source: str = "simulated"
     changes: Optional[pd.DataFrame] = None
     coverage: Optional[pd.DataFrame] = None
-    recoveries: Optional[pd.DataFrame] = None
+    incidents: Optional[pd.DataFrame] = None
     notes: Tuple[str, ...] = ()
 
     @property
@@ -283,23 +282,13 @@ class History(NamedTuple):
         assert self.coverage is not None
         return self.coverage[has_word(self.coverage["environment"], environment)]
 
-    def changes_to(self, environment: str, shared: bool = False) -> pd.DataFrame:
-        """Return the rows of `changes` for one environment, or those of shared bases."""
+    def changes_to(self, environment: str) -> pd.DataFrame:
+        """Return the rows of `changes` for one environment."""
         assert self.changes is not None
-        there = has_word(self.changes["environment"], environment)
-        dated = self.changes["committed"].notna() & (self.changes["shared"] == shared)
-        return self.changes[there & dated.to_numpy(bool)]
-
-    @property
-    def undated(self) -> Dict[str, int]:
-        """How many deployments to production have no lead time, by reason."""
-        if self.changes is None:
-            return {}
-        there = has_word(self.changes["environment"], self.production)
-        return count_words(self.changes.loc[there, "undated"])
+        return self.changes[has_word(self.changes["environment"], environment)]
 
     def within(self, window: Window) -> History:
-        """Return what happened within a window; GitOpsError if nothing of it is known.
+        """Return what happened within a window, and the commits before it; GitOpsError if nothing.
 
         A change that shipped after it waits at its end. A recovery after it is not known yet.
         """
@@ -318,34 +307,22 @@ class History(NamedTuple):
             times = seconds_of(table[column])
             kept = (times >= low) & (times < high)
             if name == "changes":
-                begun = table["committed"].notna() & (seconds_of(table["committed"]) < high)
-                kept |= begun.to_numpy() & ((times < 0) | (times >= high))
+                begun = seconds_of(table["committed"]) < high
+                kept |= begun & ((times < 0) | (times >= high))
                 table = table.assign(deployed=table["deployed"].where(times < high))
-            elif name == "recoveries":
+            elif name == "deployments":
                 over = seconds_of(table["recovered"]) < high
                 table = table.assign(recovered=table["recovered"].where(over))
             tables[name] = table[kept].reset_index(drop=True)
-        if self.coverage is not None:
-            tables["coverage"] = self._coverage_within(window, tables["deployments"])
-        return self._replace(window=window, **tables)
-
-    def _coverage_within(self, window: Window, deployments: pd.DataFrame) -> pd.DataFrame:
-        """Return `coverage` cut to a window, with the counts of the deployments in it.
-
-        The syncs are counted for the whole history alone: in a part of it their number is missing.
-        """
-        assert self.coverage is not None
-        cut = {"from": self.coverage["from"].clip(lower=window.start)}
-        cut["to"] = self.coverage["to"].clip(upper=window.end)
-        coverage = self.coverage.assign(**cut)
-        coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
-        places = ["application", "environment"]
-        made = deployments.groupby(places, observed=True).size()
-        counts = made.reindex(pd.MultiIndex.from_frame(coverage[places].astype(object)))
-        coverage = coverage.assign(deployments=counts.fillna(0).to_numpy(np.int64))
-        if window.start <= self.window.start and self.window.end <= window.end:
-            return coverage
-        return coverage.assign(syncs=MISSING)
+        coverage = self.coverage
+        if coverage is not None:
+            coverage = coverage.assign(
+                lost=coverage["lost"].where(coverage["from"] > window.start, 0)
+            )
+            cut = {edge: coverage[edge].clip(window.start, window.end) for edge in ("from", "to")}
+            coverage = coverage.assign(**cut)
+            coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
+        return self._replace(window=window, coverage=coverage, **tables)
 
     @classmethod
     def of(
@@ -1566,6 +1543,7 @@ def simulate_deployments(
             "health": word_column(bad, [HEALTHY, DEGRADED]),
             "duration_sec": deployments.end - deployments.time,
             "failure_reason": failure_reasons(deployments, scenario, stages, order),
+            "recovered": np.full(len(bad), MISSING),  # the rollback manager knows
         },
     )
     index = pd.Index(scenario.names, name="environment")
@@ -1644,13 +1622,29 @@ def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray
     return failed, newest_good[failed]
 
 
+def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray:
+    """Return when each failed deployment was good again; NEVER if it was not, or did not fail.
+
+    That is when its rollback succeeded. Without one, it is the end of the next good deployment of
+    its place.
+    """
+    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
+    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
+    over = np.full(len(deployments.bad), NEVER)
+    failed = np.flatnonzero(deployments.bad & (next_good >= 0))
+    over[failed] = deployments.end[next_good[failed]]
+    worked = rollbacks.success & (rollbacks.deployment >= 0)
+    over[rollbacks.deployment[worked]] = rollbacks.end[worked]
+    return over
+
+
 def simulate_rollbacks(
     deployments: pd.DataFrame, policy: RollbackPolicy, seed: int
-) -> pd.DataFrame:
-    """Roll back the failed rows of a table of deployments; return the `rollbacks` table.
+) -> Tuple[pd.DataFrame, pd.DataFrame]:
+    """Roll back the failed rows of a table of deployments; return that table and the `rollbacks`.
 
     Each goes back to the newest earlier `Synced` and `Healthy` release of its application and
-    environment.
+    environment. The deployments say when they `recovered`.
     """
     words = ("application", "environment", "commit_sha")
     applications, environments, shas = (deployments[word].cat.categories for word in words)
@@ -1658,7 +1652,9 @@ def simulate_rollbacks(
     draws = [(Scenario(rollback=policy), 1)]
     done = roll_back(events, draws, Noise(seed), len(shas))
     sha, failed = deployments["commit_sha"].array, done.deployment
-    return as_table(
+    over = recovery_times(events, done)
+    recovered = as_times(np.where(over < NEVER, over, MISSING))
+    rollbacks = as_table(
         "rollbacks",
         {
             "timestamp": done.time,
@@ -1671,6 +1667,7 @@ def simulate_rollbacks(
             "success": done.success,
         },
     )
+    return deployments.assign(recovered=recovered), rollbacks
 
 
 def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
@@ -1995,44 +1992,53 @@ def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[in
 
 
 def place_rows(place: Place) -> Dict[str, List[Row]]:
-    """Return the rows of a place in `deployments`, `rollbacks` and `recoveries`."""
+    """Return the rows of a place in `deployments` and `rollbacks`."""
     found, name = place.outcome, (place.application, place.environment)
-    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": [], "recoveries": []}
+    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
     for number in found.deployments:
         sync, reason = found.releases[number], found.reasons.get(number)
         status = FAILED if sync.failure else SYNCED
         health = HEALTHY if number in found.seen_healthy else UNKNOWN
+        over = MISSING
         if reason is not None:
             health = DEGRADED
-        row = sync.start, *name, sync.commit, status, health, sync.end - sync.start, reason
+            good = (
+                later.end
+                for at, later in enumerate(found.releases)
+                if at > number and at not in found.reasons
+            )
+            restored = found.restored.get(number)
+            if restored is not None and restored not in found.reasons:
+                over = found.releases[restored].end
+            else:
+                over = next(good, MISSING)
+            over = found.recovered.get(number, over)
+        row = sync.start, *name, sync.commit, status, health, sync.end - sync.start, reason, over
         rows["deployments"].append(row)
     for number, last in found.restored.items():
-        bad, good = found.releases[number], found.releases[last]
+        bad, good_one = found.releases[number], found.releases[last]
         if not bad.echo:
-            minutes, success = (good.end - bad.end) / 60, last not in found.reasons
-            commits, reason = (bad.commit, good.commit), found.reasons[number]
-            rows["rollbacks"].append((bad.end, *name, *commits, reason, minutes, success))
-    for number, time in found.recovered.items():
-        end = found.releases[number].end
-        rows["recoveries"].append((*name, end, end, time))
+            minutes, success = (good_one.end - bad.end) / 60, last not in found.reasons
+            commits, why = (bad.commit, good_one.commit), found.reasons[number]
+            rows["rollbacks"].append((bad.end, *name, *commits, why, minutes, success))
     return rows
 
 
-def coverage_rows(place: Place) -> List[Row]:
-    """Return the rows of a place in `coverage`: the spans in which nothing is lost."""
-    deployed = [place.outcome.releases[number].end for number in place.outcome.deployments]
-    synced = [sync.end for sync in place.syncs]
-    rows = []
-    for number, (low, high) in enumerate(place.covered):
-        begin = min((time for time in synced if time >= low), default=low)
-        looks = [look.time for look in place.looks if begin < look.time < high]
-        edges = [begin, *looks, max(begin, high)]
-        longest = max(after - before for before, after in zip(edges, edges[1:])) / 3600
-        counts = (sum(low <= time <= high for time in times) for times in (synced, deployed))
-        truncated = number > 0 or 0 in place.outcome.begins
-        hours = longest if place.looks else math.nan
-        rows.append((*place[:4], low, high, truncated, *counts, hours))
-    return rows
+def coverage_rows(places: Sequence[Place]) -> List[Row]:
+    """Return the rows of `coverage`: one for each application in an environment."""
+    rows: Dict[Tuple[str, str], Row] = {}
+    for place in places:
+        low, high = place.covered[-1]
+        lost = int(len(place.covered) > 1 or 0 in place.outcome.begins)
+        key = place.application, place.environment
+        if key in rows:
+            known = rows[key]
+            low, high = max(low, known[4]), max(high, known[5])
+            origin, lost = f"{known[2]}, {place.origin}", lost + known[6]
+            rows[key] = (*key, origin, place.rule, low, high, lost)
+        else:
+            rows[key] = (*key, place.origin, place.rule, low, high, lost)
+    return list(rows.values())
 
 
 def history_from(
@@ -2044,19 +2050,18 @@ def history_from(
     for place in places:
         for name, part in place_rows(place).items():
             rows[name] += part
-        rows["coverage"] += coverage_rows(place)
-    for row in dict.fromkeys(changes):
-        committed, deployed = row[3:5]
-        why = "" if committed else "its commit has no date"
-        if committed > deployed != MISSING:  # somebody's clock was wrong
-            why = "its commit is dated after it"
-        rows["changes"].append((*row[:3], MISSING, deployed, False, why) if why else row)
-    tables = {name: table_from(name, rows[name]) for name in TIME_OF if name != "git_commits"}
-    coverage = table_from("coverage", rows["coverage"])
+    rows["coverage"] = coverage_rows(places)
+    for application, environment, sha, committed, deployed, shared, _ in dict.fromkeys(changes):
+        known = 0 < committed and (deployed == MISSING or committed <= deployed)
+        if known and not shared:
+            rows["changes"].append((application, environment, sha, "", committed, deployed))
+    names = ("deployments", "rollbacks", "changes", "coverage")
+    tables = {name: table_from(name, rows[name]) for name in names}
+    coverage = tables["coverage"]
     times = coverage["from"], coverage["to"], tables["deployments"]["timestamp"]
     return History(
         commits, window=window_around(*times), environments=tuple(environments), source=source,
-        coverage=coverage, notes=tuple(notes), **tables,
+        notes=tuple(notes), **tables,
     )  # fmt: skip
 
 
@@ -3839,7 +3844,7 @@ TABLE_FILES = {  # of an export, in the order in which they are written
     "rollbacks": "rollbacks.csv",
     "changes": "changes.csv",
     "coverage": "coverage.csv",
-    "recoveries": "recoveries.csv",
+    "incidents": "incidents.csv",
 }
 
 
@@ -3902,7 +3907,7 @@ def check_rows(table: pd.DataFrame) -> None:
         raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
 
 
-CAN_BE_EMPTY = ("failure_reason", "undated", "committed", "deployed", "recovered", "message")
+CAN_BE_EMPTY = ("failure_reason", "version", "deployed", "recovered", "resolved", "message")
 WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
 
 
@@ -3911,7 +3916,9 @@ def read_table(path: Path, name: str) -> pd.DataFrame:
     try:
         texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
         if name == "changes":
-            texts = texts.assign(**{"shared": "False", "undated": "", **texts})
+            texts = texts.assign(**{"version": "", **texts})
+        if name == "deployments":
+            texts = texts.assign(**{"recovered": "", **texts})
         kinds = ALL_COLUMNS[name]
         missing = [column for column in kinds if column not in texts]
         if missing:
@@ -4015,7 +4022,7 @@ def join_histories(repository: History, cluster: History) -> History:
     for row in cluster.coverage.to_dict("records"):
         spans[row["application"], row["environment"]].append((row["from"], row["to"]))
     joined = {}
-    for name in ("deployments", "rollbacks", "recoveries"):
+    for name in ("deployments", "rollbacks"):
         mine, theirs, time = getattr(repository, name), getattr(cluster, name), TIME_OF[name]
         covered = [
             any(low <= when <= high for low, high in spans.get((application, environment), ()))
@@ -4030,6 +4037,12 @@ def join_histories(repository: History, cluster: History) -> History:
     commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
     commits = commits.drop_duplicates("sha").sort_values("timestamp", kind="stable")
     coverage = pd.concat([repository.coverage, cluster.coverage], ignore_index=True)
+    places = coverage.astype({"application": object, "environment": object}).groupby(
+        ["application", "environment"], sort=False
+    )
+    coverage = places.agg(
+        {"origin": "last", "rule": "last", "from": "min", "to": "max", "lost": "first"}
+    ).reset_index()
     return repository._replace(
         git_commits=as_table("git_commits", commits.reset_index(drop=True)),
         coverage=as_table("coverage", coverage),
@@ -4099,8 +4112,9 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
     reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
     told = rows["environment"].isin([production, *environments])
     health = health.where(~told | (health != UNKNOWN), HEALTHY)
-    recoveries: Dict[Tuple[str, str, int], Tuple[int, int]] = {}
-    notes = []
+    recovered = np.where(rows["recovered"].isna(), MISSING, seconds_of(rows["recovered"]))
+    found: Dict[int, int] = {}
+    listed, notes = [], []
     places = rows.groupby(["application", "environment"], observed=True).indices
     for name, environment, start, resolved in zip(
         incidents["application"], environments, incidents["started"], incidents["resolved"]
@@ -4113,31 +4127,16 @@ def with_incidents(history: History, incidents: pd.DataFrame) -> History:
                 f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
             )
             continue
-        at = before[np.argmax(ends[before])]
+        at = int(before[np.argmax(ends[before])])
         reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
         health[at] = DEGRADED
-        key = name, environment, int(ends[at])
-        since, last = recoveries.get(key, (start, 0))
-        over = NEVER if resolved == MISSING else max(resolved, last)
-        recoveries[key] = since, over
-    kept = history.recoveries
-    if kept is not None:
-        keys = zip(kept["application"], kept["environment"], seconds_of(kept["failed"]))
-        times = zip(seconds_of(kept["since"]), seconds_of(kept["recovered"]))
-        recoveries = {**dict(zip(keys, times)), **recoveries}
-    listed = [
-        (*key, since, MISSING if over == NEVER else over)
-        for key, (since, over) in recoveries.items()
-    ]
-    coverage = history.coverage
-    if coverage is not None:
-        here = coverage["environment"].isin([production, *environments])
-        hours = coverage["longest_between_looks_hours"].where(~here, 0.0)
-        coverage = coverage.assign(longest_between_looks_hours=hours)
+        found[at] = max(NEVER if resolved == MISSING else resolved, found.get(at, 0))
+        recovered[at] = MISSING if found[at] == NEVER else found[at]
+        listed.append((name, environment, start, resolved, int(ends[at])))
+    columns = dict(health=health, failure_reason=reasons, recovered=recovered)
     return history._replace(
-        deployments=as_table("deployments", rows.assign(health=health, failure_reason=reasons)),
-        recoveries=table_from("recoveries", listed),
-        coverage=coverage,
+        deployments=as_table("deployments", rows.assign(**columns)),
+        incidents=table_from("incidents", listed),
         notes=(*history.notes, *notes),
     )
 
@@ -4455,7 +4454,6 @@ def events_of(history: History, applications: Sequence[str]) -> Events:
     shas, names = history.git_commits["sha"], history.environments
     commits = commits_of(history.git_commits, applications)
     deployments = deployments_from(history.deployments, applications, names, shas)
-    deployments = deployments._replace(span=coverage_spans(history, deployments, applications))
     rollbacks = rollbacks_from(history, deployments, applications)
     return Events(commits, deployments, rollbacks, history.window, 1, len(names))
 
@@ -4658,7 +4656,7 @@ class Measured(NamedTuple):
     def of_window(cls, history: History, known: np.ndarray, partly: np.ndarray) -> Measured:
         """Return the whole window for every group."""
         whole = np.full(len(known), history.window.days)
-        hidden = longest_between_looks(history) > 0
+        hidden = hides_failures(history)
         return cls(np.zeros(len(known), int), whole, known, partly, hidden)
 
 
@@ -4983,7 +4981,7 @@ def production_of(history: History, events: Events, names: Sequence[str]) -> Pro
     """Return what happened in production, of the events of a history."""
     rows = has_word(history.deployments["environment"], history.production)
     unseen = has_word(history.deployments["health"], UNKNOWN)[rows]
-    seen = seen_recoveries(history, events, names)
+    seen = seen_recoveries(history, events)
     events = events.in_production()
     ended = find_recoveries(events, None if seen is None else (seen[0][rows], seen[1][rows]))
     return Production(events, known_changes(history, events, names), ended, unseen)
@@ -5032,34 +5030,23 @@ def applications_in_production(
     return np.unique(there), lost[:, 0]
 
 
-def longest_between_looks(history: History) -> float:
-    """Return the longest time in hours between two looks at production; NaN if there are none.
-
-    It is 0 where incidents are known, as they need no look.
-    """
-    if history.coverage is None:
-        return math.nan
-    return float(history.covered(history.production)["longest_between_looks_hours"].max())
+def hides_failures(history: History) -> bool:
+    """Return whether a failure can hide between two looks at a cluster."""
+    return history.source == "argocd" and history.incidents is None
 
 
 def lost_history(
     history: History, names: Sequence[str], periods: Sequence[Tuple[int, int]]
 ) -> np.ndarray:
-    """Return for each application (row) and period whether production's history has a hole there.
-
-    The last day of the window need not be over.
-    """
+    """Return for each application (row) and period whether entries of production are lost there."""
     lost = np.zeros((len(names), len(periods)), bool)
     if history.coverage is None:
         return lost
-    covered, newest = history.covered(history.production), history.window.seconds[1] - DAY
-    there = codes_of(covered["application"], names)
-    begins, ends = seconds_of(covered["from"]), seconds_of(covered["to"])
-    for number, (low, high) in enumerate(periods):
-        high = max(min(high, newest), low)
-        seconds = np.clip(np.minimum(ends, high) - np.maximum(begins, low), 0, None)
-        known = np.bincount(there, seconds, minlength=len(names))
-        lost[:, number] = (known < high - low - 1) & np.isin(np.arange(len(names)), there)
+    covered = history.covered(history.production)
+    some = covered[(covered["lost"] > 0).to_numpy()]
+    there, begins = codes_of(some["application"], names), seconds_of(some["from"])
+    for number, (low, _) in enumerate(periods):
+        lost[there, number] = begins > low
     return lost
 
 
@@ -5083,41 +5070,28 @@ def days_known(history: History, environment: str) -> np.ndarray:
     return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
 
 
-def coverage_spans(history: History, deployments: Deployments, names: Sequence[str]) -> np.ndarray:
-    """Return a number for the span without a gap that each deployment lies in.
-
-    Nothing is known to recover across a gap. A simulated history has none.
-    """
-    if history.coverage is None:
-        return deployments.span
-    covered = history.covered(history.production)
-    application = codes_of(covered["application"], names)
-    begins = np.sort(application * NEVER + seconds_of(covered["from"]))
-    return np.searchsorted(begins, deployments.application * NEVER + deployments.end, side="right")
-
-
-def seen_recoveries(
-    history: History, events: Events, names: Sequence[str]
-) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+def seen_recoveries(history: History, events: Events) -> Optional[Tuple[np.ndarray, np.ndarray]]:
     """Return since when each deployment was bad, and when it was good (see `find_recoveries`)."""
-    table, deployments = history.recoveries, events.deployments
-    if table is None:
+    if history.is_simulated:
         return None
-    known = pd.DataFrame(
-        {
-            "application": codes_of(table["application"], names),
-            "environment": codes_of(table["environment"], history.environments),
-            "end": seconds_of(table["failed"]),
-            "since": seconds_of(table["since"]),
-            "recovered": seconds_of(table["recovered"]),
-        }
-    )
-    keys = ["application", "environment", "end"]
-    ended = deployments.application, deployments.environment, deployments.end
-    own = pd.DataFrame(dict(zip(keys, ended)))
-    found = own.merge(known.drop_duplicates(keys), how="left", on=keys).fillna(MISSING)
-    since, times = (found[column].to_numpy(np.int64) for column in ("since", "recovered"))
-    return since, np.where(times < MISSING, NEVER, times)
+    ends = events.deployments.end.copy()
+    over = history.deployments["recovered"]
+    times = np.where(over.isna(), NEVER, seconds_of(over))
+    if history.incidents is not None and len(history.incidents):
+        table = history.incidents.groupby(
+            ["application", "environment", "deployed"], observed=True
+        )["started"].min()
+        keys = pd.MultiIndex.from_arrays(
+            [
+                history.deployments["application"].astype(object),
+                history.deployments["environment"].astype(object),
+                utc_times(ends),
+            ]
+        )
+        started = table.reindex(keys)
+        known = started.notna().to_numpy()
+        ends[known] = seconds_of(started[known])
+    return ends, times
 
 
 def known_changes(history: History, events: Events, names: Sequence[str]) -> Changes:
@@ -5190,7 +5164,7 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
     known = covered[starts[:, None] + of_period] & (of_period < length[:, None])
     edges = [(first + int(low) * DAY, first + int(low + n) * DAY) for low, n in zip(starts, length)]
     partly = lost_history(history, names, edges).any(axis=0)
-    measured = Measured(starts, length, known, partly, longest_between_looks(history) > 0)
+    measured = Measured(starts, length, known, partly, hides_failures(history))
     metrics = production_by_group(apart, changes._replace(group=shipped), ended, measured, unseen)
     whole = known.sum(axis=1) == (7 if by == "week" else days[starts].days_in_month)
     frames = []
@@ -5971,8 +5945,6 @@ def production_lines(report: Report) -> List[str]:
             f"{overall.at['failed_deployment_recovery_minutes', 'open']}",
         ),
     ]
-    if history.changes is not None:
-        lines += ["", *shared_lines(history)]
     if history.changes is not None and history.source in ("git", "argocd"):
         first = "the first commit of a version to any environment"
         own = "the commit to production's own path"
@@ -5983,32 +5955,16 @@ def production_lines(report: Report) -> List[str]:
     lines += looks_lines(history) if overall.at["change_fail_rate_pct", "at_least"] else []
     if overall.at["deployment_frequency_per_day", "at_least"]:
         lines.append(common_window_line(history))
-    for reason, count in sorted(history.undated.items()):
-        lines.append(f"Deployments without a lead time: {count} ({reason})")
     return lines
 
 
-def shared_lines(history: History) -> List[str]:
-    """Return the lead time of changes to shared bases, which come to all environments at once."""
-    table = history.changes_to(history.production, shared=True).dropna(subset=["deployed"])
-    if not len(table):
-        return []
-    hours = (seconds_of(table["deployed"]) - seconds_of(table["committed"])) / 3600
-    text = f"{show_number(float(np.median(hours)), 'h')} in the median, of {len(table)}"
-    return [line_of("Changes to shared bases:", text)]
-
-
 def looks_lines(history: History) -> List[str]:
-    """Return how often somebody looked at production."""
-    if history.coverage is None:
-        return []
-    hours = longest_between_looks(history)
-    if math.isnan(hours):
+    """Return how failures of production are seen."""
+    if history.source == "git":
         return [
             "Failures are those that rollbacks and reverts show; a fix forward is not seen as one."
         ]
-    text = f"The longest time between two looks at production is {show_number(hours, ' h', 1)}"
-    return [f"{text}: what failed and was over in between is in no number."]
+    return ["What failed and was over between two looks is in no number."] * hides_failures(history)
 
 
 def common_window_line(history: History) -> str:
@@ -6096,14 +6052,12 @@ def coverage_lines(report: Report) -> List[str]:
         return lines
     lines += [""] * bool(lines)
     row = "{:<30} {:<18} {:<14} {:<14} {:>11}  {}".format
-    lines.append(
-        row("its own name", "application", "environment", "told by", "deployments", "days")
-    )
+    lines.append(row("its own name", "application", "environment", "told by", "lost", "days"))
     for span in coverage.head(most).to_dict("records"):
         widths = {"origin": 30, "application": 18, "environment": 14, "rule": 14}
         names = (shorten_text(str(span[key]), width) for key, width in widths.items())
-        days = f"{max((span['to'] - span['from']).ceil('D').days, 1)}" + "*" * span["truncated"]
-        lines.append(row(*names, span["deployments"], days).rstrip())
+        days = f"{max((span['to'] - span['from']).ceil('D').days, 1)}" + "*" * (span["lost"] > 0)
+        lines.append(row(*names, span["lost"], days).rstrip())
     if len(coverage) > most:
         lines.append(f"and {len(coverage) - most} more (--details; --json has them with dates)")
     unclassified = sorted(set(coverage["origin"][has_word(coverage["environment"], UNCLASSIFIED)]))
@@ -6111,7 +6065,7 @@ def coverage_lines(report: Report) -> List[str]:
         named = ", ".join([*unclassified[:5], *["..."] * (len(unclassified) > 5)])
         remedy = "--environment-label KEY, --environment-pattern REGEX or --environment NAME"
         lines.append(f"unclassified: {len(unclassified)} ({named}); {remedy} says what they are")
-    if coverage["truncated"].any():
+    if (coverage["lost"] > 0).any():
         lines.append(
             "* older entries are gone; the first one left only marks where the covered time begins"
         )
@@ -6429,7 +6383,7 @@ def summary_document(
         "flow": None if flow is None else flow.to_dict("index"),
     }
     if not history.is_simulated:
-        document["undated"], document["notes"] = dict(history.undated), history.notes
+        document["notes"] = history.notes
         document["coverage"] = []
     if history.coverage is not None:
         document["coverage"] = history.coverage.to_dict("records")
@@ -9411,7 +9365,10 @@ class GitOpsAutomation:
         """Roll failed deployments back, and tell `on_rollback` of each: the `rollbacks` table."""
         deployments = self._need("deployments")
         print_text("\n🔄 Simulating automated rollbacks...")
-        self._store(rollbacks=simulate_rollbacks(deployments, self.scenario.rollback, self.seed))
+        self.deployments, rollbacks = simulate_rollbacks(
+            deployments, self.scenario.rollback, self.seed
+        )
+        self._store(rollbacks=rollbacks)
         print_text(f"  ✓ Executed {count_text(len(self.rollbacks), 'rollback')}")
         print_text(f"    • Success rate: {self.rollbacks['success'].sum()}/{len(self.rollbacks)}")
         if self.on_rollback is not None:
