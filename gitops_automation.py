@@ -9365,9 +9365,8 @@ class GitOpsAutomation:
         """Roll failed deployments back, and tell `on_rollback` of each: the `rollbacks` table."""
         deployments = self._need("deployments")
         print_text("\n🔄 Simulating automated rollbacks...")
-        self.deployments, rollbacks = simulate_rollbacks(
-            deployments, self.scenario.rollback, self.seed
-        )
+        known, rollbacks = simulate_rollbacks(deployments, self.scenario.rollback, self.seed)
+        deployments["recovered"] = known["recovered"]
         self._store(rollbacks=rollbacks)
         print_text(f"  ✓ Executed {count_text(len(self.rollbacks), 'rollback')}")
         print_text(f"    • Success rate: {self.rollbacks['success'].sum()}/{len(self.rollbacks)}")

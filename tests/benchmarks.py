@@ -47,7 +47,7 @@ def engine(scenario, window):
     """Run the engine from commits to metrics; return the history."""
     commits = gitops.commits_table(scenario.team, window, SEED)
     deployments, _ = gitops.simulate_deployments(commits, scenario, window, SEED)
-    rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, SEED)
+    deployments, rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, SEED)
     history = gitops.History(commits, deployments, rollbacks, window, tuple(scenario.names))
     gitops.measure(history)
     return history
@@ -183,7 +183,7 @@ def history_of(window, scenario=gitops.Scenario()):
     """Return a simulated history."""
     commits = gitops.commits_table(scenario.team, window, SEED)
     deployments, _ = gitops.simulate_deployments(commits, scenario, window, SEED)
-    rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, SEED)
+    deployments, rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, SEED)
     return gitops.History(commits, deployments, rollbacks, window, tuple(scenario.names))
 
 

@@ -47,13 +47,14 @@ def simulated(scenario, seed=0, window=MONTH):
     """Run all layers once; return (history, flow)."""
     commits = gitops.commits_table(scenario.team, window, seed)
     deployments, flow = gitops.simulate_deployments(commits, scenario, window, seed)
-    rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, seed)
+    deployments, rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, seed)
     return History(commits, deployments, rollbacks, window, names_of(scenario)), flow
 
 
 def table(name, *rows):
-    """Make a table from tuples in the order of its columns."""
+    """Make a table from tuples in the order of its columns; `recovered` may be left out."""
     columns = list({**COLUMNS, **DETAILS}[name])
+    rows = [(*row, *[None] * (len(columns) - len(row))) for row in rows]
     return as_table(name, {column: [row[i] for row in rows] for i, column in enumerate(columns)})
 
 
@@ -97,7 +98,7 @@ def random_history(seed, source="simulated"):
     deployments.sort(key=lambda row: row[0])
     deployments = table("deployments", *deployments)
     policy = RollbackPolicy(success_rate=rng.choice([0, 0.5, 1]))
-    rollbacks = gitops.simulate_rollbacks(deployments, policy, seed)
+    deployments, rollbacks = gitops.simulate_rollbacks(deployments, policy, seed)
     commits = table("git_commits", *commits)
     return History(commits, deployments, rollbacks, window, environments, source)
 
@@ -126,24 +127,20 @@ def check_details(history):
         checked = getattr(history, name)
         assert checked is None or list(checked.columns) == list(columns), f"{name}: columns"
         assert checked is None or not history.is_simulated, f"{name}: in a simulation"
-    changes, coverage, recoveries = history.changes, history.coverage, history.recoveries
+    changes, coverage = history.changes, history.coverage
     if changes is not None:
-        dated = changes["committed"].notna()
-        assert filled(changes, "application", "environment", "commit_sha"), "changes: a gap"
-        assert (changes["undated"].notna() == ~dated).all(), "changes: a date and a reason, or none"
+        assert filled(changes, "application", "environment", "commit_sha", "committed"), (
+            "changes: a gap"
+        )
         early = changes["deployed"] < changes["committed"]
         assert not early.any(), "changes: deployed before it was committed"
     if coverage is not None:
-        assert filled(coverage, "application", "environment", "from", "to"), "coverage: a gap"
+        places = ["application", "environment"]
+        assert filled(coverage, *places, "from", "to", "lost"), "coverage: a gap"
+        assert not coverage.duplicated(places).any(), "coverage: a place twice"
         assert (coverage["from"] <= coverage["to"]).all(), "coverage: it ends before it begins"
         assert (coverage["from"] >= history.window.start).all(), "coverage: before the window"
         assert (coverage["to"] <= history.window.end).all(), "coverage: after the window"
-    if recoveries is not None:
-        keys = ["application", "environment", "failed"]
-        assert filled(recoveries, *keys), "recoveries: a gap"
-        assert not recoveries.duplicated(keys).any(), "recoveries: a failure twice"
-        early = recoveries["recovered"] < recoveries["failed"]
-        assert not early.any(), "recoveries: good before it failed"
 
 
 def check_commits(commits):
@@ -168,6 +165,9 @@ def check_deployments(deployments, history):
     assert failed[deployments["status"] == "Failed"].all(), "deployments: a failed sync is Healthy"
     assert deployments["failure_reason"].notna().equals(failed), "deployments: a reason too many"
     assert (deployments["duration_sec"] >= 0).all(), "deployments: negative duration"
+    over = deployments["recovered"]
+    assert not (over.notna() & ~failed).any(), "deployments: a good one recovered"
+    assert not (over < deployments["timestamp"]).any(), "deployments: good before it failed"
     assert filled(deployments, "application", "commit_sha"), "deployments: a gap"
     assert (deployments["timestamp"] >= start).all(), "deployments: a sync before the start"
     assert (deployments["timestamp"] < end).all(), "deployments: a sync at the end or later"

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import io
 import json
 import math
 import os
@@ -17,7 +16,6 @@ import pytest
 from argocd_documents import (
     REPOSITORY,
     SCHEMA_FILE,
-    SHAPES,
     application,
     chart,
     child,
@@ -215,34 +213,6 @@ def assert_same(left, right, but=()):
     assert left[3:6] == right[3:6]
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_all_shapes_of_a_document_give_the_same_history(shape, load_files):
-    documents = list(examples().values())
-    expected = load_files(documents)
-    assert len(expected.coverage) == len(documents) - 1  # all but the app of apps
-    assert_same(load_files(SHAPES[shape](documents)), expected)
-
-
-def test_a_single_application_is_a_document_and_a_dash_is_standard_input(
-    monkeypatch, load_files, load
-):
-    expected = load(one(releases(A, B)))
-    assert_same(load_files(one(releases(A, B))), expected)
-    text = json.dumps(one(releases(A, B))).encode()
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
-    assert_same(module.load_argocd(["-"]), expected)
-
-
-def test_snapshots_become_one_long_history(load_files, load):
-    """Entries 0 to 2, then 2 to 4, of which the second snapshot alone would be truncated."""
-    entries = releases(A, B, C, D, A)
-    earlier = one(entries[:3], reconciled="2026-01-05 11:30")
-    later = one(entries[2:])
-    whole = load(one(entries))
-    for files in ([[earlier], [later]], [[later], [earlier]], [[earlier], [earlier], [later]]):
-        assert_same(load_files(*files), whole, but=["longest_between_looks_hours"])
-
-
 def test_what_an_earlier_snapshot_saw_is_kept(load_files):
     """A failed sync of C, and B degraded before it: later entries say nothing of either."""
     failed = operation("Failed", "2026-01-05 11:30", "2026-01-05 11:31", C)
@@ -313,13 +283,6 @@ def test_a_sync_at_midnight_lies_inside_the_window(load):
     assert measured(history)[FREQUENCY]["n"] == 1
 
 
-def test_syncs_of_the_same_revision_and_parameters_are_one_deployment(load):
-    history = load(one(releases(A, A, B, B, B)))
-    assert story(history) == "A B"
-    assert history.deployments["timestamp"][1] == utc("05 11:59:30")
-    assert history.coverage.loc[0, ["syncs", "deployments"]].tolist() == [5, 2]
-
-
 def test_other_parameters_are_another_release_of_the_same_revision(load):
     entries = releases(A, A, A, A)
     for entry_, tag in zip(entries[1:], "232"):
@@ -380,88 +343,6 @@ CONFIG = {
 """A configuration repository: an overlay on a base on a base, and a chart with values."""
 with_values = source("charts/shop", helm={"valueFiles": ["values.yaml", "../../values/shop.yaml"]})
 marked = dict(annotations={module.MANIFEST_PATHS: ".;/shared/config;../more"})
-
-
-@pytest.mark.parametrize(
-    ("moved", "spec", "more", "deployed"),
-    [
-        (f"{OVERLAY}/patch.yaml", source(OVERLAY), {}, True),
-        ("apps/shop/base/deployment.yaml", source(OVERLAY), {}, True),
-        ("shared/labels/labels.yaml", source(OVERLAY), {}, True),
-        ("apps/shop/overlays/dev/patch.yaml", source(OVERLAY), {}, False),
-        ("shared/config/a", source(OVERLAY), {}, False),
-        ("shared/config/a", source(OVERLAY), marked, True),
-        ("apps/shop/overlays/more/a", source(OVERLAY), marked, True),
-        ("shared/other/a", source(OVERLAY), marked, False),
-        ("charts/shop/Chart.yaml", with_values, {}, True),
-        ("values/shop.yaml", with_values, {}, True),
-        ("values/cart.yaml", with_values, {}, False),
-    ],
-)
-def test_a_sync_at_a_newer_head_counts_only_if_something_at_its_paths_moved(
-    moved, spec, more, deployed, repository, load
-):
-    """Its paths are its own, those of its value files and annotation, and its kustomize bases."""
-    folder, c = repository(
-        change("c0", "2026-01-05 09:00", CONFIG), change("c1", "2026-01-05 10:30", {moved: "2"})
-    )
-    entries = releases(c["c0"], c["c1"], source=spec)
-    history = load(one(entries, spec=spec, **more), repo=folder)
-    assert story(history, c) == ("c0 c1" if deployed else "c0")
-    assert history.coverage.loc[0, ["syncs", "deployments"]].tolist() == [2, 1 + deployed]
-    assert lead_hours(history, c) == ({"c1": 0.5} if deployed else {})
-    assert story(load(one(entries, spec=spec, **more)), c) == "c0 c1"
-
-
-def test_a_pipeline_that_syncs_all_applications_after_each_merge_deploys_only_what_it_merged(
-    repository, load
-):
-    names = ("cart", "shop", "web")
-    folder, c = repository(
-        change("c0", "2026-01-05 09:00", {f"apps/{name}/a": "0" for name in names}),
-        *(
-            change(
-                f"c{n}", seconds("2026-01-05 09:30") + 3600 * n, {f"apps/{names[n % 3]}/a": f"{n}"}
-            )
-            for n in range(1, 10)
-        ),
-    )
-    shas = [c[f"c{n}"] for n in range(10)]
-    history = load(
-        *(
-            application(
-                f"{name}-prod",
-                releases(*shas, source=source(f"apps/{name}")),
-                spec=source(f"apps/{name}"),
-            )
-            for name in names
-        ),
-        repo=folder,
-    )
-    assert history.coverage["syncs"].tolist() == [10] * 3
-    assert history.coverage["deployments"].tolist() == [4] * 3
-    assert set(lead_hours(history, c).values()) == {0.5}
-
-
-def test_a_change_to_a_shared_base_has_a_line_of_its_own(repository, load):
-    """It comes to all environments at once: its hours are not those of a change that travels."""
-    folder, c = repository(
-        change("c0", "2026-01-05 09:00", CONFIG),
-        change("c1", "2026-01-05 10:00", {f"{OVERLAY}/patch.yaml": "1"}),
-        change("c2", "2026-01-05 10:30", {"apps/shop/base/deployment.yaml": "2"}),
-        change("c3", "2026-01-05 11:30", {f"{OVERLAY}/patch.yaml": "2", "shared/labels/b": "2"}),
-    )
-    entries = releases(*(c[name] for name in ("c0", "c2", "c3")), source=source(OVERLAY))
-    history = load(one(entries, spec=source(OVERLAY)), repo=folder)
-    shared = dict(zip(history.changes["commit_sha"], history.changes["shared"]))
-    assert {name: shared[c[name]] for name in ("c1", "c2", "c3")} == dict(
-        c1=False, c2=True, c3=False
-    )
-    assert lead_hours(history, c) == {"c1": 1, "c2": 0.5, "c3": 0.5}
-    assert measured(history)[LEAD]["n"] == 2
-    assert re.search(
-        r"^Changes to shared bases: +0.50h in the median, of 1$", report_on(history), re.M
-    )
 
 
 def test_of_a_repository_of_value_files_only_the_files_that_are_referred_to_count(repository, load):
@@ -637,16 +518,6 @@ def failed_application(phase="Failed", sync=None, **more):
     return application("shop-prod", releases(A, B), operation=state, **more)
 
 
-@pytest.mark.parametrize("phase", ["Failed", "Error"])
-def test_a_last_operation_that_failed_is_a_failed_deployment(phase, load):
-    history = load(failed_application(phase))
-    row = history.deployments.iloc[-1]
-    reason = "one or more objects failed to apply"
-    assert row.tolist()[1:] == ["shop", "production", C, "Failed", "Degraded", 120, reason]
-    assert row["timestamp"] == utc("06 10:00")
-    assert measured(history)[RECOVERY]["open"] == 1
-
-
 @pytest.mark.parametrize(
     ("phase", "sync"),
     [
@@ -800,27 +671,6 @@ def test_where_nothing_could_have_shown_a_failure_there_is_no_rate(load):
         assert re.search(rf"^{label}: +n/a \(failures not observable\)$", text, re.M)
     assert "0.00%" not in text
     assert "nothing was deployed" not in text
-
-
-def test_the_fail_rate_is_a_lower_bound_with_the_longest_time_between_looks(load_files):
-    """Of A, B, C and D one is seen Degraded, one Healthy; the others may have failed unseen."""
-    history = load_files(
-        [one(releases(A, B), reconciled="2026-01-05 11:30", health="Degraded")],
-        [one(releases(A, B, C, D))],
-    )
-    assert history.deployments["health"].tolist() == ["Unknown", "Degraded", "Unknown", "Healthy"]
-    row = measured(history)[FAIL_RATE]
-    assert (row["value"], row["n"], row["at_least"]) == (25, 4, True)
-    share, z2, n = 3 / 4, module.Z_95**2, 4  # as if both had failed, by Wilson's formula
-    root = math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    high = (share + z2 / (2 * n) + module.Z_95 * root) / (1 + z2 / n)
-    assert row["high"] == pytest.approx(100 * high)
-    days = (seconds("2026-01-10 23:00") - seconds("2026-01-05 11:30")) / 86400
-    assert history.coverage["longest_between_looks_hours"].tolist() == pytest.approx([24 * days])
-    text = report_on(history)
-    assert re.search(r"^Change fail rate: +25.00% .* at least$", text, re.M)
-    assert re.search(r"^Change Failure Rate: +at least 25.00%", text, re.M)
-    assert "longest time between two looks at production is 131.5 h" in text
 
 
 @pytest.mark.slow
@@ -1057,39 +907,6 @@ def test_several_sources_are_dated_each_by_its_own_revision_at_its_path(reposito
     assert lead_hours(history, c) == {"c1": 1.5, "c2": 1}
 
 
-def test_a_deployment_without_a_lead_time_has_a_reason(repository, load):
-    folder, c = repository(*line("1", "2"), change("late", "2026-01-05 23:00", {SHOP: "3"}))
-    charts = [entry(n, f"2026-01-05 1{n}:00", f"1.{n}.0", source=chart()) for n in range(3)]
-    same = releases(c["c0"], c["c0"])
-    same[1]["source"] = source(kustomize={"images": ["shop:2"]})
-    for shop, reasons in (
-        (
-            application("redis-prod", charts, spec=chart()),
-            {"its revision is not in the repository": 2},
-        ),
-        (one(releases(c["c0"], D, c["c1"])), {"its revision is not in the repository": 1}),
-        (one(same), {"no new commit is at its paths": 1}),
-        (one(releases(c["c0"], c["late"], c["c1"])), {"its commit is dated after it": 1}),
-    ):
-        history = load(shop, repo=folder)
-        assert history.undated == reasons
-        (reason,), (count,) = reasons, reasons.values()
-        assert f"Deployments without a lead time: {count} ({reason})" in report_on(history)
-    assert load(one(releases(A, B))).undated == {"no repository given (--repo)": 1}
-
-
-def test_a_commit_dated_after_its_deployment_has_no_lead_time(repository, load):
-    """Its clock was wrong by hours; the others of the release keep theirs."""
-    folder, c = repository(
-        change("c1", "2026-01-05 08:00", {SHOP: "1"}),
-        change("c2", "2026-01-05 23:00", {SHOP: "2"}),
-        change("c3", "2026-01-05 10:30", {SHOP: "3"}),
-    )
-    history = load(one(releases(c["c1"], c["c3"])), repo=folder)
-    assert lead_hours(history, c) == {"c3": 0.5}
-    assert history.undated == {"its commit is dated after it": 1}
-
-
 @pytest.mark.parametrize("time", [0, 1 << 40])
 def test_a_commit_without_a_real_time_has_no_lead_time(time, repository, load):
     """The time 0 is that of tools that set none; some clocks are off by thousands of years."""
@@ -1217,28 +1034,6 @@ def test_frequencies_are_over_one_window_for_all_applications(load):
     assert metrics["production_deployment_frequency"] == pytest.approx(0.5)
 
 
-def test_where_entries_are_lost_the_frequency_is_a_lower_bound(load):
-    """Of the cart three of ten days are lost; the first entry left only marks their end."""
-    entries = releases(A, B, C, first=7, start="2026-01-04 10:00")
-    cart = application("cart-prod", entries, created="2020-01-01 00:00")
-    history = load(one(releases(A, B)), cart)
-    row = history.coverage.set_index("application").loc["cart"]
-    assert (row["from"], row["truncated"], row["syncs"], row["deployments"]) == (
-        utc("04 10:00"),
-        True,
-        3,
-        2,
-    )
-    bounds = {name: measured(history, name)[FREQUENCY] for name in ("shop", "cart", ALL)}
-    assert [bounds[name]["at_least"] for name in bounds] == [False, True, True]
-    assert [bounds[name]["value"] for name in bounds] == pytest.approx([0.2, 0.2, 0.4])
-    text = report_on(history)
-    assert re.search(r"^Deployment frequency: +0.40/day .* at least$", text, re.M)
-    assert re.search(r"^  of which Production: +at least 0.40/day", text, re.M)
-    assert "All applications are covered for the last 6 days: --days 6 measures these." in text
-    assert "* older entries are gone" in text
-
-
 def test_two_minutes_of_coverage_give_no_rate(load):
     entries = releases(A, B, C, every=60, first=7)
     history = load(application("shop-prod", entries, reconciled="2026-01-05 10:03"))
@@ -1248,20 +1043,6 @@ def test_two_minutes_of_coverage_give_no_rate(load):
     text = report_on(history)
     assert re.search(r"^Deployment Frequency: +n/a$", text, re.M)
     assert re.search(r"^Deployment frequency: +n/a \(less than a day is covered\)$", text, re.M)
-
-
-def test_coverage_runs_from_the_creation_to_the_newest_time_of_the_file(load):
-    """An application without a history, or without any time, is covered as the others are."""
-    history = load(
-        one(releases(A, B)),
-        application("new-prod", created="2026-01-02 00:00"),
-        application("bare-prod"),
-    )
-    rows = history.coverage.set_index("application")
-    assert rows["from"].tolist() == [utc("01")] * 3
-    assert rows["to"].tolist() == [utc("10 23:00")] * 3
-    assert rows["deployments"].to_dict() == {"bare": 0, "new": 0, "shop": 2}
-    assert not rows["truncated"].any()
 
 
 def snapshots(*parts, **more):
@@ -1278,33 +1059,6 @@ def snapshots(*parts, **more):
         ]
         for first, commits, day in parts
     ]
-
-
-def test_over_a_gap_between_snapshots_nothing_is_covered(load_files):
-    """Entries 0 and 1, then 7 and 8. The gap makes A no rollback and B no failure."""
-    files = snapshots((0, [A, B], 5), (7, [A, C], 20))
-    for order in (files, files[::-1]):
-        history = load_files(*order)
-        rows = history.coverage
-        assert rows["truncated"].tolist() == [False, True]
-        assert rows["from"].tolist() == [utc("01"), utc("20 10:00")]
-        assert rows["to"].tolist() == [utc("06 10:00"), utc("21 10:00")]
-        assert (rows["syncs"].tolist(), rows["deployments"].tolist()) == ([2, 2], [2, 1])
-        assert story(history) == "A B C"
-        row = measured(history)[FREQUENCY]
-        assert (row["value"], row["at_least"]) == (pytest.approx(3 / 21), True)
-        assert report_on(history).count("argocd/shop-prod") == 2
-
-
-def test_a_failure_before_a_gap_is_not_known_to_be_recovered(load_files):
-    """C failed on the 6th; what the release of the 20th has to do with it nobody knows."""
-    failed = operation("Failed", "2026-01-06 08:00", "2026-01-06 08:01", C)
-    more = dict(operation=failed, sync="OutOfSync")
-    apart = load_files(*snapshots((0, [A, B], 5), (7, [A, D], 20), **more))
-    joined = load_files(*snapshots((0, [A, B], 5), (2, [A, D], 20), **more))
-    assert (story(apart), story(joined)) == ("A B !C D", "A !B !C D | B>A C>A")
-    assert (measured(apart)[RECOVERY]["n"], measured(apart)[RECOVERY]["open"]) == (0, 1)
-    assert (measured(joined)[RECOVERY]["n"], measured(joined)[RECOVERY]["open"]) == (2, 0)
 
 
 def test_going_back_over_a_gap_is_a_deployment_of_which_no_more_is_known(repository, load_files):
@@ -1545,26 +1299,6 @@ def test_what_a_history_has_is_fitted_however_long(repository, load):
 
 
 # ---- The command line
-
-
-def test_the_program_measures_a_file(write, tmp_path, capsys):
-    """Rollbacks of real history are not said to be automated; no stage is advised that is not."""
-    files = write([one(releases(A, B, A))])
-    folder = tmp_path / "o"
-    status, out, err = called(
-        capsys, "--argocd", *files, "--output", folder, "--export", "--dpi", 20, "--runs", 2
-    )
-    assert (status, err) == (0, "")
-    for part in ("shop-prod", "Change fail rate", "MEASURED from what Argo CD keeps of its syncs"):
-        assert part in out
-    assert re.search(r"^  Rollbacks: +1$", out, re.M)
-    assert "utomated" not in out.replace("GitOps Workflow Automation", "")
-    assert not re.search(r"\b(staging|dev)\b", out)
-    assert {path.name for path in folder.iterdir()} == {
-        "gitops_dashboard.png",
-        "metrics.json",
-        *module.TABLE_FILES.values(),
-    }
 
 
 def test_the_document_of_a_history_has_its_coverage(write, tmp_path, capsys):

@@ -422,23 +422,6 @@ def folders_of_their_own(seed=5, days=90, merge=0):
     )
 
 
-@pytest.mark.parametrize("merge", [0, 60])
-def test_the_fit_of_folders_of_their_own_reproduces_what_was_measured(merge):
-    """So it does where all releases come by merge commits, which are no changes."""
-    history = folders_of_their_own(merge=merge)
-    calibration = calibrate(history)
-    assert [one.starts for one in calibration.scenario.environments] == ["commit", "commit"]
-    assert calibration.scenario.environments[-1].approval_rate == pytest.approx(1 / 3, abs=0.03)
-    found, came = months_of(calibration, 100), forecast_actuals(measure(history))
-    for key in (
-        *("deployment_frequency", "production_deployment_frequency", "mean_lead_time"),
-        *("production_median_lead_time", "change_failure_rate", "production_change_fail_rate"),
-    ):
-        middle, low, high = month_spread(found[key])
-        assert low <= came[key] <= high, key
-        assert middle == pytest.approx(came[key], rel=0.2), key
-
-
 def test_only_failures_of_production_say_how_often_a_rollback_works():
     """Those of dev that were mended by a newer release are no rollback that failed."""
     history, _ = simulated(Scenario().with_rollback(success_rate=1), 1, Window.before(END, 90))

@@ -1120,9 +1120,3 @@ def test_the_markdown_file_is_written_beside_the_report(capsys):
 def test_details_bring_the_trend(capsys):
     assert "TREND OF PRODUCTION" in called(capsys, *FAST, "--details")[1]
     assert "TREND OF PRODUCTION" not in called(capsys, *FAST)[1]
-
-
-def test_every_json_document_has_the_version_of_its_form(capsys):
-    for more in ([], ["--what-if", "elite"], ["--levers"], ["--trace", "latest"]):
-        document = json.loads(called(capsys, *FAST, "--json", *more)[1])
-        assert document["schema_version"] == module.SCHEMA_VERSION == 1

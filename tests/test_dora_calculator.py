@@ -215,6 +215,7 @@ def history_of_run(events, run, environments):
             "health": np.where(deployments.bad, "Degraded", "Healthy"),
             "duration_sec": deployments.end - deployments.time,
             "failure_reason": ["OOMKilled" if bad else None for bad in deployments.bad.tolist()],
+            "recovered": [None] * len(deployments.time),
         },
         {
             "timestamp": rollbacks.time,

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import unicodedata
 from pathlib import Path
 
 import load
@@ -392,19 +391,6 @@ def hostile():
         destination={"name": text, "namespace": text},
         spec=there,
     )
-
-
-@pytest.mark.parametrize("more", [[], ["--json"], ["--environment-pattern", "(s.*)"]], ids=str)
-def test_no_document_steers_the_terminal_or_what_reads_the_files(capsys, more):
-    Path("argo.json").write_bytes(json.dumps(hostile()).encode())
-    status, out, err = called(capsys, "--argocd", "argo.json", *RUN[2:], "--no-dashboard", *more)
-    assert (status, err) == (0, "")
-    texts = {"output": out, **{name: content.decode() for name, content in contents().items()}}
-    assert len(texts) == 8
-    for name, text in texts.items():
-        assert {c for c in text if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")} == {
-            "\n"
-        }, name
 
 
 GREEDY = {

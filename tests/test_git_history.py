@@ -962,7 +962,7 @@ def test_no_program_is_run_when_the_configuration_names_all_of_them(repository, 
     give_hooks(folder, program)
     hooks = folder / ".git" / "hooks"
     configure(folder, PROGRAMS, program=program, marker=marker, hooks=hooks)
-    assert [len(table) for table in everything(folder)] == [7, 4, 1, 4]
+    assert [len(table) for table in everything(folder)] == [7, 4, 1, 2]
     assert not marker.exists()
 
 
@@ -1036,7 +1036,7 @@ def test_settings_of_the_repository_do_not_change_what_is_read(repository, tmp_p
     mailmap.write_text("Evil <evil@example.org> <a@example.org>\n")
     (folder / ".mailmap").write_text(mailmap.read_text())
     expected = everything(folder)
-    assert [len(table) for table in expected] == [6, 4, 1, 4]
+    assert [len(table) for table in expected] == [6, 4, 1, 2]
     configure(folder, settings, mailmap=mailmap, missing=tmp_path / "missing")
     assert everything(folder) == expected
 

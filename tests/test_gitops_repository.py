@@ -157,25 +157,6 @@ TRAVELLED = [
 # ---- What is a deployment, and what is in its row -----------------------------------------------
 
 
-def test_every_column_of_a_deployment_is_read(config):
-    folder = config(*TRAVELS)
-    history = load_gitops_repository(folder, TEMPLATE)
-    shas = git(folder, "rev-list", "--reverse", "main").decode().split()
-    assert history.deployments.iloc[-1].to_dict() == {
-        "timestamp": pd.Timestamp("2026-01-09 10:00", tz="UTC"),
-        "application": "shop",
-        "environment": "production",
-        "commit_sha": shas[2],
-        "status": "Synced",
-        "health": "Unknown",
-        "duration_sec": 0,
-        "failure_reason": history.deployments["failure_reason"].iloc[-1],
-    }
-    assert history.deployments["failure_reason"].isna().all()
-    assert (history.source, history.environments) == ("git", ("dev", "production"))
-    assert [str(day.date()) for day in history.window] == ["2026-01-05", "2026-01-10"]
-
-
 def test_every_column_of_a_change_is_read(read):
     text = kustomization(1)
     row = (
@@ -202,22 +183,6 @@ def test_every_column_of_a_change_is_read(read):
             ("12:00", "ann", "fix", "fix(x): y", 1),
         ]
     ]
-
-
-def test_a_version_that_travels_has_a_lead_time_at_each_stage(read):
-    history = read(
-        release("05 10:00", dev=1),
-        release("05 12:00", staging=1),
-        release("06 10:00", production=1),
-    )
-    assert deployments(history) == [
-        ("05 10:00", "dev", "05 10:00"),
-        ("05 12:00", "staging", "05 10:00"),
-        ("06 10:00", "production", "05 10:00"),
-    ]
-    assert lead_times(history, "staging") == {"05 10:00": 2}
-    assert lead_times(history) == {"05 10:00": 24}
-    assert history.undated == {}
 
 
 VERSIONS = {
@@ -276,15 +241,6 @@ def test_a_version_is_recognised_in(forms, form):
     assert deployments(forms, application=form) == TRAVELLED
 
 
-@pytest.mark.parametrize("form", NO_VERSIONS)
-def test_a_commit_that_names_no_version_is_its_own_version(forms, form):
-    """It is a deployment all the same, but nothing tells how long it took."""
-    assert deployments(forms, "production", form) == [
-        (time, "production", time) for time in ("06 10:00", "09 10:00")
-    ]
-    assert changes(forms, application=form)["undated"].tolist() == ["it names no version"] * 2
-
-
 def test_a_commented_version_beside_a_real_one_is_none(read):
     history = read(
         commit("05 10:00", {FILE.format("shop", "dev"): "tag: 1\n# tag: 8\n"}),
@@ -337,23 +293,6 @@ def test_a_version_that_overtook_an_older_one_ships_it_once(read):
     assert lead_times(history) == {"05 10:00": 24, "06 12:00": 22, "06 14:00": 20}
 
 
-def test_where_all_environments_get_a_version_in_one_commit_there_is_no_lead_time(read):
-    history = read(
-        release("05 10:00", dev=1, staging=1, production=1),
-        release("06 10:00", dev=2, staging=2, production=2),
-    )
-    assert lead_times(history) == {}
-    (why,) = history.undated
-    assert history.undated == {why: 2}
-    assert "all environments got it at once" in why
-
-
-def test_where_production_alone_gets_a_version_there_is_no_lead_time(read):
-    history = read(*TRAVELS, release("10 10:00", production="hotfix"))
-    assert lead_times(history) == {"05 10:00": 24, "07 10:00": 48}
-    assert history.undated == {"no other environment had it before": 1}
-
-
 def test_each_image_of_a_file_is_a_part_of_its_own(read):
     """A commit of two images ships two changes in one deployment."""
     dev, production = (FILE.format("shop", name) for name in ("dev", "production"))
@@ -386,23 +325,6 @@ def test_applications_of_the_same_version_numbers_are_not_mixed_up(read):
         release("07 10:00", "cart", production=1),
     )
     assert lead_times(history) == {"05 10:00": 48, "06 10:00": 2}
-
-
-def test_an_application_that_is_new_amid_the_history_is_covered_from_its_beginning(read):
-    """Nothing of it was there before, so nothing is lost: the window is the same for all."""
-    history = read(
-        *TRAVELS,
-        release("15 10:00", "cart", dev=7),
-        release("16 10:00", "cart", production=7),
-        release("20 10:00", dev=3),
-    )
-    spans = history.coverage.groupby("application", observed=True)[["from", "to"]].agg(set)
-    assert spans.loc["cart"].tolist() == spans.loc["shop"].tolist()
-    assert not history.coverage["truncated"].any()
-    assert lead_times(history)["15 10:00"] == 24
-    measured = module.measure(history)
-    frequency = measured.overall.at["deployment_frequency_per_day", "value"]
-    assert frequency == pytest.approx(3 / 16), "three in the 16 days from the 5th to the 20th"
 
 
 # ---- Rollbacks and failures ---------------------------------------------------------------------
@@ -739,17 +661,6 @@ def cloned(config, tmp_path):
 SHALLOW = [*TRAVELS, release("10 10:00", dev=3), release("11 10:00", production=3)]
 
 
-def test_the_first_commit_of_a_shallow_clone_deploys_nothing(cloned):
-    """It has all files, but nothing says when they came."""
-    history = cloned(3, *SHALLOW)
-    assert deployments(history) == [
-        ("10 10:00", "dev", "10 10:00"),
-        ("11 10:00", "production", "10 10:00"),
-    ]
-    assert history.coverage["truncated"].all()
-    assert set(history.coverage["from"]) == {pd.Timestamp("2026-01-09 10:00", tz="UTC")}
-
-
 def test_what_a_shallow_clone_begins_with_does_not_ship_again(cloned):
     assert lead_times(cloned(3, *SHALLOW)) == {"10 10:00": 24}
 
@@ -757,14 +668,6 @@ def test_what_a_shallow_clone_begins_with_does_not_ship_again(cloned):
 def test_a_rollback_within_a_shallow_clone_is_found(cloned):
     history = cloned(3, *SHALLOW, release("11 12:00", production=2))
     assert rollbacks(history) == [("11 10:00", "production", 120)]
-
-
-def test_a_version_that_is_older_than_a_shallow_clone_has_no_lead_time(cloned):
-    """Dev had the second version before the clone begins; nobody knows since when."""
-    history = cloned(2, *TRAVELS)
-    assert deployments(history) == [("09 10:00", "production", "07 10:00")]
-    assert lead_times(history) == {}
-    assert sum(history.undated.values()) == 1
 
 
 def test_a_shallow_clone_that_begins_with_a_clock_ahead_is_measured(cloned):
@@ -979,16 +882,6 @@ def test_where_no_rollback_is_seen_the_fail_rate_is_no_certain_zero(run):
     assert not document["maturity"]["elite"]["change_failure_rate"]
 
 
-def test_the_report_says_why_there_is_no_lead_time(run):
-    at_once = [release(f"{day} 10:00", dev=day, production=day) for day in ("05", "06", "07")]
-    report = run(at_once, "--deployments-from", TEMPLATE)
-    (line,) = [line for line in report.splitlines() if "without a lead time: 3" in line]
-    assert "all environments got it at once" in line
-    document = json.loads(run(at_once, "--deployments-from", TEMPLATE, "--json"))
-    assert document["production"]["change_lead_time_hours"]["value"] is None
-    assert list(document["undated"].values()) == [3]
-
-
 def test_the_json_of_a_config_repository(run):
     document = json.loads(run(ROLLED_BACK, "--deployments-from", "--json"))
     assert (document["source"], document["simulated"]) == ("git", False)
@@ -1015,12 +908,6 @@ def test_a_window_is_cut_out_with_days_and_end(run):
     lead_time = document["production"]["change_lead_time_hours"]
     assert (lead_time["value"], lead_time["n"], lead_time["open"]) == (24, 1, 1)
     assert document["metrics"]["total_rollbacks"] == 0
-
-
-def test_the_coverage_of_a_window_counts_what_is_in_it(run):
-    options = ("--deployments-from", TEMPLATE, "--days", 3, "--end", "2026-01-09", "--json")
-    counted = json.loads(run(ROLLED_BACK, *options))["coverage"]
-    assert [row["deployments"] for row in counted] == [1, 1]
 
 
 def test_a_window_before_the_history_is_refused(config, capsys):

@@ -259,13 +259,6 @@ def test_there_is_a_rate_where_somebody_looked_or_something_showed(part, whole, 
     assert math.isnan(rates["high"][0]) == math.isnan(value)
 
 
-@pytest.mark.parametrize(("hours", "at_least"), [(24, True), (0, False), (math.nan, False)])
-def test_a_rate_is_a_lower_bound_where_failures_can_hide_between_two_looks(hours, at_least):
-    coverage = [span("01", "10", between_looks=hours)]
-    of = measured(real_history([deploy(1, "02 10:00")], coverage=coverage))
-    assert [of[metric]["at_least"] for metric in (FAIL_RATE, REWORK)] == [at_least] * 2
-
-
 def test_a_frequency_is_a_lower_bound_where_some_history_is_lost():
     """The history of cart begins on the fifth day; what it did before is not known."""
     deployments = [deploy(1, "02 10:00"), deploy(2, "06 10:00", application="cart")]
@@ -294,43 +287,6 @@ def test_a_history_of_less_than_a_day_has_no_frequency():
 
 
 FAILED_AT = moment("02 10:01")
-
-
-@pytest.mark.parametrize(
-    ("recoveries", "rollbacks", "minutes", "fixes"),
-    [
-        (None, [], 119 + 1, 1),  # to the end of the next good deployment
-        ([], [], 120, 1),
-        (["02 10:31"], [], 30, 0),  # seen good again before the next one came
-        (["02 12:31"], [], 150, 1),  # its incident was resolved after the next one came
-        ([None], [], math.nan, 0),  # it was said to last still
-        (["02 10:31"], [rollback(1, 3, "02 10:01", 45)], 30, 0),  # before the rollback was over
-        ([], [rollback(1, 3, "02 10:01", 45)], 45, 0),
-    ],
-)
-def test_a_failure_lasts_until_somebody_saw_that_it_was_over(recoveries, rollbacks, minutes, fixes):
-    """A failed deployment at 10:01, and a good one that ends at 12:01."""
-    if recoveries is not None:
-        key = "shop", "production", FAILED_AT
-        recoveries = [(*key, FAILED_AT, time and moment(time)) for time in recoveries]
-    deployments = [deploy(1, "02 10:00", bad=True), deploy(2, "02 12:00")]
-    of = measured(real_history(deployments, rollbacks, recoveries=recoveries))
-    assert of[RECOVERY]["value"] == pytest.approx(minutes, nan_ok=True)
-    assert of[RECOVERY]["open"] == math.isnan(minutes)
-    assert of[REWORK]["value"] == pytest.approx(
-        100 * (len(rollbacks) + fixes) / (2 + len(rollbacks))
-    )
-
-
-def test_nothing_is_known_to_recover_across_a_gap_of_the_history():
-    deployments = [deploy(1, "02 10:00", bad=True), deploy(2, "08 12:00")]
-    coverage = [span("01", "04"), span("07", "10", truncated=True)]
-    whole, gap = (
-        measured(real_history(deployments, coverage=spans))[RECOVERY]
-        for spans in ([span("01", "10")], coverage)
-    )
-    assert (whole["n"], whole["open"]) == (1, 0)
-    assert (gap["n"], gap["open"]) == (0, 1)
 
 
 def test_the_input_tables_are_left_as_they_were():

@@ -35,7 +35,7 @@ def test_a_failure_returns_to_the_newest_earlier_good_release_of_its_place():
         deployment(5, "worse", good=False),
         deployment(6, "later"),
     )
-    rollbacks = simulate_rollbacks(deployments, RollbackPolicy(), seed=1)
+    _, rollbacks = simulate_rollbacks(deployments, RollbackPolicy(), seed=1)
     assert list(rollbacks["from_commit"]) == ["bad", "worse"]
     assert list(rollbacks["to_commit"]) == ["b", "b"]
     assert list(rollbacks["reason"]) == ["OOMKilled", "OOMKilled"]
@@ -45,7 +45,7 @@ def test_a_failure_with_no_earlier_good_release_has_no_rollback():
     deployments = table(
         "deployments", deployment(0, "a", good=False), deployment(1, "b", environment="dev")
     )
-    assert len(simulate_rollbacks(deployments, RollbackPolicy(), seed=1)) == 0
+    assert len(simulate_rollbacks(deployments, RollbackPolicy(), seed=1)[1]) == 0
 
 
 def test_an_applied_release_that_turned_out_bad_is_no_place_to_return_to():
@@ -54,13 +54,13 @@ def test_an_applied_release_that_turned_out_bad_is_no_place_to_return_to():
         deployment(1, "b", good=False, status="Synced"),
         deployment(2, "c", good=False),
     )
-    rollbacks = simulate_rollbacks(table("deployments", *rows), RollbackPolicy(), seed=1)
+    _, rollbacks = simulate_rollbacks(table("deployments", *rows), RollbackPolicy(), seed=1)
     assert list(rollbacks["to_commit"]) == ["a", "a"]
 
 
 def test_a_failure_is_detected_when_its_sync_ends():
     rows = deployment(0, "a"), deployment(7, "b", good=False)
-    (moment,) = simulate_rollbacks(table("deployments", *rows), RollbackPolicy(), seed=1)[
+    (moment,) = simulate_rollbacks(table("deployments", *rows), RollbackPolicy(), seed=1)[1][
         "timestamp"
     ]
     assert moment == START + pd.Timedelta(minutes=7, seconds=30)
@@ -96,7 +96,7 @@ def test_rollbacks_follow_the_policy():
 def test_the_same_input_gives_the_same_rollbacks():
     deployments = random_history(5).deployments
     before = deployments.copy(deep=True)
-    one, two = (simulate_rollbacks(deployments, RollbackPolicy(), seed=9) for _ in range(2))
+    one, two = (simulate_rollbacks(deployments, RollbackPolicy(), seed=9)[1] for _ in range(2))
     pd.testing.assert_frame_equal(one, two)
     pd.testing.assert_frame_equal(deployments, before)
 

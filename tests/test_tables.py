@@ -1,7 +1,6 @@
 """Tables and incidents from files: what an export holds comes back, and anyone can write them."""
 
 import json
-import math
 import re
 
 import pandas as pd
@@ -85,34 +84,6 @@ def report_in(out):
 
 
 BY_MONTH = ("a simulation by month", "Argo CD and its repository by month")
-
-
-@pytest.mark.parametrize("name", [*SOURCES, *BY_MONTH])
-def test_an_export_that_is_read_back_gives_the_same_report_and_the_same_files(
-    team, monkeypatch, capsys, tmp_path, name
-):
-    source, by = SOURCES[name.replace(" by month", "")], ["--by", "month"] * (name in BY_MONTH)
-    monkeypatch.chdir(team)
-    (team / "incidents.csv").write_text(INCIDENTS)
-    one, two = tmp_path / "one", tmp_path / "two"
-    first = called(capsys, *FAST, *source, *by, "--export", "--output", one)
-    again = called(capsys, *FAST, "--history", one, *by, "--export", "--output", two)
-    assert (first[0], first[2]) == (again[0], again[2]) == (0, "")
-    assert report_in(again[1]) == report_in(first[1])
-    files = {path.name: path.read_bytes() for path in one.iterdir()}
-    assert {path.name: path.read_bytes() for path in two.iterdir()} == files
-    assert ("trend.csv" in files) == bool(by)
-
-
-def test_the_tables_that_are_read_back_hold_every_invariant(team, monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(team)
-    assert called(capsys, *FAST, *ARGO, *REPO, "--export", "--output", tmp_path)[0] == 0
-    history = module.load_tables(tmp_path)
-    check_history(history)
-    known = module.load_argocd(["apps.json"], "config")
-    for name in (*module.COLUMNS, *module.DETAILS):
-        one, two = (getattr(made, name).astype(object) for made in (history, known))
-        pd.testing.assert_frame_equal(one.fillna("-"), two.fillna("-"), check_dtype=False)
 
 
 def test_a_part_of_a_simulation_is_measured_as_tables_and_stays_simulated(capsys, tmp_path):
@@ -353,89 +324,6 @@ def incident(started, application="shop", **more):
     return {"application": application, "started": started, **more}
 
 
-@pytest.mark.parametrize(
-    ("one", "commit"),
-    [
-        (incident("2026-01-05T10:00:59Z"), None),  # the first one is not there yet
-        (incident("2026-01-05T10:01:00Z"), "aaa"),
-        (incident("2026-01-06T10:00:30Z"), "aaa"),  # while the second one comes
-        (incident("2026-01-06T10:01:00Z"), "bbb"),
-        (incident("2026-01-08T00:00:00Z"), "bbb"),
-        (incident("2026-01-08T02:00:00+02:00"), "bbb"),
-        (incident("2026-01-08T00:00:00Z", "cart"), "ccc"),
-        (incident("2026-01-08T00:00:00Z", "search"), None),
-        (incident("2026-01-08T00:00:00Z", environment="staging"), "ddd"),
-        (incident("2026-01-08T00:00:00Z", environment="production"), "bbb"),
-        (incident("2026-01-08T00:00:00Z", environment=""), "bbb"),
-        (incident("2026-01-08T00:00:00Z", "cart", environment="staging"), None),
-    ],
-)
-def test_an_incident_belongs_to_the_newest_deployment_that_ended_before_it(
-    with_incidents, one, commit
-):
-    gitops = with_incidents([one])
-    failed = gitops.deployments[gitops.deployments["health"] == "Degraded"]
-    assert failed["commit_sha"].tolist() == ([commit] if commit else [])
-    assert failed["failure_reason"].tolist() == (["Incident"] if commit else [])
-    assert bool(gitops.history.notes) == (commit is None)
-
-
-def test_an_incident_that_matches_none_is_listed(with_incidents, capsys):
-    gitops = with_incidents([incident("2026-01-08T00:00:00Z", "sea\x1brch")])
-    gitops.generate_report()
-    line = "No deployment of sea rch to production before the incident of 2026-01-08 00:00"
-    assert line in capsys.readouterr().out.splitlines()
-    assert gitops.document()["notes"] == [line]
-
-
-def test_then_every_other_deployment_was_healthy_and_nothing_is_at_least(with_incidents):
-    gitops = with_incidents([incident("2026-01-05T12:00:00Z")])
-    production = gitops.document()["production"]
-    assert production[FAIL_RATE]["value"] == pytest.approx(100 / 3)
-    assert not any(production[metric]["at_least"] for metric in (FREQUENCY, FAIL_RATE, REWORK))
-    health = gitops.deployments.set_index("commit_sha")["health"].astype(str).to_dict()
-    assert health == {"aaa": "Degraded", "bbb": "Healthy", "ccc": "Healthy", "ddd": "Unknown"}
-
-
-def test_without_any_incident_nothing_failed(with_incidents):
-    """A file of none says so."""
-    for text in ("application,started,resolved\n", "[]"):
-        row = with_incidents(text).measured.overall.loc[FAIL_RATE]
-        assert (row["value"], row["n"], bool(row["at_least"])) == (0, 3, False)
-
-
-@pytest.mark.parametrize(
-    ("resolved", "minutes", "still"),
-    [
-        (["2026-01-05T13:01:00Z"], 61, 0),
-        ([None], math.nan, 1),
-        ([""], math.nan, 1),
-        (["2026-01-05T13:01:00Z", "2026-01-05T14:01:00Z"], 121, 0),  # two of one deployment
-        (["2026-01-05T13:01:00Z", None], math.nan, 1),
-        ([None, "2026-01-05T13:01:00Z"], math.nan, 1),
-    ],
-)
-def test_a_failure_lasts_until_its_last_incident_is_resolved(
-    with_incidents, resolved, minutes, still
-):
-    """The incident started at 12:00."""
-    started = "2026-01-05T12:00:00Z"
-    gitops = with_incidents([incident(started, resolved=time) for time in resolved])
-    row = gitops.measured.overall.loc[RECOVERY]
-    assert row["value"] == pytest.approx(minutes, nan_ok=True)
-    assert row["open"] == still
-
-
-def test_a_failure_that_was_seen_keeps_its_reason_and_lasts_as_long_as_its_incident(
-    with_incidents,
-):
-    seen = DEPLOYMENTS[0].replace("Unknown,60,", "Degraded,60,OOMKilled")
-    one = incident("2026-01-05T12:00:00Z", resolved="2026-01-05T13:01:00Z")
-    gitops = with_incidents([one], [seen, *DEPLOYMENTS[1:]])
-    assert gitops.metrics["failure_reasons"] == {"OOMKilled": 1}
-    assert gitops.measured.overall.at[RECOVERY, "value"] == 61
-
-
 INCIDENT_FILES = {
     "CSV": "application,started,resolved\nshop,2026-01-05T12:00:00Z,2026-01-05T13:01:00Z\n",
     "CSV with more columns": "id,started,application,severity,resolved\n"
@@ -447,12 +335,6 @@ INCIDENT_FILES = {
     "a JSON object": '{"incidents": [{"application": "shop", "started": "2026-01-05T12:00:00Z",'
     ' "resolved": "2026-01-05T13:01:00.5Z"}]}',
 }
-
-
-@pytest.mark.parametrize("what", INCIDENT_FILES)
-def test_incidents_are_read_from_csv_and_json(with_incidents, what):
-    measured = with_incidents(INCIDENT_FILES[what]).measured
-    assert measured.overall.at[RECOVERY, "value"] == 61
 
 
 BAD_INCIDENTS = {
@@ -498,12 +380,6 @@ def test_a_file_without_the_columns_is_no_file_of_no_incident(capsys, tables, tm
     """It would say that nothing failed."""
     (tmp_path / "incidents.txt").write_text(text)
     refused(capsys, "--history", tables(), "--incidents", tmp_path / "incidents.txt")
-
-
-def test_an_incident_after_the_window_is_none_of_a_deployment_in_it(with_incidents):
-    """It belongs to the deployment of the sixth, which the window does not have."""
-    gitops = with_incidents([incident("2026-01-08T00:00:00Z")], end="2026-01-06")
-    assert gitops.metrics["failed_deployments"] == 0
 
 
 def test_with_incidents_nothing_in_production_is_at_least(team, monkeypatch, capsys, tmp_path):

@@ -149,18 +149,6 @@ def test_all_releases_together_count_for_what_the_metrics_count():
     assert steps["what"].str.contains("(after 4-12 h, newest wins)", regex=False).any()
 
 
-def test_a_real_release_counts_with_the_changes_that_it_brought():
-    rows = [
-        ("shop", "production", B, at(0), at(24) + pd.Timedelta(seconds=60), False, None),
-        ("shop", "production", A, at(12), at(24) + pd.Timedelta(seconds=60), False, None),
-    ]
-    changes = table("changes", *rows)
-    coverage = table("coverage", ("shop", "production", "name", "x", *WINDOW, False, 2, 2, 1.0))
-    history = small_history()._replace(source="argocd", changes=changes, coverage=coverage)
-    metric = told(trace(history, "slowest"), "end", "production")[1]
-    assert metric.endswith("Lead Time (2 changes: 12.02 h to 24.02 h)")
-
-
 def test_the_program_prints_the_life_of_a_release(capsys, tmp_path):
     run = ["--seed", "7", "--end", "2026-01-31", "--days", "10", "--output", tmp_path]
     status, out, err = called(capsys, *run, "--trace", "slowest")

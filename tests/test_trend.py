@@ -18,7 +18,6 @@ from gitops_automation import (
     History,
     Scenario,
     Window,
-    measure,
     production_metrics,
 )
 
@@ -611,79 +610,6 @@ def test_a_part_has_the_events_that_began_in_it():
     assert part.window == JANUARY
 
 
-def test_a_change_that_shipped_after_a_part_waits_at_its_end():
-    """Committed and shipped: before it, across its begin, in it, across its end, after it."""
-    pairs = [
-        ("2025-12-01", "2025-12-02"),
-        ("2025-12-31", "2026-01-02"),
-        ("2026-01-03", "2026-01-04"),
-        ("2026-01-30", "2026-02-01"),
-        ("2026-02-02", "2026-02-03"),
-        ("2026-01-20", None),
-    ]
-    changes = [
-        ("shop", "production", f"c{number}", at(made), shipped and at(shipped), False, None)
-        for number, (made, shipped) in enumerate(pairs)
-    ]
-    history = history_of(
-        [deployed("2026-01-04")],
-        "2025-12-01",
-        "2026-03-01",
-        source="files",
-        changes=table("changes", *changes),
-    )
-    part = history.within(JANUARY)
-    check_history(part)
-    assert dict(zip(part.changes["commit_sha"], part.changes["deployed"].notna())) == {
-        "c1": True,
-        "c2": True,
-        "c3": False,
-        "c5": False,
-    }
-    assert measure(part).overall.at[LEAD, "open"] == 2
-
-
-def test_a_recovery_after_a_part_is_not_known_yet():
-    failed = [at("2026-01-10 10:01"), at("2026-01-31 23:51")]
-    recovered = [at("2026-01-10 11:01"), at("2026-02-02 10:00")]
-    history = history_of(
-        [deployed("2026-01-10 10:00", True), deployed("2026-01-31 23:50", True)],
-        "2025-12-01",
-        "2026-03-01",
-        source="files",
-        recoveries=table(
-            "recoveries",
-            *(("shop", "production", *times) for times in zip(failed, failed, recovered)),
-        ),
-    )
-    row = measure(history.within(JANUARY)).overall.loc[RECOVERY]
-    assert (row["n"], row["open"], row["value"]) == (1, 1, 60)
-
-
-def test_what_a_part_is_covered_by_ends_with_it():
-    edges = [
-        ("2025-12-01", "2025-12-20"),
-        ("2025-12-25", "2026-01-10"),
-        ("2026-01-20", "2026-03-01"),
-    ]
-    spans = [
-        ("shop", "production", "name", "shop-prod", at(low), at(high), True, 1, 1, math.nan)
-        for low, high in edges
-    ]
-    history = history_of(
-        [deployed("2026-01-04")],
-        "2025-12-01",
-        "2026-03-02",
-        source="argocd",
-        coverage=table("coverage", *spans),
-    )
-    covered = history.within(JANUARY).coverage
-    assert list(zip(covered["from"], covered["to"])) == [
-        (at("2026-01-01"), at("2026-01-10")),
-        (at("2026-01-20"), at("2026-02-01")),
-    ]
-
-
 def test_a_quiet_week_of_a_history_has_no_deployments():
     history = history_of(
         [deployed("2026-01-04"), deployed("2026-02-20")], "2026-01-01", "2026-03-01", source="files"
@@ -758,9 +684,3 @@ def test_a_window_of_which_nothing_is_known_is_one_line(sources, capsys, source)
     assert (status, err.count("\n")) == (2, 1)
     assert "nothing is known from 2024-12-02 to 2024-12-31" in err
     assert "goes from 2026-01-01 to 2026-01-1" in err
-
-
-def test_a_window_longer_than_the_history_has_a_frequency_of_at_least(sources, capsys):
-    document = json.loads(called(capsys, *FAST, *ARGO, *REPO, "--days", "100", "--json")[1])
-    row = document["production"][FREQUENCY]
-    assert (row["value"], row["at_least"]) == (pytest.approx(0.09), True)
