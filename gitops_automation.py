@@ -4279,7 +4279,7 @@ PRODUCTION_METRICS: Dict[str, Metric] = {
 """The five metrics of dora.dev, which has had no levels since 2025."""
 # fmt: on
 LEAD, FREQUENCY, RECOVERY, FAIL_RATE, REWORK = PRODUCTION_METRICS
-FACTORS = {"Throughput": (LEAD, FREQUENCY, RECOVERY), "Instability": (FAIL_RATE, REWORK)}
+THROUGHPUT, INSTABILITY = (LEAD, FREQUENCY, RECOVERY), (FAIL_RATE, REWORK)  # the two factors
 DORA_NAMES = {
     "deployment_frequency": FREQUENCY,
     "median_lead_time": LEAD,
@@ -4611,9 +4611,14 @@ def shipped_changes(events: Events) -> Changes:
 
 
 def changes_of(history: History, production: Events, applications: Sequence[str]) -> Changes:
-    """Return the changes to production, grouped by application."""
+    """Return the changes to production, grouped by application.
+
+    Without a table of changes each commit is one; that of a later time than its deployment is none.
+    """
     if history.changes is None:
-        return shipped_changes(production)._replace(group=production.commits.application)
+        known = shipped_changes(production)
+        late = known.shipped < known.committed
+        return known._replace(group=np.where(late, -1, production.commits.application))
     table = history.changes_to(history.production)
     shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
     group = codes_of(table["application"], applications)
@@ -4667,11 +4672,11 @@ def times_by_group(
     """
     group, seconds = group[group >= 0], seconds[group >= 0]
     known = seconds < NEVER
-    by = pd.Series(seconds[known] / unit).groupby(group[known])
-    columns = {"value": by.median(), "mean": by.mean(), "p90": by.quantile(0.9)}
-    found = {name: column.reindex(range(groups)).to_numpy() for name, column in columns.items()}
     n, waiting = (np.bincount(group[some], minlength=groups) for some in (known, ~known))
-    return {**found, "n": n, "open": waiting}
+    by = pd.Series(seconds[known] / unit).groupby(group[known])
+    middle, most = (by.quantile(share).reindex(range(groups)).to_numpy() for share in (0.5, 0.9))
+    total = np.bincount(group[known], seconds[known], minlength=groups) / unit
+    return {"value": middle, "n": n, "mean": safe_ratio(total, n), "p90": most, "open": waiting}
 
 
 def group_medians(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarray:
@@ -4847,7 +4852,7 @@ def production_frame(
         frames.append(frame)
     whole = pd.concat(frames).sort_values("group", kind="mergesort", ignore_index=True)
     whole = whole.astype({"n": int, "open": int, "at_least": bool})
-    return whole[["group", "metric", *ROW]].round({"low": 9, "high": 9, "mean": 9})
+    return whole[["group", "metric", *ROW]].round({"low": 9, "high": 9})
 
 
 MOST_INTERVALS = 200
@@ -4866,7 +4871,7 @@ def made_of(row: Any) -> str:
         return f"{count_text(row.n, 'deployment')} in {count_text(int(row.days), 'day')}"
     if row.metric == RECOVERY:
         if nothing:
-            return "no failure has ended" if row.failed else "no deployment failed"
+            return "no failure has ended" if row.failed else "no failure was seen"
         return f"median of {count_text(row.n, 'failure')}"
     if nothing:
         return "failures not observable"
@@ -4901,16 +4906,12 @@ class Metrics:
     @functools.cached_property
     def rows(self) -> Dict[str, MetricRow]:
         """The four that are judged: value and what it is made of."""
-        values, overall = self.values, self.overall
+        values, measured = self.values, self.production_rows
         if self.scope == PRODUCTION_ALONE:
-            rows = {key: MetricRow(key, *overall.loc[metric]) for key, metric in DORA_NAMES.items()}
+            rows = {key: measured[metric]._replace(key=key) for key, metric in DORA_NAMES.items()}
         else:
-            rows = {
-                key: MetricRow(
-                    key, values[key], why=simulated_evidence(key, values, self.history.window)
-                )
-                for key in SCOPES[self.scope]
-            }
+            why = functools.partial(simulated_evidence, values=values, window=self.history.window)
+            rows = {key: MetricRow(key, values[key], why=why(key)) for key in SCOPES[self.scope]}
         doubts = values["not_judged"]
         return {key: row._replace(why=doubts.get(key, row.why)) for key, row in rows.items()}
 
@@ -4984,10 +4985,13 @@ def measure(history: History) -> Metrics:
     made = events._replace(recovered=incident_times(history, events, names)).in_production()
     changes = changes_of(history, made, names)
     lost, codes = lost_since(history, names), made.deployments.application
+    own = codes, made.rollbacks.application, changes.group
+    alone = [np.minimum(code, 0) for code in own]  # one group; what is left out stays -1
     frames = []
-    for groups, labels, partly in ((1, [ALL_APPLICATIONS], (lost > 0).any()), (0, names, lost > 0)):
-        own = (code * (1 - groups) for code in (codes, made.rollbacks.application, changes.group))
-        deployment, rollback, change = own
+    for (deployment, rollback, change), labels, partly in (
+        (alone, [ALL_APPLICATIONS], (lost > 0).any()),
+        (own, names, lost > 0),
+    ):
         grouped = made.grouped(deployment, rollback, len(labels))
         spans = [(0, window.days)] * len(labels)
         frame = production_frame(history, grouped, changes._replace(group=change), spans, partly)
@@ -5245,7 +5249,7 @@ QUICK_CHECK_MEANS_2025 = {
 
 MONTH = 30.4375  # days
 DURATION_BANDS = (1, 24, 7 * 24, MONTH * 24, 6 * MONTH * 24)  # hours: a step of two points each
-FREQUENCY_BANDS = (1 / (6 * MONTH), 1 / MONTH, 1 / 7, 1, math.nextafter(24, 25))  # a day: likewise
+FREQUENCY_BANDS = (1 / (6 * MONTH), 1 / MONTH, 1 / 7, 1, np.nextafter(24, 25))  # a day: likewise
 
 
 def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
@@ -5254,21 +5258,17 @@ def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
     for metric, value in values.items():
         if math.isnan(value):
             scores[metric] = math.nan
-        elif metric in FACTORS["Instability"]:
+        elif metric in INSTABILITY:
             scores[metric] = 10 - value / 10
         elif metric == FREQUENCY:
             scores[metric] = 2.0 * bisect.bisect_right(FREQUENCY_BANDS, value)
         else:
             hours = value if metric == LEAD else value / 60
             scores[metric] = 10 - 2.0 * bisect.bisect_right(DURATION_BANDS, hours)
-    of = {
-        "overall": scores,
-        "throughput": FACTORS["Throughput"],
-        "stability": FACTORS["Instability"],
-    }
     means = {}
-    for name, keys in of.items():
-        known = [scores[key] for key in keys if not math.isnan(scores[key])]
+    factors = {"overall": tuple(scores), "throughput": THROUGHPUT, "stability": INSTABILITY}
+    for name, keys in factors.items():
+        known = [scores[key] for key in keys if not math.isnan(scores.get(key, math.nan))]
         means[name] = math.fsum(known) / len(known) if known else math.nan
     return {**means, **scores}
 
@@ -5323,15 +5323,16 @@ def trace_release(
         arrived = own.loc[has_word(own["environment"], name), "deployed"]
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
         here = table[there & (by_itself | table["end"].isin(arrived.dropna()))]
-        if not len(here) and name == history.production:
+        if name == history.production and arrived.isna().any():
             steps.append((history.window.end, name, "waits", "not there when the window ends"))
         for row in here.to_dict("records"):
             wait = "it is the first step that is known"
             if ready is not None:
                 hours = max((row["timestamp"] - ready).total_seconds(), 0) / 3600
-                wait = f"{in_human_units(hours, 'h')} after {since}{gate}"
+                wait = in_human_units(hours, "h") if hours else "at once"
+                wait += f" after {since}{gate}"
             if row["commit_sha"] != commit:
-                wait += f", with {row['commit_sha'][:7]}, a newer release"
+                wait += f", in release {row['commit_sha'][:7]}"
             steps.append((row["timestamp"], name, "sync", wait))
             steps.append((row["end"], name, "end", outcome_text(row, own, name)))
             if row["health"] != DEGRADED:
@@ -5488,7 +5489,7 @@ def fold(line: str) -> List[str]:
     """Return a line as lines that fit the report; those after the first begin below its text."""
     if len(line) <= WIDTH:
         return [line]
-    lead = re.match(r"[ •]*(?:[A-Z][A-Za-z ]{,24}: +)?", line)
+    lead = re.match(r"[ •]*", line)
     indent = " " * (len(lead.group()) if lead else 0)
     return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
@@ -5771,7 +5772,7 @@ def production_lines(report: Report) -> List[str]:
     names = {metric: f" ({METRICS[key].label})" for key, metric in DORA_NAMES.items()}
     line = "{:<41}{:>11}  {:<18}{:>8}".format
     lines = []
-    for factor, keys in FACTORS.items():
+    for factor, keys in (("Throughput", THROUGHPUT), ("Instability", INSTABILITY)):
         lines.append(line(factor, "value", "95 % interval", "n"))
         for metric in keys:
             row, own = rows[metric], names.get(metric, "")
@@ -7023,7 +7024,11 @@ def hours_failed(events: Events) -> np.ndarray:
     """
     deployments, end = events.deployments, events.window.seconds[1]
     chosen = np.flatnonzero(deployments.bad)
-    begin, over = deployments.end[chosen], np.minimum(events.recovered[chosen], end)
+    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
+    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)[chosen]
+    starts = np.where(next_good >= 0, deployments.time[next_good], NEVER)
+    begin = deployments.end[chosen]
+    over = np.minimum(np.minimum(events.recovered[chosen], starts), end)
     place = deployments.place[chosen]
     order = np.lexsort((begin, place))
     lift = number_runs(place[order]) * NEVER  # sets the places apart
