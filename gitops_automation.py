@@ -5308,7 +5308,8 @@ def trace_release(
     own = changes[changes["commit_sha"] == commit]
     by_itself = table["commit_sha"] == commit
     if not len(own):  # a commit that brought changes of other commits, such as a merge
-        own = changes[changes["deployed"].isin(table.loc[by_itself, "end"])]
+        brought = changes["deployed"].isin(table.loc[by_itself, "end"])
+        own = changes[changes["commit_sha"].isin(changes.loc[brought, "commit_sha"])]
     steps = []
     made = history.git_commits.set_index("sha")[["author", "message"]]
     for row in own.drop_duplicates("commit_sha").to_dict("records"):
@@ -5646,6 +5647,8 @@ def coverage_lines(report: Report) -> List[str]:
 def git_lines(report: Report) -> List[str]:
     """Return the commits, their authors and types."""
     types = report.metrics.values["commit_types"].items()
+    if not types and report.metrics.scope == PRODUCTION_ALONE:
+        return []  # tables without commits are no repository without commits
     rows = {
         "Total Commits": "total_commits",
         "Contributors": "contributors",

@@ -356,9 +356,7 @@ def test_many_months_are_judged_as_each_is():
     months = [dict(zip(SEED_KEYS, values)) for values in itertools.product(*choices)]
     together = {key: np.array([month[key] for month in months]) for key in SEED_KEYS}
     for key in SEED_KEYS:
-        np.testing.assert_array_equal(
-            judge(key, together), [judge(key, month) for month in months]
-        )
+        np.testing.assert_array_equal(judge(key, together), [judge(key, month) for month in months])
 
 
 def test_a_measured_team_is_judged_by_its_median_lead_time():
@@ -476,8 +474,7 @@ def test_the_downtime_of_a_deployment_is_the_union_of_its_incidents():
     end, minute = MONTH.start + pd.Timedelta(hours=6, seconds=60), pd.Timedelta(minutes=1)
     spans = [(240, 280), (260, 300), (500, 510)]
     rows = [
-        ("x", "production", end + begin * minute, end + over * minute, end)
-        for begin, over in spans
+        ("x", "production", end + begin * minute, end + over * minute, end) for begin, over in spans
     ]
     history = real(bad={3}, minutes=(510,), incidents=table("incidents", *rows))
     assert measure(history).values["mttr_minutes"] == pytest.approx(70)

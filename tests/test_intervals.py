@@ -162,7 +162,8 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
 
 
 @pytest.mark.parametrize(
-    ("part", "whole", "low", "high"), [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0, 16.11)]
+    ("part", "whole", "low", "high"),
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0, 16.11)],
 )
 def test_rates_have_the_wilson_intervals_that_newcombe_published(part, whole, low, high):
     """R. G. Newcombe, Statistics in Medicine 17, 1998, table I, method 3."""

@@ -395,7 +395,9 @@ def test_json_says_what_is_judged_and_why_not():
     elite = {"deployment_frequency": None, "median_lead_time": None, "mttr_minutes": True}
     assert maturity["elite"] == {**elite, "change_failure_rate": None}
     assert maturity["not_assessable"] == document["metrics"]["not_judged"]
-    assert set(maturity["not_assessable"]) == {key for key, met in maturity["elite"].items() if met is None}
+    assert set(maturity["not_assessable"]) == {
+        key for key, met in maturity["elite"].items() if met is None
+    }
 
 
 def test_an_application_may_be_called_all():

@@ -133,7 +133,14 @@ def real_history():
 
     def ways(sha, version, hour, dev, live):
         for name, came in (("dev", dev), ("production", live)):
-            yield ("shop", name, sha, version, at(hour), None if came is None else at(came) + minute)
+            yield (
+                "shop",
+                name,
+                sha,
+                version,
+                at(hour),
+                None if came is None else at(came) + minute,
+            )
 
     merge = "f" * 40
     bad = (at(30), "shop", "production", C, "Synced", "Degraded", 60, "x", at(31) + minute)
@@ -164,7 +171,10 @@ def test_a_version_is_found_by_its_name_and_a_merge_by_its_commit():
 def test_the_slowest_is_the_change_that_waited_longest():
     steps = trace(real_history(), "slowest")
     assert steps.attrs == {"application": "shop", "commit": B}
-    assert told(steps, "end", "production") == "Synced after 60 s, degraded: x; 27.02 h after the commit"
+    assert (
+        told(steps, "end", "production")
+        == "Synced after 60 s, degraded: x; 27.02 h after the commit"
+    )
     assert told(steps, "recovery", "production") == "good again after 60.00 min"
 
 
