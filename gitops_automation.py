@@ -4185,33 +4185,29 @@ class Metric(NamedTuple):
 # fmt: off
 METRICS: Dict[str, Metric] = {
     "deployment_frequency": Metric(
-        "Deployment Frequency", "/day",
-        "Deployments, failed ones included, over the days of the window.", Target(">", 1, "/day")),
+        "Deployment Frequency", "/day", "Deployments, failed ones included, over the days.",
+        Target(">", 1, "/day")),
     "mean_lead_time": Metric(
         "Lead Time", " hours",
         "Mean time from a commit to the start of its Synced production deployment. A commit of a "
         "later time is left out. Of real deployments: the mean of change_lead_time_hours.",
         Target("<", 24, "h")),
     "median_lead_time": Metric(
-        "Lead Time", " hours", "The median where mean_lead_time takes the mean.",
-        Target("<", 24, "h")),
+        "Lead Time", " hours", "The median of the same times.", Target("<", 24, "h")),
     "mttr_minutes": Metric(
         "MTTR", " minutes",
         "Mean duration of the rollbacks that succeeded. Of real deployments: the median of "
         "failed_deployment_recovery_minutes.", Target("<", 60, "min")),
     "change_failure_rate": Metric(
         "Change Failure Rate", "%", "Degraded deployments over all.", Target("<", 15, "%")),
-    "scope": Metric("Scope", "", "What the numbers are of: a key of SCOPES. Those by environment "
-                    "are of all environments."),
-    "not_judged": Metric("Not Judged", "", "{target that can be neither met nor missed: why}"),
+    "scope": Metric("Scope", "", "What the numbers are of, a key of SCOPES."),
+    "not_judged": Metric("Not Judged", "", "Targets that are neither met nor missed, and why."),
     "lead_time_hours_by_environment": Metric(
         "Where the Lead Time Goes", " hours",
         "Mean time from the environment before (in the first: from the commit) to each. The parts "
         "add up to mean_lead_time."),
-    "success_rates": Metric(
-        "Success Rates", "%", "For each environment its Healthy deployments over all of them."),
-    "overall_success_rate": Metric(
-        "Overall Success Rate", "%", "What is left of 100 % without the change_failure_rate."),
+    "success_rates": Metric("Success Rates", "%", "Healthy deployments of each environment."),
+    "overall_success_rate": Metric("Overall Success Rate", "%", "100 - change_failure_rate."),
     "production_deployment_frequency": Metric(
         "Production Alone", "/day", "Deployments to production over the days of the window."),
     "dated_deployments": Metric(
@@ -4225,35 +4221,25 @@ METRICS: Dict[str, Metric] = {
     "failed_rollbacks": Metric("Failed Rollbacks", "", "Rollbacks that did not succeed."),
     "rollback_success_rate": Metric(
         "Rollback Success Rate", "%", "Rollbacks that succeeded over all rollbacks.", digits=1),
-    "average_rollback_minutes": Metric(
-        "Average Rollback Time", " minutes", "Mean duration of the rollbacks that succeeded."),
-    "fastest_rollback_minutes": Metric(
-        "Fastest Rollback", " minutes", "Shortest rollback that succeeded.", digits=1),
-    "slowest_rollback_minutes": Metric(
-        "Slowest Rollback", " minutes", "Longest rollback that succeeded.", digits=1),
-    "failures_without_rollback": Metric(
-        "Failures Not Rolled Back", "", "Failed deployments without a rollback."),
+    "average_rollback_minutes": Metric("Average Rollback Time", " minutes", "Mean of successes."),
+    "fastest_rollback_minutes": Metric("Fastest Rollback", " minutes", "Of successes.", digits=1),
+    "slowest_rollback_minutes": Metric("Slowest Rollback", " minutes", "Of successes.", digits=1),
+    "failures_without_rollback": Metric("Failures Not Rolled Back", "", "Failed ones without one."),
     "failure_reasons": Metric("Main Failure Reasons", "", "Failed deployments for each reason."),
-    "failure_reasons_by_environment": Metric(
-        "Failure Reasons by Environment", "", "The failure_reasons of each environment."),
-    "deployments_by_environment": Metric(
-        "Deployment Distribution", "", "Deployments to each environment."),
-    "healthy_by_environment": Metric(
-        "Healthy Deployments", "", "Deployments to each environment that did not fail."),
-    "rollbacks_by_environment": Metric(
-        "Rollbacks by Environment", "", "Rollbacks in each environment."),
+    "failure_reasons_by_environment": Metric("Failure Reasons", "", "Of each environment."),
+    "deployments_by_environment": Metric("Deployment Distribution", "", "To each environment."),
+    "healthy_by_environment": Metric("Healthy Deployments", "", "Those that did not fail."),
+    "rollbacks_by_environment": Metric("Rollbacks by Environment", "", "In each environment."),
     "deployments_by_status": Metric("Deployment Status", "", "Deployments that ended in each."),
-    "deployments_by_application": Metric(
-        "Deployments by Application", "", "Deployments of each application."),
+    "deployments_by_application": Metric("Deployments by Application", "", "Of each application."),
     "total_commits": Metric("Total Commits", "", "Rows of the git_commits table."),
     "contributors": Metric("Contributors", "", "Different authors of the commits."),
     "applications": Metric("Applications", "", "Different applications of the commits."),
     "commit_types": Metric("Commit Type Breakdown", "", "Commits of each type."),
 }
-"""Every key of the metrics dict. Counts by name are ranked, the most frequent first."""
-
+"""Every key of the metrics dict. Of a measured history the numbers are of production; those by
+environment are of all. Counts by name are ranked, the most frequent first."""
 TARGETS: Dict[str, Target] = {key: metric.elite for key, metric in METRICS.items() if metric.elite}
-
 PRODUCTION_METRICS: Dict[str, Metric] = {
     "change_lead_time_hours": Metric(
         "Change lead time", "h",
@@ -4273,7 +4259,7 @@ PRODUCTION_METRICS: Dict[str, Metric] = {
         "some; its interval then ends as if all of these had failed."),
     "deployment_rework_rate_pct": Metric(
         "Deployment rework rate", "%",
-        "Rollbacks in production, and good deployments during which a failure ended or before, "
+        "Rollbacks in production, and the first good deployments that came while a failure lasted, "
         "over all production deployments and rollbacks. A lower bound as the fail rate is."),
 }
 """The five metrics of dora.dev, which has had no levels since 2025."""
@@ -4693,17 +4679,14 @@ def rates_with_interval(
     ends as if they all were. Where nobody looked at any, and none showed, there is no rate.
     """
     whole = np.where((part == 0) & (hidden > 0) & (hidden >= whole), 0, whole)
-    share, most = safe_ratio(part, whole), safe_ratio(np.minimum(part + hidden, whole), whole)
-    low, high = wilson(share, whole, -1), wilson(most, whole, 1)
-    return {"value": 100 * share, "low": 100 * low, "high": 100 * high, "n": whole, "part": part}
-
-
-def wilson(share: np.ndarray, whole: np.ndarray, side: int) -> np.ndarray:
-    """Return the lower (-1) or upper (1) end of Wilson's 95 % interval of a share."""
-    shrink = 1 + safe_ratio(Z_95**2, whole)
-    middle = (share + safe_ratio(Z_95**2, 2 * whole)) / shrink
-    variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
-    return np.clip(middle + side * Z_95 / shrink * np.sqrt(variance), 0, 1)
+    ends = []
+    for count, side in ((part, -1), (np.minimum(part + hidden, whole), 1)):
+        share, shrink = safe_ratio(count, whole), 1 + safe_ratio(Z_95**2, whole)
+        middle = share + safe_ratio(Z_95**2, 2 * whole)
+        variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
+        ends.append(100 * np.clip((middle + side * Z_95 * np.sqrt(variance)) / shrink, 0, 1))
+    value = safe_ratio(100 * part, whole)
+    return {"value": value, "low": ends[0], "high": ends[1], "n": whole, "part": part}
 
 
 def student_t(df: float) -> float:
@@ -4905,15 +4888,16 @@ class Metrics:
 
     @functools.cached_property
     def rows(self) -> Dict[str, MetricRow]:
-        """The four that are judged: value and what it is made of."""
-        values, measured = self.values, self.production_rows
-        if self.scope == PRODUCTION_ALONE:
-            rows = {key: measured[metric]._replace(key=key) for key, metric in DORA_NAMES.items()}
-        else:
-            why = functools.partial(simulated_evidence, values=values, window=self.history.window)
-            rows = {key: MetricRow(key, values[key], why=why(key)) for key in SCOPES[self.scope]}
-        doubts = values["not_judged"]
-        return {key: row._replace(why=doubts.get(key, row.why)) for key, row in rows.items()}
+        """The four that are judged: value and what it is made of, or why it is not judged."""
+        values, rows = self.values, {}
+        for key in SCOPES[self.scope]:
+            if self.scope == PRODUCTION_ALONE:
+                rows[key] = self.production_rows[DORA_NAMES[key]]._replace(key=key)
+            else:
+                why = simulated_evidence(key, values, self.history.window)
+                rows[key] = MetricRow(key, values[key], why=why)
+            rows[key] = rows[key]._replace(why=values["not_judged"].get(key, rows[key].why))
+        return rows
 
     @property
     def unjudged(self) -> Dict[str, str]:
@@ -4932,14 +4916,13 @@ class Metrics:
 
     @property
     def quick_check(self) -> Dict[str, float]:
-        """The Quick Check scores of production (see `quick_check`); a lower bound has none."""
-        known = self.overall["value"].where(~self.overall["at_least"])
-        return quick_check(known.to_dict())
+        """The Quick Check scores of production; a lower bound has none."""
+        return quick_check(self.overall["value"].where(~self.overall["at_least"]).to_dict())
 
     @functools.cached_property
     def overall(self) -> pd.DataFrame:
         """The metrics of production in all: a row is a metric (the index)."""
-        table = self.production.iloc[: len(PRODUCTION_METRICS)]
+        table = self.production.head(len(PRODUCTION_METRICS))
         return table.drop(columns="application").set_index("metric")
 
     @property
@@ -4950,32 +4933,29 @@ class Metrics:
     @property
     def by_application(self) -> Dict[str, Dict[str, MetricRow]]:
         """The metrics of production of each application."""
-        rows = self.production.iloc[len(PRODUCTION_METRICS) :].itertuples(index=False)
         found: Dict[str, Dict[str, MetricRow]] = {}
-        for name, metric, *fields in rows:
-            found.setdefault(name, {})[metric] = MetricRow(metric, *fields)
+        for name, *row in self.production.iloc[len(PRODUCTION_METRICS) :].itertuples(index=False):
+            found.setdefault(name, {})[row[0]] = MetricRow(*row)
         return found
 
 
 def simulated_evidence(key: str, values: Mapping[str, Any], window: Window) -> str:
     """Return the numbers that a metric of a simulation is made of, or why it is undefined."""
     total, failed = values["total_deployments"], values["failed_deployments"]
+    dated, restored = values["dated_deployments"], values["successful_rollbacks"]
     if not total:
         return "nothing was deployed"
     if key == "deployment_frequency":
         return f"{count_text(total, 'deployment')} in {count_text(window.days, 'day')}"
-    if key == "mean_lead_time":
-        dated = values["dated_deployments"]
-        if dated:
-            return f"mean of {count_text(dated, 'production deployment')}"
-        reached = values["production_deployment_frequency"] > 0
-        return "no production deployment succeeded" if reached else "nothing reached production"
     if key == "change_failure_rate":
         return f"{failed:,} failed of {count_text(total, 'deployment')}"
-    if not failed:
-        return "no deployment failed"
-    restored = values["successful_rollbacks"]
-    return f"mean of {count_text(restored, 'rollback')}" if restored else "no rollback succeeded"
+    if key == "mttr_minutes":
+        none = "no rollback succeeded" if failed else "no deployment failed"
+        return f"mean of {count_text(restored, 'rollback')}" if restored else none
+    if dated:
+        return f"mean of {count_text(dated, 'production deployment')}"
+    reached = values["production_deployment_frequency"] > 0
+    return "no production deployment succeeded" if reached else "nothing reached production"
 
 
 def measure(history: History) -> Metrics:
@@ -5343,9 +5323,12 @@ def trace_release(
                 text = f"good again after {in_human_units(minutes, 'min')}"
                 steps.append((row["recovered"], name, "recovery", text))
     steps += rollback_steps(history, table[by_itself])
-    found = TraceTable(steps, columns=["timestamp", "environment", "step", "what"])
-    found = found.sort_values("timestamp", kind="mergesort").reset_index(drop=True)
-    found = TraceTable(found)
+    found = pd.DataFrame(steps, columns=["timestamp", "environment", "step", "what"])
+    found = found.sort_values("timestamp", kind="mergesort")
+    twice = (found["step"] == "recovery") & found["timestamp"].isin(
+        found.loc[found["step"] == "rollback", "timestamp"]
+    )
+    found = TraceTable(found[~twice].reset_index(drop=True))
     found.attrs.update(application=application, commit=commit)
     return found
 
@@ -5377,7 +5360,7 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
 def find_release(
     history: History, changes: pd.DataFrame, table: pd.DataFrame, release: str
 ) -> Tuple[str, str]:
-    """Return the application and the commit of a release; GitOpsError if there is none or several."""
+    """Return application and commit of a release; GitOpsError if there is none, or several."""
     live = table[has_word(table["environment"], history.production)]
     if release in TRACED:
         found = live if release == "latest" else live[has_word(live["health"], DEGRADED)]
@@ -5548,9 +5531,9 @@ SOURCES = {
 }
 """What a report says of where its deployments come from, for each `source` of a history."""
 LEAD_TIME_ENDS = {
-    "git": "commit to production",
-    "argocd": "end of its production sync",
-    "tags": "release tag",
+    "git": "the commit to production",
+    "argocd": "the end of its sync to production",
+    "tags": "the release tag",
 }
 """Where a lead time ends, if it is not the end of a deployment to production."""
 NOTHING_HAPPENED = (
@@ -5575,12 +5558,13 @@ def window_text(window: Window) -> str:
 def lead_time_way(history: History) -> str:
     """Return from where to where a lead time is measured."""
     if history.is_simulated:
-        return "commit → start of its production sync"
-    begin, changes = "commit", history.changes
+        return "from a commit to the start of its production sync"
+    begin, changes = "a commit", history.changes
     if history.source in ("git", "argocd"):
         versions = changes is not None and (changes["version"] != "").any()
-        begin = "first commit of a version" if versions else "commit to the config repository"
-    return f"{begin} → {LEAD_TIME_ENDS.get(history.source, 'end of its production deployment')}"
+        begin = "the first commit of a version" if versions else "a commit to the config repository"
+    end = LEAD_TIME_ENDS.get(history.source, "the end of its production deployment")
+    return f"from {begin} to {end}"
 
 
 def value_text(key: str, metrics: Metrics) -> str:
@@ -5602,7 +5586,7 @@ def value_lines(metrics: Metrics, rows: Mapping[str, str]) -> List[str]:
 
 def coverage_lines(report: Report) -> List[str]:
     """Return what a real history covers: at most six lines, and every place in the details."""
-    metrics, history = report.metrics, report.metrics.history
+    history = report.metrics.history
     if history.is_simulated:
         return []
     lines, coverage = [source_text(report), window_text(history.window)], history.coverage
@@ -5614,14 +5598,13 @@ def coverage_lines(report: Report) -> List[str]:
         lines.append(f"Applications: {places}")
         some = coverage[coverage["lost"] > 0]
         if len(some):
-            lost = (
-                f"{count_text(int(some['lost'].sum()), 'older entry').replace('entrys', 'entries')}"
-            )
             last = history.covered(history.production)["from"].max()
-            days = (history.window.end - last.ceil("D")).days
+            days = max((history.window.end - last.ceil("D")).days, 0)
             lines.append(
-                f"Lost: {lost} in {len(some)} of {len(coverage)} places; all of production is known "
-                f"for the last {count_text(days, 'day')} (--days {days})"
+                f"Lost: {some['lost'].sum():,} older entries in {len(some)} of {len(coverage)} "
+                f"places; production is known as a whole for the last {count_text(days, 'day')}"
+                + f" (--days {days})"
+                * (days > 0)
             )
         unclassified = has_word(coverage["environment"], UNCLASSIFIED)
         named = sorted(set(coverage.loc[unclassified, "origin"]))
@@ -5770,18 +5753,18 @@ def rollback_lines(report: Report) -> List[str]:
 
 
 def production_lines(report: Report) -> List[str]:
-    """Return dora.dev's five metrics of production in their two factors, beside the seed's names."""
+    """Return dora.dev's five metrics of production in two factors, beside the seed's names."""
     rows, history = report.metrics.production_rows, report.metrics.history
     names = {metric: f" ({METRICS[key].label})" for key, metric in DORA_NAMES.items()}
-    line = "{:<41}{:>11}  {:<18}{:>8}".format
-    lines = []
+    names[FREQUENCY] = ""  # it is the same
+    line, lines = "{:<41}{:>11}  {:<18}{:>8}".format, []
     for factor, keys in (("Throughput", THROUGHPUT), ("Instability", INSTABILITY)):
         lines.append(line(factor, "value", "95 % interval", "n"))
         for metric in keys:
-            row, own = rows[metric], names.get(metric, "")
-            label = f"  {row.metric.label}{own * (own.strip(' ()').lower() != row.metric.label.lower())}"
+            row = rows[metric]
             value = "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
             rest = (row.why, "") if math.isnan(row.value) else (row.interval, f"{row.n:,}")
+            label = f"  {row.metric.label}{names.get(metric, '')}"
             lines.append(line(label, value, *rest).rstrip())
     shipped, over = rows[LEAD].open, rows[RECOVERY].open
     lines.append(f"Still open: {count_text(shipped, 'change')}, {count_text(over, 'failure')}")

@@ -530,11 +530,21 @@ def real(source="files", version="", lost=0, applications=("x",), **tables):
 @pytest.mark.parametrize(
     ("source", "version", "told", "way"),
     [
-        ("git", "v1", "the config repository (desired state", "first commit of a version → commit"),
-        ("git", "", "the config repository", "commit to the config repository → commit to"),
-        ("argocd", "v1", "what Argo CD keeps", "first commit of a version → end of its production"),
-        ("tags", "v1", "the release tags", "commit → release tag"),
-        ("files", "v1", "tables", "commit → end of its production deployment"),
+        (
+            "git",
+            "v1",
+            "the config repository (desired state",
+            "the first commit of a version to the commit",
+        ),
+        ("git", "", "the config repository", "a commit to the config repository to the"),
+        (
+            "argocd",
+            "v1",
+            "what Argo CD keeps",
+            "the first commit of a version to the end of its sync",
+        ),
+        ("tags", "v1", "the release tags", "a commit to the release tag"),
+        ("files", "v1", "tables", "a commit to the end of its production deployment"),
     ],
 )
 def test_a_measured_report_says_from_what_and_from_where_to_where(source, version, told, way):
@@ -543,7 +553,7 @@ def test_a_measured_report_says_from_what_and_from_where_to_where(source, versio
     assert "SIMULATED" not in report
     verdict = " ".join(section(report, "MATURITY"))
     assert f"MEASURED from {told}" in verdict and "days, UTC), production" in verdict
-    assert f"median of 30 changes, {way}" in " ".join(verdict.split())
+    assert f"median of 30 changes, from {way}" in " ".join(verdict.split())
 
 
 def test_a_simulation_that_was_read_back_says_so():
@@ -566,7 +576,7 @@ def test_a_measured_report_begins_with_what_is_covered_in_eight_lines():
     assert lines.index("") <= 8
     told = " ".join(" ".join(lines[:8]).split())
     assert "Lost: 10 older entries in 2 of 2 places" in told
-    assert "all of production is known for the last 19 days (--days 19)" in told
+    assert "production is known as a whole for the last 19 days (--days 19)" in told
     assert "more lines with --details" in told
     assert "note 8" in report_on(history, details=True)
 
