@@ -482,14 +482,16 @@ Shares = Mapping[str, float]
 """A weight for each name. Weights need not sum to one."""
 Week = Sequence[float]
 """Seven numbers, Monday first."""
-Hours = str
-"""Opening hours: `always`, or days with hours such as `Mon-Thu 9-17 Fri 9-12:30`."""
+Hours = Union[str, Tuple[float, ...]]
+"""Opening hours: `always`, days with hours such as `Mon-Thu 9-17 Fri 9-12:30`, or how open each of
+the 168 hours of the week is, Monday 0:00 first: 0 is closed, 1 as open as usual."""
 Dates = Sequence[Sequence[str]]
 """Spans of days: the first and the last day of each, as `2026-12-20`."""
 Zone = str
 """The IANA name of a time zone, such as `Europe/Berlin`."""
 
 PROMOTIONS = ("each", "newest", "soak")
+WAIT_RUNS = ("always", "open")
 STARTS = ("stage", "commit")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 OPENING = re.compile(
@@ -622,6 +624,9 @@ def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
 
     Nothing for a text that says no hours.
     """
+    if not isinstance(hours, str):
+        some = (divmod(hour, 24) for hour, weight in enumerate(hours) if weight > 0)
+        return [(day, 60 * hour, 60 * hour + 60) for day, hour in some]
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
     if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
@@ -638,10 +643,15 @@ def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     return sorted(found)
 
 
-def check_hours(name: str, value: Any) -> str:
-    """Return opening hours; GitOpsError if the text says none."""
-    rule = "be always, or days with hours such as 'Mon-Fri 9-17'"
-    check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
+def check_hours(name: str, value: Any) -> Hours:
+    """Return opening hours; GitOpsError if a text says none, or the weights are not of a week."""
+    rule = "be always, or days with hours such as 'Mon-Fri 9-17', or 168 weights, not all 0"
+    if isinstance(value, (list, tuple)):
+        check_that(len(value) == 7 * 24, name, rule, value)
+        value = tuple(check_number(name, weight, 0, 1e6) for weight in value)
+        check_that(any(value), name, rule, value)
+    else:
+        check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
     return value
 
 
@@ -756,7 +766,9 @@ class Environment(Knobs):
         helps=SPEED, phrase="Release to {environment} every {after} instead of every {before}",
         practice="release on demand, or smaller trains")
     open_hours: Hours = knob(
-        "always", help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`")
+        "always",
+        help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`, or a "
+        "weight for each of the 168 hours of the week, Monday 0:00 first")
     freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
     batch_risk: float = knob(
         0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
@@ -765,6 +777,9 @@ class Environment(Knobs):
         practice="feature flags, tests of each change alone")
     starts: str = knob(
         "stage", one_of=STARTS, help="follows the `stage` before, or its `commit`")
+    wait_runs: str = knob(
+        "always", one_of=WAIT_RUNS,
+        help="whether the wait passes `always`, or while it is `open` alone, by the hour's weight")
 
     @property
     def label(self) -> str:
@@ -1009,7 +1024,7 @@ def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
 
 def knob_value(path: str, text: str, old: Any) -> Any:
     """Return the new value of a knob, in the kind of its old one. Of a range `4` is `4:4`."""
-    if isinstance(old, str):
+    if isinstance(old, str) or path.endswith(".open_hours"):
         return text
     if isinstance(old, Mapping) or path.endswith(".freezes"):
         raise GitOpsError(f"{path} has several parts; change it in a JSON file for --config")
@@ -1337,7 +1352,8 @@ def run_stage(
 
     1. A release arrives when it is healthy in the environment before. In the first, and where it
        `starts` with the commit, it is a commit.
-    2. It waits `wait_hours`, and then for the gate: the next train or opening (see `Gate`).
+    2. It waits `wait_hours`, of all hours or of open ones (`wait_runs`), and then for the gate: the
+       next train or opening (see `Gate`).
     3. The gate lets it through with probability `approval_rate`. Otherwise it is held.
     4. It is superseded if a newer release of its lineage overtakes it (see `overtaken`).
     5. Its sync starts if the window has not ended by then. Otherwise it is in flight.
@@ -1345,7 +1361,9 @@ def run_stage(
        carries several changes (see `success_chance`).
     """
     arrived = arrival < NEVER
-    start = gate.next(arrival + draw_seconds(environment.wait_hours, noise[WAIT], 3600))
+    wait = draw_seconds(environment.wait_hours, noise[WAIT], 3600)
+    ready = arrival + wait if environment.wait_runs == "always" else gate.after(arrival, wait)
+    start = gate.next(ready)
     approved = arrived
     if environment.approval_rate < 1:
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
@@ -1384,6 +1402,7 @@ class Gate(NamedTuple):
 
     opens: np.ndarray
     closes: np.ndarray
+    rate: np.ndarray  # how open it is meanwhile: 1 is as usual
     departures: Optional[np.ndarray]  # of the trains that leave while it is open; None without
     end: int  # of the window
 
@@ -1404,7 +1423,7 @@ class Gate(NamedTuple):
         """
         week, last = opening_minutes(hours), end + 366 * DAY
         always, every = hours == "always", round(every_hours * 3600)
-        opens, closes = np.array([0]), np.array([NEVER])
+        opens, closes, rate = np.array([0]), np.array([NEVER]), np.ones(1)
         if not always:
             days = np.arange(start // DAY - 8, last // DAY)
             weekday = (days - MONDAY // DAY) % 7
@@ -1413,20 +1432,42 @@ class Gate(NamedTuple):
                 for day, first, over in week
             ]
             opens, closes = (utc_of_local(np.concatenate(edge), zone) for edge in zip(*local))
+            weights = [1.0] * len(week) if isinstance(hours, str) else [w for w in hours if w > 0]
+            rate = np.repeat(weights, [len(begin) for begin, _ in local])
         for span in freezes:
             edges = [int(pd.Timestamp(day).timestamp()) for day in span]
             frozen, thawed = utc_of_local(np.array(edges) + [0, DAY], zone)
             before, after = np.minimum(closes, frozen), np.maximum(opens, thawed)
             opens, closes = np.append(opens, after), np.append(before, closes)
-        opens, closes = opens[opens < closes], closes[opens < closes]
+            rate = np.append(rate, rate)
         order = np.argsort(opens, kind="stable")
-        gate = cls(opens[order], np.maximum.accumulate(closes[order]), None, end)
+        opens, closes, rate = opens[order], closes[order], rate[order]
+        opens = np.maximum(opens, np.append(0, np.maximum.accumulate(closes)[:-1]))
+        some = opens < closes
+        gate = cls(opens[some], closes[some], rate[some], None, end)
         if every < 60:
             return gate
         begin = MONDAY + week[0][0] * DAY + week[0][1] * 60
         first = (start - 8 * DAY - begin) // every
         departures = utc_of_local(np.arange(begin + first * every, last, every), zone)
         return gate._replace(departures=departures[gate.next(departures) == departures])
+
+    def clock(self, times: np.ndarray) -> np.ndarray:
+        """Return how many seconds it was open until each time, each by its rate."""
+        opening = np.maximum(np.searchsorted(self.opens, times, side="right") - 1, 0)
+        begin, over = self.opens[opening], self.closes[opening]
+        passed = np.append(0, np.cumsum((self.closes - self.opens) * self.rate))[opening]
+        return passed + (np.clip(times, begin, over) - begin) * self.rate[opening]
+
+    def after(self, times: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Return when it was open for so many seconds since each time; NEVER if none is known."""
+        passed = np.cumsum((self.closes - self.opens) * self.rate)
+        goal = self.clock(times) + seconds
+        opening = np.searchsorted(passed, goal, side="right")
+        known = np.minimum(opening, len(passed) - 1)
+        left = np.maximum(passed[known] - goal, 0) / self.rate[known]
+        found = np.rint(self.closes[known] - left).astype(np.int64)
+        return np.where(opening < len(passed), found, NEVER)
 
     def before(self, times: np.ndarray) -> np.ndarray:
         """Return the last moment at which a release goes up by each time; 0 if there is none."""
