@@ -6784,28 +6784,24 @@ LEAST_MONTHS = 30  # of a difference: the normal interval is good from there on
 MOST_RUNS = 100_000
 WARM_UP = 28  # days that precede a simulated month, so that it does not begin empty
 
+# fmt: off
 FORECAST_METRICS: Dict[str, Metric] = {
     **{key: METRICS[key] for key in TARGETS},
-    "production_deployment_frequency": Metric(
-        "Production Frequency", "/day", METRICS["production_deployment_frequency"].definition
-    ),
-    "production_median_lead_time": Metric(
-        "Production Median Lead Time", " hours", PRODUCTION_METRICS[LEAD].definition
-    ),
-    "production_change_fail_rate": Metric(
-        "Production Fail Rate", "%", PRODUCTION_METRICS[FAIL_RATE].definition
-    ),
+    "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
+        label="Production Frequency"),
+    "production_median_lead_time": PRODUCTION_METRICS[LEAD]._replace(
+        label="Production Median Lead Time", unit=" hours"),
+    "production_change_fail_rate": PRODUCTION_METRICS[FAIL_RATE]._replace(
+        label="Production Fail Rate"),
     "all_deployment_frequency": Metric(
-        "Frequency, All Environments", "/day", "Deployments to all environments a day."
-    ),
+        "Frequency, All Environments", "/day", "Deployments to all environments a day."),
     "failed_hours": Metric(
-        "Failed State", " hours", "Hours from failed deployments to production to their recovery."
-    ),
+        "Failed State", " hours", "Hours in which an application was failed in production."),
     "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."
-    ),
+        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
+# fmt: on
 """What is known of each simulated month. The four that are judged are those of the scope."""
 
 Progress = Callable[[str], Any]
@@ -6944,9 +6940,13 @@ def month_metrics(
     inside = (changes.shipped >= first) & (changes.shipped < end)
     events, production = events.since(window), production.since(window)
     measured = measure_production(production, Changes(*(column[inside] for column in changes)))
-    bad, ends = production.deployments.bad, production.deployments.end
-    lasted = np.maximum(np.minimum(production.recovered, end) - ends, 0)[bad] / 3600
-    failed = production.of_group(production.deployments, bad, lasted)
+    deployments, bad = production.deployments, np.flatnonzero(production.deployments.bad)
+    bad = bad[np.lexsort((deployments.end[bad], deployments.place[bad]))]
+    begin, over = deployments.end[bad], np.minimum(production.recovered[bad], end)
+    lift = number_runs(deployments.place[bad]) * NEVER  # sets the places apart
+    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift  # hours count once
+    lost = np.maximum(over - np.maximum(begin, until), 0) / 3600
+    failed = production.of_group(deployments, bad, lost)
     known, scoped = headline_metrics(events), scoped_metrics(measured)
     of_all = known["deployment_frequency"]
     known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
@@ -7507,32 +7507,31 @@ def draw_noise(rng: np.random.Generator, months: int = 0) -> np.ndarray:
 
     They are spread as the normal distribution where no months, or fewer than three, are given.
     """
-    many = rng.standard_normal(50 * DRAWS)
-    if months >= 3:
-        many = rng.standard_t(months - 1, 50 * DRAWS)
-    return rng.permutation(np.median(np.sort(many).reshape(DRAWS, 50), axis=1))
+    order = rng.permutation(DRAWS)
+    t = months >= 3
+    many = rng.standard_t(months - 1, 50 * DRAWS) if t else rng.standard_normal(50 * DRAWS)
+    return np.median(np.sort(many).reshape(DRAWS, 50), axis=1)[order]
 
 
-def range_factors(
-    values: np.ndarray, time: np.ndarray, end: int, rng: np.random.Generator, heavy: bool
-) -> List[float]:
-    """Return the `month_factors` of waits or durations, by the medians of their months.
+def possible_ranges(
+    best: Range, values: np.ndarray, time: np.ndarray, end: int, rng: Optional[np.random.Generator]
+) -> List[Range]:
+    """Return `DRAWS` ranges of waits or durations, by how the medians of their months vary.
 
-    On a logarithmic scale a median varies by pi / 2 as much as a mean. `heavy` takes Student's t.
+    On a logarithmic scale a median varies by pi / 2 as much as a mean. Without a generator the
+    noise is Student's t, and all environments go up and down together.
     """
     logs = np.log(np.maximum(values, 1))
-    months = pd.Series(logs).groupby((end - time) // PERIOD).agg(["median", "size"])
-    half = float(np.subtract(*np.quantile(logs, [0.75, 0.25])))
-    spread = math.pi / 2 * ((half / 1.349) ** 2 if len(logs) > 3 else 1.0)  # of a normal curve
+    months = pd.Series(logs).groupby((end - 1 - time) // PERIOD).agg(["median", "size"])
+    spread = float(logs.var(ddof=1)) if len(logs) > 1 else 1.0
+    if len(logs) >= MANY:  # a few outliers do not move the median: as of a normal curve
+        spread = (float(np.subtract(*np.quantile(logs, [0.75, 0.25]))) / 1.349) ** 2
+    spread *= math.pi / 2
     levels = months[months["size"] >= FEW]
-    noise, chance = draw_noise(rng, len(levels) * heavy), spread / levels["size"].to_numpy()
-    factors = month_factors(levels["median"].to_numpy(), chance, spread / len(logs), noise)
-    return factors.tolist()
-
-
-def times_range(factors: Sequence[float], values: Range) -> List[Range]:
-    """Return a range times each of the factors."""
-    return [tuple((factor * np.array(values)).tolist()) for factor in factors]
+    noise = draw_noise(rng or np.random.Generator(np.random.PCG64(1)), len(levels) * (rng is None))
+    chance, error = spread / levels["size"].to_numpy(), spread / len(logs)
+    factors = month_factors(levels["median"].to_numpy(), chance, error, noise)
+    return list(map(tuple, np.outer(factors, best).tolist()))
 
 
 def observed_range(values: np.ndarray) -> Range:
@@ -7733,48 +7732,41 @@ def fit_environment(
 ) -> List[Fitted]:
     """Return the knobs of an environment that takes a share of the team's commits.
 
-    The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail. Six or more
-    releases that waited to the end, and longer than all that came, were refused.
+    The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail.
     """
     rows = history.deployments[has_word(history.deployments["environment"], default.name)]
     unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
-    end, n = history.window.seconds[1], len(rows)
+    end, n, went = history.window.seconds[1], len(rows), len(stage.ways[1])
     month = (end - 1 - seconds_of(rows["timestamp"])) // PERIOD
     total, failed = np.bincount(month), np.bincount(month, bad)
     total, failed = total[total >= FEW], failed[total >= FEW]
     rate = (bad.sum() + 0.5) / (n + 1)
     chance, error = (1 - rate) / (rate * total + 0.5), (1 - rate) / (bad.sum() + 0.5)
     levels = np.log((failed + 0.5) / (total + 1))
-    rates = rate * month_factors(levels, chance, error, draw_noise(rng))
-    (arrival, start), (since, until) = stage.ways, stage.waiting
-    refused = (until == end) & (until - since > (start - arrival).max(initial=0))
-    if refused.sum() >= FEW:
-        share = share * (1 - refused.mean() * len(since) / (len(start) + len(since)))
-    gate = fit_gate(stage, since[~refused], until[~refused])
-    waits, wait, went = gate.pop("waits"), gate.pop("wait_hours"), len(start)
-    factors = range_factors(waits, start, end, rng, True) if wait[-1] > 0 and went else []
+    rates = np.minimum(rate * month_factors(levels, chance, error, draw_noise(rng)), 1)
+    hours, runs, waits, wait = fit_gate(stage) if went else ("always", "always", (), (0, 0))
+    waiting = possible_ranges(wait, waits, stage.ways[1], end, None) if wait[-1] else ()
+    if not went and stage.source == "stage":
+        wait = default.wait_hours
+    unsure = share[1:].tolist() if (share < 1).any() else ()
+    seconds = observed_range(rows["duration_sec"].to_numpy(float))
     what = "changes" if stage.source == "own" else "releases"
-    unsure = share[1:].tolist() if np.ptp(share) > 0 else ()
-    seen, seconds = 0 if unseen.all() else n, rows["duration_sec"].to_numpy(float)
-    gate.update(promotion=stage.policy, batch_risk=0.0, release_every_hours=0.0)
     fitted = [
-        ("success_rate", 1 - rate, (1 - np.minimum(rates, 1)).tolist(), seen, "deployments"),
-        ("approval_rate", float(share[0]), unsure, n, "releases" if share[0] < 1 else ""),
-        (
-            "wait_hours",
-            wait if went else default.wait_hours,
-            times_range(factors, wait),
-            went,
-            what,
-        ),
-        ("duration_sec", observed_range(seconds), (), n, "syncs"),
-        *((knob, value, (), n, "") for knob, value in gate.items()),
+        ("success_rate", 1 - rate, (1 - rates).tolist(), 0 if unseen.all() else n, "deployments"),
+        ("approval_rate", float(share[0]), unsure, n, "releases" if unsure else ""),
+        ("open_hours", hours, (), went, what if hours != "always" else ""),
+        ("wait_runs", runs, (), went, ""),
+        ("wait_hours", wait, waiting, went, what),
+        ("duration_sec", seconds, (), n, "syncs"),
+        ("promotion", stage.policy, (), n, what),
+        ("batch_risk", 0.0, (), n, ""),
+        ("release_every_hours", 0.0, (), n, ""),
     ]
     return [Fitted(default.name, *values) for values in fitted]
 
 
-def fit_gate(stage: Passages, since: np.ndarray, until: np.ndarray) -> Dict[str, Any]:
-    """Return the opening hours of an environment, whether a wait runs while it is closed, the wait.
+def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
+    """Return opening hours, whether a wait runs while closed, the waits in seconds, and their range.
 
     1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
     2. A test's wait goes on. Who came within two hours of an opening was ready at some time since
@@ -7782,36 +7774,26 @@ def fit_gate(stage: Passages, since: np.ndarray, until: np.ndarray) -> Dict[str,
 
     The one holds that makes the waits more alike: less spread over their mean.
     """
-    arrival, start = stage.ways
-    always: Dict[str, Any] = {"open_hours": "always", "wait_runs": "always"}
-    always.update(waits=start - arrival, wait_hours=(0.0, 0.0))
-    if not len(start):
-        return always
+    (arrival, start), (since, until) = stage.ways, stage.waiting
     waits, wait = fit_waits(start - arrival, start - arrival, until - since)
-    always.update(wait_hours=wait)
     if len(start) < MANY or waits.max() < 3600:
-        return always
-    weights, closed = open_hours((arrival, start), (since, until))
-    day = np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY
+        return "always", "always", waits, wait
+    weights, closed = open_hours(stage.ways, stage.waiting)
+    days = Window(*utc_times(np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY))
     soft, hard = (
-        Gate.of(Environment("it", open_hours=hours.tolist()), "UTC", Window(*utc_times(day)))
+        Gate.of(Environment("it", open_hours=hours.tolist()), "UTC", days)
         for hours in (weights, 1.0 - closed)
     )
-
-    def last_open(times: np.ndarray) -> np.ndarray:
-        before = hard.before(times - 7200)
-        return np.where(before < times - 7200, before, times)
-
-    low = np.maximum(last_open(start) - arrival, 0)
-    late, passed = last_open(until) - since, soft.clock(start) - soft.clock(arrival)
+    edges = [times - 2 * 3600 for times in (start, until)]
+    last = [np.where(hard.before(edge) < edge, hard.before(edge), edge + 7200) for edge in edges]
+    low, late = np.maximum(last[0] - arrival, 0), last[1] - since
+    passed, over = soft.clock(start) - soft.clock(arrival), soft.clock(until) - soft.clock(since)
     ready, elapsed = fit_waits(low, waits, late[late > 0])
     if 1.05 * passed.std() * ready.mean() < ready.std() * passed.mean():
-        passed, wait = fit_waits(passed, passed, soft.clock(until) - soft.clock(since))
-        hours = tuple(weights.round(4).tolist())
-        return {"open_hours": hours, "wait_runs": "open", "waits": passed, "wait_hours": wait}
-    if (low < waits).mean() >= 0.1:
-        always.update(open_hours=tuple((1.0 - closed).tolist()), waits=ready, wait_hours=elapsed)
-    return always
+        return tuple(weights.round(4).tolist()), "open", passed, fit_waits(passed, passed, over)[1]
+    if (low < waits).mean() < 0.1:
+        return "always", "always", waits, wait
+    return tuple((1.0 - closed).tolist()), "always", ready, elapsed
 
 
 def open_hours(
@@ -7878,11 +7860,11 @@ def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generato
     if scope_of(history) == PRODUCTION_ALONE:
         events = events.in_production()
     over = np.flatnonzero(events.deployments.bad & (events.recovered < NEVER))
-    ends, end = events.deployments.end[over], history.window.seconds[1]
-    seconds, possible = np.maximum(events.recovered[over] - ends, 1), []
-    length = observed_range(seconds / 60) if len(over) else base.duration_min
+    ends, possible, length = events.deployments.end[over], [], base.duration_min
     if len(over):
-        possible = times_range(range_factors(seconds, ends, end, rng, False), length)
+        seconds = np.maximum(events.recovered[over] - ends, 1)
+        length = observed_range(seconds / 60)
+        possible = possible_ranges(length, seconds, ends, history.window.seconds[1], rng)
     return [
         Fitted("rollback", "duration_min", length, possible, len(over), "recoveries"),
         Fitted("rollback", "success_rate", 1.0, (), len(over), ""),

@@ -423,8 +423,8 @@ def plain_hours_lost(commits, deployments, rollbacks, production, end):
                     and rollback["place"] == failure["place"]
                     and rollback["success"]
                 ]
-                ends += [each["start"] for each in own[number + 1 :] if each["good"]]
-                spans.append((failure["end"], min([*ends, end])))
+                ends += [each["end"] for each in own[number + 1 :] if each["good"] and not ends]
+                spans.append((failure["end"], min([*ends[:1], end])))
         until = 0
         for begin, over in sorted(spans):
             failed[run] += max(over - max(begin, until), 0) / 3600

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from plain_model import MONTH, plain_targets, random_history, rows_of, simulated, table
-from plain_months import forecast_months
 
 from gitops_automation import (
     Environment,
+    Noise,
     RollbackPolicy,
     Scenario,
+    simulate_commits,
+    simulate_events,
     simulate_rollbacks,
 )
 
@@ -136,7 +138,10 @@ def test_a_failure_on_a_train_returns_to_an_earlier_commit_of_the_same_departure
 
 def test_a_forecast_has_as_many_rollbacks_on_a_train_as_single_months():
     single = [simulated(TRAIN, seed)[0].rollbacks["success"].sum() for seed in range(30)]
-    months = forecast_months({"train": TRAIN}, MONTH, 300, 1)["train"]["successful_rollbacks"]
+    draws, noise = [(TRAIN, 300)], Noise(1)
+    commits = simulate_commits(draws, MONTH, noise.stream("commits"))
+    back = simulate_events(draws, MONTH, noise, commits).rollbacks
+    months = np.bincount(back.group[back.success], minlength=300)
     error = np.hypot(np.std(single) / 30**0.5, np.std(months) / 300**0.5)
     assert np.mean(single) > 40
     assert abs(np.mean(single) - np.mean(months)) < 4 * error
