@@ -6892,7 +6892,7 @@ def forecast_months(
                 teams = [scenario.team for scenario, _ in draws]
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
-            alone = draws[0][0].environments[-1].starts == "commit"
+            alone = calibration.alone or draws[0][0].environments[-1].starts == "commit"
             blocks[name].append(month_metrics(events, window, calibration, alone, prices))
         progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
@@ -6926,8 +6926,8 @@ def month_metrics(
 ) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
-    What happened before the window only fills the pipeline. If production has commits of its own
-    (`alone`), each ships with its own deployment, and other commits are no changes of production.
+    What happened before the window only fills the pipeline. If each change has a deployment of its
+    own (`alone`), commits without one are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
@@ -7384,6 +7384,7 @@ class Calibration:
     assumed: Mapping[str, str] = field(default_factory=dict)
     warm_up: int = WARM_UP
     scope: str = ALL_ENVIRONMENTS
+    alone: bool = False  # whether each change ships with a deployment of its own, as versions do
 
     @functools.cached_property
     def possible(self) -> List[Scenario]:
@@ -7442,8 +7443,11 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     knobs += fit_recovery(history, base.rollback, rng)
     scenario = Scenario(base.team, tuple(environments), base.rollback, base.failure_reasons)
     scenario = with_fitted(scenario, knobs, [fitted.value for fitted in knobs])
-    assumed, warm_up = assumed_metrics(scenario, knobs), int(min(days, LONGEST))
-    return Calibration(scenario, tuple(knobs), assumed, warm_up, scope_of(history))
+    assumed, warm_up, alone = assumed_metrics(scenario, knobs), int(min(days, LONGEST)), False
+    if history.changes is not None:  # then a version that was skipped is no change of production
+        shipped = history.changes_to(names[-1])[["application", "deployed"]].dropna()
+        alone = len(shipped) <= 1.1 * len(shipped.drop_duplicates())
+    return Calibration(scenario, tuple(knobs), assumed, warm_up, scope_of(history), alone)
 
 
 def recent_part(history: History) -> History:
@@ -7803,7 +7807,8 @@ def open_hours(
 
     The weight of an hour is how often something went while it waited, over the mean of that. Where
     there are few, each hour borrows five hours of waiting from those of the same time on the same
-    kind of day. Closed is a time of such days, or a day, with less than a seventh of the usual.
+    kind of day. Closed is a time of such days, or a day, with less than a seventh of the usual,
+    from five hours in a row on.
     """
     begin, last = (np.append(*edges) // 3600 for edges in zip(ways, waiting))
     first, size = begin.min(), int(last.max() - begin.min()) + 2
@@ -7823,7 +7828,9 @@ def open_hours(
     for days in (slice(0, 5), slice(5, 7)):
         closed[days] = weights[days].mean(axis=0) < np.median(weights[weights > 0.02]) / 7
     of_day = weights.mean(axis=1)
-    return weights.ravel(), (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
+    shut = (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
+    begins = np.all([np.roll(shut, -hours) for hours in range(5)], axis=0)  # of five closed ones
+    return weights.ravel(), np.any([np.roll(begins, hours) for hours in range(5)], axis=0)
 
 
 def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, Range]:
