@@ -7545,16 +7545,16 @@ def observed_range(values: np.ndarray) -> Range:
 
 
 class Passages(NamedTuple):
-    """How releases came to an environment: arrays with an entry for each.
+    """How releases came to an environment.
 
-    An entry is what may come: a release that was healthy in the stage before (`stage`), a commit
-    (`commits`), or a release of the environment alone, as with a folder for each (`own`).
+    What may come is a release that was healthy in the stage before (`stage`), a commit (`commits`),
+    or a release of the environment alone, as with a folder for each (`own`).
     """
 
     source: str
     policy: str  # of promotion
-    arrival: np.ndarray  # the second from which it could come
-    rates: Mapping[str, float]  # entries a day of each application, while it is covered
+    arrival: np.ndarray  # the second from which each could come
+    counts: Mapping[str, int]  # how many there were of each application
     ways: Tuple[np.ndarray, np.ndarray]  # from and to when each went that came
     waiting: Tuple[np.ndarray, np.ndarray]  # from and until when each waited that did not come
 
@@ -7574,90 +7574,83 @@ def passages_to(
     A newer release wins, if at most one in fifty came after a newer one, and one did not come. Then
     a release waited until a newer one came, else until the end.
     """
-    source, keys, end = "own", ["application", "release"], history.window.seconds[1]
-    entries = here.assign(arrival=here["rank"].where(here["rank"] >= 0, here["start"]))
+    end, late = history.window.seconds[1], here["start"] >= sum(history.window.seconds) / 2
+    source, entries = (
+        "own",
+        here.assign(arrival=here["rank"].where(here["rank"] >= 0, here["start"])),
+    )
     if upstream is not None:
-        before = pd.MultiIndex.from_frame(upstream[keys])
-        known = pd.MultiIndex.from_frame(here[keys]).isin(before)
-        late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
-        if known[late].sum() >= 0.75 * max(late.sum(), 1):
-            entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
-            entries, source = entries.drop_duplicates(keys), "stage"
+        if here.index[late].isin(upstream.index).sum() >= 0.75 * max(late.sum(), 1):
+            entries, source = upstream[upstream["good"]].assign(arrival=upstream["end"]), "stage"
     elif history.changes is None and len(history.git_commits):
-        commits = history.git_commits
-        time, names = seconds_of(commits["timestamp"]), commits["application"].astype(object)
-        columns = dict(application=names, release=commits["sha"], arrival=time, rank=time)
-        entries, source = pd.DataFrame(columns), "commits"
-    spans = seconds_covered(history, environment)
-    days = dict(zip(spans["application"], ((spans["to"] - spans["from"]) / DAY).clip(lower=1)))
-    counts = entries["application"].value_counts()
-    rates = {name: n / days.get(name, history.window.days) for name, n in counts.items()}
+        commits, source = history.git_commits, "commits"
+        names = commits["application"].astype(object)
+        entries = pd.DataFrame({"rank": seconds_of(commits["timestamp"])}, [names, commits["sha"]])
+        entries = entries.assign(arrival=entries["rank"])
+    if source != "own":
+        entries = entries[~entries.index.duplicated()]
+        entries["start"] = here["start"][~here.index.duplicated()].reindex(entries.index)
+    names = entries.index.get_level_values(0)
+    order = np.lexsort((entries["arrival"], entries["rank"], names.astype(str)))
+    counts, known = names.value_counts().to_dict(), (entries["rank"] >= 0).to_numpy()[order]
+    start = entries["start"].fillna(NEVER).to_numpy(np.int64)[order]
+    arrival = np.minimum(entries["arrival"].to_numpy(np.int64)[order], start)
     if source == "own":
-        arrival, start = entries["arrival"].to_numpy(np.int64), entries["start"].to_numpy(np.int64)
-        known = (entries["rank"] >= 0).to_numpy()
         ways, nothing = (arrival[known], start[known]), (arrival[:0], arrival[:0])
         if environment == history.production and history.changes is not None:
             changes = history.changes_to(environment).dropna(subset=["deployed"])
             ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
+            ways = np.minimum(*ways), ways[1]
         elif upstream is None and history.source == "git":
             arrival, ways = start, (start, start)
-        ways = np.minimum(*ways), ways[1]
-        return Passages(source, "each", np.minimum(arrival, start), rates, ways, nothing)
-    first = here.drop_duplicates(keys)[[*keys, "start"]]
-    entries = entries[[*keys, "arrival", "rank"]].merge(first, how="left", on=keys)
-    entries = entries.sort_values(["application", "rank", "arrival"], kind="stable")
-    start = entries["start"].fillna(NEVER).to_numpy(np.int64)
-    arrival = np.minimum(entries["arrival"].to_numpy(np.int64), start)
-    newer = earliest_of_newer(start, pd.factorize(entries["application"])[0])
+        return Passages(source, "each", arrival, counts, ways, nothing)
+    newer = earliest_of_newer(start, number_runs(pd.factorize(names[order])[0]))
     came, policy, until = start < NEVER, "each", np.full(len(start), end)
     if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
         policy, until = "newest", np.minimum(newer, end)
-    ways = arrival[came], start[came]
     waiting = arrival[~came], np.maximum(arrival, until)[~came]
-    return Passages(source, policy, arrival, rates, ways, waiting)
+    return Passages(source, policy, arrival, counts, (arrival[came], start[came]), waiting)
 
 
 def releases_to(history: History, environment: str) -> pd.DataFrame:
     """Return the releases that came to an environment: a row for each deployment.
 
-    Columns: `application`; `release`, the newest change, or the commit where no change is known;
-    `rank`, the second at which that was committed, -1 where it is not known; `start` and `end` in
-    seconds; `good`.
+    The index is the application and the release: the newest change, or the commit where no change
+    is known. Columns: `rank`, the second at which that was committed, -1 where it is not known;
+    `start` and `end` in seconds; `good`.
     """
     rows = history.deployments[has_word(history.deployments["environment"], environment)]
-    start = seconds_of(rows["timestamp"])
-    columns = {name: rows[name].astype(object).to_numpy() for name in ("application", "commit_sha")}
-    found = pd.DataFrame({**columns, "start": start}).rename(columns={"commit_sha": "release"})
-    found = found.assign(
-        end=start + rows["duration_sec"].to_numpy(), good=~has_word(rows["health"], DEGRADED)
-    )
-    if history.changes is None:
-        commits = history.git_commits
-        committed = pd.Series(seconds_of(commits["timestamp"]), commits["sha"])
-        return found.assign(rank=found["release"].map(committed).fillna(-1).astype(np.int64))
-    changes, keys = history.changes_to(environment), ["application", "end"]
-    changes = changes.dropna(subset=["deployed"]).sort_values("committed")
-    newest = pd.DataFrame(
+    found = pd.DataFrame(
         {
-            "application": changes["application"].astype(object),
-            "change": changes["commit_sha"],
-            "rank": seconds_of(changes["committed"]),
-            "end": seconds_of(changes["deployed"]),
+            "application": rows["application"].astype(object).to_numpy(),
+            "release": rows["commit_sha"].astype(object).to_numpy(),
+            "start": seconds_of(rows["timestamp"]),
+            "end": seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy(),
+            "good": ~has_word(rows["health"], DEGRADED),
         }
-    ).drop_duplicates(keys, keep="last")
-    found = found.merge(newest, how="left", on=keys)
-    release = found["change"].where(found["change"].notna(), found["release"])
-    return found.assign(release=release, rank=found["rank"].fillna(-1).astype(np.int64))
-
-
-def seconds_covered(history: History, environment: str) -> pd.DataFrame:
-    """Return the seconds `from` and `to` which each `application` is covered in an environment."""
-    if history.coverage is None:
-        first, end = history.window.seconds
-        return pd.DataFrame({"application": [""], "from": [first], "to": [end]})
-    spans = history.covered(environment)
-    edges = {edge: seconds_of(spans[edge]) for edge in ("from", "to")}
-    return pd.DataFrame({"application": spans["application"].astype(object), **edges})
+    )
+    changes, keys = history.changes, ["application", "end"]
+    if changes is None:
+        commits = history.git_commits
+        rank = found["release"].map(pd.Series(seconds_of(commits["timestamp"]), commits["sha"]))
+    else:
+        changes = history.changes_to(environment).dropna(subset=["deployed"])
+        newest = (
+            pd.DataFrame(
+                {
+                    "application": changes["application"].astype(object),
+                    "change": changes["commit_sha"],
+                    "rank": seconds_of(changes["committed"]),
+                    "end": seconds_of(changes["deployed"]),
+                }
+            )
+            .sort_values("rank")
+            .drop_duplicates(keys, keep="last")
+        )
+        found = found.merge(newest, how="left", on=keys)
+        rank, found["release"] = found.pop("rank"), found.pop("change").fillna(found["release"])
+    found = found.assign(rank=rank.fillna(-1).astype(np.int64))
+    return found.set_index(["application", "release"])
 
 
 def fit_team(
@@ -7669,28 +7662,30 @@ def fit_team(
     is fed by the one before takes all that comes. The levels of the others go up and down together.
     """
     (first, end), days = history.window.seconds, history.window.days
-    months, shares = max(days * DAY // PERIOD, 1), [np.ones(1 + DRAWS) for _ in stages]
-    edges, noise = end - PERIOD * np.arange(months + 1), draw_noise(rng, months)
+    shares = [np.ones(1 + DRAWS) for _ in stages]
     applications: Dict[str, float] = collections.defaultdict(float)
-    times, own = [], []
+    times, own, seed = [], [], int(rng.integers(2**32))
     for name, stage, share in zip(names, stages, shares):
         if stage.source == "stage":
             continue
-        time, spans = stage.arrival[stage.arrival >= first], seconds_covered(history, name)
-        low, high = spans["from"].to_numpy()[:, None], spans["to"].to_numpy()[:, None]
-        covered = np.maximum(np.minimum(high, edges[:-1]) - np.maximum(low, edges[1:]), 0).sum(
-            axis=0
-        )
+        began = dict.fromkeys(stage.counts, first)
+        if history.coverage is not None:
+            spans = history.covered(name)
+            began.update(zip(spans["application"].astype(object), seconds_of(spans["from"])))
+        rates = {one: n * DAY / max(end - began[one], DAY) for one, n in stage.counts.items()}
+        time = stage.arrival[stage.arrival >= first]
+        months = max(int(end - np.median(list(began.values()))) // PERIOD, 1)  # most are covered
         counts = np.bincount((end - 1 - time) // PERIOD, minlength=months)[:months] + 0.5
-        counts, covered = (table[covered > covered.max() / 2] for table in (counts, covered))
         scatter = weekday_rates(np.bincount((time - first) // DAY, minlength=days), first)[1]
-        chance, error = scatter / counts, scatter / (len(time) + 0.5)
-        factors = month_factors(np.log(counts / covered), chance, error, noise)
-        share *= sum(stage.rates.values()) * np.append(1, factors)
+        noise = draw_noise(np.random.Generator(np.random.PCG64(seed)), months)
+        error = scatter / (len(time) + 0.5)
+        share *= sum(rates.values()) * np.append(
+            1, month_factors(np.log(counts), scatter / counts, error, noise)
+        )
         own.append(share)
         times.append(time)
-        for application, per_day in stage.rates.items():
-            applications[application] += per_day
+        for one, per_day in rates.items():
+            applications[one] += per_day
     level, time = np.sum(own, axis=0), np.concatenate(times)
     for share in own:
         share /= level
