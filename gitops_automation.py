@@ -3034,13 +3034,14 @@ def find_layout(
        nearly as much, they are listed. A branch for each environment is named as what it is.
     2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
        looked for in the newest commits.
-    3. A template without production is refused where the usual layout has one.
+    3. A template that makes environments of other names is refused where a usual layout is plain.
     """
-    environments: Set[str] = set()
+    names: Dict[str, int] = {}
     if template:
         pattern = template_pattern(template)
-        environments = {one["environment"] for one in map(pattern.fullmatch, files) if one}
-        if not environments:
+        matched = list(filter(None, map(pattern.fullmatch, files)))
+        names = collections.Counter(one["environment"] for one in matched)
+        if not names:
             newest = read_log(repo, (), f"-{RECENT}")
             entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
             paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
@@ -3049,15 +3050,15 @@ def find_layout(
                 raise GitOpsError(
                     f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
                 )
-        named = stages.production in map(stages.stage_of, environments)
-        if named or stages.patterns or not environments:
+        known = sum(count for name, count in names.items() if stages.knows(name))
+        if stages.patterns or 10 * known >= len(matched):
             return template
     layouts = plain_layouts(files, stages)
     if template and len(layouts) == 1:
-        names = one_line(", ".join(sorted(environments)), 60)
+        told = one_line(", ".join(sorted(names)), 60)
         raise GitOpsError(
-            f"{in_quotes(template)} makes environments of {names}: none is production; the usual "
-            f"layout here is {layouts[0][0]}; --environments says which are environments"
+            f"{in_quotes(template)} makes environments of {told}; the usual layout here is "
+            f"{layouts[0][0]}; --environments says which are environments"
         )
     if template or len(layouts) == 1:
         return template or layouts[0][0]
