@@ -1740,10 +1740,12 @@ def webhook_host(url: str) -> str:
 
 # ---- Real history: syncs -> deployments, failures and rollbacks ---------------------------------
 
+# What environments are called, and which of them is production.
+
 UNCLASSIFIED = "unclassified"  # the environment of what nothing tells the environment of
 PRODUCTION_WORDS = ("production", "prod", "prd", "live")
 ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order of promotion
-    **dict.fromkeys(("sandbox", "dev", "devel", "develop", "development"), 1),
+    **dict.fromkeys(("sandbox", "preview", "dev", "devel", "develop", "development"), 1),
     **dict.fromkeys(("integration", "int", "test", "testing"), 2),
     **dict.fromkeys(("qa", "uat", "acceptance"), 3),
     **dict.fromkeys(("stage", "stg", "staging"), 5),
@@ -1752,7 +1754,8 @@ ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order 
 }
 
 
-def environment_words(name: str) -> List[Tuple[str, int, int]]:
+@functools.lru_cache(maxsize=1 << 16)
+def environment_words(name: str) -> Tuple[Tuple[str, int, int], ...]:
     """Return the words of a name that are environments, each with where it begins and ends.
 
     A number at its end does not count (`prod1`). One after `pre` or `non` belongs to it, so that
@@ -1766,85 +1769,100 @@ def environment_words(name: str) -> List[Tuple[str, int, int]]:
         if word in ENVIRONMENT_WORDS:
             found.append((word, begin, match.end()))
         before = match
-    return found
+    return tuple(found)
+
+
+def usual_stage(name: str) -> str:
+    """Return the stage that an environment's name tells: `staging-us` is a part of staging.
+
+    1. A name without the word of an environment is a stage of its own.
+    2. Of several words the earliest in promotion counts: `prod-test` is no production.
+    3. Every word for production means `production`.
+    """
+    words = [word for word, _, _ in environment_words(name)]
+    if not words:
+        return name
+    word = min(words, key=ENVIRONMENT_WORDS.__getitem__)
+    return "production" if word in PRODUCTION_WORDS else word
 
 
 class Stages(NamedTuple):
-    """What `--environments` says: the stages in promotion order, and what each takes in."""
+    """What `--environments` says: the stages in promotion order, and what each takes in.
 
-    names: Tuple[str, ...]
-    patterns: Tuple[Tuple[str, str], ...]  # (pattern of the environments' own names, stage)
+    Without it there are no patterns, and the name of each environment tells its stage.
+    """
+
+    patterns: Tuple[Tuple[str, str], ...]  # (pattern of names in lower case, stage)
 
     @classmethod
-    def of(cls, stages: Union[str, Sequence[str]]) -> Stages:
+    def of(cls, environments: Union[None, str, Sequence[str]]) -> Stages:
         """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
-        listed = stages.split(",") if isinstance(stages, str) else list(stages)
         pairs = []
+        listed = environments.split(",") if isinstance(environments, str) else environments or ()
         for text in listed:
             name, equals, pattern = str(text).strip().partition("=")
             check_word("an environment of --environments", name)
-            pairs.append((pattern if equals else name, name))
-        return cls(tuple(dict.fromkeys(name for _, name in pairs)), tuple(pairs))
+            pairs.append(((pattern if equals else name).lower(), name))
+        return cls(tuple(pairs))
 
-    def check(self, environments: Iterable[str]) -> None:
-        """Raise GitOpsError for a stage that takes in none of the environments of the data."""
-        there = sorted({*environments} - {UNCLASSIFIED})
-        empty = [name for name in self.names if name not in map(self.stage_of, there)]
-        if empty:
-            listed = one_line(", ".join(there), 120)
-            raise GitOpsError(
-                f"--environments: {empty[0]} takes in none of {listed}; write {empty[0]}=NAME"
-            )
+    @property
+    def production(self) -> str:
+        """The name of production."""
+        return self.patterns[-1][1] if self.patterns else "production"
 
-    def stage_of(self, environment: str) -> Optional[str]:
-        """Return the stage of an environment, None if no pattern takes it in."""
-        names = {environment, with_production([environment])[environment]}
-        for pattern, stage in self.patterns:
-            if fnmatch.filter(names, pattern):
-                return stage
-        return None
+    def taker(self, *names: str) -> int:
+        """Return the position of the first pattern that takes in one of the names, or -1.
 
+        A word alone (`staging`) takes in what the first name usually means, too, unless another
+        pattern does.
+        """
+        lower = [name.lower() for name in names if name]
+        for at, (pattern, _) in enumerate(self.patterns):
+            if fnmatch.filter(lower, pattern):
+                return at
+        for at, (pattern, _) in enumerate(self.patterns):
+            if pattern in ENVIRONMENT_WORDS and usual_stage(pattern) == usual_stage(names[0]):
+                return at
+        return -1
 
-def with_production(names: Iterable[str]) -> Dict[str, str]:
-    """Return {name: its name in the tables}. `prod` and the like become production.
+    def stage_of(self, own: str, *others: str) -> str:
+        """Return the stage of an environment, "" if no pattern takes it in.
 
-    They keep their names where another one is called production.
-    """
-    called = {name: name for name in names}
-    if "production" not in called:
-        called.update((name, "production") for name in called if name.lower() in PRODUCTION_WORDS)
-    return called
+        `own` is its name, "" if nothing tells one. `others` are what else the patterns may match:
+        the full name, the namespace and the destination of an application.
+        """
+        at = self.taker(own, *others)
+        return self.patterns[at][1] if at >= 0 else "" if self.patterns else usual_stage(own)
 
+    def knows(self, name: str) -> bool:
+        """Return whether a name is known to be that of an environment."""
+        return bool(environment_words(name)) or self.taker(name) >= 0
 
-def usual_order(names: Iterable[str]) -> List[str]:
-    """Return environments in the usual order of promotion; other names come before staging."""
-    ranks = {**ENVIRONMENT_WORDS, UNCLASSIFIED: 0}
-    return sorted(set(names), key=lambda name: (ranks.get(name.lower(), 4), name))
+    def check(self, environments: Iterable[Sequence[str]]) -> None:
+        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history."""
+        there = {tuple(names) for names in environments}
+        used = {self.taker(*names) for names in there}
+        for at, (pattern, _) in enumerate(self.patterns):
+            if at not in used:
+                known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
+                near = difflib.get_close_matches(pattern, known, 1)
+                hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
+                raise GitOpsError(
+                    f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
+                    f"{one_line(', '.join(known) or 'no names', 120)}; write production=PATTERN"
+                )
 
+    def order(self, found: Iterable[str]) -> Tuple[str, ...]:
+        """Return the environments of a history in promotion order; the last one is production.
 
-def name_stages(names: Iterable[str], stages: Optional[Stages]) -> Tuple[Dict[str, str], List[str]]:
-    """Return {environment: its stage}, and the names that are no environments."""
-    names = sorted(names)
-    if stages is None:
-        named = [name for name in names if environment_words(name)]
-        called = with_production(named or names)
-    else:
-        stages.check(names)
-        told = {name: stages.stage_of(name) for name in names}
-        called = {name: stage for name, stage in told.items() if stage}
-    return called, [name for name in names if name not in called]
-
-
-def promotion_order(names: Iterable[str], versions: Iterable[Version]) -> List[str]:
-    """Return the stages in the direction in which versions travel; production comes last."""
-    earlier: Dict[Tuple[str, str], int] = collections.Counter()
-    for version in versions:
-        for first, then in itertools.permutations(version.came, 2):
-            earlier[first, then] += version.came[first] < version.came[then]
-    ahead: Dict[str, int] = collections.Counter()
-    for (first, then), count in earlier.items():
-        ahead[first] += count > earlier[then, first]
-    return sorted(usual_order(names), key=lambda name: (name == "production", -ahead[name]))
+        Names without the word of an environment come before staging.
+        """
+        ranks = {UNCLASSIFIED: 0, **ENVIRONMENT_WORDS}
+        there = sorted(found, key=lambda name: (ranks.get(name.lower(), 4), name))
+        if self.patterns:
+            there = [name for name in there if name == UNCLASSIFIED]
+        stages = [stage for _, stage in self.patterns] or [*there, "production"]
+        return tuple(dict.fromkeys([*there, *stages]))
 
 
 # What the syncs of a place come to.
@@ -2608,14 +2626,14 @@ PlaceName = Tuple[str, str]
 SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
 
 
-def template_owners(repo: FilePath, template: str, is_environment: Callable[[str], Any]) -> Owners:
+def template_owners(repo: FilePath, tree: HeadTree, template: str, stages: Stages) -> Owners:
     """Return the owners of paths by a template.
 
     A file that several environments of an application share is a base of each of them: what their
     kustomizations refer to, the chart around them, and a place beside them that is called `base`.
     """
     pattern, repository = template_pattern(template), repository_name(repo)
-    tree, depth = HeadTree(repo), template.strip("/").count("/") + 1
+    depth = template.strip("/").count("/") + 1
 
     def matched(path: str) -> Optional[PlaceName]:
         found = pattern.fullmatch(path)
@@ -2639,14 +2657,14 @@ def template_owners(repo: FilePath, template: str, is_environment: Callable[[str
         charts = [one for path in paths for one in tree.chart_around(path)]
         bases[place] += [path for path in charts if len(around[path]) == 1]
         for name in SHARED:
-            if not is_environment(name):
+            if not stages.knows(name):
                 bases[place] += own.get((place[0], name), ())
     shared = owners_of({place: ((), paths) for place, paths in bases.items()})
 
     def find(path: str) -> Dict[Any, bool]:
         place = matched(path)
         found = dict(shared.find(path))
-        if place is not None and (place[1] not in SHARED or is_environment(place[1])):
+        if place is not None and (place[1] not in SHARED or stages.knows(place[1])):
             found[place] = True
         return found
 
@@ -2835,17 +2853,21 @@ def load_gitops_repository(
     authors commit is deployed, but it is no change. Raises GitOpsError for a repository that cannot
     be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
-    template = template or find_template(repo)
-    stages = None if environments is None else Stages.of(environments)
+    stages = Stages.of(environments)
     try:
         re.compile(ignore_authors or "")
     except re.error as error:
         problem = f"--ignore-authors is no regular expression: {one_line(error)}"
         raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
     with collector_paused():
-        named = environment_words if stages is None else stages.stage_of
-        replay = Replay(repo, template_owners(repo, template, named))
-        called, left_out = name_stages({name for _, name in replay.trails}, stages)
+        tree = HeadTree(repo)
+        template = find_layout(repo, tree.files, template, stages)
+        replay = Replay(repo, template_owners(repo, tree, template, stages))
+        names = sorted({name for _, name in replay.trails})
+        stages.check((name,) for name in names)
+        known = [name for name in names if stages.knows(name)] or names
+        called = {name: stages.stage_of(name) for name in known if stages.stage_of(name)}
+        left_out = [name for name in names if name not in called]
         kept = chosen_applications({application for application, _ in replay.trails}, applications)
         replay.trails = {
             place: trail
@@ -2854,10 +2876,8 @@ def load_gitops_repository(
         }
         travels = Travels(replay, called, ignore_authors or "$^")
         if not travels.syncs:
-            raise GitOpsError(nothing_matches(repo, template, left_out))
-        there = {called[raw] for _, raw in travels.syncs}
-        order = list(stages.names) if stages else promotion_order(there, travels.known.values())
-        order = last_is_production(order, stages)
+            raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
+        order = stages.order({called[raw] for _, raw in travels.syncs})
         # In a complete clone nothing was there before the first deployment, so nothing is lost.
         seconds = [sync.start for syncs in travels.syncs.values() for sync in syncs]
         start, end = min(seconds) // DAY * DAY, max([*seconds, replay.seconds[-1]])
@@ -2869,9 +2889,9 @@ def load_gitops_repository(
             places.append(Place(application, called[raw], *facts, releases, *covered))
         changes = travels.changes_with(order[-1])
         notes = [f"Layout: {template}"]
-        if stages is None and not any(map(environment_words, called)):
+        if not any(map(stages.knows, called)):
             names = one_line(", ".join(called), 120)
-            notes.append(f"No environment has a usual name: {names}. Is this the layout?")
+            notes.append(f"No environment has a usual name: {names}; --environments names them")
         if left_out:
             names = one_line(", ".join(left_out), 120)
             notes.append(
@@ -2888,97 +2908,186 @@ def load_gitops_repository(
         )
 
 
-# Layouts.
+# Layouts: which part of a path is the application, and which is the environment.
+
+RECENT = 5000  # commits: a file that none of them has is not looked for
+TEMPLATE_HELP = "--deployments-from takes one such as apps/{application}/overlays/{environment}"
+NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the files of one
+    "app application applications apps argocd base cluster clusters common component components "
+    "config configmap configs core deploy deployment deployments env environment environments envs "
+    "flux-system gitops helm helmfile image images infra infrastructure ingress k8s kubernetes "
+    "kustomization kustomize manifests namespace namespaces overlay overlays overrides patch "
+    "patches release releases replicas resources secret secrets service services settings "
+    "templates tenants values variables version versions".split()
+)
+IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.(?:ya?ml|json|env|properties|tfvars))?")
 
 
 def template_pattern(template: str) -> Pattern[str]:
     """Return the pattern of the files of a template; GitOpsError if it names no environment.
 
-    Its last part is a file if it has a dot, and a folder if it has none.
+    Its last part is a file if it has a dot; otherwise it is a file or a folder. `*` is any name.
     """
     fields = re.findall(r"\{(\w*)\}", template)
     if sorted(fields) not in (["environment"], ["application", "environment"]):
-        raise GitOpsError(
-            "--deployments-from is a path with {environment} and {application}, such as "
-            f"apps/{{application}}/overlays/{{environment}}, not {in_quotes(template)}"
-        )
-    pattern = re.escape(template.strip("/"))
-    for name in fields:
-        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>[^/]+)")
+        raise GitOpsError(f"{in_quotes(template)} names no {{environment}}; {TEMPLATE_HELP}")
+    groups = dict.fromkeys(fields, "[^/]+?")
+    joint = re.search(r"\{application\}([-_.])\{environment\}", template)
+    if joint:  # the application of hmpps-audit-prod is hmpps-audit, that of shop-pre-prod is shop
+        mark = joint.group(1)
+        groups["environment"] = f"(?:(?:pre|non)[{mark}])?[^/{mark}]+"
+    pattern = re.escape(template.strip("/")).replace(r"\*", "[^/]*")
+    for name, group in groups.items():
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{group})")
     is_file = "." in posixpath.basename(template.strip("/"))
-    return re.compile(pattern if is_file else f"{pattern}(/.*)?")
+    return re.compile(pattern if is_file else f"{pattern}(?:/.*)?")
 
 
-NO_APPLICATIONS = frozenset(
-    "app apps applications clusters components config deploy deployments environments envs gitops "
-    "k8s kubernetes kustomization manifests overlays releases services values".split()
-)
+def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, str]]:
+    """Yield the ways to read a path: (parts of the template, application, environment).
 
-
-def usual_template(file: str) -> Tuple[str, str, str]:
-    """Return (template, application, environment) of a file in a usual layout; "" if it is in none.
-
-    The path names an environment by a folder or a values file. The application is the folder above
-    it. Where that one is for all applications (`deploy`, `envs`), it is the next name below.
+    The environment is a folder, or is in the name of a file. The application is another folder, a
+    file below the environment, or what stands before the environment in its name (`shop-prod`).
     """
     parts = file.split("/")
     last = len(parts) - 1
     for at, part in enumerate(parts):
-        values = re.fullmatch(r"(values[-_.])(.+)(\.ya?ml)", part)
-        word = values.group(2) if values else part
-        if word not in ENVIRONMENT_WORDS or (at == last and not values):
+        inside = IN_FILE.fullmatch(part) if at == last else None
+        before, name, *after = inside.groups("") if inside else ("", part, "")
+        if part in ("base", "bases"):
+            return
+        if not stages.knows(name):
             continue
-        shape = parts.copy()
-        shape[at] = "{environment}"
-        if values:
-            shape[at] = f"{values.group(1)}{{environment}}{values.group(3)}"
-        above = at - 1
-        if at and parts[above] in ("overlays", "envs", "environments", "values"):
-            above -= 1
-        if above >= 0 and parts[above] not in NO_APPLICATIONS:
-            shape[above] = "{application}"
-            return "/".join(shape[: at + 1]), parts[above], word
-        below = at + 1
-        while below < last and parts[below] in NO_APPLICATIONS:
-            below += 1
-        if below < last:
-            shape[below] = "{application}"
-            return "/".join(shape[: below + 1]), parts[below], word
-        stem, dot, ending = parts[last].rpartition(".")
-        if at == last or parts[last] in NO_APPLICATIONS or stem in NO_APPLICATIONS:
-            return "/".join(shape[: at + 1]), "", word
-        return "/".join([*shape[:last], "{application}" + dot + ending]), stem, word
-    return "", "", ""
+        shape = (*parts[:at], before + "{environment}" + "".join(after))
+        yield shape, "", name
+        for other, folder in enumerate(parts[:last]):
+            if other != at and folder not in NO_APPLICATIONS:
+                full = [*shape, *parts[at + 1 : other + 1]]
+                full[other] = "{application}"
+                yield tuple(full), folder, name
+        stem, dot, ending = parts[last].partition(".")
+        if at < last and stem and NO_APPLICATIONS.isdisjoint(re.split("[-_.]", parts[last])):
+            yield (*shape, *parts[at + 1 : last], "{application}" + dot + ending), stem, name
+        for _, begin, end in environment_words(name)[-1:]:
+            application = name[: max(begin - 1, 0)]
+            if application and end == len(name) and application not in NO_APPLICATIONS:
+                joined = "{application}" + name[begin - 1] + "{environment}"
+                joined = before + joined + "".join(after)
+                yield (*parts[:at], joined), application, name[begin:]
 
 
-def usual_templates(files: Iterable[str]) -> Dict[str, int]:
-    """Count the places of each usual layout with several environments: {template: places}."""
-    places: Dict[str, Set[PlaceName]] = collections.defaultdict(set)
-    for template, application, environment in map(usual_template, files):
-        places[template].add((application, environment))
-    return {
-        template: len(found)
-        for template, found in places.items()
-        if template and len({environment for _, environment in found}) > 1
-    }
+def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str, int]]:
+    """Return (score, template, number of files) of the layouts that explain files, best first.
+
+    1. A template counts the files of applications that are in production and in another stage.
+    2. More applications count for it, a little. So does a template without `*`.
+    3. `*` takes the place of a folder, such as a team's, where templates differ in it.
+    """
+    found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
+    for file in files:
+        if not (DOCUMENTS.search(file) or re.search(r"(^|/)\.[^/]*/", file)):
+            for parts, application, name in readings(file, stages):
+                found.setdefault(parts, {}).setdefault(application, []).append(name)
+    counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
+    for parts, applications in found.items():
+        folders = [at for at, part in enumerate(parts) if "{" not in part]
+        some = [one for size in range(3) for one in itertools.combinations(folders, size)]
+        for application, names in applications.items():
+            there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
+            if len(there) > 1 and stages.production in there:
+                for any_of in some:
+                    key = tuple("*" if at in any_of else part for at, part in enumerate(parts))
+                    counted = counts.setdefault(key, {})
+                    counted[application] = counted.get(application, 0) + len(names)
+    ranked = []
+    for parts, counted in counts.items():
+        fields = [at for at, part in enumerate(parts) if "{" in part]
+        stars = parts.count("*") + parts[fields[0] : fields[-1]].count("*")  # between them twice
+        total = sum(counted.values())
+        ranked.append((total * len(counted) ** 0.2 * 0.8**stars, "/".join(parts), total))
+    return sorted(ranked, key=lambda row: (-row[0], -len(row[1]), row[1]))
 
 
-def files_at_head(repo: FilePath) -> List[str]:
-    """Return the paths of all files that the current commit has."""
-    return ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
+def plain_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[str, int]]:
+    """Return (template, number of files) of the best layout, and of others nearly as good.
+
+    Of the files that the better ones leave, these explain at least half as much as the best. One
+    that explains less than a tenth of the files that match it is none: most names are other ones.
+    """
+    plain: List[Tuple[str, int]] = []
+    enough = 0.0
+    while len(plain) < 6:
+        score, template, count = next(iter(usual_layouts(files, stages)), (0.0, "", 0))
+        if score <= enough:
+            break
+        pattern = template_pattern(template)
+        read = [(file, pattern.fullmatch(file)) for file in files]
+        if sum(1 for _, one in read if one) > 10 * count:
+            break
+        plain.append((template, count))
+        enough = enough or score / 2
+        files = [file for file, one in read if not (one and stages.knows(one["environment"]))]
+    return plain
 
 
-def find_template(repo: FilePath) -> str:
-    """Return the layout of a repository; GitOpsError that lists the layouts if none is plain."""
-    counts = usual_templates(files_at_head(repo))
-    found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
-        return found[0][0]
-    listed = ", ".join(f"{one_line(template)} ({count} places)" for template, count in found[:6])
+def find_layout(
+    repo: FilePath, files: Sequence[str], template: Optional[str], stages: Stages
+) -> str:
+    """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
+
+    1. Without a template it is the usual layout that explains most files. Where others explain
+       nearly as much, they are listed. A branch for each environment is named as what it is.
+    2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
+       looked for in the newest commits.
+    3. A template without production is refused where the usual layout has one.
+    """
+    environments: Set[str] = set()
+    if template:
+        pattern = template_pattern(template)
+        environments = {one["environment"] for one in map(pattern.fullmatch, files) if one}
+        if not environments:
+            newest = read_log(repo, (), f"-{RECENT}")
+            entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
+            paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
+            if not any(map(pattern.fullmatch, paths)):
+                near = one_line(", ".join(nearest_paths(template, [*files, *paths])))
+                raise GitOpsError(
+                    f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
+                )
+        named = stages.production in map(stages.stage_of, environments)
+        if named or stages.patterns or not environments:
+            return template
+    layouts = plain_layouts(files, stages)
+    if template and len(layouts) == 1:
+        names = one_line(", ".join(sorted(environments)), 60)
+        raise GitOpsError(
+            f"{in_quotes(template)} makes environments of {names}: none is production; the usual "
+            f"layout here is {layouts[0][0]}; --environments says which are environments"
+        )
+    if template or len(layouts) == 1:
+        return template or layouts[0][0]
+    form = "--format=%(refname:lstrip=-1)"
+    heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
+    branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
+    if not layouts and len(set(map(usual_stage, branches))) > 1:
+        raise GitOpsError(
+            f"{one_line(repo)} has a branch for each environment: {', '.join(branches)}; a branch "
+            "does not say when it was deployed: measure --argocd FILE, or --tags of production's"
+        )
+    listed = ", ".join(f"{one_line(one)} ({count_text(n, 'file')})" for one, n in layouts)
     raise GitOpsError(
-        f"the layout of {one_line(repo)} is not plain: {listed or 'no usual one is there'}; "
-        "name it with --deployments-from apps/{application}/overlays/{environment}"
+        f"the layout of {one_line(repo)} is not plain: "
+        f"{listed or 'no name tells production and another environment'}; {TEMPLATE_HELP}, and "
+        "--environments names such as dev,production=live-*"
     )
+
+
+def nearest_paths(template: str, files: Iterable[str]) -> List[str]:
+    """Return the paths that are most like a template."""
+    wanted = template.strip("/").split("/")
+    paths = {"/".join(file.split("/")[: len(wanted)]) for file in files}
+    alike = sorted(paths, key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
+    return difflib.get_close_matches(template, sorted(alike[:200]), 3, 0)
 
 
 def chosen_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
@@ -2994,26 +3103,6 @@ def chosen_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
             )
         chosen.update(found)
     return chosen
-
-
-def last_is_production(order: Sequence[str], stages: Optional[Stages]) -> List[str]:
-    """Return the environments, with production added where the last one is known to be another."""
-    word = order[-1].lower() if stages is None else ""
-    is_other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
-    return [*order, "production"] if is_other or order[-1] == UNCLASSIFIED else list(order)
-
-
-def nothing_matches(repo: FilePath, template: str, left_out: Sequence[str]) -> str:
-    """Return the message for a template that found no deployment, with the paths nearest to it."""
-    if left_out:
-        return f"--environments takes in none of {', '.join(left_out)}; name one of them"
-    files = files_at_head(repo)
-    folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
-    near = difflib.get_close_matches(template, sorted(folders), 3, 0)
-    return (
-        f"no file was ever at {in_quotes(template)}; the nearest are "
-        f"{', '.join(map(one_line, near))}; --deployments-from takes their pattern"
-    )
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
@@ -3663,16 +3752,13 @@ def argocd_history(
     check_label(rules.label, applications)
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
-    stages = None if rules.stages is None else Stages.of(rules.stages)
+    stages = Stages.of(rules.stages)
     places = name_places(applications, clone, rules, pattern, stages)
     teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
     for one in places:
         teams[one.base].append(one)
     clone.find_contained(places, wanted_commits(places, teams, clone))
-    names = usual_order(one.environment for one in places)
-    if stages is not None:
-        names = [name for name in names if name == UNCLASSIFIED] + list(stages.names)
-    names = last_is_production(names, stages)
+    names = stages.order({one.environment for one in places})
     start = min(
         one.syncs[0].end if one.syncs[0].id > 0 else one.application.created or one.syncs[0].start
         for one in places
@@ -3711,14 +3797,12 @@ def name_places(
     clone: Clone,
     rules: EnvironmentRules,
     pattern: Optional[Pattern[str]],
-    stages: Optional[Stages],
+    stages: Stages,
 ) -> List[ArgoPlace]:
     """Return the place of each application: its environment, its name and its files."""
     classes = [classify_application(one, rules, pattern) for one in applications]
     raw = {environment for environment, _, _ in classes}
-    stage = with_production(raw)
-    if stages is not None:
-        stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
+    stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
     taken = collections.Counter((stage[environment], base) for environment, _, base in classes)
     places = []
     for number, (one, (environment, rule, base)) in enumerate(zip(applications, classes)):
@@ -3957,14 +4041,14 @@ def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] 
     there = count_words(tables["deployments"]["environment"])
     if environments is not None:
         stages = Stages.of(environments)
-        stages.check(there)
-        found = list(stages.names)
+        stages.check((name,) for name in there)
+        found = list(stages.order(there))
         for name, table in tables.items():
             if "environment" in table:
                 named = table["environment"].map(lambda one: stages.stage_of(one) or one)
                 tables[name] = as_table(name, table.assign(environment=named.astype(object)))
     elif not found:
-        found = last_is_production(usual_order(there), None)
+        found = list(Stages.of(None).order(there))
     for name in found:
         check_word(f"an environment of {one_line(folder)}", name)
     real = {name: tables.pop(name, None) for name in DETAILS}
