@@ -1965,10 +1965,13 @@ def classify_syncs(
             continue
         release, back = Release(sync), []
         if sync.content in depth:
-            back = standing[depth[sync.content] + 1 :]
+            back = standing[-1:] if not same else []
         elif sync.takes:
-            named = [one for one in releases if any(name in sync.takes for name in one.sync.brings)]
-            back = [one for one in named if one.counts and one.back is None]
+            names = set(sync.takes)
+            for one in reversed(releases):
+                if names.intersection(one.sync.brings):
+                    names.difference_update(one.sync.brings)
+                    back += [one] if one.counts and one.back is None else []
         if back or same:
             release.counts = False
             for one in [*back, *failed]:
@@ -2717,7 +2720,7 @@ class Travels:
         application, stage = place[0], self.stages[place[1]]
         replaced, commits = self.replaced[place], [self.replay.commits[at] for at in move.commits]
         arrivals: List[Version] = []
-        taken: List[Set[str]] = []  # for each part the versions that it goes back from
+        taken: List[Tuple[str, Set[str]]] = []  # for each part what it goes back from, and since when
         for old, new, number in move.versions:
             if new:
                 arrivals.append(self.version(application, old, new, number, move.landing))
@@ -2725,11 +2728,13 @@ class Travels:
                 while new in replaced and before not in ("", new):
                     since.add(before)
                     before = replaced.get(before, "")
-                taken.append(since if before == new else set())
+                taken.append((old, since if before == new else set()))
                 replaced.setdefault(new, old)
-        takes = set().union(*taken) if all(taken) else set()
-        for version in [self.version(application, "", name, 0, 0) for name in takes]:
-            if version not in arrivals:
+        takes: Set[str] = set()
+        if all(since for _, since in taken):
+            takes = {old for old, _ in taken}
+            for name in {name for _, since in taken for name in since}:
+                version = self.version(application, "", name, 0, 0)
                 version.dropped = list(version.came)[-1] == stage
         self.ship(application, stage, arrivals, move.landing)
         newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
