@@ -1839,17 +1839,21 @@ class Stages(NamedTuple):
         return bool(environment_words(name)) or self.taker(name) >= 0
 
     def check(self, environments: Iterable[Sequence[str]]) -> None:
-        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history."""
+        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history.
+
+        A usual word alone (`dev`) may take in nothing, if another one takes in something.
+        """
         there = {tuple(names) for names in environments}
-        used = {self.taker(*names) for names in there}
-        for at, (pattern, _) in enumerate(self.patterns):
-            if at not in used:
+        used = {self.taker(*names) for names in there} - {-1}
+        for at, (pattern, stage) in enumerate(self.patterns):
+            plain = pattern in ENVIRONMENT_WORDS and pattern == stage.lower() and used
+            if at not in used and not plain:
                 known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
                 near = difflib.get_close_matches(pattern, known, 1)
                 hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
                 raise GitOpsError(
                     f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
-                    f"{one_line(', '.join(known) or 'no names', 120)}; write production=PATTERN"
+                    f"{one_line(', '.join(known) or 'no names', 120)}; write {stage}=PATTERN"
                 )
 
     def order(self, found: Iterable[str]) -> Tuple[str, ...]:
@@ -2868,7 +2872,7 @@ def load_gitops_repository(
         known = [name for name in names if stages.knows(name)] or names
         called = {name: stages.stage_of(name) for name in known if stages.stage_of(name)}
         left_out = [name for name in names if name not in called]
-        kept = chosen_applications({application for application, _ in replay.trails}, applications)
+        kept = choose_applications({application for application, _ in replay.trails}, applications)
         replay.trails = {
             place: trail
             for place, trail in replay.trails.items()
@@ -3091,18 +3095,23 @@ def nearest_paths(template: str, files: Iterable[str]) -> List[str]:
     return difflib.get_close_matches(template, sorted(alike[:200]), 3, 0)
 
 
-def chosen_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
-    """Return the applications that the patterns take in, all of them without a pattern."""
-    names, chosen = sorted(names), set()
+def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
+    """Return the applications that the patterns take in; all of them without a pattern.
+
+    Raises GitOpsError for a pattern that takes in none, with the nearest names.
+    """
+    known = {name.lower(): name for name in sorted(names)}
+    chosen: Set[str] = set()
     for pattern in patterns or ["*"]:
-        found = fnmatch.filter(names, pattern)
-        if not found and patterns:
-            near = difflib.get_close_matches(pattern, names, 3, 0)
+        found = fnmatch.filter(known, pattern.lower())
+        if patterns and not found:
+            near = difflib.get_close_matches(pattern.lower(), known, 3, 0)
+            listed = one_line(", ".join(known[name] for name in near))
             raise GitOpsError(
-                f"--application: {in_quotes(pattern)} takes in none; the nearest are "
-                f"{one_line(', '.join(near))}"
+                f"--application: no application is called {in_quotes(pattern)}; the nearest are "
+                f"{listed}"
             )
-        chosen.update(found)
+        chosen.update(known[name] for name in found)
     return chosen
 
 
