@@ -2483,11 +2483,14 @@ class Replay:
     shas, oldest first, and `seconds` their times. `commits` are the commits that changed a path of
     a place. `trails` has for each place its moves. What a revision contains of a place is the part
     of its trail up to `landing_of[revision]`, which knows every commit that the tip contains.
-    Raises GitOpsError for a repository that cannot be read.
+    Without `contents` no file is read, and there are no trails. Raises GitOpsError for a repository
+    that cannot be read.
     """
 
-    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
-        self.repo, self.owners = repo, owners
+    def __init__(
+        self, repo: FilePath, owners: Owners, tip: str = "HEAD", contents: bool = True
+    ) -> None:
+        self.repo, self.owners, self.contents = repo, owners, contents
         self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
         self.seconds: List[int] = []
@@ -2540,6 +2543,8 @@ class Replay:
                     self.commits.append(GitCommit(*told, number))
                     blobs += [blob for _, blob in touched]
             arrived.append((number, steps))
+        if not self.contents:
+            return
         contents = read_blobs(self.repo, blobs)
         for number, steps in arrived:
             self._land(number, steps, contents)
@@ -2703,9 +2708,11 @@ class Travels:
     4. A sync whose versions all ran before in their parts takes back those that came since.
     """
 
-    def __init__(self, replay: Replay, stages: Mapping[str, str], ignored: str) -> None:
+    def __init__(
+        self, replay: Replay, stages: Mapping[str, str], ignored: Pattern[str]
+    ) -> None:
         self.replay, self.stages = replay, stages
-        self.ignored = re.compile(ignored)
+        self.ignored = ignored
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
         self.changes: List[Row] = []  # and whether another stage had the version before
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
@@ -2858,11 +2865,7 @@ def load_gitops_repository(
     be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
     stages = Stages.of(environments)
-    try:
-        re.compile(ignore_authors or "")
-    except re.error as error:
-        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
-        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
+    ignored = author_pattern(ignore_authors)
     with collector_paused():
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
@@ -2878,7 +2881,7 @@ def load_gitops_repository(
             for place, trail in replay.trails.items()
             if place[0] in kept and place[1] in called
         }
-        travels = Travels(replay, called, ignore_authors or "$^")
+        travels = Travels(replay, called, ignored)
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
         order = stages.order({called[raw] for _, raw in travels.syncs})
@@ -3113,6 +3116,100 @@ def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
             )
         chosen.update(known[name] for name in found)
     return chosen
+
+
+# Release tags: each one on the main line is a deployment to production.
+
+HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
+PRERELEASE = re.compile(r"(?i)(\d|[-_.])(a|b|c|alpha|beta|rc|dev|pre|preview|snapshot)[-_.]?\d*$")
+
+
+def load_release_tags(
+    repo: FilePath,
+    patterns: Union[str, Sequence[str]] = ("v*",),
+    *,
+    ignore_authors: Optional[str] = None,
+) -> History:
+    """Return the releases that the tags of any repository show, as deployments to production.
+
+    1. A tag of the main line, of one of these patterns, is a deployment. Its changes are the
+       commits since the tag before, each with its own time. The first tag brings its commit alone.
+       Commits after the last tag wait.
+    2. A release that reverts or hotfixes, as a commit or the tag says, makes the one before a
+       failure that it recovered. Whether others failed is unknown.
+    3. A pre-release (`v2.0.0-rc1`) is none, unless there are no others.
+
+    `ignore_authors` is a regular expression: what these authors commit is no change. Raises
+    GitOpsError for a repository that cannot be read, and for patterns that take in no tag.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    ignored = author_pattern(ignore_authors)
+    form = "--format=%(refname:lstrip=2) %(objectname) %(creatordate:unix) %(*objectname)"
+    listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
+    tags = [line.split(" ") for line in listed if line]
+    chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
+    chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
+    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
+    problem = GitOpsError(
+        f"the current branch of {one_line(repo)} has no tag like {' or '.join(patterns)}; the last "
+        f"tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
+    )
+    if not chosen:
+        raise problem
+    chosen.sort(key=lambda tag: len(re.findall("[0-9]+", tag[0])))  # v1.2.0 after v1
+    everything: Any = collections.defaultdict(lambda: [("", True)])
+    replay = Replay(repo, everything, contents=False)
+    found: Dict[int, Tuple[str, str, int]] = {}  # {landing: (tag, commit, seconds)}
+    for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
+        sha = tag[3] if tag[3:] and tag[3] else tag[1]
+        if sha in replay.landing_of:
+            landing = replay.landing_of[sha]
+            found[landing] = one_line(tag[0], 100), sha, max(time, replay.seconds[landing])
+    if not found:
+        raise problem
+    names, shas, times = zip(*(found[landing] for landing in sorted(found)))
+
+    commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
+    which = np.searchsorted(sorted(found), commits["landing"])  # the release that brought each
+    release_of = dict(zip([*commits["subject"], *commits["sha"]], [*which, *which]))
+    reasons = {at - 1: f"Hotfix {name}" for at, name in enumerate(names) if HOTFIX.search(name)}
+    for number, commit in zip(which.tolist(), replay.commits):
+        undone = any(release_of.get(one) != number for one in commit.reverts)
+        if number < len(names) and (undone or HOTFIX.search(commit.subject)):
+            how = "Reverted by" if undone else "Hotfix"
+            reasons.setdefault(number - 1, f"{how} {names[number]}")
+    application = repository_name(repo)
+    releases = []
+    for number, (sha, time) in enumerate(zip(shas, times)):
+        over = times[number + 1] if number in reasons else MISSING
+        sync = Sync(time, time, sha, sha)
+        releases.append(Release(sync, reasons.get(number, ""), recovered=over))
+    facts = application, "production", ", ".join(patterns), "tag"
+    place = Place(*facts, releases, times[0], max([*times, *replay.seconds]))
+
+    landing = commits["landing"]
+    commits["application"], commits["environment"] = place.application, place.environment
+    commits["version"] = np.append(names, "")[which]
+    commits["deployed"] = np.append(times, MISSING)[which]
+    commits = commits[(which > 0) | (commits["sha"] == shas[0])].sort_values(["seconds", "sha"])
+    columns = ["sha", "seconds", "author", "subject", "application", "files"]
+    told = [commits[name] for name in columns]
+    merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
+    bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
+    columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
+    changes = commits.loc[~merge & ~bots, columns].itertuples(index=False, name=None)
+    notes = [f"Releases: the tags {facts[2]}; whether they failed is known of the fixed ones alone"]
+    table = commits_from(told, branch_of(repo))
+    return history_from("tags", [place], table, changes, notes, ["production"])
+
+
+def author_pattern(text: Optional[str]) -> Pattern[str]:
+    """Return the pattern of the authors to ignore, that of nobody without a text."""
+    try:
+        return re.compile("$^" if text is None else text)
+    except re.error as error:
+        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
+        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
