@@ -126,7 +126,13 @@ __all__ = [
     "History",
     "Metrics",
     "Window",
-    "EnvironmentRules",
+    "load_gitops_repository",
+    "load_release_tags",
+    "load_argocd",
+    "join_histories",
+    "load_tables",
+    "read_incidents",
+    "with_incidents",
     "PRESETS",
     "measure",
     "calibrate",
@@ -9398,7 +9404,7 @@ class GitOpsAutomation:
     """
 
     STEPS = {
-        "git_commits": "simulate_git_activity() or load_git_history()",
+        "git_commits": "simulate_git_activity(), load_git_history() or load_history()",
         "deployments": "simulate_deployments()",
         "rollbacks": "simulate_rollbacks()",
         "metrics": "calculate_dora_metrics()",
@@ -9410,7 +9416,6 @@ class GitOpsAutomation:
     metrics: Any
     window: Any
     _real: Optional[History]  # the real deployments that were loaded, in the window
-    _whole: Any  # all of them
     _commits_are_real: bool
     flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
     measured: Any  # the Metrics that `metrics` is the dict of
@@ -9505,109 +9510,24 @@ class GitOpsAutomation:
         print_text(f"  ✓ Read {count_text(len(commits), 'commit')}")
         return commits
 
-    def load_argocd_history(
-        self,
-        files: Sequence[Union[str, os.PathLike]],
-        repo: Union[None, str, os.PathLike] = None,
-        *,
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments in the place of the three simulations: the `deployments` table.
+    def load_history(self, history: History, days: Optional[int] = None) -> pd.DataFrame:
+        """Take a real history in the place of the three simulations: the `deployments` table.
 
-        `files` are JSON documents of Argo CD applications ("-" is standard input), `repo` is a
-        clone of the config repository, `rules` tell the environment, `days` cut a window out. Next
-        comes `calculate_dora_metrics()`. GitOpsError for a file that is none, naming the entry.
+        It comes from `load_gitops_repository`, `load_release_tags`, `load_argocd` or `load_tables`.
+        `days` cuts a window out that ends with `end`, by default with the history. Next comes
+        `calculate_dora_metrics()`. GitOpsError where nothing is known of the window.
         """
-        print_text("\n📡 Reading Argo CD history...")
-        return self._take(load_argocd(files, repo, rules), days)
-
-    def load_gitops_repository(
-        self,
-        repo: Union[str, os.PathLike],
-        template: Optional[str] = None,
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        argocd: Sequence[Union[str, os.PathLike]] = (),
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments from a config repository's own history: the `deployments` table.
-
-        See the function of this name. Where `argocd` files cover an application, its deployments,
-        failures and rollbacks come from them. GitOpsError for what cannot be read.
-        """
-        print_text("\n📡 Reading the config repository's history...")
-        template = template or find_template(repo)
-        history = load_gitops_repository(repo, template, environments)
-        if argocd:
-            rules = dataclasses.replace(rules, stages=environments)
-            history = join_histories(history, load_argocd(argocd, repo, rules, template))
-        return self._take(history, days)
-
-    def load_history(
-        self,
-        folder: Union[str, os.PathLike],
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read a history from CSV files, such as an export: the `deployments` table.
-
-        See `load_tables`. GitOpsError naming the file at fault.
-        """
-        print_text("\n📡 Reading the tables of a history...")
-        history = load_tables(folder, environments)
-        if history.is_simulated and days is None and self._end is None:
-            return self._take_simulation(history, read_document(Path(folder) / "metrics.json"))
-        source = SIMULATED_TABLES if history.is_simulated else history.source
-        return self._take(history._replace(source=source), days)
-
-    def _take_simulation(self, history: History, document: Mapping[str, Any]) -> pd.DataFrame:
-        """Store a simulation that was read back, with the scenario and the seed that it had."""
-        if not isinstance(document.get("scenario"), dict) or not at_path(document, "flow"):
-            raise GitOpsError(
-                "metrics.json has no scenario and flow of a simulation; export it anew"
-            )
-        self.scenario = Scenario.from_json(json.dumps(document["scenario"]))
-        self.seed = check_whole("seed", document.get("seed"), 0, 2**63 - 1)
-        self._store(git_commits=history.git_commits, window=history.window)
-        self._commits_are_real = document.get("commits_are_real") is True
-        self.flow = pd.DataFrame.from_dict(dict(at_path(document, "flow")), orient="index")
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} of a simulation")
-        return self.deployments
-
-    def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
-        """Let incidents say which of the real deployments failed; return the incidents.
-
-        See `with_incidents`. GitOpsError without real deployments, or naming the entry at fault.
-        """
-        if self._real is None:
-            raise GitOpsError("incidents belong to real deployments: load a real history first")
-        incidents = read_incidents(file)
-        whole = with_incidents(self._whole, incidents)
-        self._keep(whole if whole.window == self.window else whole.within(self.window), whole)
-        print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
-        return incidents
-
-    def _take(self, history: History, days: Optional[int]) -> pd.DataFrame:
-        """Store the part of a real history that lies in the window that was asked for."""
+        check_that(isinstance(history, History), "history", "be what a loader returns", history)
         if days is not None or self._end is not None:
             end = self._end or history.window.end
             length = max((end - history.window.start).days, 1) if days is None else days
-            self._keep(history.within(Window.before(end, length)), history)
-        else:
-            self._keep(history, history)
+            history = history.within(Window.before(end, length))
+        self._store(git_commits=history.git_commits, window=history.window)
+        self.deployments, self.rollbacks = history.deployments, history.rollbacks
+        self._real = history
         rollbacks = count_text(len(self.rollbacks), "rollback")
         print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} and {rollbacks}")
         return self.deployments
-
-    def _keep(self, history: History, whole: History) -> None:
-        """Store a real history, and what it is a part of, in the place of a simulated one."""
-        self._store(git_commits=history.git_commits, window=history.window)
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        self._real, self._whole = history, whole
 
     def trend(self, by: str = "month") -> pd.DataFrame:
         """Return the metrics of production of each `week` or `month` (see `measure_trend`)."""
@@ -10060,28 +9980,37 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "the file leaves out keeps its default"),
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
         ("--repo", dict(metavar="DIR"),
-         "take the commits from this git repository, and simulate their deployments"),
+         "take the commits from this git repository, and simulate their deployments; --tags and "
+         "--deployments-from measure the real ones"),
     ],
     "your own deployments": [
         ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
-         "measure the deployments that the history of --repo shows; TEMPLATE is a path with "
-         "{environment} and {application} (default: a usual layout is looked for)"),
+         "measure the deployments that the history of --repo shows, a config repository; TEMPLATE "
+         "is a path with {environment} and {application} (default: the layout is looked for)"),
+        ("--tags", dict(metavar="PATTERN", nargs="*"),
+         "measure the release tags of --repo, of any repository, as deployments to production "
+         "(default: v*)"),
         ("--argocd", dict(metavar="FILE", nargs="+"),
          "measure what Argo CD recorded, in files that `argocd app list -o json` wrote (- is "
          "standard input); --repo is then the config repository"),
-        ("--environment", dict(metavar="NAME"),
-         "with --argocd: the environment of all applications (one Argo CD for each environment)"),
+        ("--application", dict(metavar="NAME", action="append"),
+         "measure this application alone, as shop or shop-*; repeatable"),
+        ("--environments", dict(metavar="LIST"),
+         "the environments in promotion order, as dev,staging,production=prod-*; a pattern matches "
+         "the name of an environment, an application, its namespace or destination"),
         ("--environment-label", dict(metavar="KEY"),
          "with --argocd: the label or annotation that names the environment"),
-        ("--environment-pattern", dict(metavar="REGEX"),
-         "with --argocd: a regular expression whose group finds the environment in the name"),
-        ("--environments", dict(metavar="LIST"),
-         "the environments in promotion order, as dev,staging,production=prod-*"),
+        ("--ignore-authors", dict(metavar="REGEX"),
+         "what these authors commit is no change, as 'bot$'"),
         ("--history", dict(metavar="DIR"),
          "measure the tables in this folder, which --export wrote"),
         ("--incidents", dict(metavar="FILE"),
          "a CSV or JSON file of incidents (application, started, resolved), which say what "
          "deployments failed"),
+        ("--incident-days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
+         "an incident belongs to a deployment of so many days before it (default: 7)"),
+        ("--incidents-complete", dict(action="store_true", default=None),
+         "the file has the incidents of all applications and days, not from its first to its last"),
     ],
     "over time": [
         ("--by", dict(choices=("week", "month")),
@@ -10167,13 +10096,19 @@ def option_parser() -> argparse.ArgumentParser:
 def check_options(options: argparse.Namespace) -> None:
     """Reject meaningless combinations of options."""
     given = {name for name, value in vars(options).items() if value is not None}
-    real = {"argocd", "deployments_from", "history"} & given
+    real = {"argocd", "deployments_from", "history", "tags"} & given
+    needs_real = "needs real deployments: --argocd, --deployments-from, --tags or --history"
     rules = [  # (options, whether they are out of place, why)
-        ({"environment", "environment_label", "environment_pattern"}, not options.argocd,
-         "needs --argocd FILE"),
-        ({"deployments_from"}, options.repo is None, "needs --repo DIR"),
-        ({"environments", "incidents"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"environment_label"}, not options.argocd, "needs --argocd FILE"),
+        ({"deployments_from", "tags"}, options.repo is None, "needs --repo DIR"),
+        ({"incidents"}, not real, needs_real),
+        ({"incident_days", "incidents_complete"}, options.incidents is None,
+         "needs --incidents FILE"),
+        ({"environments", "application"}, not real - {"tags"},
+         "needs --argocd, --deployments-from or --history"),
+        ({"ignore_authors"}, not {"deployments_from", "tags"} & given,
+         "needs --deployments-from or --tags"),
+        ({"argocd", "deployments_from"}, options.tags is not None, "has no meaning with --tags"),
         ({"argocd", "repo", "deployments_from"}, options.history is not None,
          "has no meaning with --history"),
         ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
@@ -10184,8 +10119,7 @@ def check_options(options: argparse.Namespace) -> None:
         ({"by", "compare", "alert_webhook", "backtest"}, options.levers is not None,
          "has no meaning with --levers"),
         ({"by", "compare"}, bool(options.backtest), "has no meaning with --backtest"),
-        ({"backtest"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"backtest"}, not real, needs_real),
         ({"step"}, options.levers is None, "needs --levers"),
         ({"details", "trace", "markdown", "fail_on"},
          bool(options.what_if or options.levers is not None or options.backtest),
@@ -10267,26 +10201,57 @@ def load_real_history(
 
     For a forecast it is the whole, as the days are those of a month of the forecast.
     """
-    rules = EnvironmentRules(
-        options.environment, options.environment_label, options.environment_pattern,
-        options.environments,
-    )  # fmt: skip
-    days = None if whole else options.days
-    if options.history is not None:
-        gitops.load_history(options.history, options.environments, days=days)
-    elif options.deployments_from is not None:
-        gitops.load_gitops_repository(
-            options.repo, options.deployments_from or None, options.environments,
-            argocd=options.argocd or (), rules=rules, days=days,
-        )  # fmt: skip
-    elif options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=rules, days=days)
+    history = read_real_history(options)
+    if history is not None:
+        if options.incidents is not None:
+            incidents = read_incidents(options.incidents)
+            print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
+            days, complete = options.incident_days or 7, bool(options.incidents_complete)
+            history = with_incidents(history, incidents, days, complete)
+        gitops.load_history(history, None if whole else options.days)
     elif options.repo is not None:
-        gitops.load_git_history(options.repo, days or 30)
-    if options.incidents is not None:
-        gitops.load_incidents(options.incidents)
+        gitops.load_git_history(options.repo, options.days or 30)
+        print_text(f"    • {other_reading(options.repo)}")
     gitops.by = options.by
     gitops.earlier = None if options.compare is None else read_document(options.compare)
+
+
+def read_real_history(options: argparse.Namespace) -> Optional[History]:
+    """Return the real history that the options name, if they name one."""
+    repo, environments = options.repo, options.environments
+    applications = {"applications": options.application or ()}
+    if options.history is not None:
+        print_text("\n📡 Reading the tables of a history...")
+        return load_tables(options.history, environments, **applications)
+    if options.tags is not None:
+        print_text("\n📡 Reading the release tags...")
+        return load_release_tags(repo, options.tags or "v*", ignore_authors=options.ignore_authors)
+    template, repository = options.deployments_from, None
+    if template is not None:
+        print_text("\n📡 Reading the config repository's history...")
+        if options.argocd:  # both read the same layout
+            template = find_layout(repo, HeadTree(repo).files, template, Stages.of(environments))
+        repository = load_gitops_repository(
+            repo, template, environments, ignore_authors=options.ignore_authors, **applications
+        )
+    if not options.argocd:
+        return repository
+    print_text("\n📡 Reading Argo CD history...")
+    cluster = load_argocd(
+        options.argocd, repo, environments=environments, label=options.environment_label,
+        template=template, **applications,
+    )  # fmt: skip
+    return cluster if repository is None else join_histories(repository, cluster)
+
+
+def other_reading(repo: FilePath) -> str:
+    """Return which option would measure what a repository shows of its deployments, if any."""
+    said = "its deployments are simulated"
+    if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
+        return f"{said}; --tags measures its release tags"
+    files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
+    layouts = plain_layouts(files, Stages.of(None))
+    return f"{said}; --deployments-from measures those of {layouts[0][0]}" if layouts else said
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
