@@ -1803,40 +1803,27 @@ class Stages(NamedTuple):
     @classmethod
     def of(cls, environments: Union[None, str, Sequence[str]]) -> Stages:
         """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
-        pairs = []
         listed = environments.split(",") if isinstance(environments, str) else environments or ()
+        pairs = []
         for text in listed:
             name, equals, pattern = str(text).strip().partition("=")
             check_word("an environment of --environments", name)
-            pairs.append(((pattern if equals else name).lower(), name))
+            plain = "production" if name in PRODUCTION_WORDS else name
+            pairs.append(((pattern if equals else plain).lower(), name))
         return cls(tuple(pairs))
 
-    @property
-    def production(self) -> str:
-        """The name of production."""
-        return self.patterns[-1][1] if self.patterns else "production"
-
-    def taker(self, *names: str) -> int:
-        """Return the position of the first pattern that takes in one of the names, or -1.
-
-        A word alone (`staging`) takes in what the first name usually means, too, unless another
-        pattern does.
-        """
-        lower = [name.lower() for name in names if name]
-        for at, (pattern, _) in enumerate(self.patterns):
-            if fnmatch.filter(lower, pattern):
-                return at
-        for at, (pattern, _) in enumerate(self.patterns):
-            if pattern in ENVIRONMENT_WORDS and usual_stage(pattern) == usual_stage(names[0]):
-                return at
-        return -1
-
-    def stage_of(self, own: str, *others: str) -> str:
-        """Return the stage of an environment, "" if no pattern takes it in.
+    def taker(self, own: str, *others: str) -> int:
+        """Return the position of the first pattern that takes in an environment, or -1.
 
         `own` is its name, "" if nothing tells one. `others` are what else the patterns may match:
         the full name, the namespace and the destination of an application.
         """
+        names = {name.lower() for name in (own, usual_stage(own), *others) if name}
+        found = (at for at, (one, _) in enumerate(self.patterns) if fnmatch.filter(names, one))
+        return next(found, -1)
+
+    def stage_of(self, own: str, *others: str) -> str:
+        """Return the stage of an environment (see `taker`), "" if no pattern takes it in."""
         at = self.taker(own, *others)
         return self.patterns[at][1] if at >= 0 else "" if self.patterns else usual_stage(own)
 
@@ -1847,22 +1834,20 @@ class Stages(NamedTuple):
     def check(self, environments: Iterable[Sequence[str]]) -> None:
         """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history.
 
-        A usual word alone (`dev`) may take in nothing, if another one takes in something.
+        A usual word alone (`dev`) may take in nothing, if another pattern takes in something.
         """
         there = {tuple(names) for names in environments}
         used = {self.taker(*names) for names in there} - {-1}
         for at, (pattern, stage) in enumerate(self.patterns):
-            plain = pattern in ENVIRONMENT_WORDS and pattern == stage.lower() and used
-            if at not in used and not plain:
-                known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
+            if at not in used and not (used and stage in ENVIRONMENT_WORDS and stage == pattern):
+                known = sorted({own for own, *_ in there} - {""})
                 near = difflib.get_close_matches(pattern, known, 1)
-                hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
                 raise GitOpsError(
-                    f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
-                    f"{one_line(', '.join(known) or 'no names', 120)}; write {stage}=PATTERN"
+                    f"--environments: {in_quotes(pattern)} takes in nothing; there are "
+                    f"{one_line(', '.join([*near, *known]) or 'no names', 120)}; write NAME=PATTERN"
                 )
 
-    def order(self, found: Iterable[str]) -> Tuple[str, ...]:
+    def order(self, found: Iterable[str] = ()) -> Tuple[str, ...]:
         """Return the environments of a history in promotion order; the last one is production.
 
         Names without the word of an environment come before staging.
@@ -1871,7 +1856,7 @@ class Stages(NamedTuple):
         there = sorted(found, key=lambda name: (ranks.get(name.lower(), 4), name))
         if self.patterns:
             there = [name for name in there if name == UNCLASSIFIED]
-        stages = [stage for _, stage in self.patterns] or [*there, "production"]
+        stages = [stage for _, stage in self.patterns] or ["production"]
         return tuple(dict.fromkeys([*there, *stages]))
 
 
@@ -2989,12 +2974,13 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
                 yield (*parts[:at], joined), application, name[begin:]
 
 
-def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str, int]]:
-    """Return (score, template, number of files) of the layouts that explain files, best first.
+def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, List[str]]:
+    """Return (score, template, its number of files, the files it leaves) of the best layout.
 
     1. A template counts the files of applications that are in production and in another stage.
-    2. More applications count for it, a little. So does a template without `*`.
-    3. `*` takes the place of a folder, such as a team's, where templates differ in it.
+    2. More applications count for it, a little. So does a template without `*`, which takes the
+       place of a folder, such as a team's, where templates differ in it.
+    3. It is none if these are less than a tenth of the files that match it: most names are others.
     """
     found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
     for file in files:
@@ -3004,43 +2990,24 @@ def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str
     counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
     for parts, applications in found.items():
         folders = [at for at, part in enumerate(parts) if "{" not in part]
-        some = [one for size in range(3) for one in itertools.combinations(folders, size)]
         for application, names in applications.items():
             there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
-            if len(there) > 1 and stages.production in there:
-                for any_of in some:
-                    key = tuple("*" if at in any_of else part for at, part in enumerate(parts))
-                    counted = counts.setdefault(key, {})
-                    counted[application] = counted.get(application, 0) + len(names)
-    ranked = []
-    for parts, counted in counts.items():
-        fields = [at for at, part in enumerate(parts) if "{" in part]
-        stars = parts.count("*") + parts[fields[0] : fields[-1]].count("*")  # between them twice
-        total = sum(counted.values())
-        ranked.append((total * len(counted) ** 0.2 * 0.8**stars, "/".join(parts), total))
-    return sorted(ranked, key=lambda row: (-row[0], -len(row[1]), row[1]))
-
-
-def plain_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[str, int]]:
-    """Return (template, number of files) of the best layout, and of others nearly as good.
-
-    Of the files that the better ones leave, these explain at least half as much as the best. One
-    that explains less than a tenth of the files that match it is none: most names are other ones.
-    """
-    plain: List[Tuple[str, int]] = []
-    enough = 0.0
-    while len(plain) < 6:
-        score, template, count = next(iter(usual_layouts(files, stages)), (0.0, "", 0))
-        if score <= enough:
-            break
-        pattern = template_pattern(template)
-        read = [(file, pattern.fullmatch(file)) for file in files]
-        if sum(1 for _, one in read if one) > 10 * count:
-            break
-        plain.append((template, count))
-        enough = enough or score / 2
-        files = [file for file, one in read if not (one and stages.knows(one["environment"]))]
-    return plain
+            for star in [-1, *folders] if len(there) > 1 and stages.order()[-1] in there else ():
+                key = tuple("*" if at == star else part for at, part in enumerate(parts))
+                counted = counts.setdefault(key, {})
+                counted[application] = counted.get(application, 0) + len(names)
+    ranked = [
+        (sum(counted.values()) * len(counted) ** 0.2 * 0.8 ** ("*" in parts), parts)
+        for parts, counted in counts.items()
+    ]
+    score, best = max(ranked, default=(0.0, ()))
+    count = sum(counts[best].values()) if best else 0
+    pattern = template_pattern("/".join(best) or "{environment}")
+    matched = {file: one for file in files for one in [pattern.fullmatch(file)] if one}
+    if len(matched) > 10 * count:
+        return 0.0, "", 0, []
+    known = {file for file, one in matched.items() if stages.knows(one["environment"])}
+    return score, "/".join(best), count, [file for file in files if file not in known]
 
 
 def find_layout(
@@ -3048,8 +3015,9 @@ def find_layout(
 ) -> str:
     """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
 
-    1. Without a template it is the usual layout that explains most files. Where others explain
-       nearly as much, they are listed. A branch for each environment is named as what it is.
+    1. Without a template it is the usual layout that explains most files. Where another one
+       explains half as much of the files that it leaves, both are listed. A branch for each
+       environment is named as what it is.
     2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
        looked for in the newest commits.
     3. A template that makes environments of other names is refused where a usual layout is plain.
@@ -3057,42 +3025,47 @@ def find_layout(
     names: Dict[str, int] = {}
     if template:
         pattern = template_pattern(template)
-        matched = list(filter(None, map(pattern.fullmatch, files)))
+        matched = filter(None, map(pattern.fullmatch, files))
         names = collections.Counter(one["environment"] for one in matched)
         if not names:
-            newest = read_log(repo, (), f"-{RECENT}")
-            entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
-            paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
-            if not any(map(pattern.fullmatch, paths)):
-                near = one_line(", ".join(nearest_paths(template, [*files, *paths])))
+            records = itertools.chain.from_iterable(read_log(repo, (), f"-{RECENT}"))
+            entries = (path for record in records for _, path in RAW_ENTRY.findall(record[-1]))
+            gone = {path.decode("utf-8", "replace") for path in entries}
+            if not any(map(pattern.fullmatch, gone)):
+                near = one_line(", ".join(nearest_paths(template, {*files, *gone})))
                 raise GitOpsError(
                     f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
                 )
         known = sum(count for name, count in names.items() if stages.knows(name))
-        if stages.patterns or 10 * known >= len(matched):
+        if stages.patterns or 10 * known >= sum(names.values()):
             return template
-    layouts = plain_layouts(files, stages)
-    if template and len(layouts) == 1:
-        told = one_line(", ".join(sorted(names)), 60)
+    score, best, count, rest = best_layout(files, stages)
+    next_score, next_best, next_count, _ = best_layout(rest, stages) if best else (0, "", 0, [])
+    plain = score > 2 * next_score
+    if plain and template:
         raise GitOpsError(
-            f"{in_quotes(template)} makes environments of {told}; the usual layout here is "
-            f"{layouts[0][0]}; --environments says which are environments"
+            f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}; the "
+            f"usual layout here is {best}; --environments says which are environments"
         )
-    if template or len(layouts) == 1:
-        return template or layouts[0][0]
+    if plain or template:
+        return template or best
+    if best:
+        raise GitOpsError(
+            f"two layouts explain {one_line(repo)}: {one_line(best)} ({count_text(count, 'file')}) "
+            f"and {one_line(next_best)} ({count_text(next_count, 'file')}); --deployments-from "
+            "takes one of them"
+        )
     form = "--format=%(refname:lstrip=-1)"
     heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
     branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
-    if not layouts and len(set(map(usual_stage, branches))) > 1:
+    if len(set(map(usual_stage, branches))) > 1:
         raise GitOpsError(
             f"{one_line(repo)} has a branch for each environment: {', '.join(branches)}; a branch "
             "does not say when it was deployed: measure --argocd FILE, or --tags of production's"
         )
-    listed = ", ".join(f"{one_line(one)} ({count_text(n, 'file')})" for one, n in layouts)
     raise GitOpsError(
-        f"the layout of {one_line(repo)} is not plain: "
-        f"{listed or 'no name tells production and another environment'}; {TEMPLATE_HELP}, and "
-        "--environments names such as dev,production=live-*"
+        f"no layout explains {one_line(repo)}: no name tells production and another environment; "
+        f"{TEMPLATE_HELP}, and --environments names such as dev,production=live-*"
     )
 
 
@@ -3162,36 +3135,36 @@ def load_release_tags(
     )
     if not chosen:
         raise problem
-    chosen.sort(key=lambda tag: len(re.findall("[0-9]+", tag[0])))  # v1.2.0 after v1
     everything: Any = collections.defaultdict(lambda: [("", True)])
     replay = Replay(repo, everything, contents=False)
-    found: Dict[int, Tuple[str, str, int]] = {}  # {landing: (tag, commit, seconds)}
+    found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
     for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
         sha = tag[3] if tag[3:] and tag[3] else tag[1]
         if sha in replay.landing_of:
             landing = replay.landing_of[sha]
-            found[landing] = one_line(tag[0], 100), sha, max(time, replay.seconds[landing])
+            found[sha] = landing, max(time, replay.seconds[landing]), one_line(tag[0], 100)
     if not found:
         raise problem
-    names, shas, times = zip(*(found[landing] for landing in sorted(found)))
+    landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
 
     commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
-    which = np.searchsorted(sorted(found), commits["landing"])  # the release that brought each
+    which = np.searchsorted(landings, commits["landing"])  # the release that brought each
     release_of = dict(zip([*commits["subject"], *commits["sha"]], [*which, *which]))
-    reasons = {at - 1: f"Hotfix {name}" for at, name in enumerate(names) if HOTFIX.search(name)}
-    for number, commit in zip(which.tolist(), replay.commits):
-        undone = any(release_of.get(one) != number for one in commit.reverts)
-        if number < len(names) and (undone or HOTFIX.search(commit.subject)):
-            how = "Reverted by" if undone else "Hotfix"
-            reasons.setdefault(number - 1, f"{how} {names[number]}")
+    reasons: Dict[int, str] = {}
+    told = [*zip(which.tolist(), commits["reverts"], commits["subject"])]
+    for number, reverts, text in [*told, *((at, (), name) for at, name in enumerate(names))]:
+        undone = any(release_of.get(one) != number for one in reverts)
+        if number < len(names) and (undone or HOTFIX.search(text)):
+            how = "Reverted" if undone else "Hotfixed"
+            reasons.setdefault(number - 1, f"{how} by {names[number]}")
     application = repository_name(repo)
     releases = []
     for number, (sha, time) in enumerate(zip(shas, times)):
-        over = times[number + 1] if number in reasons else MISSING
+        over = max(times[number : number + 2]) if number in reasons else MISSING
         sync = Sync(time, time, sha, sha)
         releases.append(Release(sync, reasons.get(number, ""), recovered=over))
     facts = application, "production", ", ".join(patterns), "tag"
-    place = Place(*facts, releases, times[0], max([*times, *replay.seconds]))
+    place = Place(*facts, releases, min(times), max([*times, *replay.seconds]))
 
     landing = commits["landing"]
     commits["application"], commits["environment"] = place.application, place.environment
@@ -3199,13 +3172,13 @@ def load_release_tags(
     commits["deployed"] = np.append(times, MISSING)[which]
     commits = commits[(which > 0) | (commits["sha"] == shas[0])].sort_values(["seconds", "sha"])
     columns = ["sha", "seconds", "author", "subject", "application", "files"]
-    told = [commits[name] for name in columns]
+    columns_told = [commits[name] for name in columns]
     merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
     bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
     columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
     changes = commits.loc[~merge & ~bots, columns].itertuples(index=False, name=None)
     notes = [f"Releases: the tags {facts[2]}; whether they failed is known of the fixed ones alone"]
-    table = commits_from(told, branch_of(repo))
+    table = commits_from(columns_told, branch_of(repo))
     return history_from("tags", [place], table, changes, notes, ["production"])
 
 
@@ -10250,8 +10223,8 @@ def other_reading(repo: FilePath) -> str:
     if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
         return f"{said}; --tags measures its release tags"
     files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
-    layouts = plain_layouts(files, Stages.of(None))
-    return f"{said}; --deployments-from measures those of {layouts[0][0]}" if layouts else said
+    layout = best_layout(files, Stages.of(None))[1]
+    return f"{said}; --deployments-from measures those of {layout}" if layout else said
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
