@@ -2029,35 +2029,28 @@ def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
     3. A bad one recovered when the last cluster did.
     """
     rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
-    names = ["application", "environment", "release"]
-    firsts = rows.groupby(names, observed=True, sort=False)["cluster"].transform("first")
-    counts = (firsts == rows["cluster"]).to_numpy(bool)
+    by_release = rows.groupby(["application", "environment", "release"], observed=True, sort=False)
+    counts = (by_release["cluster"].transform("first") == rows["cluster"]).to_numpy(bool)
     if "health" in rows:
-        counted = {}
-        bad = (rows["health"] == DEGRADED).to_numpy(bool)
-        for number, name in enumerate(rows[names].itertuples(index=False, name=None)):
-            if counts[number]:
-                counted[name] = number
-            elif bad[number]:
-                one, other = rows.loc[counted[name]], rows.loc[number]
-                over = [one["recovered"], other["recovered"]] if bad[counted[name]] else []
-                over = over or [other["recovered"]]
-                told = one if bad[counted[name]] else other
-                recovered = MISSING if MISSING in over else max(over)
-                facts = [told["health"], told["failure_reason"], recovered]
-                rows.loc[counted[name], ["health", "failure_reason", "recovered"]] = facts
-                bad[counted[name]] = True
+        number = pd.Series(np.where(counts, np.arange(len(rows)), -1))
+        counted = number.groupby(by_release.ngroup()).cummax()  # the row that counts for each row
+        bad = rows[rows["health"] == DEGRADED].groupby(counted)
+        first, last = bad["recovered"].min(), bad["recovered"].max()
+        rows.loc[first.index, "health"] = DEGRADED
+        rows.loc[first.index, "failure_reason"] = bad["failure_reason"].first()
+        rows.loc[first.index, "recovered"] = last.where(first != MISSING, MISSING)
     return rows[counts]
 
 
 def history_from(
-    source: str, places: Sequence[Place], commits: pd.DataFrame,
+    source: str, places: Iterable[Place], commits: pd.DataFrame,
     changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
     """Return the history that the places of a source come to. Times are seconds since 1970."""
     deployments: List[Row] = []
     rollbacks: List[Row] = []
     coverage: Dict[Tuple[str, str], Row] = {}
+    several = False
     for place in places:
         name = place.application, place.environment
         for release in place.releases:
@@ -2076,6 +2069,7 @@ def history_from(
                 rollbacks.append((*row, *cluster))
         row = (*name, place.origin, place.rule, place.begin, place.end, place.lost)
         if name in coverage:
+            several = True
             origin, _, low, high, lost = coverage[name][2:]
             facts = f"{origin}, {place.origin}", place.rule, max(low, place.begin)
             row = (*name, *facts, max(high, place.end), lost + place.lost)
@@ -2083,7 +2077,7 @@ def history_from(
     tables: Dict[str, pd.DataFrame] = {}
     for name, found in (("deployments", deployments), ("rollbacks", rollbacks)):
         found.sort(key=operator.itemgetter(0))
-        if len(coverage) < len(places):
+        if several:
             columns = [*COLUMNS[name], "cluster", "release"]
             merged = merge_clusters(pd.DataFrame(found, columns=columns))
             found = list(merged.itertuples(index=False, name=None))
@@ -2472,86 +2466,99 @@ class Replay:
 
     A landing is a commit of the main line, with the commits that it merged. `landings` are their
     shas, oldest first, and `seconds` their times. `commits` are the commits that changed a path of
-    a place. `trails` has for each place its moves. What a revision contains of a place is the part
-    of its trail up to `landing_of[revision]`, which knows every commit that the tip contains.
-    Without `contents` no file is read, and there are no trails. Raises GitOpsError for a repository
-    that cannot be read.
+    a place. What a revision contains of a place is the part of its trail up to the landing
+    `landing_of[revision]`, which knows every commit that the tip contains. Raises GitOpsError for a
+    repository that cannot be read.
     """
 
-    def __init__(
-        self, repo: FilePath, owners: Owners, tip: str = "HEAD", contents: bool = True
-    ) -> None:
-        self.repo, self.owners, self.contents = repo, owners, contents
+    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
+        self.repo, self.owners, self.tip = repo, owners, tip
         self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
         self.seconds: List[int] = []
         self.commits: List[GitCommit] = []
-        self.trails: Dict[Any, List[Move]] = {}
         self.landing_of: Dict[str, int] = {}
         self._contents: Dict[bytes, FileContent] = {}
-        apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
-        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        for records in read_log(repo, fields, "--topo-order", "--reverse", tip):
-            self._read(records, apart)
+        self._keys: Dict[Any, Tuple[int, int]] = {}  # of each place, as in `Move`
+        self._apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
 
-    def _read(self, records: Sequence[Sequence[bytes]], apart: Dict[str, Any]) -> None:
-        """Read some commits, parents first."""
-        if not records:
-            return
+    @functools.cached_property
+    def trails(self) -> Dict[Any, List[Move]]:
+        """The moves of each place, oldest first."""
+        found: Dict[Any, List[Move]] = {}
+        for place, move in self.moves():
+            found.setdefault(place, []).append(move)
+        return found
+
+    def moves(self) -> Iterator[Tuple[Any, Move]]:
+        """Read the log once and yield what each landing changed at a place, oldest first."""
+        for arrived in self.arrivals():
+            blobs = [blob for _, steps in arrived for _, files in steps for _, blob in files]
+            contents = read_blobs(self.repo, blobs)
+            for number, steps in arrived:
+                yield from self._changes(number, steps, contents)
+
+    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
+        """Read the log once and yield the landings of a group of commits (see `_arrivals`)."""
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+            yield list(self._arrivals(records)) if records else []
+
+    def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
+        """Yield the landings that touch places: (number, [(number of a commit, its files)]).
+
+        The last commit is that of the main line. Its files are what the landing changed there.
+        """
         shas, parents, times, authors, subjects, bodies, rests = zip(*records)
         texts = [printable_lines(column) for column in (shas, authors, subjects)]
-        arrived, blobs = [], []
+        owners, landings = self.owners, self.landings
         rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
         for sha, author, subject, line, seconds, body, rest in rows:
-            files = [(path, blob) for blob, path in RAW_ENTRY.findall(rest) if self.owners[path]]
-            undone = frozenset()
+            files = [(path, blob) for blob, path in RAW_ENTRY.findall(rest) if owners[path]]
+            reverts: FrozenSet[str] = frozenset()
             if b"This reverts" in body or subject.startswith("Revert"):
                 named = REVERT.fullmatch(subject)
-                shas = [one.decode() for one in REVERTED.findall(body)]
-                undone = frozenset(shas or (named.groups() if named else ()))
-            above = line.decode().split()
-            facts = sha, seconds, author, subject, undone, rest.count(b"\0") // 2
-            number = len(self.seconds)
-            if number == len(self.landings) or sha != self.landings[number]:
-                order = len(self.landing_of) + len(apart)
-                apart[sha] = order, facts, [] if len(above) > 1 else files, above
+                undone = [one.decode() for one in REVERTED.findall(body)]
+                reverts = frozenset(undone or (named.groups() if named else ()))
+            above, number = line.decode().split(), len(self.seconds)
+            facts = seconds, author, subject, reverts, rest.count(b"\0") // 2
+            if number == len(landings) or sha != landings[number]:
+                order = len(self.landing_of) + len(self._apart)
+                touched = [] if len(above) > 1 else files
+                self._apart[sha] = order, (sha, *facts), touched, above
                 continue
             self.seconds.append(seconds)
             merged, brought = above[1:], []
             while merged:
                 other = merged.pop()
-                if other in apart:
-                    brought.append(apart.pop(other))
+                if other in self._apart:
+                    brought.append(self._apart.pop(other))
                     merged += brought[-1][-1]
                     self.landing_of[other] = number
-            self.landing_of[sha] = number
-            if not files:
-                continue
-            steps = []
-            for _, told, touched, _ in [*sorted(brought), (0, facts, files, above)]:
-                if touched:
-                    steps.append((len(self.commits), touched))
-                    self.commits.append(GitCommit(*told, number))
-                    blobs += [blob for _, blob in touched]
-            arrived.append((number, steps))
-        if not self.contents:
-            return
-        contents = read_blobs(self.repo, blobs)
-        for number, steps in arrived:
-            self._land(number, steps, contents)
+            self.landing_of[landings[number]] = number
+            if files:
+                steps = []
+                here = 0, (landings[number], *facts), files, above
+                for _, told, touched, _ in [*sorted(brought), here]:
+                    if touched:
+                        steps.append((len(self.commits), touched))
+                        self.commits.append(GitCommit(*told, number))
+                yield number, steps
 
-    def _land(self, number: int, steps: Sequence[Any], contents: Iterator[bytes]) -> None:
-        """Note what a landing changed. Its last step is that of the main line."""
+    def _changes(
+        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+    ) -> Iterator[Tuple[Any, Move]]:
+        """Yield what a landing changed at each place."""
         came: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how the merged commits left a file
-        moves: Dict[Any, List[Any]] = {}
         for commit, files in steps[:-1]:
             for path, _ in files:
                 came.setdefault(path, []).append((commit, next(contents)))
+        changed: Dict[Any, List[Any]] = {}
         commit, files = steps[-1]
         for path, _ in files:
             content = next(contents)
             by = came.get(path) or [(commit, content)]
-            before = self._contents.get(path) or FileContent()
+            before = self._contents.get(path, NO_CONTENT)
             after, pairs = before.changed(content)
             self._contents[path] = after
             if after.content == before.content:
@@ -2560,19 +2567,20 @@ class Replay:
             for old, new in pairs:
                 first = (one for one, text in by if new.encode() in text)
                 versions.append((old, new, next(first, by[-1][0])))
+            brought = [one for one, _ in by]
             for place, own in self.owners[path]:
-                move = moves.setdefault(place, [0, 0, [], [], []])
-                move[0] += after.content - before.content
-                move[1] += after.release - before.release
-                move[2] += versions
-                move[3] += [one for one, _ in by]
-                move[4] += [one for one, _ in by] if own else []
-        for place, (content, release, versions, commits, own) in moves.items():
-            trail = self.trails.setdefault(place, [])
-            if trail:
-                content, release = content + trail[-1].content, release + trail[-1].release
-            commits, own = sorted(set(commits)), sorted(set(own))
-            trail.append(Move(number, content, release, versions, commits, own))
+                facts = changed.setdefault(place, [0, 0, [], [], []])
+                facts[0] += after.content - before.content
+                facts[1] += after.release - before.release
+                facts[2] += versions
+                facts[3] += brought
+                facts[4] += brought if own else []
+        for place, (more, released, versions, commits, own) in changed.items():
+            keys = self._keys.get(place, (0, 0))
+            self._keys[place] = keys = keys[0] + more, keys[1] + released
+            if len(commits) > 1:
+                commits, own = sorted(set(commits)), sorted(set(own))
+            yield place, Move(number, *keys, versions, commits, own)
 
 
 class FileContent(NamedTuple):
@@ -2619,6 +2627,9 @@ class FileContent(NamedTuple):
         return FileContent(new, content, versions, count), pairs
 
 
+NO_CONTENT = FileContent()
+
+
 # Deployments from the config repository itself: what it asks for, and since when.
 
 PlaceName = Tuple[str, str]
@@ -2626,8 +2637,10 @@ PlaceName = Tuple[str, str]
 SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
 
 
-def template_owners(repo: FilePath, tree: HeadTree, template: str, stages: Stages) -> Owners:
-    """Return the owners of paths by a template.
+def template_owners(
+    repo: FilePath, tree: HeadTree, template: str, stages: Stages, applications: Sequence[str]
+) -> Tuple[Owners, List[PlaceName]]:
+    """Return the owners of paths by a template, and the names at HEAD that are no environments.
 
     A file that several environments of an application share is a base of each of them: what their
     kustomizations refer to, the chart around them, and a place beside them that is called `base`.
@@ -2642,33 +2655,38 @@ def template_owners(repo: FilePath, tree: HeadTree, template: str, stages: Stage
         application = found.groupdict().get("application") or repository
         return one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH)
 
-    own: Dict[PlaceName, Dict[str, None]] = collections.defaultdict(dict)
-    around: Dict[str, Dict[str, None]] = collections.defaultdict(dict)
+    folders: Dict[PlaceName, Dict[str, None]] = collections.defaultdict(dict)
     for file in tree.files:
         place = matched(make_printable(file))
         if place is not None:
-            own[place]["/".join(file.split("/")[:depth])] = None
-    for (application, _), paths in own.items():
+            folders[place]["/".join(file.split("/")[:depth])] = None
+    usual = any(stages.knows(name) for _, name in folders)
+    kept = choose_applications({application for application, _ in folders}, applications)
+
+    def is_measured(place: PlaceName) -> bool:
+        known = stages.stage_of(place[1], "/".join(place)) and (stages.knows(place[1]) or not usual)
+        return bool(known) and (place[0] in kept or not applications)
+
+    around: Dict[str, Set[str]] = collections.defaultdict(set)
+    measured = {place: paths for place, paths in folders.items() if is_measured(place)}
+    for (application, _), paths in measured.items():
         for path in [one for path in paths for one in tree.chart_around(path)]:
-            around[path][application] = None
-    bases: Dict[PlaceName, List[str]] = {}
-    for place, paths in own.items():
-        bases[place] = tree.bases(paths)
+            around[path].add(application)
+    bases: Dict[PlaceName, Tuple[Iterable[str], List[str]]] = {}
+    for place, paths in measured.items():
         charts = [one for path in paths for one in tree.chart_around(path)]
-        bases[place] += [path for path in charts if len(around[path]) == 1]
-        for name in SHARED:
-            if not stages.knows(name):
-                bases[place] += own.get((place[0], name), ())
-    shared = owners_of({place: ((), paths) for place, paths in bases.items()})
+        beside = [one for name in SHARED for one in folders.get((place[0], name), ())]
+        alone = [one for one in charts if len(around[one]) == 1]
+        bases[place] = (), [*tree.bases(paths), *alone, *beside]
+    shared = owners_of(bases)
 
     def find(path: str) -> Dict[Any, bool]:
-        place = matched(path)
-        found = dict(shared.find(path))
-        if place is not None and (place[1] not in SHARED or stages.knows(place[1])):
+        place, found = matched(path), dict(shared.find(path))
+        if place is not None and is_measured(place):
             found[place] = True
         return found
 
-    return Owners(find)
+    return Owners(find), [place for place in folders if place not in measured]
 
 
 @dataclass
@@ -2696,80 +2714,80 @@ class Travels:
     2. The first one of a line that comes to a stage carries nothing along: what was there before
        the stage began waited for nobody.
     3. A version that was put back where it had come last is not carried along.
-    4. A sync whose versions all ran before in their parts takes back those that came since.
+    4. A sync whose versions all ran before in their parts takes back those that they replace.
     """
 
-    def __init__(
-        self, replay: Replay, stages: Mapping[str, str], ignored: Pattern[str]
-    ) -> None:
-        self.replay, self.stages = replay, stages
-        self.ignored = ignored
-        self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
+    def __init__(self, replay: Replay, stages: Stages, ignored: Pattern[str]) -> None:
+        self.replay, self.ignored = replay, ignored
+        self.stage: Dict[PlaceName, str] = {}
+        self.syncs: Dict[PlaceName, List[Sync]] = {}
         self.changes: List[Row] = []  # and whether another stage had the version before
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
         # {place: {version: the one that it replaced there}}
-        self.replaced: Dict[PlaceName, Dict[str, str]] = collections.defaultdict(dict)
-        trails = {place: trail for place, trail in replay.trails.items() if place[1] in stages}
-        self.words = words_of_environments(trails)
-        moves = [(move, place) for place, trail in trails.items() for move in released(trail)]
-        for move, place in sorted(moves, key=lambda pair: pair[0].landing):
-            self.follow(move, place)
+        self.replaced: Dict[PlaceName, Dict[str, str]] = {}
+        runs: Dict[PlaceName, int] = {}
+        for place, move in replay.moves():
+            if place not in self.stage:
+                self.stage[place] = stages.stage_of(place[1], "/".join(place))
+                self.syncs[place], self.replaced[place] = [], {}
+            if move.release not in (runs.get(place, 0), 0):  # 0: its files are gone
+                self.follow(place, move)
+            runs[place] = move.release
 
-    def follow(self, move: Move, place: PlaceName) -> None:
+    def follow(self, place: PlaceName, move: Move) -> None:
         """Note what a landing brings to a place."""
-        application, stage = place[0], self.stages[place[1]]
-        replaced, commits = self.replaced[place], [self.replay.commits[at] for at in move.commits]
+        application, stage = place[0], self.stage[place]
+        landing, seconds = self.replay.landings[move.landing], self.replay.seconds[move.landing]
+        commits = [self.replay.commits[number] for number in move.commits]
+        replaced = self.replaced[place]
         arrivals: List[Version] = []
-        taken: List[Tuple[str, Set[str]]] = []  # for each part what it goes back from, and since when
+        takes: Set[str] = set()
+        since: List[List[str]] = []  # for each part the versions that it goes back from
         for old, new, number in move.versions:
             if new:
-                arrivals.append(self.version(application, old, new, number, move.landing))
-                since, before = set(), old
-                while new in replaced and before not in ("", new):
-                    since.add(before)
-                    before = replaced.get(before, "")
-                taken.append((old, since if before == new else set()))
+                arrivals.append(self.version(application, stage, old, new, number, move.landing))
+                chain = [old]
+                while new in replaced and chain[-1] not in ("", new):
+                    chain.append(replaced.get(chain[-1], ""))
+                since.append(chain[:-1] if chain[-1] == new else [])
                 replaced.setdefault(new, old)
-        takes: Set[str] = set()
-        if all(since for _, since in taken):
-            takes = {old for old, _ in taken}
-            for name in {name for _, since in taken for name in since}:
-                version = self.version(application, "", name, 0, 0)
-                version.dropped = list(version.came)[-1] == stage
-        self.ship(application, stage, arrivals, move.landing)
+        if all(since):
+            takes.update(chain[0] for chain in since)
+            for name in {name for chain in since for name in chain}:
+                version = self.known[application, name]
+                version.dropped = list(version.came)[-1:] == [stage]
+        if arrivals:
+            self.ship(application, stage, arrivals, move.landing)
         newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
-        landing, seconds = self.replay.landings[move.landing], self.replay.seconds[move.landing]
-        brings = [landing]
+        brings = [landing, *(new for _, new, _ in move.versions)]
         for commit in commits:
             brings += [commit.sha, commit.subject]
-            takes |= commit.reverts
-        takes.difference_update(brings)
-        brings += [new for _, new, _ in move.versions]
-        self.syncs[place].append(
-            Sync(seconds, seconds, move.release, newest.sha, brings=brings, takes=takes or ())
-        )
+            takes.update(commit.reverts)
+        row = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
+        self.syncs[place].append(Sync(*row))
 
-    def version(self, application: str, old: str, new: str, number: int, landing: int) -> Version:
-        """Return a version of an application, which may be new and replace another one."""
-        old, new = (self.plain(application, name) for name in (old, new))
-        key = application, new
-        if key not in self.known:
-            before = self.known.get((application, old))
-            line = [] if before is None else before.line
-            commit = self.replay.commits[number]
-            self.known[key] = Version(new, commit, landing, line, len(line), {})
-            line.append(self.known[key])
-        return self.known[key]
+    def version(
+        self, application: str, stage: str, old: str, new: str, number: int, landing: int
+    ) -> Version:
+        """Return a version that comes to a stage; it may be new, and replace another one.
 
-    def plain(self, application: str, name: str) -> str:
-        """Return a version without the words that an environment adds to all of its own."""
-        words = self.words.get(application)
-        if not words:
-            return name
-        return "".join(part for part in VERSION_WORDS.split(name) if part not in words)
+        One with a word that only its environment adds (`1.4-approved`) is the version without it.
+        """
+        known = self.known.get((application, new))
+        if known is None:
+            bare = application, OWN_WORD.sub("", new)
+            known = self.known.get(bare)
+            if known is None or stage in known.came:
+                before = self.known.get((application, old))
+                line = [] if before is None else before.line
+                known = Version(new, self.replay.commits[number], landing, line, len(line), {})
+                line.append(known)
+                self.known.setdefault(bare, known)
+            self.known[application, new] = known
+        return known
 
     def ship(self, application: str, stage: str, arrivals: Sequence[Version], landing: int) -> None:
         """Note the changes that come to a stage with some versions."""
@@ -2778,10 +2796,10 @@ class Travels:
             version.dropped = False
             key, carried = (stage, id(version.line)), [version]
             newest = self.newest.get(key)
-            if newest is not None and newest.rank < version.rank:
-                carried = version.line[newest.rank + 1 : version.rank + 1]
             if newest is None or newest.rank < version.rank:
                 self.newest[key] = version
+                if newest is not None:
+                    carried = version.line[newest.rank + 1 : version.rank + 1]
             for one in carried:
                 if stage not in one.came and not one.dropped:
                     one.came[stage] = landing
@@ -2809,32 +2827,24 @@ class Travels:
             for one in newest.line[newest.rank + 1 :] if stage == production else ():
                 if stage not in one.came and not one.dropped:
                     self.change(applications[line], stage, one, MISSING)
-        return [row[:6] for row in self.changes if row[6] or row[1] != production]
+        return [row for row in self.changes if row[6] or row[1] != production]
+
+    def places(self) -> Iterator[Place]:
+        """Yield the places, classified.
+
+        In a complete clone nothing was there before the first deployment, so nothing is lost.
+        """
+        seconds = [sync.start for syncs in self.syncs.values() for sync in syncs]
+        start, end = min(seconds) // DAY * DAY, max([*seconds, self.replay.seconds[-1]])
+        for place in sorted(self.syncs):
+            syncs = self.syncs.pop(place)
+            begins = self.replay.shallow and self.replay.landings[0] in syncs[0].brings
+            covered = syncs[0].start if begins else start, end, int(begins)
+            facts = place[0], self.stage[place], "/".join(place), "path"
+            yield Place(*facts, classify_syncs(syncs, begins=begins), *covered)
 
 
-VERSION_WORDS = re.compile(r"(^[A-Za-z]+[-_]|[-_][A-Za-z]+\d*$)")
-
-
-def words_of_environments(trails: Mapping[PlaceName, Sequence[Move]]) -> Dict[str, Set[str]]:
-    """Return {application: the words that some environment adds to most of its versions}.
-
-    An environment that runs `1.4-approved` got the version 1.4 that another one runs.
-    """
-    words: Dict[str, Set[str]] = collections.defaultdict(set)
-    for (application, _), trail in trails.items():
-        names = {new for move in trail for _, new, _ in move.versions if "-" in new or "_" in new}
-        counts = collections.Counter(word for name in names for word in VERSION_WORDS.findall(name))
-        words[application] |= {word for word, n in counts.items() if 2 * n > len(names) > 4}
-    return words
-
-
-def released(trail: Sequence[Move]) -> Iterator[Move]:
-    """Yield the moves that change what counts as a release, but not the end of the place."""
-    before = 0
-    for move in trail:
-        if move.release not in (before, 0):
-            yield move
-        before = move.release
+OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")
 
 
 def load_gitops_repository(
@@ -2860,50 +2870,30 @@ def load_gitops_repository(
     with collector_paused():
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
-        replay = Replay(repo, template_owners(repo, tree, template, stages))
-        names = sorted({name for _, name in replay.trails})
-        stages.check((name,) for name in names)
-        known = [name for name in names if stages.knows(name)] or names
-        called = {name: stages.stage_of(name) for name in known if stages.stage_of(name)}
-        left_out = [name for name in names if name not in called]
-        kept = choose_applications({application for application, _ in replay.trails}, applications)
-        replay.trails = {
-            place: trail
-            for place, trail in replay.trails.items()
-            if place[0] in kept and place[1] in called
-        }
-        travels = Travels(replay, called, ignored)
+        owners, left_out = template_owners(repo, tree, template, stages, applications)
+        replay = Replay(repo, owners)
+        travels = Travels(replay, stages, ignored)
+        stages.check((place[1], "/".join(place)) for place in [*travels.stage, *left_out])
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
-        order = stages.order({called[raw] for _, raw in travels.syncs})
-        # In a complete clone nothing was there before the first deployment, so nothing is lost.
-        seconds = [sync.start for syncs in travels.syncs.values() for sync in syncs]
-        start, end = min(seconds) // DAY * DAY, max([*seconds, replay.seconds[-1]])
-        places = []
-        for (application, raw), syncs in sorted(travels.syncs.items()):
-            begins = replay.shallow and replay.landings[0] in syncs[0].brings
-            releases, facts = classify_syncs(syncs, begins=begins), (f"{application}/{raw}", "path")
-            covered = (syncs[0].start if begins else start, end, int(begins))
-            places.append(Place(application, called[raw], *facts, releases, *covered))
+        order = stages.order(dict.fromkeys(travels.stage.values()))
         changes = travels.changes_with(order[-1])
         notes = [f"Layout: {template}"]
-        if not any(map(stages.knows, called)):
-            names = one_line(", ".join(called), 120)
+        if not any(stages.knows(name) for _, name in travels.stage):
+            names = one_line(", ".join(dict(travels.stage.keys())), 120)
             notes.append(f"No environment has a usual name: {names}; --environments names them")
         if left_out:
-            names = one_line(", ".join(left_out), 120)
+            names = one_line(", ".join(sorted({name for _, name in left_out})), 120)
             notes.append(
                 f"Left out, as they are no environments: {names}; --environments names them"
             )
         if replay.shallow:
             notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
         rows = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-        columns = [
-            [*column] for column in zip(*((*one[:4], name, one.files) for one, name in rows))
-        ]
-        return history_from(
-            "git", places, commits_from(columns, branch_of(repo)), changes, notes, order
-        )
+        columns = [*zip(*((*one[:4], name, one.files) for one, name in rows))]
+        commits = commits_from(columns, branch_of(repo))
+        places = travels.places()
+        return history_from("git", places, commits, changes, notes, order)
 
 
 # Layouts: which part of a path is the application, and which is the environment.
@@ -3136,7 +3126,8 @@ def load_release_tags(
     if not chosen:
         raise problem
     everything: Any = collections.defaultdict(lambda: [("", True)])
-    replay = Replay(repo, everything, contents=False)
+    replay = Replay(repo, everything)
+    collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
     found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
     for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
         sha = tag[3] if tag[3:] and tag[3] else tag[1]
