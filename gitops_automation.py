@@ -471,6 +471,8 @@ def count_text(count: int, noun: str) -> str:
 
 def make_printable(text: str, keep: str = "") -> str:
     """Replace characters that could steer a terminal or hide by spaces, except those to keep."""
+    if text.isprintable():
+        return text
     unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible formats, half pairs, line ends
     found = {char for char in set(text) - set(keep) if unicodedata.category(char) in unsafe}
     return text.translate(dict.fromkeys(map(ord, found), " ")) if found else text
@@ -3184,131 +3186,95 @@ def author_pattern(text: Optional[str]) -> Pattern[str]:
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
 
-# What Argo CD 3 keeps. `status.history` has only the successful, full syncs, by default the last
-# ten. `status.operationState` is the last operation, which may have failed. `status.health` may be
-# older than that operation.
+# What Argo CD 3 keeps of an application. `status.history` has the full syncs that succeeded, by
+# default the last ten. `status.operationState` is the last operation: one that failed, or that
+# synced a part, leaves no other trace. `status.health` may be older than that operation.
 
-KARGO = "kargo.akuity.io/authorized-stage"
+KARGO = "kargo.akuity.io/authorized-stage"  # its value is project:stage
 MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
-ENVIRONMENT_KEYS = ("environment", "env", KARGO)
 
 
 class ArgoSource(NamedTuple):
-    """One source of a sync."""
+    """One source of an application: what it applies of its repository."""
 
-    paths: Tuple[str, ...]  # what it uses of its repository; "" is all of it
-    own_path: str  # where a kustomization may refer to bases; "" if it has none
-    chart: bool
-    definition: str  # its parameters; other parameters make another release of the same revision
-
-
-class ArgoEntry(NamedTuple):
-    """A sync that Argo CD recorded, or a last operation that failed."""
-
-    id: int
-    start: int  # seconds since 1970
-    end: int
-    revisions: Tuple[str, ...]
-    sources: Tuple[ArgoSource, ...]
-    failure: str = ""
+    definition: str  # its parameters: others make another release of the same revision
+    paths: Tuple[str, ...]  # files and folders; "" is the whole repository
+    folder: str  # where a kustomization may name bases; "" if it has none
 
 
 @dataclass
 class ArgoApplication:
-    """All that the files say of one Argo CD application."""
+    """What the files say of an Argo CD application. Times are seconds since 1970, 0 for none."""
 
-    name: str
     namespace: str
-    marks: Dict[str, str] = field(default_factory=dict)  # labels and annotations
-    hints: Tuple[str, ...] = ()  # source paths, destination name, destination namespace
-    parent: bool = False  # whether its only resources are applications
-    created: int = 0  # seconds since 1970; 0 if that is not known
-    entries: Dict[str, ArgoEntry] = field(default_factory=dict)  # by id and time
-    failures: Dict[int, ArgoEntry] = field(default_factory=dict)  # by their start
-    looks: Dict[int, Look] = field(default_factory=dict)
+    name: str
+    number: int  # in the order in which the files name them
+    document: Mapping[str, Any] = field(default_factory=dict)  # the newest one
+    newest: int = -1  # the newest time in that document
     seen: int = 0  # the newest time in the files that name it
-    automatic: bool = False  # whether Argo CD syncs it by itself
-    files: List[Tuple[int, int]] = field(default_factory=list)  # (newest end in a file, its time)
-    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and as read
+    created: int = 0
+    looks: Dict[int, Look] = field(default_factory=dict)
+    rows: List[Row] = field(default_factory=list)  # of its syncs, see `add_rows`
+    title: str = ""  # what the tables call it
+    environment: str = UNCLASSIFIED
+    rule: str = "none"  # what told the environment
+    syncs: List[Sync] = field(default_factory=list)
+    shipped: List[Row] = field(default_factory=list)  # (commit, version, end of the first sync)
+    had: Dict[Any, int] = field(default_factory=dict)  # {paths of a source: newest landing there}
+    tried: int = -1  # the newest landing that a sync had, or failed to bring
 
     @property
     def full_name(self) -> str:
         """The name with its namespace."""
         return "/".join(filter(None, (self.namespace, self.name)))
 
-    @functools.cached_property
-    def syncs(self) -> List[ArgoEntry]:
-        """All syncs in order, once all are read, but failed ones of which a retry succeeded."""
-        starts = {entry.start for entry in self.entries.values()}
-        failed = [entry for start, entry in self.failures.items() if start not in starts]
-        return sorted([*self.entries.values(), *failed], key=lambda entry: (entry.end, entry.id))
+    @property
+    def marks(self) -> Dict[str, str]:
+        """Its annotations and labels."""
+        parts = (at_path(self.document, "metadata", key) for key in ("annotations", "labels"))
+        pairs = (pair for part in parts for pair in part.items())
+        return {key: value for key, value in pairs if value and isinstance(value, str)}
 
-
-@dataclass(frozen=True)
-class EnvironmentRules:
-    """How to tell the environment of an application. Without a rule its name tells it.
-
-    `fixed` is the environment of all. `label` is the key of a label or annotation. `pattern` is a
-    regular expression on the name; its group is the environment. `stages` are the environments in
-    promotion order (see `Stages`). Raises GitOpsError for a rule that can tell no environment.
-    """
-
-    fixed: Optional[str] = None
-    label: Optional[str] = None
-    pattern: Optional[str] = None
-    stages: Union[None, str, Sequence[str]] = None
-
-    def __post_init__(self) -> None:
-        if self.fixed is not None:
-            check_word("--environment", self.fixed)
-        if self.label is not None and not self.label.strip():
-            key = in_quotes(self.label)
-            raise GitOpsError(f"--environment-label is the key of a label, such as tier, not {key}")
-        try:
-            groups = re.compile(self.pattern).groups if self.pattern is not None else 1
-        except (re.error, RecursionError, OverflowError) as error:
-            problem = f"--environment-pattern is no regular expression: {one_line(error)}"
-            raise GitOpsError(problem) from None
-        if groups < 1:
-            pattern = in_quotes(self.pattern)
-            problem = f"--environment-pattern needs a group, as ='-(dev|prod)$', not {pattern}"
-            raise GitOpsError(problem)
+    @property
+    def left_out(self) -> str:
+        """Why it is not measured; nothing if it is."""
+        resources = at_path(self.document, "status", "resources", kind=list)
+        kinds = {at_path(resource, "kind", kind=str) for resource in resources}
+        if kinds and kinds <= {"Application", "ApplicationSet"}:
+            return "App of apps, not counted"
+        if at_path(self.document, "spec").get("revisionHistoryLimit") == 0:
+            return "No history is kept (revisionHistoryLimit: 0; set it to 10 to measure them)"
+        return ""
 
 
 # Reading the documents.
 
 
-def read_argocd(
-    files: Union[FilePath, Sequence[FilePath]],
-) -> List[ArgoApplication]:
+def read_argocd(files: Sequence[FilePath]) -> List[ArgoApplication]:
     """Return the applications in JSON documents of kubectl, argocd or its REST API.
 
-    Snapshots of one application are merged. Raises GitOpsError that names the file, and the entry
-    if one is wrong.
+    Snapshots of one application are merged. Raises GitOpsError that names the file, the application
+    and the entry where something is wrong.
     """
-    known: Dict[Tuple[str, str], ArgoApplication] = {}
-    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
-    for file in files:
-        name = "standard input" if str(file) == "-" else one_line(file)
-        try:
+    known: Dict[Row, ArgoApplication] = {}
+    entries: Dict[str, Row] = {}
+    names = ["standard input" if str(file) == "-" else one_line(file) for file in files]
+    try:
+        for file, name in zip(files, names):
             documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
-            found = [read_application(document, name, known) for document in documents]
-        except RecursionError:
-            problem = f"{name} is nested too deeply to be of Argo CD; ask for -o json"
-            raise GitOpsError(problem) from None
-        seen = max((time for _, _, time in found), default=0)
-        for application, newest, _ in found:
-            application.seen = max(application.seen, seen)
-            application.files.append((newest, seen))
-    applications = [known[key] for key in sorted(known)]
-    if not any(application.syncs for application in applications):
-        listed = ", ".join(one_line(file) for file in files)
-        problem = f"no deployment in {listed}: no application has a history"
-        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
-    newest = max(application.seen for application in applications)
-    for application in applications:
-        application.seen = application.seen or newest
-    return applications
+            found = [read_application(one, name, known, entries) for one in documents]
+            seen = max((newest for _, newest in found), default=0)
+            for one, _ in found:
+                one.seen = max(one.seen, seen)
+        if entries:
+            add_rows(list(known.values()), entries.values())
+    except RecursionError:
+        problem = f"{', '.join(names)}: nested too deeply to be of Argo CD; ask for -o json"
+        raise GitOpsError(problem) from None
+    newest = max((one.seen for one in known.values()), default=0)
+    for one in known.values():
+        one.seen = one.seen or newest
+    return [known[key] for key in sorted(known)]
 
 
 def read_text(file: FilePath, takes: str) -> str:
@@ -3324,50 +3290,37 @@ def read_text(file: FilePath, takes: str) -> str:
 
 
 def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
-    """Return the applications among one or several JSON documents, told by their structure."""
-    space = re.compile(r"[\s,]*")
-    position, found, is_known = 0, [], False
-    while True:
-        position = space.match(text, position).end()  # type: ignore[union-attr]
-        if position == len(text) and text.strip():
-            break
-        try:
-            document, position = json.JSONDecoder().raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            hint = "ask for -o json"
-            if looks_like_yaml(text):
-                hint = "it looks like YAML: ask for JSON with -o json"
-            raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
-        items = argo_items(document)
-        is_known = is_known or items is not None
-        found += items or []
-    if not is_known:
-        takes = "--argocd takes what `argocd app list -o json` prints"
-        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
-    return found
-
-
-def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
-    """Return the applications in a document; None if it is of another kind.
+    """Return the applications in a text: JSON documents, one after the other.
 
     A document is an application, an array, a list under `items`, or the `result` of a stream.
     """
-    if isinstance(document, dict):
-        streamed = at_path(document, "result", "application")
-        if streamed:
-            return argo_items(streamed)
-        named = at_path(document, "metadata", "name", kind=str)
-        if named and isinstance(at_path(document, "spec").get("destination"), Mapping):
-            return [document]
-        if "items" not in document:
-            return None
-        document = document["items"] or []
-    if not isinstance(document, list):
-        return None
-    groups = [argo_items(item) for item in document]
-    if groups and all(group is None for group in groups):
-        return None
-    return [item for group in groups for item in group or []]
+    text, position, queue = text.strip(), 0, []
+    while position < len(text) or not text:
+        try:
+            document, position = json.JSONDecoder().raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            hint = "it looks like YAML: ask for JSON with" if looks_like_yaml(text) else "ask for"
+            problem = f"{name} is not JSON ({one_line(error, 80)}); {hint} -o json"
+            raise GitOpsError(problem) from None
+        position = re.compile(r"[\s,]*").match(text, position).end()  # type: ignore[union-attr]
+        queue.append(document)
+    found, others = [], False
+    queue.reverse()
+    while queue:
+        one = queue.pop()
+        one = at_path(one, "result", "application") or one
+        if isinstance(one, dict) and "items" in one:
+            one = one["items"] or []
+        if isinstance(one, list):
+            queue += reversed(one)
+        elif at_path(one, "metadata", "name", kind=str) and at_path(one, "spec", "destination"):
+            found.append(one)
+        else:
+            others = True
+    if others and not found:
+        takes = "--argocd takes what `argocd app list -o json` prints"
+        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
+    return found
 
 
 def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
@@ -3377,28 +3330,8 @@ def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
     return document if isinstance(document, kind) else kind()
 
 
-def checked(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
-    """Return a list or an object of a document; GitOpsError if it is of another kind."""
-    value = holder.get(key)
-    if value is not None and not isinstance(value, kind):
-        what = "a list" if kind is list else "an object"
-        raise GitOpsError(f"{where}: {key} is not {what}: {in_quotes(value)}")
-    return kind() if value is None else value
-
-
-def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
-    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
-    value = holder.get(key)
-    if value in (None, "") and not needed:
-        return 0
-    try:
-        return seconds_from(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError, OverflowError):
-        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
-        raise GitOpsError(f"{where}: {rule}") from None
-
-
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+PLAIN_TIMES = re.compile(r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n)*", re.ASCII)
 
 
 @functools.lru_cache(maxsize=1 << 18)
@@ -3414,151 +3347,184 @@ def seconds_from(text: str) -> int:
     return seconds
 
 
-def read_application(
-    document: Mapping[str, Any], file: str, known: Dict[Tuple[str, str], ArgoApplication]
-) -> Tuple[ArgoApplication, int, int]:
-    """Add a document to what is known of its application.
+def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
+    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
+    value = holder.get(key)
+    try:
+        return seconds_from(value) if value or needed else 0
+    except (ValueError, TypeError, OverflowError):
+        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
+        raise GitOpsError(f"{where}: {rule}") from None
 
-    Returns the application, the end of the newest sync in the document, and the newest time in it.
+
+def times_in(values: Sequence[Any], key: str, places: Sequence[str]) -> np.ndarray:
+    """Return a column of times in seconds since 1970; plain ones are read all at once."""
+    try:
+        lines = "\n".join([*values, ""])
+        if PLAIN_TIMES.fullmatch(lines):
+            seconds = np.array(lines.replace("Z", "").split(), "M8[s]").astype(np.int64)
+            if 0 <= seconds.min() and seconds.max() <= LAST_SECOND:
+                return seconds
+    except (TypeError, ValueError):
+        pass
+    pairs = zip(({key: value} for value in values), places)
+    return np.array([time_at(one, key, place, needed=True) for one, place in pairs], np.int64)
+
+
+def read_application(
+    document: Mapping[str, Any],
+    file: str,
+    known: Dict[Row, ArgoApplication],
+    entries: Dict[str, Row],
+) -> Tuple[ArgoApplication, int]:
+    """Add a document to what is known of its application; return that and the newest time in it.
+
+    A snapshot repeats most of the one before: `entries` has each once. The `uid` tells applications
+    of the same name apart, where each cluster has an Argo CD of its own.
     """
-    metadata, spec = at_path(document, "metadata"), at_path(document, "spec")
-    namespace, name = at_path(metadata, "namespace", kind=str), metadata["name"]
-    where = f"{file}: application {one_line(name, NAME_WIDTH)}"
-    status = checked(document, "status", dict, where)
-    key = one_line(name, NAME_WIDTH), one_line(namespace, NAME_WIDTH) if namespace else ""
-    application = known.setdefault(key, ArgoApplication(*key))
-    reconciled = time_at(status, "reconciledAt", where)
-    created = time_at(metadata, "creationTimestamp", where)
-    newest = 0
-    for number, entry in enumerate(checked(status, "history", list, where)):
+    metadata = at_path(document, "metadata")
+    texts = [at_path(metadata, key, kind=str) for key in ("namespace", "name", "uid")]
+    key = tuple(one_line(text, NAME_WIDTH) if text else "" for text in texts)
+    one = known.setdefault(key, ArgoApplication(*key[:2], len(known)))
+    where, last, newest = f"{file}: application {key[1]}", {}, 0
+    status = {} if document.get("status") is None else document["status"]
+    history = (status.get("history") or []) if isinstance(status, dict) else status
+    if not isinstance(history, list):
+        raise GitOpsError(
+            f"{where}: its status or history is of another kind: {in_quotes(history)}"
+        )
+    for number, last in enumerate(history):
         place = f"{where}, history entry {number}"
-        if not isinstance(entry, dict):
-            raise GitOpsError(f"{place}: not an object: {in_quotes(entry)}")
-        mark = f"{entry.get('id', 0)} {entry.get('deployedAt')}"
-        if mark not in application.entries:  # a snapshot repeats most of the one before
-            application.entries[mark] = read_entry(application, entry, place)
-        newest = max(newest, application.entries[mark].end)
-    operation = read_operation(application, status, where)
-    if reconciled and reconciled >= max(newest, operation):
+        if not isinstance(last, dict):
+            raise GitOpsError(f"{place}: not an object: {in_quotes(last)}")
+        mark = f"{one.number} {last.get('id')} {last.get('deployedAt')}"
+        if mark not in entries:
+            entries[mark] = last, "", one.number, place
+    if last:
+        newest = time_at(last, "deployedAt", place, needed=True)
+    state = at_path(status, "operationState")
+    finished, reconciled = (
+        time_at(holder, key, where)
+        for holder, key in ((state, "finishedAt"), (status, "reconciledAt"))
+    )
+    operation = operation_entry(state, last)
+    if finished and operation is not None:
+        entries[f"{one.number} {finished}"] = *operation, one.number, where
+    if reconciled >= max(newest, finished if finished or not state else NEVER, 1):
         health = at_path(status, "health")
-        application.looks[reconciled] = Look(
+        one.looks[reconciled] = Look(
             reconciled,
             at_path(health, "status", kind=str),
             time_at(health, "lastTransitionTime", where),
             at_path(status, "sync", "status", kind=str) == SYNCED,
             one_line(at_path(health, "message", kind=str) or "Degraded health", 60),
         )
-    seen = max(newest, operation if operation < NEVER else 0, reconciled, created)
-    if seen >= application.seen:
-        application.marks = {
-            str(key): value
-            for part in ("annotations", "labels")
-            for key, value in at_path(metadata, part).items()
-            if isinstance(value, str)
-        }
-        destination = at_path(spec, "destination")
-        application.hints = (
-            "\n".join(path for source in read_sources(application, spec) for path in source.paths),
-            at_path(destination, "name", kind=str),
-            at_path(destination, "namespace", kind=str),
-        )
-        kinds = {at_path(one, "kind", kind=str) for one in at_path(status, "resources", kind=list)}
-        application.parent = kinds == {"Application"}
-        policy = at_path(spec, "syncPolicy").get("automated")
-        application.automatic = isinstance(policy, dict) and policy.get("enabled") is not False
-    application.created = application.created or created
-    return application, newest, seen
+    created = time_at(metadata, "creationTimestamp", where)
+    one.created = one.created or created
+    newest = max(newest, finished, reconciled, created)
+    if newest >= one.newest:
+        one.document, one.newest = document, newest
+    return one, newest
 
 
-def read_entry(application: ArgoApplication, entry: Mapping[str, Any], where: str) -> ArgoEntry:
-    """Return an entry of `status.history`."""
-    number = entry.get("id", 0)
-    if not isinstance(number, int) or isinstance(number, bool) or abs(number) > 2**62:
-        raise GitOpsError(f"{where}: id is not a whole number: {in_quotes(number)}")
-    end = time_at(entry, "deployedAt", where, needed=True)
-    start = time_at(entry, "deployStartedAt", where) or end
-    return ArgoEntry(number, min(start, end), end, *read_revisions(application, entry))
+def operation_entry(
+    state: Mapping[str, Any], last: Mapping[str, Any]
+) -> Optional[Tuple[Dict[str, Any], str]]:
+    """Return a last operation that left no entry as one, and why it failed; else None.
 
-
-def read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> int:
-    """Note a failed operation and return when it ended: 0 without one, NEVER while it runs."""
-    state = at_path(status, "operationState")
-    if not state:
-        return 0
-    finished = time_at(state, "finishedAt", where)
-    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
-    whole = isinstance(sync, dict) and not (sync.get("dryRun") or sync.get("resources"))
-    if finished and whole and state.get("phase") in ("Failed", "Error"):
-        started = time_at(state, "startedAt", where, needed=True)
-        result = {key: value for key, value in at_path(state, "syncResult").items() if value}
-        revisions, sources = read_revisions(application, {**sync, **result})
-        message = one_line(at_path(state, "message", kind=str) or state["phase"], 60)
-        start = min(started, finished)
-        application.failures[start] = ArgoEntry(-1, start, finished, revisions, sources, message)
-    return finished or NEVER
-
-
-def sources_of(holder: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the sources of a spec, an entry or an operation; `sources` outrank `source`."""
-    listed = at_path(holder, "sources", kind=list)
-    return [one for one in listed if isinstance(one, dict)] or [at_path(holder, "source")]
-
-
-def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tuple[ArgoSource, ...]:
-    """Return the sources of a spec, an entry or an operation; what was read last is kept."""
-    given = sources_of(holder)
-    if application.latest[0] != given:
-        application.latest = given, tuple(read_source(source, given) for source in given)
-    return application.latest[1]
-
-
-def read_revisions(
-    application: ArgoApplication, holder: Mapping[str, Any]
-) -> Tuple[Tuple[str, ...], Tuple[ArgoSource, ...]]:
-    """Return the revisions and sources of a sync, in an order of their own.
-
-    Argo CD may give the same sources in another order.
+    1. A sync of everything that failed is one.
+    2. So is a sync of a part that brings another revision than the last entry has.
+    3. Not so a part that Argo CD heals by itself, and a dry run: nothing new came.
     """
-    sources = read_sources(application, holder)
-    single = at_path(holder, "revision", kind=str)
-    listed = at_path(holder, "revisions", kind=list) or [single]
-    clean = [one_line(revision, 100) if revision else "" for revision in listed]
-    clean += [""] * (len(sources) - len(clean))
-    if len(sources) == 1:
-        return (clean[0],), sources
-    pairs = sorted(zip(clean, sources), key=lambda pair: (pair[1].definition, pair[0]))
-    return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
+    if not isinstance(sync, dict) or sync.get("dryRun"):
+        return None
+    result, part = at_path(state, "syncResult"), bool(sync.get("resources"))
+    names = ("revision", "revisions", "source", "sources")
+    entry = {name: result.get(name) or sync.get(name) for name in names}
+    entry.update(id=-1, deployStartedAt=state.get("startedAt"), deployedAt=state.get("finishedAt"))
+    phase = state.get("phase")
+    if phase in ("Failed", "Error"):
+        why = one_line(at_path(state, "message", kind=str) or phase, 60)
+        return None if part else (entry, why)
+    heals = part and at_path(state, "operation", "initiatedBy").get("automated")
+    is_new = phase == "Succeeded" and revisions_of(entry) != revisions_of(last)
+    return (entry, "") if is_new and not heals else None
 
 
-def read_source(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> ArgoSource:
-    """Return a source: its path and its value files, or those that others refer to it for."""
-    path, ref = at_path(source, "path", kind=str), at_path(source, "ref", kind=str)
-    if ref:
-        mark = f"${ref}/"
-        files = [file for other in sources for file in helm_files(other) if file.startswith(mark)]
-        files = [file[len(mark) :] for file in files]
-    else:
-        files = [posixpath.join(path, file) for file in helm_files(source)]
-    # a pattern of files stands for the folder above it
-    used = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in files if "$" not in file}
-    if path or not ref:
-        used.add(path)
-    paths = {clean_path(name) for name in used if "://" not in name}
-    parameters = {key: value for key, value in source.items() if key != "targetRevision"}
-    return ArgoSource(
-        tuple(sorted(paths)),
-        clean_path(path) if path else "",
-        bool(at_path(source, "chart", kind=str)),
-        json.dumps(parameters, sort_keys=True, default=str),
-    )
+def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) -> None:
+    """Give the entries, read as columns, to their applications in the order of their ends.
+
+    A row is start, end, why it failed, (source, revision) of each part, and how many entries before
+    it are lost: the numbers that are left out. They begin at 0 again where an application was made
+    anew. A failed operation that began together with an entry is left out, as a retry succeeded.
+    """
+    documents, failures, owners, places = zip(*entries)
+    ends = times_in([one.get("deployedAt") for one in documents], "deployedAt", places)
+    begins = [one.get("deployStartedAt") or one.get("deployedAt") for one in documents]
+    starts = np.minimum(times_in(begins, "deployStartedAt", places), ends)
+    numbers = [one.get("id", 0) for one in documents]
+    for number, place in zip(numbers, places):
+        if type(number) is not int or abs(number) > 2**62:
+            raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
+    parts, given, sources = [], None, sources_of({})
+    for one in documents:  # the sources of an application seldom change
+        now = one.get("sources") or one.get("source")
+        if now != given:
+            given, sources = now, sources_of(one)
+        revisions = revisions_of(one) + [""] * (len(sources) - 1)
+        pairs = tuple(zip(sources, revisions))
+        parts.append(tuple(sorted(pairs)) if len(pairs) > 1 else pairs)
+    table = pd.DataFrame({"owner": owners, "id": numbers, "start": starts, "end": ends})
+    table = table.assign(failure=failures, parts=parts)
+    began = table["owner"] * NEVER + starts
+    table = table[(table["id"] >= 0) | ~began.isin(began[table["id"] >= 0])]
+    table = table.sort_values(["owner", "end", "id"], kind="stable", ignore_index=True)
+    kept = table[table["id"] >= 0]
+    before = kept.groupby("owner")["id"].shift(fill_value=-1)
+    lost = (kept["id"] - before.where(before <= kept["id"], -1) - 1).clip(lower=0)
+    table = table.assign(lost=lost.reindex(table.index, fill_value=0))
+    columns = (table[name].tolist() for name in ("start", "end", "failure", "parts", "lost"))
+    rows, edges = list(zip(*columns)), np.searchsorted(table["owner"], range(len(applications) + 1))
+    for one, low, high in zip(applications, edges, edges[1:]):
+        one.rows = rows[low:high]
 
 
-def helm_files(source: Mapping[str, Any]) -> List[str]:
-    """Return the value files and file parameters of a source."""
-    helm = at_path(source, "helm")
-    files = [at_path(file, "path", kind=str) for file in at_path(helm, "fileParameters", kind=list)]
-    files += at_path(helm, "valueFiles", kind=list)
-    return [file for file in files if isinstance(file, str) and file]
+def revisions_of(entry: Mapping[str, Any]) -> List[str]:
+    """Return the revisions of an entry, in the order of its sources."""
+    listed = entry.get("revisions")
+    listed = listed if isinstance(listed, list) and listed else [entry.get("revision")]
+    return [one_line(one, 100) if one and isinstance(one, str) else "" for one in listed]
+
+
+def sources_of(holder: Mapping[str, Any]) -> List[ArgoSource]:
+    """Return the sources of a spec or an entry; `sources` outrank `source`.
+
+    A source applies its path and its value files. One with a `ref` applies the files that others
+    refer to it for. A pattern of files stands for the folder above it.
+    """
+    listed = [one for one in at_path(holder, "sources", kind=list) if isinstance(one, dict)]
+    listed = listed or [at_path(holder, "source")]
+    files = []
+    for source in listed:
+        helm = at_path(source, "helm")
+        own = [at_path(one, "path", kind=str) for one in at_path(helm, "fileParameters", kind=list)]
+        own += at_path(helm, "valueFiles", kind=list)
+        files.append([file for file in own if isinstance(file, str) and file])
+    found = []
+    for source, own in zip(listed, files):
+        path, ref = (at_path(source, key, kind=str) for key in ("path", "ref"))
+        used = [posixpath.join(path, file) for file in own]
+        if ref:
+            mark = f"${ref}/"
+            used = [file[len(mark) :] for file in itertools.chain(*files) if file.startswith(mark)]
+        used = [file for file in used if "$" not in file and "://" not in file]
+        used = [re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in used]
+        used += [path] * bool(path or not (ref or source.get("chart")))
+        parameters = {key: value for key, value in source.items() if key != "targetRevision"}
+        definition = json.dumps(parameters, sort_keys=True, default=str)
+        found.append(ArgoSource(definition, tuple(sorted(map(clean_path, used))), clean_path(path)))
+    return found
 
 
 def clean_path(path: str) -> str:
@@ -3567,513 +3533,322 @@ def clean_path(path: str) -> str:
     return "" if path == "." or path.startswith("..") or make_printable(path) != path else path
 
 
-# What a clone of the config repository knows.
+# The environment of an application, and its name without it.
 
 
-class Clone:
-    """What a clone of the config repository knows of some revisions; nothing without one.
+def name_application(
+    one: ArgoApplication, pattern: Optional[Pattern[str]], label: Optional[str]
+) -> Tuple[str, ...]:
+    """Find what told the environment of an application, and its name without the environment.
 
-    - `commit` is {revision: its commit}.
-    - `bases` is {application: the paths outside of its own that change what it runs}.
-    - `tree` is {(commit, path): the object there}.
-    - `commits` are those that the revisions contain, newest first.
-    - `position` is {commit: its position in `commits`}.
-    - `touching` is {path: positions of the commits that change it}.
-    - `contained` is {(commit, place): a number with a bit for each commit to the place's files}.
+    Returns the environment's own name ("" if nothing tells one) and others that patterns of
+    `--environments` can match. The first rule that tells one counts:
+
+    1. The template of the config repository matches a source path.
+    2. A label or an annotation names it.
+    3. The name has the word of one environment, or of several and one at its end.
+    4. The source paths, the destination's name or its namespace have the word of just one.
+
+    In the name a cluster goes with its environment: the destination's name, or the words behind it
+    that a path or the destination has together with it, as `shop-prod-eu` at `apps/shop/prod-eu`.
     """
-
-    def __init__(self, repo: Optional[FilePath], applications: Sequence[ArgoApplication]) -> None:
-        self.repo = repo
-        self.commit: Dict[str, str] = {}
-        self.bases: Dict[str, List[str]] = collections.defaultdict(list)
-        self.tree: Dict[Tuple[str, str], str] = {}
-        self.commits: List[GitCommit] = []
-        self.position: Dict[str, int] = {}
-        self.touching: Dict[str, List[int]] = {}
-        self.contained: Dict[Tuple[str, int], int] = {}
-        if repo is None:
-            return
-        used = [
-            (application, revision, source)
-            for application in applications
-            for sync in application.syncs
-            for revision, source in zip(sync.revisions, sync.sources)
-            if not source.chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", revision)
-        ]
-        revisions = list(dict.fromkeys(revision for _, revision, _ in used))
-        found = self.objects([f"{revision}^{{commit}}" for revision in revisions])
-        self.commit = {revision: sha for revision, sha in zip(revisions, found) if sha}
-        self.find_bases(applications)
-        places = {
-            (self.commit[revision], path)
-            for application, revision, source in used
-            if revision in self.commit
-            for path in self.paths(application, source)
-        }
-        self.read_commits({path for _, path in places})
-        # git is several times faster where neighbours in the history are asked for together
-        names = sorted(places, key=lambda place: self.position[place[0]])
-        self.tree = dict(zip(names, self.objects([f"{sha}:{path}" for sha, path in names])))
-
-    def paths(self, application: ArgoApplication, source: ArgoSource) -> Sequence[str]:
-        """Return all paths whose content a source of an application applies."""
-        return (*source.paths, *self.bases[application.full_name])
-
-    def objects(self, names: Sequence[str]) -> List[str]:
-        """Return the object id of each name, "" where there is none."""
-        check = "cat-file", "--buffer", "--batch-check=%(objectname)"
-        questions = "\n".join(names).encode("utf-8", "replace")
-        lines = ask_git(self.repo, *check, stdin=questions).split("\n")  # type: ignore[arg-type]
-        return ["" if " " in line else line for line in lines]
-
-    def find_bases(self, applications: Sequence[ArgoApplication]) -> None:
-        """Find the paths that kustomizations and annotations name, as of the newest sync."""
-        folders: Dict[Tuple[str, str], List[str]] = collections.defaultdict(list)
-        named: Dict[str, List[str]] = {}
-        for application in applications:
-            name = application.full_name
-            own = [
-                (self.commit[revision], source.own_path)
-                for sync in application.syncs[-1:]
-                for revision, source in zip(sync.revisions, sync.sources)
-                if revision in self.commit and source.own_path
-            ]
-            folders_of_own = {folder for _, folder in own}
-            marks = application.marks.get(MANIFEST_PATHS, "").split(";")
-            paths = {
-                clean_path(posixpath.join("/", folder, mark.strip()))
-                for mark in marks
-                for folder in folders_of_own
-            }
-            named[name] = sorted(paths - folders_of_own - {""})
-            for place in own:
-                folders[place].append(name)
-        assert self.repo is not None
-        for name, bases in find_bases(self.repo, folders).items():
-            named[name] = list(dict.fromkeys([*named[name], *bases]))
-        self.bases.update(named)
-
-    def read_commits(self, paths: Set[str]) -> None:
-        """Read the commits that the revisions contain, and which of `paths` each touches."""
-        wanted = "\n".join(set(self.commit.values())).encode()
-        self.touching = {path: [] for path in paths}
-        above: Dict[bytes, List[str]] = {}  # of each file those of the paths that it is at or below
-        if not wanted:
-            return
-        assert self.repo is not None
-        for commit in read_graph(self.repo, *GIT_FILES, "--topo-order", "--stdin", stdin=wanted):
-            sha, listed, seconds, name, subject, body, rest = commit
-            parents = tuple(listed.decode().split())
-            files = [] if len(parents) > 1 else rest.split(b"\0")[1:-1]
-            for file in files:
-                if file not in above:
-                    path = file.decode("utf-8", "surrogateescape").lstrip("\n")
-                    parts = itertools.accumulate(path.split("/"), "{}/{}".format)
-                    above[file] = [path for path in ("", *parts) if path in paths]
-            for path in {path for file in files for path in above[file]}:
-                self.touching[path].append(len(self.commits))
-            if b"Argocd-reference" in body:
-                seconds = committed_at(body, seconds)
-            row = sha.decode(), seconds, name, subject, reverts_in(body), len(files), parents
-            self.commits.append(GitCommit(*row))
-        self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
-
-    def merges_reverted(self, position: int) -> List[GitCommit]:
-        """Return the merges that a commit says it reverts."""
-        known = (self.position.get(sha) for sha in self.commits[position].reverts)
-        found = (self.commits[at] for at in known if at is not None)
-        return [commit for commit in found if len(commit.parents) > 1]
-
-    def find_contained(self, places: Sequence[ArgoPlace], wanted: Mapping[str, Set[int]]) -> None:
-        """Find which of a place's commits a commit contains; `wanted` is {commit: places}."""
-        counted = sorted({at for one in places for at in one.touching}, reverse=True)
-        bit = {position: number for number, position in enumerate(counted)}
-        bits = [[bit[position] for position in one.touching] for one in places]
-        children = collections.Counter(sha for commit in self.commits for sha in commit.parents)
-        state: Dict[str, int] = {}  # of a commit, until its last child has been here
-        for position in range(len(self.commits) - 1, -1, -1):
-            commit, here = self.commits[position], 0
-            for parent in commit.parents:
-                here |= state.get(parent, 0)
-                children[parent] -= 1
-                if not children[parent]:
-                    state.pop(parent, None)
-            if position in bit:
-                here |= 1 << bit[position]
-            if children[commit.sha]:
-                state[commit.sha] = here
-            data = here.to_bytes(len(counted) // 8 + 1, "little") if commit.sha in wanted else b""
-            for number in wanted.get(commit.sha, ()):
-                self.contained[commit.sha, number] = sum(
-                    (data[one >> 3] >> (one & 7) & 1) << at for at, one in enumerate(bits[number])
-                )
-
-
-HYDRATED = re.compile(rb"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
-
-
-def committed_at(body: bytes, seconds: int) -> int:
-    """Return when a change was made: of a commit by Argo CD's source hydrator, what it names."""
-    trailers = dict(HYDRATED.findall(body))
-    if b"sha" in trailers and b"date" in trailers:
-        with contextlib.suppress(ValueError):
-            return seconds_from(trailers[b"date"].decode().strip())
-    return seconds
-
-
-# From applications to places.
-
-
-class ArgoPlace(NamedTuple):
-    """An Argo CD application, what it is taken for, and its files in the clone."""
-
-    number: int
-    application: ArgoApplication
-    syncs: List[ArgoEntry]
-    environment: str
-    rule: str
-    base: str  # its name without the environment
-    name: str  # the same, or the full name where two of an environment would have it
-    own: Set[int]  # positions of the commits to its own files
-    touching: List[int]  # and to those of its bases too, oldest first
-
-    def gaps(self) -> List[int]:
-        """Return the ends of the entries before which others are lost."""
-        ids = {entry.id for entry in self.syncs}
-        return [entry.end for entry in self.syncs if entry.id > 0 and entry.id - 1 not in ids]
-
-
-def classify_application(
-    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]]
-) -> Tuple[str, str, str]:
-    """Return (environment, what told it, the name without it), by the first rule that tells one.
-
-    1. One environment was given for all.
-    2. The template of the config repository matches a source path.
-    3. A label or an annotation names it.
-    4. A pattern on the name was given.
-    5. The name has the word of one environment, or of several and one at its end.
-    6. The source paths, the destination's name or its namespace have the word of just one.
-    """
-    name = application.name
-    words = environment_words(name)
-    if rules.fixed:
-        return rules.fixed, "given", name
-    for path in application.hints[0].split("\n"):
+    name, spec = one.name, at_path(one.document, "spec")
+    sources = [source for source, _ in one.rows[-1][3]] if one.rows else sources_of(spec)
+    paths = [path for source in sources for path in source.paths]
+    keys = ("name", "namespace", "server")
+    cluster, space, server = (at_path(spec, "destination", key, kind=str) for key in keys)
+    others = one.full_name, name, one.namespace, cluster, space, server
+    one.title, marks, words = name, one.marks, environment_words(name)
+    for path in paths:
         found = pattern and (pattern.fullmatch(f"{path}/") or pattern.fullmatch(path))
         if found:
-            return found["environment"], "path", found.groupdict().get("application") or name
-    for key in [rules.label] if rules.label else ENVIRONMENT_KEYS:
-        value = application.marks.get(key, "")
-        if key == KARGO:
-            value = value.rpartition(":")[2]  # it is project:stage
-        if value:
-            word = one_line(value, 40).lower()
-            named = [found for found in words if found[0] == word]
-            return word, f"label {one_line(key, 60)}", without(name, *named[-1:])
-    if rules.pattern:
-        match = re.search(rules.pattern, name)
-        if match and match.group(1):
-            where = (match.group(1).lower(), *match.span(1))
-            return where[0], "pattern", without(name, where)
-    if words and (len({word for word, _, _ in words}) == 1 or words[-1][2] == len(name)):
-        return words[-1][0], "name", without(name, words[-1])
-    hints = "source path", "destination name", "destination namespace"
-    for hint, text in zip(hints, application.hints):
-        told = {word for word, _, _ in environment_words(text)}
-        if len(told) == 1:
-            return told.pop(), hint, name
-    return UNCLASSIFIED, "none", name
+            one.rule, one.title = "path", found.groupdict().get("application") or name
+            return (found["environment"], *others)
+    environment = ""
+    told = [key for key in ([label] if label else ("environment", "env", KARGO)) if key in marks]
+    if told:
+        value = marks[told[0]].rpartition(":" if told[0] == KARGO else "\0")[2]
+        environment, one.rule = one_line(value, 40).lower(), f"label {one_line(told[0], 60)}"
+        words = [word for word in words if usual_stage(word[0]) == usual_stage(environment)]
+    elif words and (len({word for word, *_ in words}) == 1 or words[-1][2] == len(name)):
+        environment, one.rule = words[-1][0], "name"
+    else:
+        words = ()
+        texts = {"source path": "\n".join(paths), "destination name": cluster, "namespace": space}
+        for rule, text in texts.items():
+            there = {word for word, *_ in environment_words(text)}
+            if not environment and len(there) == 1:
+                environment, one.rule = there.pop(), rule
+    begin, end = words[-1][1:] if words else (len(name), len(name))
+    dashed, spans = dash_words(name), [(begin, end)]
+    stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
+    if stops:
+        elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
+        spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
+    at = dashed.find(dash_words(cluster)) if cluster else -1
+    if 0 <= at <= begin and end <= at + len(cluster):
+        spans.append((at, at + len(cluster)))
+    begin, end = max(
+        (span for span in spans if span[1] - span[0] < len(name)),
+        key=lambda span: span[1] - span[0],
+        default=(0, 0),
+    )
+    before, after = name[:begin].rstrip("-_/."), name[end:].lstrip("-_/.")
+    one.title = before + (name[begin - 1] if before and after else "") + after
+    own = name[begin:end] if words else environment
+    return (own or environment, environment, name[begin:end], *others)
 
 
-def without(name: str, *words: Tuple[str, int, int]) -> str:
-    """Return a name without a word and the mark that joins it; all of it if nothing is left."""
-    for _, begin, end in words:
-        before, after = name[:begin].rstrip("-_/."), name[end:].lstrip("-_/.")
-        joint = name[begin - 1] if before and after else ""
-        return before + joint + after or name
-    return name
+def dash_words(text: str) -> str:
+    """Return a text in small letters with a dash in the place of all that parts its words."""
+    return "-" + re.sub(r"[-_./\s]", "-", text.lower()) + "-"
 
 
+def name_applications(
+    found: Sequence[ArgoApplication], template: Optional[str], label: Optional[str], stages: Stages
+) -> None:
+    """Name the environment of each application, and the application itself.
+
+    Two teams' applications of the same name are told apart by their namespaces. GitOpsError for a
+    label that no application has.
+    """
+    there = {key for one in found for key in one.marks} if label else set()
+    if label is not None and label not in there:
+        keys = ", ".join(sorted(there, key=lambda key: ("/" in key, key)))
+        raise GitOpsError(
+            f"no application has the label or annotation {one_line(label, 60)}; "
+            f"--environment-label takes one of these: {one_line(keys or 'none')}"
+        )
+    pattern = template_pattern(template) if template else None
+    named = [name_application(one, pattern, label) for one in found]
+    stages.check(named)
+    teams: Dict[Row, Set[str]] = collections.defaultdict(set)
+    for one, names in zip(found, named):
+        one.environment = stages.stage_of(*names) or UNCLASSIFIED
+        teams[one.environment, one.title].add(one.namespace)
+    shared = {title for (_, title), namespaces in teams.items() if len(namespaces) > 1}
+    for one in found:
+        one.title = f"{one.namespace}/{one.title}" if one.title in shared else one.title
+
+
+# The syncs of an application, and what a clone of the config repository knows of them.
+
+
+def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Replay:
+    """Return the main line of a clone, with a trail for each source of each application."""
+    tree, owners = HeadTree(repo), {}
+    for one in applications:
+        marks = one.marks.get(MANIFEST_PATHS, "").split(";")
+        for source in {source for *_, parts, _ in one.rows for source, _ in parts}:
+            named = {clean_path(posixpath.join("/", source.folder, mark.strip())) for mark in marks}
+            bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
+            owners[one.full_name, source.paths] = source.paths, bases
+    return Replay(repo, owners_of(owners))
+
+
+def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
+    """Find the syncs of an application, and what a clone knows of them.
+
+    1. A sync is what the parameters and the paths of its sources hold, or the revision where the
+       clone does not have it.
+    2. It ships the commits to its own paths that no earlier one had. What the first one has was
+       there before; so was what comes after a gap, but for a commit of the hour before.
+    3. It takes back what its commits revert, and what a sync of an older revision lacks.
+    """
+    policy = at_path(one.document, "spec", "syncPolicy").get("automated")
+    automatic = isinstance(policy, dict) and policy.get("enabled") is not False
+    for start, end, failure, parts, lost in one.rows:
+        release = revision = "+".join([text for _, text in parts if text]) or "(none)"
+        if clone is None:
+            one.syncs.append(Sync(start, end, parts, revision, failure, automatic=automatic))
+            continue
+        content: List[Any] = []
+        moves: List[Move] = []
+        lacks: List[Move] = []
+        newest = max(one.had.values(), default=None)
+        for source, text in parts:
+            landing = clone.landing_of.get(text)
+            content += [source.definition, text]
+            if landing is None:
+                continue
+            trail = clone.trails.get((one.full_name, source.paths), [])
+            begin = one.had.get(source.paths, landing if newest is None else newest)
+            now, before = (bisect.bisect_left(trail, (at + 1,)) for at in (landing, begin))
+            content[-1], revision = 0, clone.landings[landing]
+            if now:
+                last = trail[now - 1]
+                versions = ", ".join(version for _, version, _ in last.versions)
+                content[-1], release = last.content, versions or clone.landings[last.landing]
+            if lost:
+                recent = start - clone.seconds[landing] < 3600
+                before = now - (recent and now > 0 and trail[now - 1].landing == landing)
+            moves, lacks = moves + trail[before:now], lacks + trail[now:before]
+            one.tried = max(one.tried, landing)
+            if not failure:
+                one.had[source.paths] = max(landing, begin)
+        commits = [clone.commits[number] for move in moves for number in move.commits]
+        brings = [name for commit in commits for name in (commit.sha, commit.subject)]
+        takes = {name for commit in commits for name in commit.reverts} - set(brings)
+        takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
+        facts = failure, brings, takes, automatic, release
+        one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
+        named = {number: version for move in moves for _, version, number in move.versions}
+        for number in [number for move in moves for number in move.own if not failure]:
+            one.shipped.append((clone.commits[number], named.get(number, ""), end))
+
+
+def judge_application(one: ArgoApplication, start: int) -> Place:
+    """Return what the syncs of an application come to. Each time without a gap is judged alone."""
+    rows, looks = one.rows, [one.looks[time] for time in sorted(one.looks)]
+    cuts = [number for number, row in enumerate(rows) if row[4] or not number]
+    releases: List[Release] = []
+    for low, high in zip(cuts, [*cuts[1:], len(rows)]):
+        until = rows[high][0] if high < len(rows) else NEVER
+        seen = [look for look in looks if rows[low][0] <= look.time < until]
+        begins = rows[low][4] > 0 and not one.syncs[low].brings
+        releases += classify_syncs(one.syncs[low:high], seen, begins)
+    begin = rows[cuts[-1]][1] if rows and rows[cuts[-1]][4] else start
+    names = one.title, one.environment, one.full_name, one.rule
+    return Place(*names, releases, begin, max(begin, one.seen), sum(row[4] for row in rows))
+
+
+def changes_of(
+    applications: Sequence[ArgoApplication], clone: Replay, production: str
+) -> Dict[Row, Row]:
+    """Return {(application, environment, commit): (commit, version, end of the first sync)}.
+
+    What another environment has had, or a sync failed to bring, waits for production.
+    """
+    found: Dict[Row, Row] = {}
+    tried: Dict[str, Dict[str, int]] = collections.defaultdict(dict)
+    for one in applications:
+        stages = tried[one.title]
+        stages[one.environment] = max(stages.get(one.environment, -1), one.tried)
+        for row in one.shipped:
+            key = one.title, one.environment, row[0].sha
+            found[key] = min(found.get(key, row), row, key=lambda row: row[2])
+    for one in applications:
+        if one.environment == production:
+            others = {**tried[one.title], UNCLASSIFIED: -1, production: one.tried}
+            for paths, had in one.had.items():
+                trail = clone.trails.get((one.full_name, paths), [])
+                waiting = [move for move in trail if had < move.landing <= max(others.values())]
+                for commit in (clone.commits[number] for move in waiting for number in move.own):
+                    found.setdefault((one.title, production, commit.sha), (commit, "", MISSING))
+    return found
+
+
+@collector_paused()
 def load_argocd(
-    files: Sequence[FilePath],
+    files: Union[FilePath, Sequence[FilePath]],
     repo: Optional[FilePath] = None,
-    rules: EnvironmentRules = EnvironmentRules(),
+    *,
+    environments: Union[None, str, Sequence[str]] = None,
+    label: Optional[str] = None,
     template: Optional[str] = None,
+    applications: Sequence[str] = (),
 ) -> History:
     """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. With
-    `template` (see `load_gitops_repository`) the names are those of the repository's folders.
-    Raises GitOpsError for files that hold no deployment.
+    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. The key
+    of a label or annotation, `label`, and the `template` of the repository's paths tell the
+    environments; `environments` names them (see `Stages`). `applications` are the names to measure,
+    perhaps with a `*`. Raises GitOpsError for files that hold no deployment.
     """
-    with collector_paused():
-        return argocd_history(read_argocd(files), repo, rules, template)
-
-
-def argocd_history(
-    applications: Sequence[ArgoApplication],
-    repo: Optional[FilePath],
-    rules: EnvironmentRules,
-    template: Optional[str],
-) -> History:
-    """Return the history that applications and a clone of the config repository come to."""
-    parents = [application.full_name for application in applications if application.parent]
-    applications = [application for application in applications if not application.parent]
-    if not any(application.syncs for application in applications):
-        raise GitOpsError(
-            "no deployment: these are apps of apps, and applications without a history; "
-            "--argocd takes the applications that deploy something"
-        )
-    check_label(rules.label, applications)
-    clone = Clone(repo, applications)
-    pattern = template_pattern(template) if template else None
-    stages = Stages.of(rules.stages)
-    places = name_places(applications, clone, rules, pattern, stages)
-    teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
-    for one in places:
-        teams[one.base].append(one)
-    clone.find_contained(places, wanted_commits(places, teams, clone))
-    names = stages.order({one.environment for one in places})
-    start = min(
-        one.syncs[0].end if one.syncs[0].id > 0 else one.application.created or one.syncs[0].start
-        for one in places
-        if one.syncs
-    )
-    found: List[Place] = []
-    changes: List[Row] = []
-    for one in places:
-        syncs, had = syncs_of(one, clone, changes)
-        looks = [one.application.looks[time] for time in sorted(one.application.looks)]
-        outcome, spans = classify_syncs(syncs, looks), covered_spans(one, start // DAY * DAY)
-        row = one.name, one.environment, one.rule, one.application.full_name
-        found.append(Place(*row, outcome, spans, syncs, looks))
-        if one.environment == names[-1]:
-            changes += undated_deployments(one, outcome, clone)
-            changes += waiting_changes(one, teams[one.base], clone, had)
-    notes = [f"App of apps, not counted: {', '.join(parents)}"] if parents else []
-    if repo is None:
+    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    by_reason: Dict[str, List[ArgoApplication]] = collections.defaultdict(list)
+    for one in read_argocd(files):
+        by_reason[one.left_out].append(one)
+    found = by_reason.pop("", [])
+    notes = [f"{why}: {few_names(some)}" for why, some in by_reason.items()]
+    if not any(one.rows for one in found):
+        problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
+        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
+    stages = Stages.of(environments)
+    name_applications(found, template, label, stages)
+    chosen = choose_applications({one.title for one in found}, applications)
+    found = [one for one in found if one.title in chosen]
+    unknown = [one for one in found if one.environment == UNCLASSIFIED]
+    if unknown:
+        remedy = "--environments 'production=*-x' or --environment-label KEY says it"
+        notes.append(f"Nothing tells the environment of {few_names(unknown)}: {remedy}")
+    clone = None if repo is None else read_clone(repo, found)
+    for one in found:
+        follow_syncs(one, clone)
+    firsts = [(one, *one.rows[0]) for one in found if one.rows]
+    times = [end if lost else one.created or start for one, start, end, *_, lost in firsts]
+    begin = min(times, default=found[0].seen) // DAY * DAY
+    places = [judge_application(one, begin) for one in found]
+    order, changes, commits = stages.order({one.environment for one in found}), {}, {}
+    if clone is None:
         notes.append("Without --repo every new revision counts, even if it changes nothing here")
-    return history_from("argocd", found, argo_commits(found, changes, clone), changes, notes, names)
+    else:
+        notes.append("Lead time: from a commit at an environment's own path to the end of its sync")
+        changes = changes_of(found, clone, order[-1])
+        by_sha = {commit.sha: commit for commit in clone.commits}
+        names = [(sha, name) for name, _, sha in changes]
+        names += [
+            (release.sync.commit, name)
+            for name, *_, releases, _, _, _ in places
+            for release in releases
+        ]
+        commits = {sha: (by_sha[sha], name) for sha, name in reversed(names) if sha in by_sha}
+    rows = [(*commit[:4], name, commit.files) for commit, name in commits.values()]
+    columns = list(zip(*sorted(rows, key=lambda row: (row[1], row[0])))) or [()] * 6
+    table = commits_from(columns, "" if repo is None else branch_of(repo))
+    told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
+    return history_from("argocd", places, table, told, notes, order)
 
 
-def check_label(label: Optional[str], applications: Sequence[ArgoApplication]) -> None:
-    """Refuse a label that no application has, with those that there are."""
-    there = {key for application in applications for key in application.marks}
-    if label is not None and label not in there:
-        plain_first = sorted(there, key=lambda key: ("/" in key, key))
-        raise GitOpsError(
-            f"no application has the label or annotation {one_line(label, 60)}; "
-            f"--environment-label takes one of these: {one_line(', '.join(plain_first) or 'none')}"
-        )
+def few_names(applications: Sequence[ArgoApplication]) -> str:
+    """Return the full names of a few applications, and how many more there are."""
+    names = [one.full_name for one in applications]
+    return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
-def name_places(
-    applications: Sequence[ArgoApplication],
-    clone: Clone,
-    rules: EnvironmentRules,
-    pattern: Optional[Pattern[str]],
-    stages: Stages,
-) -> List[ArgoPlace]:
-    """Return the place of each application: its environment, its name and its files."""
-    classes = [classify_application(one, rules, pattern) for one in applications]
-    raw = {environment for environment, _, _ in classes}
-    stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
-    taken = collections.Counter((stage[environment], base) for environment, _, base in classes)
-    places = []
-    for number, (one, (environment, rule, base)) in enumerate(zip(applications, classes)):
-        single = taken[stage[environment], base] == 1
-        syncs = one.syncs
-        paths = {path for sync in syncs for source in sync.sources for path in source.paths}
-        own, bases = (
-            {at for path in part for at in clone.touching.get(path, ())}
-            for part in (paths, clone.bases[one.full_name])
-        )
-        name = base if single else one.full_name
-        touching = sorted(own | bases, reverse=True)
-        row = number, one, syncs, stage[environment], rule, base, name, own, touching
-        places.append(ArgoPlace(*row))
-    return places
+WITH_CLUSTER = (
+    "In the time that Argo CD covers this is what the cluster did, before that desired state: what "
+    "the config repository asked for",
+    "Lead time is the config repository's: it ends when a change is asked for",
+)
 
 
-def wanted_commits(
-    places: Sequence[ArgoPlace], teams: Mapping[str, Sequence[ArgoPlace]], clone: Clone
-) -> Dict[str, Set[int]]:
-    """Return {commit: places}: what the commit contains of their files is asked for."""
-    wanted: Dict[str, Set[int]] = collections.defaultdict(set)
-    for one in places:
-        for other in teams[one.base]:
-            entries = other.syncs if other is one else newest_syncs(other)
-            for entry in entries:
-                for revision in entry.revisions:
-                    wanted[clone.commit.get(revision, "")].add(one.number)
-        for position in one.touching:
-            for merge in clone.merges_reverted(position):
-                wanted[merge.sha].add(one.number)
-                wanted[merge.parents[0]].add(one.number)
-    return wanted
+def join_histories(repository: History, cluster: History) -> History:
+    """Return the history of a config repository in which Argo CD says what the cluster did.
 
-
-def newest_syncs(one: ArgoPlace) -> List[ArgoEntry]:
-    """Return the newest sync of a place, and those that failed."""
-    return [*one.syncs[-1:], *(entry for entry in one.syncs if entry.failure)]
-
-
-def set_bits(number: int) -> Iterator[int]:
-    """Yield the positions of the bits that are set."""
-    while number:
-        low = number & -number
-        yield low.bit_length() - 1
-        number ^= low
-
-
-def shipped_change(one: ArgoPlace, clone: Clone, position: int, deployed: int) -> Row:
-    """Return the row of `changes` for a commit to a place's files."""
-    commit, is_shared = clone.commits[position], position not in one.own
-    return one.name, one.environment, commit.sha, commit.seconds, deployed, is_shared, None
-
-
-def syncs_of(one: ArgoPlace, clone: Clone, changes: List[Row]) -> Tuple[List[Sync], int]:
-    """Return the syncs of a place, and all commits that it has had; add its changes to the list."""
-    gaps = set(one.gaps())
-    syncs: List[Sync] = []
-    had, begun = 0, False
-    for entry in one.syncs:
-        after_gap = entry.end in gaps
-        contains = commits_in(one, entry, clone)
-        adds: FrozenSet[str] = frozenset()
-        reverts: FrozenSet[str] = frozenset()
-        if contains & ~had and begun and not after_gap:
-            positions = [one.touching[bit] for bit in set_bits(contains & ~had)]
-            adds = frozenset(clone.commits[at].sha for at in positions)
-            undone = {sha for at in positions for sha in clone.commits[at].reverts}
-            standing = [at for at in positions if clone.commits[at].sha not in undone]
-            reverts = frozenset(sha for at in standing for sha in reverted_by(at, one, clone))
-            if not entry.failure:
-                changes += [shipped_change(one, clone, at, entry.end) for at in positions]
-        if not entry.failure:
-            had, begun = had | contains, True
-        syncs.append(
-            Sync(
-                entry.start, entry.end, {"": content_of(one, entry, clone)},
-                commit_of(entry, clone), entry.failure, one.application.automatic, contains, adds,
-                reverts - adds, after_gap,
-            )
-        )  # fmt: skip
-    return syncs, had
-
-
-def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
-    """Return which commits to a place's files a sync contains, a bit for each.
-
-    Of several sources each has the commits to its own paths.
+    In the time that Argo CD covers, the deployments and rollbacks of an application in an
+    environment are its own. Before it they are the repository's. So are those of places that Argo
+    CD does not know, and all changes, with their lead times. A place has one row of coverage.
     """
-    bits = 0
-    for revision, source in zip(entry.revisions, entry.sources):
-        if revision in clone.commit:
-            here = clone.contained[clone.commit[revision], one.number]
-            if len(entry.sources) > 1:
-                paths = clone.paths(one.application, source)
-                used = {at for path in paths for at in clone.touching.get(path, ())}
-                here &= sum(1 << bit for bit, at in enumerate(one.touching) if at in used)
-            bits |= here
-    return bits
-
-
-def reverted_by(position: int, one: ArgoPlace, clone: Clone) -> Iterator[str]:
-    """Yield the commits that a commit says it reverts; of a merge those that it brought."""
-    yield from clone.commits[position].reverts
-    for merge in clone.merges_reverted(position):
-        before = clone.contained.get((merge.parents[0], one.number), 0)
-        for bit in set_bits(clone.contained[merge.sha, one.number] & ~before):
-            yield clone.commits[one.touching[bit]].sha
-
-
-def content_of(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> Tuple[Any, ...]:
-    """Return what a sync applied: equal contents run the same.
-
-    It is the parameters of each source, with what lies at its paths where the clone has them, else
-    with its revision.
-    """
-    parts: List[Any] = []
-    for revision, source in zip(entry.revisions, entry.sources):
-        parts.append(source.definition)
-        if revision in clone.commit:
-            sha = clone.commit[revision]
-            paths = clone.paths(one.application, source)
-            parts += [clone.tree[sha, path] for path in paths]
-        else:
-            parts.append(revision)
-    return tuple(parts)
-
-
-def commit_of(entry: ArgoEntry, clone: Clone) -> str:
-    """Return the commit of a sync; its revisions where the clone has none of them."""
-    known = [clone.commit[revision] for revision in entry.revisions if revision in clone.commit]
-    return known[0] if known else "+".join(entry.revisions) or "(none)"
-
-
-def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
-    """Return the spans of time in which no entry of an application is lost.
-
-    They begin with the window where its history is complete, as nothing came before it. A gap
-    between two files ends a span with the last file before it.
-    """
-    begins = one.gaps()
-    if not one.syncs or one.syncs[0].id <= 0:
-        begins.insert(0, start)
-    spans = []
-    for low, after in zip(begins, [*begins[1:], NEVER]):
-        files = [seen for newest, seen in one.application.files if newest < after]
-        done = [entry.end for entry in one.syncs if low <= entry.end < after]
-        high = one.application.seen if after == NEVER else max([low, *done, *files])
-        spans.append((low, min(high, after)))
-    return spans
-
-
-def undated_deployments(one: ArgoPlace, outcome: Outcome, clone: Clone) -> Iterator[Row]:
-    """Yield a row of `changes` for each deployment without a lead time, with the reason."""
-    for number in outcome.deployments:
-        sync = outcome.releases[number]
-        if sync.failure or sync.adds or not number:
-            continue
-        if clone.repo is None:
-            why = "no repository given (--repo)"
-        elif number in outcome.begins:
-            why = "it came in a gap of the history"
-        elif not sync.contains:
-            why = "its revision is not in the repository"
-        else:
-            why = "no new commit is at its paths"
-        yield one.name, one.environment, sync.commit, MISSING, sync.end, False, why
-
-
-def waiting_changes(
-    one: ArgoPlace, team: Sequence[ArgoPlace], clone: Clone, had: int
-) -> Iterator[Row]:
-    """Yield the changes that production has not had: another environment has, or a sync failed."""
-    if not one.syncs:
-        return
-    newest, namespace = 0, one.application.namespace
-    for other in team:
-        same = one.name == one.base or other.application.namespace == namespace
-        if other.environment != UNCLASSIFIED and same:
-            for entry in newest_syncs(other):
-                newest |= commits_in(one, entry, clone)
-    for bit in set_bits(newest & ~had):
-        yield shipped_change(one, clone, one.touching[bit], MISSING)
-
-
-def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) -> pd.DataFrame:
-    """Return the `git_commits` table: the changes, and the commits of the deployments."""
-    owner = {row[2]: row[0] for row in reversed(changes) if row[2] in clone.position}
-    for place in places:
-        for number in place.outcome.deployments if clone.commits else ():
-            owner.setdefault(place.outcome.releases[number].commit, place.application)
-    known = [clone.commits[clone.position[sha]] for sha in owner if sha in clone.position]
-    known.sort(key=lambda commit: (commit.seconds, -clone.position[commit.sha]))
-    return commits_of_owners(((commit, owner[commit.sha]) for commit in known), clone.repo)
+    assert repository.coverage is not None and cluster.coverage is not None
+    keys, plain = ["application", "environment"], {"application": object, "environment": object}
+    known = cluster.coverage.astype(plain)[[*keys, "from", "to"]]
+    joined: Dict[str, Any] = {}
+    for name in ("deployments", "rollbacks"):
+        tables = [getattr(one, name).astype(plain) for one in (repository, cluster)]
+        for number, table in enumerate(tables):
+            span = table.merge(known, "left", keys)
+            inside = span["timestamp"].between(span["from"], span["to"])
+            tables[number] = table[(inside == bool(number)).to_numpy()]
+        both = pd.concat(tables, ignore_index=True)
+        joined[name] = as_table(name, both.sort_values("timestamp", kind="stable"))
+    coverage = pd.concat([repository.coverage.astype(plain), cluster.coverage.astype(plain)])
+    rules = {"origin": ", ".join, "rule": "first", "from": "first", "to": "max", "lost": "first"}
+    coverage = coverage.sort_values("from", kind="stable").groupby(keys, as_index=False).agg(rules)
+    commits = pd.concat([repository.git_commits, cluster.git_commits]).drop_duplicates("sha")
+    windows = repository.window, cluster.window
+    order = dict.fromkeys([*repository.environments, *cluster.environments])
+    order.pop(repository.production)
+    return repository._replace(
+        git_commits=as_table("git_commits", commits.sort_values("timestamp", kind="stable")),
+        coverage=as_table("coverage", coverage),
+        window=Window(min(one.start for one in windows), max(one.end for one in windows)),
+        environments=(*order, repository.production),
+        source="argocd",
+        notes=(*repository.notes, *cluster.notes, *WITH_CLUSTER),
+        **joined,
+    )
 
 
 # ---- Real history: tables and incidents from files ----------------------------------------------
@@ -4246,52 +4021,6 @@ def window_in(document: Mapping[str, Any]) -> Optional[Window]:
         return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
     except ValueError:
         return None
-
-
-WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
-
-
-def join_histories(repository: History, cluster: History) -> History:
-    """Return the history of a config repository in which Argo CD says what the cluster did.
-
-    In the spans that Argo CD covers, the deployments and rollbacks of an application in an
-    environment are its own. The changes, and so the lead times, are those of the repository.
-    """
-    assert repository.coverage is not None and cluster.coverage is not None
-    spans = collections.defaultdict(list)
-    for row in cluster.coverage.to_dict("records"):
-        spans[row["application"], row["environment"]].append((row["from"], row["to"]))
-    joined = {}
-    for name in ("deployments", "rollbacks"):
-        mine, theirs, time = getattr(repository, name), getattr(cluster, name), TIME_OF[name]
-        covered = [
-            any(low <= when <= high for low, high in spans.get((application, environment), ()))
-            for application, environment, when in zip(
-                mine["application"], mine["environment"], mine[time]
-            )
-        ]
-        both = pd.concat([mine[~np.array(covered, bool)], theirs], ignore_index=True)
-        joined[name] = as_table(name, both.sort_values(time, kind="stable", ignore_index=True))
-    known = dict.fromkeys([*repository.environments, *cluster.environments])
-    order = [name for name in known if name != repository.production] + [repository.production]
-    commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
-    commits = commits.drop_duplicates("sha").sort_values("timestamp", kind="stable")
-    coverage = pd.concat([repository.coverage, cluster.coverage], ignore_index=True)
-    places = coverage.astype({"application": object, "environment": object}).groupby(
-        ["application", "environment"], sort=False
-    )
-    coverage = places.agg(
-        {"origin": "last", "rule": "last", "from": "min", "to": "max", "lost": "first"}
-    ).reset_index()
-    return repository._replace(
-        git_commits=as_table("git_commits", commits.reset_index(drop=True)),
-        coverage=as_table("coverage", coverage),
-        window=window_around(coverage["from"], coverage["to"]),
-        environments=tuple(order),
-        source="argocd",
-        notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
-        **joined,
-    )
 
 
 def read_incidents(file: FilePath) -> pd.DataFrame:
