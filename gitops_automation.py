@@ -3846,144 +3846,293 @@ TABLE_FILES = {  # of an export, in the order in which they are written
     "coverage": "coverage.csv",
     "incidents": "incidents.csv",
 }
+CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
+    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec"),
+    *("failure_reason", "recovered", "to_commit", "reason", "duration_min", "version"),
+    *("deployed", "origin", "rule", "lost", "resolved"),
+)
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, UNKNOWN, DEGRADED)}
+FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+NULLS = ("null", "none", "nan", "nat", "n/a", "\\n")  # what programs print for no value
+LARGEST = 10_000_000  # of a number; as minutes it is 19 years
+# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's 1/31/2026 comes first.
+US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
+TIME_TEXT = re.compile(
+    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[Tt ]"
+    r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?: ?(?P<half>[AaPp])[Mm])?"
+    r"(?: ?(?:[Zz]|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
+    re.ASCII,
+)
 
 
-def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
+class ShimStages:
+    def __init__(self, told):
+        self.told = told
+
+    @classmethod
+    def of(cls, environments):
+        return cls(None if environments is None else Stages.of(environments))
+
+    def check(self, named):
+        if self.told is not None:
+            self.told.check({names[0] for names in named})
+
+    def stage_of(self, own, *more):
+        if self.told is not None:
+            return self.told.stage_of(own) or ""
+        words = [word for word, _, _ in environment_words(own)]
+        word = min(words, key=ENVIRONMENT_WORDS.__getitem__, default=own)
+        return "production" if word in PRODUCTION_WORDS else word
+
+    def order(self, found):
+        if self.told is not None:
+            return self.told.names
+        return last_is_production(usual_order(found), None)
+
+
+def choose_applications(names, patterns):
+    kept = {name for name in names for pattern in patterns or "*" if fnmatch.fnmatch(name, pattern)}
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise GitOpsError(f"no application {in_quotes(pattern)}")
+    return kept
+
+
+def load_tables(
+    folder: FilePath,
+    environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+) -> History:
     """Return a history from a folder of CSV files, such as `--export` writes.
 
-    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
-    environments. Without it the window is the days of the deployments, and the environments are in
-    the usual order. Raises GitOpsError that names the wrong file.
+    `deployments.csv` is enough. `metrics.json` names the window, the environments and the source.
+    Without it, the window is the days of the deployments, and the environments are in the usual
+    order. `environments` are their names in promotion order, such as `staging,production=prod-*`;
+    `applications` are those to measure (`*` is a pattern). A simulation that is read back stays
+    SIMULATED, and is measured as a real history is. Raises GitOpsError that names file, row, column
+    and value.
     """
-    folder = Path(folder)
-    if not (folder / "deployments.csv").exists():
+    files = {name: Path(folder) / file for name, file in TABLE_FILES.items()}
+    if not os.path.exists(files["deployments"]):
         raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    tables = {}
-    for name, file in TABLE_FILES.items():
-        if (folder / file).exists():
-            tables[name] = read_table(folder / file, name)
-        elif name in COLUMNS:
-            tables[name] = table_from(name, [])
-    path = folder / "metrics.json"
-    document = read_document(path) if path.exists() else {}
-    window = window_in(document)
-    if len(tables["deployments"]):
-        days = window_around(tables["deployments"]["timestamp"])
-        known = window or days
-        window = Window(min(days.start, known.start), max(days.end, known.end))
-    if window is None:
-        path = folder / "deployments.csv"
-        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
-    found = at_path(document, "environments", kind=list)
-    there = count_words(tables["deployments"]["environment"])
-    if environments is not None:
-        stages = Stages.of(environments)
-        stages.check(there)
-        found = list(stages.names)
-        for name, table in tables.items():
-            if "environment" in table:
-                named = table["environment"].map(lambda one: stages.stage_of(one) or one)
-                tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-    elif not found:
-        found = last_is_production(usual_order(there), None)
-    for name in found:
-        check_word(f"an environment of {one_line(folder)}", name)
-    real = {name: tables.pop(name, None) for name in DETAILS}
-    history = History.of(**tables, window=window, environments=found)
-    source = at_path(document, "source", kind=str) or "files"
-    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
-    return history._replace(source=source, notes=notes, **real)
+    there = [name for name, path in files.items() if os.path.exists(path)]
+    tables = {name: read_table(files[name], name) for name in there}
+    beside, document = Path(folder) / "metrics.json", {}
+    if os.path.exists(beside):
+        document = read_document(beside)
+
+    # An environment is a stage. `cluster` is the name that it has in the file.
+    keys, stages = ["environment", "application"], ShimStages.of(environments)
+    pairs = pd.concat([table[keys] for table in tables.values() if "environment" in table])
+    index = pd.MultiIndex.from_frame(pairs.drop_duplicates())
+    names = [(own, f"{owner}/{own}") for own, owner in index]
+    stages.check(names)
+    listed = at_path(document, "environments", kind=list) if environments is None else []
+    found = [own if own in listed else stages.stage_of(own, more) for own, more in names]
+    order = listed if {*found} <= {*listed} else stages.order(sorted({*found} - {""}))
+    kept = choose_applications(tables["deployments"]["application"].unique(), applications)
+    for name, table in tables.items():
+        if "environment" in table:
+            at = index.get_indexer(pd.MultiIndex.from_frame(table[keys]))
+            stage = np.array(found, object)[at]
+            table = table.assign(cluster=table["environment"], environment=stage)[stage != ""]
+        tables[name] = table[table["application"].isin(kept)].reset_index()
+    if not len(tables["deployments"]):
+        raise GitOpsError(f"no deployment in {one_line(files['deployments'])}; --history needs one")
+
+    notes = [one_line(note) for note in at_path(document, "notes", kind=list)]
+    for name, table in settle_failures(tables["deployments"], tables.get("rollbacks")).items():
+        tables[name] = table
+    if len(tables.get("git_commits", ())) and "changes" not in tables:
+        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
+    made = {name: table_from(name, []) for name in COLUMNS}
+    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
+    for name, table in tables.items():
+        table = table.drop_duplicates(unique.get(name))
+        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
+        made[name] = as_table(name, columns)
+    days = window_around(made["deployments"]["timestamp"])
+    told = window_in(document) or days
+    window = Window(min(days.start, told.start), max(days.end, told.end))
+    source = one_line(at_path(document, "source", kind=str) or "files")
+    source = SIMULATED_TABLES if source == "simulated" else source
+    history = History(
+        window=window, environments=tuple(order), source=source, notes=tuple(notes), **made
+    )
+    return history.within(window)
 
 
-def check_rows(table: pd.DataFrame) -> None:
-    """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = [], ""
-    if "status" in table:
-        wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
-        why = "a Failed sync is Degraded, and not Healthy or Unknown"
-    elif "deployed" in table:
-        wrong, why = table["committed"] > table["deployed"], "it was deployed before its commit"
-    if np.any(wrong):
-        raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
+def settle_failures(
+    rows: pd.DataFrame, rollbacks: Optional[pd.DataFrame]
+) -> Dict[str, pd.DataFrame]:
+    """Return the tables `deployments` and `rollbacks` as all readers have them.
+
+    1. Where no row says when it recovered, the next good deployment to its cluster ended a failure.
+    2. A release that several clusters of a stage had is one row: that of the cluster that had it
+       first. It failed if it did so in one of them, and recovered when it had in all. One that
+       comes back to a cluster is another release.
+    3. A rollback of what did not fail is left out, and so is one that lasted nobody knows how long.
+    """
+    end, bad = rows["timestamp"] + rows["duration_sec"], rows["health"] == DEGRADED
+    over = rows["recovered"]
+    if (over == MISSING).all():
+        good = end.where(~bad).groupby([rows["application"], rows["cluster"]]).bfill()
+        over = np.maximum(good, end).fillna(MISSING).astype(np.int64)
+    keys = ["application", "cluster", "commit_sha"]
+    turn = rows.groupby(keys).cumcount()
+    place = [rows["application"], rows["environment"], rows["commit_sha"], turn]
+    rows = rows.assign(
+        failure_reason=rows["failure_reason"].where(bad),
+        recovered=over.where(bad, MISSING),
+        release=rows.groupby(place, sort=False).ngroup(),
+        end=end,
+        rank=rows["health"].map(WORDS["health"].index),
+        lasts=over % NEVER,  # one that is not over lasts longest
+    )
+    told = ["health", "failure_reason", "recovered"]
+    first = rows.sort_values("end", kind="stable").drop_duplicates("release").set_index("release")
+    worst = rows.sort_values(["rank", "lasts"]).drop_duplicates("release", keep="last")
+    first[told] = worst.set_index("release")[told]
+    tables = {"deployments": first.sort_values(["timestamp", "row"])}
+    if rollbacks is not None:
+        failed = rows[bad].rename(columns={"commit_sha": "from_commit"})
+        keys[-1] = "from_commit"
+        both = [
+            table.assign(turn=table.groupby(keys).cumcount())
+            for table in (rollbacks, failed[[*keys, "release"]])
+        ]
+        back = both[0].merge(both[1], on=[*keys, "turn"]).drop_duplicates("release")
+        tables["rollbacks"] = back.dropna(subset=["duration_min"])
+    return tables
 
 
-CAN_BE_EMPTY = ("failure_reason", "version", "deployed", "recovered", "resolved", "message")
-WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
+def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return the table `changes`: a deployment contains its commit, and all before it."""
+    keys = ["application", "commit_sha"]
+    commits = commits.rename(columns={"sha": "commit_sha", "timestamp": "committed"})
+    commits = commits[commits["application"].isin(rows["application"])].drop_duplicates(keys)
+    commits = commits.sort_values(["application", "committed"], kind="stable")
+    known = rows.merge(commits[[*keys, "committed"]], on=keys)
+    early = known[known["committed"] > known["end"]]
+    if len(early):
+        sha, row = in_quotes(early["commit_sha"].iloc[0]), early["row"].iloc[0]
+        raise GitOpsError(
+            f"deployments.csv: row {row}: commit_sha {sha} was deployed before its timestamp in "
+            "commits.csv; are both in the same time zone?"
+        )
+    parts = []
+    for environment in order:
+        good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
+        own = good.groupby(keys)["end"].min().reindex(pd.MultiIndex.from_frame(commits[keys]))
+        own = own.fillna(NEVER)[::-1].groupby(level=0).cummin()[::-1].to_numpy(np.int64)
+        part = commits.assign(environment=environment, deployed=own, version="")
+        parts.append(part[(own < NEVER) | (environment == order[-1])])
+    changes = pd.concat(parts, ignore_index=True)
+    return changes.assign(deployed=changes["deployed"].replace(NEVER, MISSING))
 
 
-def read_table(path: Path, name: str) -> pd.DataFrame:
-    """Return a table from a CSV file; GitOpsError if it cannot be used."""
+def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the columns of a table from a CSV file or a JSON list, times in seconds since 1970.
+
+    What is empty is not known. The index is the number of the row. Raises GitOpsError that names
+    file, row, column and value.
+    """
+    needed = [column for column in ALL_COLUMNS[name] if column not in {*CAN_BE_EMPTY, *optional}]
+    takes = f"it takes the columns {', '.join(needed)}"
+    text = read_text(file, takes)
     try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
-        if name == "changes":
-            texts = texts.assign(**{"version": "", **texts})
+        if text.lstrip()[:1] in ("[", "{"):
+            entries = json.loads(text)
+            entries = entries.get("incidents") if isinstance(entries, dict) else entries
+            if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+                raise ValueError("it is no list of objects")
+            texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
+        else:
+            texts = pd.read_csv(
+                io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False
+            )
+            if not isinstance(texts.index, pd.RangeIndex):
+                raise ValueError("its rows have more cells than its first line")
+            if len(texts.columns) == 1 and re.search("[;\t|]", texts.columns[0]):
+                raise ValueError("commas must separate its cells")
+            texts.index += 1  # the first line has the names
+        texts = texts.fillna("").astype(str).astype(object)
+        texts = texts.rename(columns=lambda text: str(text).strip().lower())
+        texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
+        texts.index = (texts.index + 1).rename("row")
+        lost = [column for column in needed if column not in texts]
+        if lost:
+            raise ValueError(f"no column {lost[0]!r}; {takes}")
+        texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
+        table = pd.DataFrame(index=texts.index)
+        for column, kind in ALL_COLUMNS[name].items():
+            table[column], good, rule = read_cells(texts[column], kind)
+            refuse(texts, column, ~good & ((texts[column] != "") | (column in needed)), rule)
         if name == "deployments":
-            texts = texts.assign(**{"recovered": "", **texts})
-        kinds = ALL_COLUMNS[name]
-        missing = [column for column in kinds if column not in texts]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
-        columns = {column: read_column(texts[column], kind) for column, kind in kinds.items()}
-        table = as_table(name, columns)
-        check_rows(table)
-    except (OSError, ValueError) as error:
-        problem = f"{one_line(path)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; the README has the columns") from None
-    if "timestamp" not in table:
-        return table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True)
+            failed = table["status"] == FAILED
+            refuse(texts, "health", failed & (table["health"] == HEALTHY), "be Degraded if Failed")
+            table["health"] = table["health"].mask(failed, DEGRADED)
+            over, end = table["recovered"], table["timestamp"] + table["duration_sec"]
+            refuse(texts, "recovered", over.between(0, end - 1), "not be before the sync ended")
+        for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
+            if first in table and second in table:
+                early = table[second].between(0, table[first] - 1)
+                refuse(texts, second, early, f"not be before {first}")
+    except (ValueError, RecursionError) as error:
+        raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
+    if "timestamp" in table:
+        table = table.sort_values("timestamp", kind="stable")
+    return table.drop_duplicates() if name == "deployments" else table
 
 
-def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
-    column, values = str(texts.name), {}
-    for text in texts.unique():
-        try:
-            values[text] = read_value(text, column, kind)
-        except (ValueError, KeyError, OverflowError):
-            row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = f"hold {KINDS[kind]}"
-            if column in WORDS:
-                rule = f"be one of {', '.join(WORDS[column])}"
-            raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
-    read = [values[text] for text in texts]
-    return np.array(read, np.int64) if kind == "time" else read
+def refuse(texts: pd.DataFrame, column: str, wrong: pd.Series, rule: str) -> None:
+    """Raise ValueError that names the first wrong cell of a column, if there is one."""
+    if wrong.any():
+        row = wrong.idxmax()
+        raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(texts.at[row, column])}")
 
 
-KINDS = {
-    "time": "a time such as 2026-01-31T12:00:00Z",
-    "count": "a whole number",
-    "number": "a number",
-    "flag": "True or False",
-    "word": "a name",
-    "text": "a text",
-}
-
-
-def with_zone(text: Any) -> Any:
-    """Return a time with its zone: UTC where it names none."""
-    plain = isinstance(text, str) and len(text) == len("2026-01-31 12:00:00")
-    return f"{text}Z" if plain else text
-
-
-def read_value(text: str, column: str, kind: str) -> Any:
-    """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
-    if not text and column in CAN_BE_EMPTY:
-        return {"time": MISSING, "text": "", "word": None}[kind]
+def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
+    """Return texts as values of a kind, which of them are good, and what they must do to be so."""
+    if kind not in ("word", "text"):
+        cells = cells.mask(cells.str.lower().isin(NULLS), "")
     if kind == "time":
-        return seconds_from(with_zone(text))
+        values = read_times(cells)
+        return (
+            values,
+            values != MISSING,
+            "be a time such as 2026-01-31T12:00:00Z or 1/31/2026 12:00",
+        )
     if kind == "flag":
-        return {"true": True, "false": False}[text.lower()]
-    if kind == "number":
-        return float(text or "nan")
-    if kind == "count":
-        number = int(text)
-        if number < MISSING or (number < 0 and column != "syncs"):
-            raise ValueError(text)
-        return number
-    if not text or text not in WORDS.get(column, (text,)):
-        raise ValueError(text)
-    return one_line(text, NAME_WIDTH)
+        values = cells.str.lower().map(FLAGS)
+        return values, values.notna(), "be True or False"
+    if kind in ("count", "number"):
+        good = pd.to_numeric(cells, errors="coerce").between(0, LARGEST)
+        values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
+        if kind == "number":
+            return values, good, f"be a number from 0 to {LARGEST}"
+        good &= values % 1 == 0
+        return values.where(good, 0).astype(np.int64), good, f"be a whole number up to {LARGEST}"
+    names = {text: one_line(text, NAME_WIDTH) for text in cells.unique() if text}
+    values = cells.map({"": "" if kind == "text" else UNKNOWN, **names})
+    one_of = WORDS.get(str(cells.name), names)
+    rule = "be a name" if one_of is names else f"be one of {', '.join(one_of)}"
+    return values, cells.isin(one_of), rule
+
+
+def read_times(cells: pd.Series) -> pd.Series:
+    """Return texts as seconds since 1970, in UTC if they name no zone; MISSING for other texts."""
+    parts = cells.str.replace(US_DATE, r"\3-\1-\2 ", regex=True).str.extract(TIME_TEXT)
+    day = pd.to_datetime(parts[["year", "month", "day"]].astype(float), errors="coerce")
+    part = parts.drop(columns=["half", "zone"]).fillna("0").astype(np.int64)
+    hour = part["hour"].mask(parts["half"].notna(), part["hour"] % 12)
+    hour += 12 * parts["half"].isin(["P", "p"])
+    ahead = part["hours"] * 3600 + part["minutes"] * 60
+    ahead = ahead.mask(parts["zone"] == "-", -ahead)
+    seconds = seconds_of(day) + hour * 3600 + part["minute"] * 60 + part["second"] - ahead
+    return seconds.where(seconds.between(0, LAST_SECOND), MISSING)
 
 
 def read_document(path: FilePath) -> Mapping[str, Any]:
@@ -3994,18 +4143,91 @@ def read_document(path: FilePath) -> Mapping[str, Any]:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
-        raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
+    if not isinstance(document, dict):
+        raise GitOpsError(f"{one_line(path)} is no JSON object; {takes}")
     return document
 
 
 def window_in(document: Mapping[str, Any]) -> Optional[Window]:
     """Return the window that a document names, None if it names none."""
     edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
-    try:
-        return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
-    except ValueError:
-        return None
+    start, end = read_times(pd.Series(edges, dtype=object)) // DAY * DAY
+    return Window(*utc_times(np.array([start, end]))) if 0 <= start < end else None
+
+
+def read_incidents(file: FilePath) -> pd.DataFrame:
+    """Return incidents from a CSV file or a JSON list: a row is an incident, in order of time.
+
+    The columns are `application`, `environment` (UNKNOWN: production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names file, row,
+    column and value.
+    """
+    table = read_table(file, "incidents", ("environment",))
+    return table.drop(columns="deployed").sort_values("started", kind="stable")
+
+
+def with_incidents(
+    history: History, incidents: pd.DataFrame, days: int = 7, complete: bool = False
+) -> History:
+    """Return a history in which incidents say which deployments failed, and until when.
+
+    1. An incident belongs to the newest deployment of its application, in its environment or
+       production, that ended before it, within so many days. The notes list the others.
+    2. That deployment failed. It recovered when the last of its incidents was resolved.
+    3. A deployment of unknown health without one was healthy, where the incidents would tell: in
+       their environments and production, of the applications that they name, from their first day
+       to their last. With `complete` they tell of all applications and days.
+    4. Incidents of which none belongs to a deployment tell nothing.
+
+    Raises GitOpsError for an application that the history does not have.
+    """
+    days, rows = check_whole("days", days, 1, MOST_DAYS), history.deployments
+    names = application_names(history)
+    for row, name in incidents["application"].items():
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
+            raise GitOpsError(
+                f"incidents: row {row}: no application {in_quotes(name)}; the nearest is {near}"
+            )
+    usual, places = ShimStages.of(None), ["application", "environment"]
+    stage = {name: usual.stage_of(name) for name in incidents["environment"].unique()}
+    stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
+    incidents = incidents.assign(environment=incidents["environment"].map(stage))
+    ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
+    deployed = rows[places].astype(object).assign(deployed=ends, at=np.arange(len(rows)))
+    deployed = deployed.sort_values("deployed", kind="stable")
+    on = dict(left_on="started", right_on="deployed", by=places, tolerance=days * DAY)
+    incidents = pd.merge_asof(incidents.astype(dict.fromkeys(places, object)), deployed, **on)
+    known = incidents["at"].notna()
+    notes = list(history.notes)
+    if not known.all():
+        lost = incidents[~known]
+        started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
+        listed = ", ".join(lost["application"] + " " + started)
+        number = count_text(len(lost), "incident")
+        notes.append(one_line(f"No deployment in the {days} days before {number}: {listed}"))
+    history = history._replace(notes=tuple(notes))
+    if not known.any():
+        return history
+    found = incidents[known].astype({"at": np.int64, "deployed": np.int64})
+    told = rows["environment"].isin([history.production, *found["environment"]])
+    if not complete:
+        last = np.maximum(incidents["started"], incidents["resolved"]).max()
+        day, low, high = ends // DAY, incidents["started"].min() // DAY, last // DAY
+        told &= rows["application"].isin(incidents["application"]) & (low <= day) & (day <= high)
+    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
+    at, reason = over.index, rows["failure_reason"].astype(object)
+    reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
+    health[at] = DEGRADED
+    recovered = rows["recovered"].copy()
+    recovered[at] = as_times(over.replace(NEVER, MISSING).to_numpy())
+    told = dict(health=health, failure_reason=reason, recovered=recovered)
+    columns = {column: found[column].to_numpy() for column in ALL_COLUMNS["incidents"]}
+    return history._replace(
+        deployments=as_table("deployments", rows.assign(**told)),
+        incidents=as_table("incidents", columns),
+    )
 
 
 WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
@@ -4051,93 +4273,6 @@ def join_histories(repository: History, cluster: History) -> History:
         source="argocd",
         notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
         **joined,
-    )
-
-
-def read_incidents(file: FilePath) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
-
-    The columns are `application`, `environment` ("" is production), and in seconds since 1970
-    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
-    entry.
-    """
-    name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
-    try:
-        if text.lstrip()[:1] in ("[", "{"):
-            rows = json.loads(text)
-            rows = rows.get("incidents") if isinstance(rows, Mapping) else rows
-        else:
-            texts = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-            texts = texts.rename(columns=str.strip)
-            rows = texts.to_dict("records")
-            if not {"application", "started"} <= set(rows[0] if rows else texts.columns):
-                raise ValueError("no such columns")
-        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-            raise ValueError("not a list of incidents")
-    except (ValueError, RecursionError) as error:
-        needs = "it needs the columns application, started and perhaps resolved, environment"
-        raise GitOpsError(f"{name} holds no incidents ({one_line(error, 80)}); {needs}") from None
-    found = []
-    for number, row in enumerate(rows, 1):
-        where = f"{name}: incident {number}"
-        owner = row.get("application")
-        if not isinstance(owner, str) or not owner.strip():
-            raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
-        started = time_at(times, "started", where, needed=True)
-        resolved = time_at(times, "resolved", where) or MISSING
-        if MISSING < resolved < started:
-            raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
-            )
-        environment = one_line(row["environment"]) if row.get("environment") else ""
-        found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    columns = ["application", "environment", "started", "resolved"]
-    return pd.DataFrame(sorted(found), columns=columns)
-
-
-def with_incidents(history: History, incidents: pd.DataFrame) -> History:
-    """Return a history in which incidents say which deployments failed, and until when.
-
-    An incident belongs to the newest deployment of its application, in its environment, that ended
-    before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, the list is complete: every other
-    deployment of unknown health was healthy. The notes name incidents that match no deployment.
-    """
-    rows, production = history.deployments, history.production
-    ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
-    usual = dict.fromkeys(("", *PRODUCTION_WORDS), production)
-    usual.update((name, name) for name in history.environments)
-    environments = incidents["environment"].map(lambda name: usual.get(name, name))
-    reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments])
-    health = health.where(~told | (health != UNKNOWN), HEALTHY)
-    recovered = np.where(rows["recovered"].isna(), MISSING, seconds_of(rows["recovered"]))
-    found: Dict[int, int] = {}
-    listed, notes = [], []
-    places = rows.groupby(["application", "environment"], observed=True).indices
-    for name, environment, start, resolved in zip(
-        incidents["application"], environments, incidents["started"], incidents["resolved"]
-    ):
-        there = places.get((name, environment), np.array([], np.int64))
-        before = there[ends[there] <= start]
-        if not len(before):
-            when = utc_times(np.array([start]))[0]
-            notes.append(
-                f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
-            )
-            continue
-        at = int(before[np.argmax(ends[before])])
-        reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
-        health[at] = DEGRADED
-        found[at] = max(NEVER if resolved == MISSING else resolved, found.get(at, 0))
-        recovered[at] = MISSING if found[at] == NEVER else found[at]
-        listed.append((name, environment, start, resolved, int(ends[at])))
-    columns = dict(health=health, failure_reason=reasons, recovered=recovered)
-    return history._replace(
-        deployments=as_table("deployments", rows.assign(**columns)),
-        incidents=table_from("incidents", listed),
-        notes=(*history.notes, *notes),
     )
 
 
@@ -9287,26 +9422,7 @@ class GitOpsAutomation:
         See `load_tables`. GitOpsError naming the file at fault.
         """
         print_text("\n📡 Reading the tables of a history...")
-        history = load_tables(folder, environments)
-        if history.is_simulated and days is None and self._end is None:
-            return self._take_simulation(history, read_document(Path(folder) / "metrics.json"))
-        source = SIMULATED_TABLES if history.is_simulated else history.source
-        return self._take(history._replace(source=source), days)
-
-    def _take_simulation(self, history: History, document: Mapping[str, Any]) -> pd.DataFrame:
-        """Store a simulation that was read back, with the scenario and the seed that it had."""
-        if not isinstance(document.get("scenario"), dict) or not at_path(document, "flow"):
-            raise GitOpsError(
-                "metrics.json has no scenario and flow of a simulation; export it anew"
-            )
-        self.scenario = Scenario.from_json(json.dumps(document["scenario"]))
-        self.seed = check_whole("seed", document.get("seed"), 0, 2**63 - 1)
-        self._store(git_commits=history.git_commits, window=history.window)
-        self._commits_are_real = document.get("commits_are_real") is True
-        self.flow = pd.DataFrame.from_dict(dict(at_path(document, "flow")), orient="index")
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} of a simulation")
-        return self.deployments
+        return self._take(load_tables(folder, environments), days)
 
     def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
         """Let incidents say which of the real deployments failed; return the incidents.
