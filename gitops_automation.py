@@ -4058,7 +4058,7 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
             if len(texts.columns) == 1 and re.search("[;\t|]", texts.columns[0]):
                 raise ValueError("commas must separate its cells")
             texts.index += 1  # the first line has the names
-        texts = texts.fillna("").astype(str).astype(object)
+        texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
         texts = texts.rename(columns=lambda text: str(text).strip().lower())
         texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
         texts.index = (texts.index + 1).rename("row")
