@@ -81,6 +81,7 @@ from typing import (
     IO,
     Any,
     Callable,
+    Collection,
     Dict,
     FrozenSet,
     Iterable,
@@ -1739,11 +1740,12 @@ def webhook_host(url: str) -> str:
 
 # ---- Real history: syncs -> deployments, failures and rollbacks ---------------------------------
 
+# What environments are called, and which of them is production.
+
 UNCLASSIFIED = "unclassified"  # the environment of what nothing tells the environment of
-DWELL = 60  # seconds that a release must stay to be one
 PRODUCTION_WORDS = ("production", "prod", "prd", "live")
 ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order of promotion
-    **dict.fromkeys(("sandbox", "dev", "devel", "develop", "development"), 1),
+    **dict.fromkeys(("sandbox", "preview", "dev", "devel", "develop", "development"), 1),
     **dict.fromkeys(("integration", "int", "test", "testing"), 2),
     **dict.fromkeys(("qa", "uat", "acceptance"), 3),
     **dict.fromkeys(("stage", "stg", "staging"), 5),
@@ -1752,7 +1754,8 @@ ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order 
 }
 
 
-def environment_words(name: str) -> List[Tuple[str, int, int]]:
+@functools.lru_cache(maxsize=1 << 16)
+def environment_words(name: str) -> Tuple[Tuple[str, int, int], ...]:
     """Return the words of a name that are environments, each with where it begins and ends.
 
     A number at its end does not count (`prod1`). One after `pre` or `non` belongs to it, so that
@@ -1766,7 +1769,105 @@ def environment_words(name: str) -> List[Tuple[str, int, int]]:
         if word in ENVIRONMENT_WORDS:
             found.append((word, begin, match.end()))
         before = match
-    return found
+    return tuple(found)
+
+
+def usual_stage(name: str) -> str:
+    """Return the stage that an environment's name tells: `staging-us` is a part of staging.
+
+    1. A name without the word of an environment is a stage of its own.
+    2. Of several words the earliest in promotion counts: `prod-test` is no production.
+    3. Every word for production means `production`.
+    """
+    words = [word for word, _, _ in environment_words(name)]
+    if not words:
+        return name
+    word = min(words, key=ENVIRONMENT_WORDS.__getitem__)
+    return "production" if word in PRODUCTION_WORDS else word
+
+
+class Stages(NamedTuple):
+    """What `--environments` says: the stages in promotion order, and what each takes in.
+
+    Without it there are no patterns, and the name of each environment tells its stage.
+    """
+
+    patterns: Tuple[Tuple[str, str], ...]  # (pattern of names in lower case, stage)
+
+    @classmethod
+    def of(cls, environments: Union[None, str, Sequence[str]]) -> Stages:
+        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
+        pairs = []
+        listed = environments.split(",") if isinstance(environments, str) else environments or ()
+        for text in listed:
+            name, equals, pattern = str(text).strip().partition("=")
+            check_word("an environment of --environments", name)
+            pairs.append(((pattern if equals else name).lower(), name))
+        return cls(tuple(pairs))
+
+    @property
+    def production(self) -> str:
+        """The name of production."""
+        return self.patterns[-1][1] if self.patterns else "production"
+
+    def taker(self, *names: str) -> int:
+        """Return the position of the first pattern that takes in one of the names, or -1.
+
+        A word alone (`staging`) takes in what the first name usually means, too, unless another
+        pattern does.
+        """
+        lower = [name.lower() for name in names if name]
+        for at, (pattern, _) in enumerate(self.patterns):
+            if fnmatch.filter(lower, pattern):
+                return at
+        for at, (pattern, _) in enumerate(self.patterns):
+            if pattern in ENVIRONMENT_WORDS and usual_stage(pattern) == usual_stage(names[0]):
+                return at
+        return -1
+
+    def stage_of(self, own: str, *others: str) -> str:
+        """Return the stage of an environment, "" if no pattern takes it in.
+
+        `own` is its name, "" if nothing tells one. `others` are what else the patterns may match:
+        the full name, the namespace and the destination of an application.
+        """
+        at = self.taker(own, *others)
+        return self.patterns[at][1] if at >= 0 else "" if self.patterns else usual_stage(own)
+
+    def knows(self, name: str) -> bool:
+        """Return whether a name is known to be that of an environment."""
+        return bool(environment_words(name)) or self.taker(name) >= 0
+
+    def check(self, environments: Iterable[Sequence[str]]) -> None:
+        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history."""
+        there = {tuple(names) for names in environments}
+        used = {self.taker(*names) for names in there}
+        for at, (pattern, _) in enumerate(self.patterns):
+            if at not in used:
+                known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
+                near = difflib.get_close_matches(pattern, known, 1)
+                hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
+                raise GitOpsError(
+                    f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
+                    f"{one_line(', '.join(known) or 'no names', 120)}; write production=PATTERN"
+                )
+
+    def order(self, found: Iterable[str]) -> Tuple[str, ...]:
+        """Return the environments of a history in promotion order; the last one is production.
+
+        Names without the word of an environment come before staging.
+        """
+        ranks = {UNCLASSIFIED: 0, **ENVIRONMENT_WORDS}
+        there = sorted(found, key=lambda name: (ranks.get(name.lower(), 4), name))
+        if self.patterns:
+            there = [name for name in there if name == UNCLASSIFIED]
+        stages = [stage for _, stage in self.patterns] or [*there, "production"]
+        return tuple(dict.fromkeys([*there, *stages]))
+
+
+# What the syncs of a place come to.
+
+DWELL = 60  # seconds that a release must stay to be one
 
 
 class Sync(NamedTuple):
@@ -1774,15 +1875,13 @@ class Sync(NamedTuple):
 
     start: int  # seconds since 1970
     end: int
-    moved: Mapping[Any, Any]  # {part of the application: what it runs now}
+    content: Any  # equal contents run the same
     commit: str  # what the tables call it
     failure: str = ""  # why it failed; nothing if it succeeded
+    brings: Sequence[str] = ()  # the commits and versions that are new with it
+    takes: Collection[str] = ()  # those that it takes back, as its commits or versions say
     automatic: bool = False  # whether Argo CD syncs by itself when the repository changes
-    contains: int = 0  # a bit for each commit to its files that it contains; 0 if that is not known
-    adds: FrozenSet[Any] = frozenset()  # the commits that no earlier one contained
-    reverts: FrozenSet[Any] = frozenset()  # the commits that those revert
-    after_gap: bool = False  # whether entries before it are lost
-    echo: bool = False  # whether another cluster of the same stage had it before
+    release: str = ""  # the same text in every cluster of a stage; nothing: the commit
 
 
 class Look(NamedTuple):
@@ -1795,284 +1894,226 @@ class Look(NamedTuple):
     message: str = ""
 
 
-class Outcome(NamedTuple):
-    """What the syncs of a place come to. Whole numbers are positions in `releases`."""
+@dataclass
+class Release:
+    """A sync that changed what runs, or tried to."""
 
-    releases: List[Sync]  # what changed what runs, or tried to
-    begins: Set[int]  # those before which entries are lost: they may have changed nothing
-    went_back: Set[int]  # those that put back what had run before: they are no deployments
-    restored: Dict[int, int]  # {bad release: the one that put it right in the end}
-    reasons: Dict[int, str]  # why a release is bad
-    seen_healthy: Set[int]  # those that somebody saw healthy
-    recovered: Dict[int, int]  # {bad release: when it was seen good again}
-
-    @property
-    def deployments(self) -> List[int]:
-        """Every release but those that went back, that only begin what is known, or that echo."""
-        echoes = {number for number, sync in enumerate(self.releases) if sync.echo}
-        uncounted = self.went_back | (self.begins - self.reasons.keys()) | echoes
-        return [number for number in range(len(self.releases)) if number not in uncounted]
+    sync: Sync
+    reason: str = ""  # why it is bad; nothing if it is not known to be
+    counts: bool = True  # whether it is a deployment
+    healthy: bool = False  # whether somebody saw it healthy
+    recovered: int = MISSING  # when a bad one was good again
+    back: Optional[Release] = None  # the release that took it back
 
 
 class Place(NamedTuple):
     """An application in one environment, as a reader found it."""
 
     application: str
-    environment: str
+    environment: str  # the stage
+    origin: str  # what the source calls it: one of the clusters of the stage
     rule: str  # what told the environment
-    origin: str  # what the source calls it
-    outcome: Outcome
-    covered: List[Tuple[int, int]]  # spans in which nothing is lost, in seconds since 1970
-    syncs: List[Sync]  # all of them, re-syncs included
-    looks: List[Look]
+    releases: List[Release]
+    begin: int  # since when nothing is lost, in seconds since 1970
+    end: int  # until when it is known
+    lost: int = 0  # how many entries before that are gone
 
 
-class Standing:
-    """The releases of one part of an application that stand, as a stack."""
+def classify_syncs(
+    syncs: Sequence[Sync], looks: Sequence[Look] = (), begins: bool = False
+) -> List[Release]:
+    """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
-    def __init__(self) -> None:
-        self.values: List[Any] = []
-        self.numbers: List[int] = []  # the release that brought each
-        self.depth: Dict[Any, int] = {}  # where a value stands
+    `begins` says that entries before it are lost. What ran stands in one list, newest last.
 
-    def place(self, value: Any, number: int, sync: Sync, releases: Sequence[Sync]) -> None:
-        """Put a release on the stack, on what stays under it."""
-        if value in self.depth:
-            return self.cut(self.depth[value] + 1)
-        while self.numbers and contains_less(sync, releases[self.numbers[-1]]):
-            self.cut(len(self.values) - 1)
-        self.depth[value] = len(self.values)
-        self.values.append(value)
-        self.numbers.append(number)
-
-    def cut(self, height: int) -> None:
-        """Take off what stands above a height."""
-        for value in self.values[height:]:
-            del self.depth[value]
-        del self.values[height:], self.numbers[height:]
-
-
-def contains_less(sync: Sync, other: Sync) -> bool:
-    """Return whether a sync contains some of the commits of another one, and no others."""
-    if sync.contains in (0, other.contains):
-        return False
-    return sync.contains | other.contains == other.contains
-
-
-def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome:
-    """Classify each sync of a place as a deployment, a failure or a rollback.
-
-    The releases that stand form a stack, for each part of the application. A failed sync never
-    joins it.
-
-    1. A sync of what runs already changes nothing. It is left out unless rule 5 needs it. A failed
-       sync that is tried again is left out, too.
-    2. A release that gives way within a minute to what ran before is a flap: both are left out.
-    3. A release that equals a deeper one, or contains less than the top, goes back: the top was
-       bad.
-    4. A release that reverts commits of an earlier release takes it back: the earlier one was bad.
-    5. A release of rule 3 or 4 puts right the failed syncs before it, too. So does a sync of what
-       runs already, where people sync. Where Argo CD syncs by itself, the failures were over when
-       the repository went back. A look or the next sync shows that.
-    6. Any other is a deployment.
+    1. A sync that failed is a failure. One that is tried again is the same failure.
+    2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
+       it. Where Argo CD syncs, they were over when the repository went back to what runs.
+    3. A release that is left within a minute for what ran before it is a flap. Both are none.
+    4. A sync of what ran before takes back all that came since. It is no deployment.
+    5. A sync that takes back commits or versions of earlier releases, by the message of a revert or
+       in one part of several, takes these releases back. It is no deployment.
+    6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
-    seen_good = [look.time for look in looks if look.synced and look.health == HEALTHY]
-    found = Outcome([], set(), set(), {}, {}, set(), {})
-    releases, restored = found.releases, found.restored
-    stacks: Dict[Any, Standing] = {}
-    failed: List[int] = []  # the syncs that failed since the last good one
+    releases: List[Release] = []
+    standing: List[Release] = []
+    depth: Dict[Any, int] = {}  # where a content stands
+    failed: List[Release] = []  # the syncs that failed since the last good one
+    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
     flap = False
     for sync, following in itertools.zip_longest(syncs, syncs[1:]):
-        here = len(releases)
         if flap:
             flap = False
             continue
-        if sync.after_gap:
-            stacks, failed = {}, []
-            found.begins.add(here)
         if sync.failure:
-            if not failed or releases[failed[-1]].moved != sync.moved:
-                failed.append(here)
-                releases.append(sync)
+            if not failed or failed[-1].sync.content != sync.content:
+                failed.append(Release(sync, sync.failure))
+                releases.append(failed[-1])
             continue
-        flap = is_flap(sync, following, stacks)
+        runs = standing[-1].sync.content if standing else None
+        same = bool(standing) and sync.content == runs
+        left = following is not None and following.start - sync.end < DWELL and standing
+        flap = bool(left and not same and not following.failure and following.content == runs)
         if flap:
             continue
-        same = sets_what_runs(sync, stacks)
-        for number in [one for one in failed if releases[one].automatic]:
-            looked = any_between(seen_good, releases[number].end, sync.end)
-            if same or looked:
-                failed.remove(number)
-            if same and not looked:
-                found.recovered[number] = sync.end
+        for one in [one for one in failed if one.sync.automatic]:
+            seen = bisect.bisect_right(good_looks, one.sync.end)
+            if same or seen < bisect.bisect_left(good_looks, sync.end):
+                failed.remove(one)
+                one.recovered = sync.end if same else MISSING
         if same and not failed:
             continue
-        bad = [] if same else taken_back(sync, stacks, found)
-        if same or bad:
-            bad += failed
-        for number in bad:
-            # a bad release may have put others right before: they are put right only here
-            others = [first for first, last in restored.items() if last == number]
-            restored.update(dict.fromkeys(others or [number], here))
-            found.went_back.add(here)
-        releases.append(sync)
+        release, back = Release(sync), []
+        if sync.content in depth:
+            back = standing[-1:] if not same else []
+        elif sync.takes:
+            names = set(sync.takes)
+            for one in reversed(releases):
+                if names.intersection(one.sync.brings):
+                    names.difference_update(one.sync.brings)
+                    back += [one] if one.counts and one.back is None else []
+        if back or same:
+            release.counts = False
+            for one in [*back, *failed]:
+                one.reason, one.back = one.reason or "Rolled back", release
         failed = []
-        for part, value in sync.moved.items():
-            stacks.setdefault(part, Standing()).place(value, here, sync, releases)
-    return judge_releases(found, looks, seen_good)
+        releases.append(release)
+        if sync.content not in depth:
+            depth[sync.content] = len(standing)
+            standing.append(release)
+        for one in standing[depth[sync.content] + 1 :]:
+            del depth[one.sync.content]
+        del standing[depth[sync.content] + 1 :]
+    judge_releases(releases, looks, good_looks)
+    if begins and releases:
+        releases[0].counts = bool(releases[0].reason)
+    return releases
 
 
-def any_between(times: Sequence[int], low: int, high: int) -> bool:
-    """Return whether one of the sorted times lies between two."""
-    return bisect.bisect_right(times, low) < bisect.bisect_left(times, high)
+def judge_releases(
+    releases: Sequence[Release], looks: Sequence[Look], good_looks: Sequence[int]
+) -> None:
+    """Note which releases were seen healthy or degraded, and when each bad one was good again.
 
-
-def sets_what_runs(sync: Sync, stacks: Mapping[Any, Standing]) -> bool:
-    """Return whether a sync sets what runs already."""
-    return all(
-        part in stacks and stacks[part].values[-1] == value for part, value in sync.moved.items()
-    )
-
-
-def is_flap(sync: Sync, following: Optional[Sync], stacks: Mapping[Any, Standing]) -> bool:
-    """Return whether a release is left within a minute for what ran before it."""
-    return (
-        following is not None
-        and following.start - sync.end < DWELL
-        and not (following.failure or following.after_gap or sync.after_gap)
-        and not sets_what_runs(sync, stacks)
-        and sync.moved.keys() <= following.moved.keys()
-        and sets_what_runs(following, stacks)
-    )
-
-
-def taken_back(sync: Sync, stacks: Mapping[Any, Standing], found: Outcome) -> List[int]:
-    """Return the releases that a sync takes back: rules 3 and 4 of `classify_syncs`."""
-    tops = {part: stacks[part].numbers[-1] for part in sync.moved if part in stacks}
-    known = all(
-        part in stacks and value in stacks[part].depth for part, value in sync.moved.items()
-    )
-    older = any(contains_less(sync, found.releases[number]) for number in tops.values())
-    if known or older:
-        moved = (part for part in tops if stacks[part].values[-1] != sync.moved[part])
-        return list(dict.fromkeys(tops[part] for part in moved))
-    if sync.reverts:
-        for number in range(len(found.releases) - 1, max(found.begins, default=0) - 1, -1):
-            if sync.reverts & found.releases[number].adds:
-                done = number in found.restored or number in found.went_back
-                return [] if done else [number]
-    return []
-
-
-def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[int]) -> Outcome:
-    """Add what is known of the health of each release: the other fields of the outcome."""
-    releases, reasons = found.releases, found.reasons
-    reasons.update((at, sync.failure) for at, sync in enumerate(releases) if sync.failure)
-    for at in found.restored:
-        reasons.setdefault(at, "Rolled back")
-    ends = [sync.end for sync in releases]
-    degraded: Dict[int, int] = {}  # {release: when it was first seen degraded}
+    That is when a look shows it, when it was put right, or at the end of the next good release.
+    """
+    ends = [release.sync.end for release in releases]
+    begun = {id(one): one.sync.end for one in releases if one.sync.failure}
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
-        if at >= 0 and look.health == HEALTHY:
-            found.seen_healthy.add(at)
-        elif at >= 0 and look.health == DEGRADED and not 0 < look.since < releases[at].start:
-            degraded.setdefault(at, look.time)
-            reasons.setdefault(at, look.message or "Degraded health")
-    for at in reasons:
-        begin = ends[at] if releases[at].failure else degraded.get(at, NEVER)
-        look_number = bisect.bisect_right(seen_good, begin)
-        if look_number == len(seen_good):
+        if at < 0:
             continue
-        time = seen_good[look_number]
-        later = range(at + 1, bisect.bisect_right(ends, time))
-        if all(number in reasons and number not in found.begins for number in later):
-            found.recovered.setdefault(at, time)
-    return found
+        release = releases[at]
+        if look.health == HEALTHY:
+            release.healthy = True
+        elif look.health == DEGRADED and not 0 < look.since < release.sync.start:
+            begun.setdefault(id(release), look.time)
+            release.reason = release.reason or look.message or "Degraded health"
+    later = MISSING  # when the next good release ended
+    for release in reversed(releases):
+        if not release.reason:
+            later = release.sync.end
+            continue
+        back = release.back
+        times = [release.recovered, later]
+        if back is not None:
+            times[1] = back.recovered if back.reason else back.sync.end
+        seen = bisect.bisect_right(good_looks, begun.get(id(release), NEVER))
+        times += good_looks[seen : seen + 1]
+        known = [max(time, release.sync.end) for time in times if time != MISSING]
+        release.recovered = min(known, default=MISSING)
 
 
-def place_rows(place: Place) -> Dict[str, List[Row]]:
-    """Return the rows of a place in `deployments` and `rollbacks`."""
-    found, name = place.outcome, (place.application, place.environment)
-    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
-    for number in found.deployments:
-        sync, reason = found.releases[number], found.reasons.get(number)
-        status = FAILED if sync.failure else SYNCED
-        health = HEALTHY if number in found.seen_healthy else UNKNOWN
-        over = MISSING
-        if reason is not None:
-            health = DEGRADED
-            good = (
-                later.end
-                for at, later in enumerate(found.releases)
-                if at > number and at not in found.reasons
-            )
-            restored = found.restored.get(number)
-            if restored is not None and restored not in found.reasons:
-                over = found.releases[restored].end
-            else:
-                over = next(good, MISSING)
-            over = found.recovered.get(number, over)
-        row = sync.start, *name, sync.commit, status, health, sync.end - sync.start, reason, over
-        rows["deployments"].append(row)
-    for number, last in found.restored.items():
-        bad, good_one = found.releases[number], found.releases[last]
-        if not bad.echo:
-            minutes, success = (good_one.end - bad.end) / 60, last not in found.reasons
-            commits, why = (bad.commit, good_one.commit), found.reasons[number]
-            rows["rollbacks"].append((bad.end, *name, *commits, why, minutes, success))
-    return rows
+def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of `deployments` or `rollbacks` in order, a release once in each stage.
 
+    Two further columns say the `cluster` of a row and its `release`. Times are seconds.
 
-def coverage_rows(places: Sequence[Place]) -> List[Row]:
-    """Return the rows of `coverage`: one for each application in an environment."""
-    rows: Dict[Tuple[str, str], Row] = {}
-    for place in places:
-        low, high = place.covered[-1]
-        lost = int(len(place.covered) > 1 or 0 in place.outcome.begins)
-        key = place.application, place.environment
-        if key in rows:
-            known = rows[key]
-            low, high = max(low, known[4]), max(high, known[5])
-            origin, lost = f"{known[2]}, {place.origin}", lost + known[6]
-            rows[key] = (*key, origin, place.rule, low, high, lost)
-        else:
-            rows[key] = (*key, place.origin, place.rule, low, high, lost)
-    return list(rows.values())
+    1. A release counts at the cluster that had it first. Its rows at the other ones are left out.
+    2. Where it was good there and bad at another one, it is bad.
+    3. A bad one recovered when the last cluster did.
+    """
+    rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    names = ["application", "environment", "release"]
+    firsts = rows.groupby(names, observed=True, sort=False)["cluster"].transform("first")
+    counts = (firsts == rows["cluster"]).to_numpy(bool)
+    if "health" in rows:
+        counted = {}
+        bad = (rows["health"] == DEGRADED).to_numpy(bool)
+        for number, name in enumerate(rows[names].itertuples(index=False, name=None)):
+            if counts[number]:
+                counted[name] = number
+            elif bad[number]:
+                one, other = rows.loc[counted[name]], rows.loc[number]
+                over = [one["recovered"], other["recovered"]] if bad[counted[name]] else []
+                over = over or [other["recovered"]]
+                told = one if bad[counted[name]] else other
+                recovered = MISSING if MISSING in over else max(over)
+                facts = [told["health"], told["failure_reason"], recovered]
+                rows.loc[counted[name], ["health", "failure_reason", "recovered"]] = facts
+                bad[counted[name]] = True
+    return rows[counts]
 
 
 def history_from(
     source: str, places: Sequence[Place], commits: pd.DataFrame,
     changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
-    """Return the history that the places of a source come to."""
-    rows: Dict[str, List[Row]] = collections.defaultdict(list)
+    """Return the history that the places of a source come to. Times are seconds since 1970."""
+    deployments: List[Row] = []
+    rollbacks: List[Row] = []
+    coverage: Dict[Tuple[str, str], Row] = {}
     for place in places:
-        for name, part in place_rows(place).items():
-            rows[name] += part
-    rows["coverage"] = coverage_rows(places)
-    for application, environment, sha, committed, deployed, shared, _ in dict.fromkeys(changes):
-        known = 0 < committed and (deployed == MISSING or committed <= deployed)
-        if known and not shared:
-            rows["changes"].append((application, environment, sha, "", committed, deployed))
-    names = ("deployments", "rollbacks", "changes", "coverage")
-    tables = {name: table_from(name, rows[name]) for name in names}
-    coverage = tables["coverage"]
-    times = coverage["from"], coverage["to"], tables["deployments"]["timestamp"]
+        name = place.application, place.environment
+        for release in place.releases:
+            sync, reason, back = release.sync, release.reason, release.back
+            if not release.counts:
+                continue
+            status = FAILED if sync.failure else SYNCED
+            health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
+            cluster = place.origin, sync.release or sync.commit
+            took, over = sync.end - sync.start, release.recovered if reason else MISSING
+            row = sync.start, *name, sync.commit, status, health, took, reason or None, over
+            deployments.append((*row, *cluster))
+            if back is not None:
+                how = reason, max(back.sync.end - sync.end, 0) / 60, not back.reason
+                row = sync.end, *name, sync.commit, back.sync.commit, *how
+                rollbacks.append((*row, *cluster))
+        row = (*name, place.origin, place.rule, place.begin, place.end, place.lost)
+        if name in coverage:
+            origin, _, low, high, lost = coverage[name][2:]
+            facts = f"{origin}, {place.origin}", place.rule, max(low, place.begin)
+            row = (*name, *facts, max(high, place.end), lost + place.lost)
+        coverage[name] = row
+    tables: Dict[str, pd.DataFrame] = {}
+    for name, found in (("deployments", deployments), ("rollbacks", rollbacks)):
+        found.sort(key=operator.itemgetter(0))
+        if len(coverage) < len(places):
+            columns = [*COLUMNS[name], "cluster", "release"]
+            merged = merge_clusters(pd.DataFrame(found, columns=columns))
+            found = list(merged.itertuples(index=False, name=None))
+        tables[name] = table_from(name, found)
+    dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
+    tables["changes"] = table_from("changes", dated)
+    tables["coverage"] = table_from("coverage", sorted(coverage.values()))
+    edges = tables["coverage"]["from"], tables["coverage"]["to"]
     return History(
-        commits, window=window_around(*times), environments=tuple(environments), source=source,
-        notes=tuple(notes), **tables,
+        commits, window=window_around(*edges, tables["deployments"]["timestamp"]),
+        environments=tuple(environments), source=source, notes=tuple(notes), **tables,
     )  # fmt: skip
 
 
 def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a table from its rows, in the order of their first time, then of their names."""
-    columns = list(zip(*sorted(rows, key=lambda row: row[:4])))
-    table: Dict[str, Any] = {}
-    for number, (column, kind) in enumerate(ALL_COLUMNS[name].items()):
-        values = columns[number] if rows else ()
-        table[column] = np.array(values, np.int64) if kind == "time" else list(values)
-    return as_table(name, table)
+    """Return a table from its rows, whose times are seconds. What comes after its columns is left out."""
+    columns = zip(*rows) if rows else [()] * len(ALL_COLUMNS[name])
+    kinds = ALL_COLUMNS[name].items()
+    return as_table(
+        name,
+        {
+            column: np.array(values, np.int64) if kind == "time" else list(values)
+            for (column, kind), values in zip(kinds, columns)
+        },
+    )
 
 
 def window_around(*times: pd.Series) -> Window:
@@ -2094,116 +2135,51 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-# What the environments are called, and their order.
-
-
-class Stages(NamedTuple):
-    """What `--environments` says: the stages in promotion order, and what each takes in."""
-
-    names: Tuple[str, ...]
-    patterns: Tuple[Tuple[str, str], ...]  # (pattern of the environments' own names, stage)
-
-    @classmethod
-    def of(cls, stages: Union[str, Sequence[str]]) -> Stages:
-        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
-        listed = stages.split(",") if isinstance(stages, str) else list(stages)
-        pairs = []
-        for text in listed:
-            name, equals, pattern = str(text).strip().partition("=")
-            check_word("an environment of --environments", name)
-            pairs.append((pattern if equals else name, name))
-        return cls(tuple(dict.fromkeys(name for _, name in pairs)), tuple(pairs))
-
-    def check(self, environments: Iterable[str]) -> None:
-        """Raise GitOpsError for a stage that takes in none of the environments of the data."""
-        there = sorted({*environments} - {UNCLASSIFIED})
-        empty = [name for name in self.names if name not in map(self.stage_of, there)]
-        if empty:
-            listed = one_line(", ".join(there), 120)
-            raise GitOpsError(
-                f"--environments: {empty[0]} takes in none of {listed}; write {empty[0]}=NAME"
-            )
-
-    def stage_of(self, environment: str) -> Optional[str]:
-        """Return the stage of an environment, None if no pattern takes it in."""
-        names = {environment, with_production([environment])[environment]}
-        for pattern, stage in self.patterns:
-            if fnmatch.filter(names, pattern):
-                return stage
-        return None
-
-
-def with_production(names: Iterable[str]) -> Dict[str, str]:
-    """Return {name: its name in the tables}. `prod` and the like become production.
-
-    They keep their names where another one is called production.
-    """
-    called = {name: name for name in names}
-    if "production" not in called:
-        called.update((name, "production") for name in called if name.lower() in PRODUCTION_WORDS)
-    return called
-
-
-def usual_order(names: Iterable[str]) -> List[str]:
-    """Return environments in the usual order of promotion; other names come before staging."""
-    ranks = {**ENVIRONMENT_WORDS, UNCLASSIFIED: 0}
-    return sorted(set(names), key=lambda name: (ranks.get(name.lower(), 4), name))
-
-
 # ---- Real history: a git repository -> commits and deployments ----------------------------------
 
 # fmt: off
-# The repository is untrusted. Its configuration and attributes can name programs for git to run.
-# These options outrank them, and no subcommand runs that does more than read.
+# The repository is untrusted. Its configuration can name programs for git to run. These options
+# outrank it, and no subcommand runs that does more than read.
 GIT = (
-    "git", "--no-pager", "--no-replace-objects", "--no-optional-locks", "--literal-pathspecs",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull,
-    "-c", "log.showSignature=false", "-c", "core.alternateRefsCommand=",
-    "-c", "diff.orderFile=" + os.devnull, "-c", "log.mailmap=false", "-c", "log.showRoot=true",
-    "-c", "submodule.recurse=false", "-c", "i18n.logOutputEncoding=UTF-8",
-    "-c", "diff.relative=false", "-c", "protocol.allow=never", "-c", "core.quotePath=false",
+    "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "protocol.allow=never",
+    "-c", "diff.orderFile=" + os.devnull, "-c", "log.showRoot=true",
 )
 GIT_LOG = (
-    "log", "--no-color", "--no-decorate", "--no-show-signature", "--no-ext-diff", "--no-textconv",
-    "--no-notes", "--encoding=UTF-8",
-)
-GIT_FILES = (*GIT_LOG, "-z", "--no-renames", "--name-only")
-GIT_PATCHES = (
-    *GIT_LOG, "--topo-order", "--diff-merges=first-parent", "-p", "-U0", "--text", "--find-renames",
-    "--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ws-error-highlight=none",
+    "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
+    "--no-color", "--no-relative", "--no-show-signature", "--no-ext-diff", "--no-textconv",
+    "--ignore-submodules=none", "--encoding=UTF-8",
 )
 # fmt: on
 GIT_ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_ALLOW_PROTOCOL": "",
-    "GIT_GRAFT_FILE": os.devnull,  # the repository's own would hide commits
     "LC_ALL": "C",
 }
+LARGEST = 1 << 20  # bytes of a file that is read; a larger one is told by its name
 CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the chunk before is read
 CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
 REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
+REVERT = re.compile(r'Revert "(.+)"(?: \(#\d+\))?')  # as forges say it in the subject
 
 
-def stream_git(
-    repo: FilePath, *arguments: str, separator: bytes = b"", stdin: bytes = b""
-) -> Iterator[bytes]:
-    """Yield what git prints, in chunks that end before a separator.
+@contextlib.contextmanager
+def git_output(repo: FilePath, *arguments: str, stdin: bytes = b"") -> Iterator[IO[bytes]]:
+    """Give what git prints, as a stream.
 
     The folder is git's working directory and no argument: a name may begin with a dash. The user's
     GIT_ variables are left out: GIT_DIR would win over the folder. Raises GitOpsError if git cannot
     read the folder.
     """
-    takes = "--repo takes the folder of a git repository"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment.update(GIT_ENVIRONMENT)
     run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
         questions.write(stdin)
         questions.seek(0)
         try:
             process = subprocess.Popen(
-                [*GIT, *arguments], cwd=repo, env=environment,
+                [*GIT, *arguments], cwd=repo, env={**environment, **GIT_ENVIRONMENT},
                 stdin=questions, stdout=subprocess.PIPE, stderr=errors, **run_ahead,
             )  # fmt: skip
         except (OSError, ValueError) as error:
@@ -2211,59 +2187,62 @@ def stream_git(
             if isinstance(error, FileNotFoundError):
                 there = os.path.isdir(repo)
                 problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
-            raise GitOpsError(f"{problem}; {takes}") from None
+            raise GitOpsError(f"{problem}; --repo takes the folder of a git repository") from None
         with process:
             assert process.stdout is not None
-            yield from cut_chunks(process.stdout, separator)
+            yield process.stdout
         if process.returncode:
             errors.seek(0)
-            reason = one_line(errors.read(2000).decode("utf-8", "replace"))
-            takes = "--repo takes a repository with commits"
-            raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {takes}")
+            reason = errors.read(2000).decode("utf-8", "replace")
+            remedy = "--repo takes a repository with commits"
+            if "promisor" in reason:
+                remedy = "it is a partial clone: clone it without --filter"
+            raise GitOpsError(f"git cannot read {one_line(repo)}: {one_line(reason)}; {remedy}")
 
 
-def cut_chunks(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
-    """Yield what a stream holds, in chunks that end before a separator."""
-    parts: List[bytes] = []
-    for block in iter(lambda: stream.read(CHUNK), b""):
-        cut = block.rfind(separator) if separator else -1
-        if cut > 0:
-            yield b"".join([*parts, block[:cut]])
-            parts, block = [], block[cut:]
-        parts.append(block)
-    if parts:
-        yield b"".join(parts)
-
-
-def ask_git(repo: FilePath, *arguments: str, stdin: bytes = b"") -> str:
+def ask_git(repo: FilePath, *arguments: str) -> str:
     """Return all that git prints."""
-    printed = b"".join(stream_git(repo, *arguments, stdin=stdin))
-    return printed.decode("utf-8", "surrogateescape").strip()
+    with git_output(repo, *arguments) as printed:
+        return printed.read().decode("utf-8", "surrogateescape").strip()
 
 
-def read_log(
-    repo: FilePath, fields: Sequence[str], *options: str, stdin: bytes = b""
-) -> Iterator[List[List[bytes]]]:
+def read_log(repo: FilePath, fields: Sequence[str], *options: str) -> Iterator[List[List[bytes]]]:
     """Yield the commits of one `git log` in groups. A commit is its fields, then the rest.
 
-    `fields` are placeholders of git's format. The rest is what the options print of its files. A
+    `fields` are placeholders of git's format. The rest is what `--raw` prints of its files. A
     record begins with a marker that nobody can guess: no text in a repository can pass for one.
     """
     marker = f"/{os.urandom(8).hex()}"
     form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
-    for chunk in stream_git(repo, *options, form, separator=marker.encode(), stdin=stdin):
-        yield [record.split(b"\0", len(fields)) for record in chunk.split(marker.encode())[1:]]
+    mark, parts = marker.encode(), [b""]
+    with git_output(repo, *GIT_LOG, form, *options) as printed:
+        for block in iter(lambda: printed.read(CHUNK), b""):
+            cut = max(block.rfind(mark), 0)
+            parts.append(block[:cut])
+            if cut:
+                yield [
+                    record.split(b"\0", len(fields)) for record in b"".join(parts).split(mark)[1:]
+                ]
+                parts = []
+            parts.append(block[cut:])
+    yield [record.split(b"\0", len(fields)) for record in b"".join(parts).split(mark)[1:]]
 
 
-def read_graph(
-    repo: FilePath, *options: str, stdin: bytes = b""
-) -> Iterator[Tuple[bytes, bytes, int, str, str, bytes, bytes]]:
-    """Yield (sha, parents, seconds, author, subject, body, rest) of each commit of a log."""
-    fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-    for records in read_log(repo, fields, *options, stdin=stdin):
-        sha, parents, times, authors, subjects, bodies, rest = zip(*records)
-        texts = (printable_lines(column) for column in (authors, subjects))
-        yield from zip(sha, parents, epochs(times).tolist(), *texts, bodies, rest)
+def read_blobs(repo: FilePath, blobs: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the content of each blob. That of a large one or a missing one is its name."""
+    if not blobs:
+        return
+    questions = b"\n".join(blobs)
+    with git_output(repo, "cat-file", "--buffer", "--batch", stdin=questions) as printed:
+        for blob in blobs:  # git prints "name kind size" and the content, or "name missing"
+            size = printed.readline().split()[-1]
+            content = printed.read(int(size) + 1)[:-1] if size.isdigit() else b""
+            if not size.isdigit() and blob.strip(b"0"):
+                name = blob.decode()
+                raise GitOpsError(
+                    f"{one_line(repo)} lacks the object {name}; clone it again without --filter"
+                )
+            yield content if len(content) <= LARGEST else blob
 
 
 def epochs(tokens: Sequence[bytes]) -> np.ndarray:
@@ -2294,35 +2273,31 @@ def read_git_log(
     GitOpsError if `repo` is no repository, or has no commit in the window.
     """
     if end is None:  # the last commit is not always the newest: somebody's clock may be behind
-        newest = epochs(ask_git(repo, *GIT_LOG, "-1000", "--format=%ct").encode().split())
+        newest = epochs(ask_git(repo, "log", "-1000", "--format=%ct").encode().split())
         end = utc_times(np.array([newest.max(initial=0) // DAY * DAY + DAY]))[0]
     window = Window.before(end, days)
     low, high = window.seconds
     since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
-    fields = ("%H", "%ct", "%an", "%s")
-    parts: List[Tuple[np.ndarray, ...]] = []
-    for records in read_log(repo, fields, *GIT_FILES, "--no-merges", since):
+    columns: List[List[Any]] = [[], [], [], [], []]
+    for records in read_log(repo, ("%H", "%ct", "%an", "%s"), "--no-merges", since):
         seconds = epochs([record[1] for record in records])
         inside = np.flatnonzero((seconds >= low) & (seconds < high))
         chosen = [records[at] for at in inside.tolist()]
-        texts = (printable_lines([record[field] for record in chosen]) for field in (0, 2, 3))
-        files = [max(record[-1].count(b"\0") - 1, 0) for record in chosen]
-        columns = (np.array(column, object) for column in texts)
-        parts.append((*columns, seconds[inside], np.array(files, np.int64)))
-    if not any(len(part[0]) for part in parts):
+        for column, field in ((0, 0), (2, 2), (3, 3)):
+            columns[column] += printable_lines([record[field] for record in chosen])
+        columns[1] += seconds[inside].tolist()
+        columns[4] += [record[4].count(b"\0") // 2 for record in chosen]
+    if not columns[0]:
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    sha, author, subject, seconds, files_changed = (
-        np.concatenate(columns)[::-1] for columns in zip(*parts)
-    )
-    order = np.argsort(seconds, kind="stable")
-    subjects = pd.Series(subject[order], dtype=object)
-    scope = subjects.str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
+    table = pd.DataFrame(dict(enumerate(columns)))[::-1].sort_values(1, kind="stable")
+    scope = table[3].str.extract(CONVENTIONAL, expand=True)["scope"]
     application = scope.where(scope.isin(list(applications)), repository_name(repo))
-    by_time = sha[order], seconds[order], author[order], subjects, application, files_changed[order]
-    return commits_from(by_time, branch_of(repo)), window
+    return commits_from(
+        [*(table[at] for at in range(4)), application, table[4]], branch_of(repo)
+    ), window
 
 
 def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
@@ -2332,47 +2307,18 @@ def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
     """
     sha, seconds, author, subject, application, files = columns
     subjects = pd.Series(subject, dtype=object)
-    type_ = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
+    kind = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
     table = {
         "sha": sha,
         "timestamp": np.asarray(seconds, np.int64),
         "author": clean_names(author),
-        "type": type_.where(type_.isin(list(COMMIT_TYPES)), "other").astype(object),
+        "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other").astype(object),
         "application": application,
         "branch": word_column(np.zeros(len(subjects), np.int8), [branch]),
         "message": subjects,
         "files_changed": files,
     }
     return as_table("git_commits", table)
-
-
-class GitCommit(NamedTuple):
-    """A commit of a config repository."""
-
-    sha: str
-    seconds: int  # since 1970, when the change was made
-    author: str
-    subject: str
-    reverts: FrozenSet[str]  # the commits that it says it reverts
-    files: int
-    parents: Tuple[str, ...]
-
-
-def reverts_in(body: bytes) -> FrozenSet[str]:
-    """Return the commits that a commit's message says it reverts."""
-    return frozenset(sha.decode() for sha in REVERTED.findall(body))
-
-
-def commits_of_owners(
-    owners: Iterable[Tuple[GitCommit, str]], repo: Optional[FilePath]
-) -> pd.DataFrame:
-    """Return the `git_commits` table of (commit, application) pairs of a repository."""
-    rows = [
-        (one.sha, one.seconds, one.author, one.subject, application, one.files)
-        for one, application in owners
-    ]
-    columns = list(zip(*rows)) if rows else [()] * 6
-    return commits_from(columns, "" if repo is None else branch_of(repo))
 
 
 def branch_of(repo: FilePath) -> str:
@@ -2388,553 +2334,775 @@ def repository_name(repo: FilePath) -> str:
     return one_line(os.fsencode(name).decode("utf-8", "replace"), 60)
 
 
-# What a folder takes in from elsewhere in its repository.
+# One reading of a clone: what came to its main line, and what that changed where.
+
+VERSION = re.compile(  # in a line: the value of a key, the tag of an image, or what `ref=` names
+    rb"(?:[Tt]ag|TAG|(?<!api)[Vv]ersion|VERSION|[Dd]igest|DIGEST|targetRevision)"
+    rb"[\"']?(?:[ \t]+value)?[ \t]*[:=][ \t]*[\"']?(?!true\b|false\b|null\b)([^\s\"'#,&{}\[\]]*\w)"
+    rb"|(?:[Ii]mage|IMAGE)[\"']?[ \t]*[:=][ \t]*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
+    rb"|^-[ \t]+[\"']?(?!\S*://)[A-Za-z][^\s\"'#]*[:@](?=\S*\d)([^\s\"'#:@/]+)[\"']?$"
+    rb"|[?&]ref=([^\s\"'#,&{}\[\]]+)"
+)
+NAMED_VALUE = re.compile(  # `name: image.tag` with its value in the next line
+    rb"(name:[ \t]*[\"']?[\w.-]*(?:[Tt]ag|TAG|[Vv]ersion|VERSION|[Dd]igest|DIGEST)[\"']?)\s*\n\s*(?=value:)"
+)
+RAW_ENTRY = re.compile(rb":\d+ \d+ [0-9a-f]+ ([0-9a-f]+) [A-Z]\d*\0([^\0]*)\0")
+DOCUMENTS = re.compile(
+    r"(^|/)(docs?/|(OWNERS|CODEOWNERS|README|LICENSE|CHANGELOG)[^/]*$)|\.(md|adoc|rst|png|svg)$"
+)
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+CHART = ("Chart.yaml", "values.yaml", "templates", "charts", "crds")  # what is in one
 
 
-def find_bases(
-    repo: FilePath, folders: Mapping[Tuple[str, str], Iterable[Any]]
-) -> Dict[Any, List[str]]:
-    """Return {owner: the paths that the kustomizations of its folders refer to}.
+class GitCommit(NamedTuple):
+    """A commit of a config repository."""
 
-    `folders` is {(commit, folder): its owners}. The kustomizations at these paths are followed,
-    too. What lies inside of a folder is left out.
+    sha: str
+    seconds: int  # since 1970, when the change was made
+    author: str
+    subject: str
+    reverts: FrozenSet[str]  # what it says it reverts: shas of commits, and a subject
+    files: int
+    landing: int  # the number of the landing with which it came to the main line
+
+
+class Move(NamedTuple):
+    """What a landing changed at a place: an entry of the trail of the place."""
+
+    landing: int
+    content: int  # a key of all that its files hold since then: equal contents have equal keys
+    release: int  # the same of the versions alone, in files that have some
+    versions: List[Tuple[str, str, int]]  # (the one before, the one now, the commit of that)
+    commits: List[int]  # those that brought it, oldest first
+    own: List[int]  # those of them that changed the place's own files, not its bases
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
+    """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
+    line = line.strip()
+    if not line or line.startswith(b"#"):
+        return 0, ()
+    found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
+    versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
+    return hash(re.sub(rb"\s#.*", b"", line)), versions
+
+
+class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
+    """The places that a path belongs to, each with whether it is a path of its own or a base."""
+
+    def __init__(self, find: Callable[[str], Mapping[Any, bool]]) -> None:
+        self.find = find
+
+    def __missing__(self, path: bytes) -> List[Tuple[Any, bool]]:
+        text = make_printable(path.decode("utf-8", "replace"))
+        self[path] = [] if DOCUMENTS.search(text) else list(self.find(text).items())
+        return self[path]
+
+
+def owners_of(paths: Mapping[Any, Tuple[Iterable[str], Iterable[str]]]) -> Owners:
+    """Return the owners of paths, from {place: (its own files and folders, those of its bases)}.
+
+    The path "" is the whole repository.
     """
-    bases: Dict[Any, List[str]] = collections.defaultdict(list)
-    asked = {place: dict.fromkeys(owners) for place, owners in folders.items()}
-    for _ in range(10):  # bases of bases of bases: nobody nests them deeper
-        places, asked = asked, {}
-        for (commit, folder), text in zip(places, read_kustomizations(repo, list(places))):
-            for reference in kustomize_references(text):
-                path = posixpath.normpath(posixpath.join(folder, reference))
-                for owner in places[commit, folder]:
-                    inside = path.startswith((f"{folder}/", "..", "/"))
-                    if not inside and path not in bases[owner]:
-                        bases[owner].append(path)
-                        asked.setdefault((commit, path), {})[owner] = None
-        if not asked:
-            break
-    return bases
+    index: Dict[str, Dict[Any, bool]] = collections.defaultdict(dict)
+    for place, (own, bases) in paths.items():
+        for path in bases:
+            index[path][place] = False
+        for path in own:
+            index[path][place] = True
+
+    def find(path: str) -> Dict[Any, bool]:
+        found: Dict[Any, bool] = {}
+        for folder in ["", *itertools.accumulate(path.split("/"), "{}/{}".format)]:
+            for place, own in index.get(folder, {}).items():
+                found[place] = own or found.get(place, False)
+        return found
+
+    return Owners(find)
 
 
-def read_kustomizations(repo: FilePath, places: Sequence[Tuple[str, str]]) -> Iterator[str]:
-    """Yield the kustomization in each (commit, folder), "" where there is none."""
-    files = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-    names = "\n".join(f"{sha}:{folder}/{file}" for sha, folder in places for file in files)
-    stdin = names.encode("utf-8", "replace")
-    printed = io.BytesIO()
-    if places:
-        printed.writelines(stream_git(repo, "cat-file", "--buffer", "--batch", stdin=stdin))
-        printed.seek(0)
-    for _ in places:
-        text = b""
-        for _ in files:  # git prints "name kind size" and the content, or "name missing"
-            kind, size = printed.readline().rstrip(b"\n").split(b" ")[-2:]
-            if size.isdigit():
-                content = printed.read(int(size) + 1)[:-1]
-                text += content if kind == b"blob" else b""
-        yield text.decode("utf-8", "replace")
+class HeadTree:
+    """The files of the current commit, and what they say about files that places share."""
+
+    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
+        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
+        blobs = {
+            path: entry.split(" ")[-1] for entry, _, path in (one.partition("\t") for one in listed)
+        }
+        self.files = [path for path in blobs if path]
+        self.known = set(self.files)
+        self.kustomizations = sorted(
+            path for path in self.files if posixpath.basename(path) in KUSTOMIZATIONS
+        )
+        asked = [blobs[path].encode() for path in self.kustomizations]
+        self.references: Dict[str, List[str]] = {}
+        for path, text in zip(self.kustomizations, read_blobs(repo, asked)):
+            lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
+            named = (
+                posixpath.normpath(posixpath.join(posixpath.dirname(path), reference))
+                for reference in re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
+            )
+            self.references[path] = [one for one in named if not one.startswith("..")]
+
+    def bases(self, own: Iterable[str]) -> List[str]:
+        """Return what the kustomizations in files and folders refer to outside, at any depth."""
+        own = [path.rstrip("/") + "/" for path in own]
+        found: Dict[str, None] = {}
+        queue = list(own)
+        while queue:
+            folder = queue.pop()
+            begin = bisect.bisect_left(self.kustomizations, folder)
+            for file in self.kustomizations[begin:]:
+                if not file.startswith(folder):
+                    break
+                for reference in self.references[file]:
+                    if reference not in found and not f"{reference}/".startswith(tuple(own)):
+                        found[reference] = None
+                        queue.append(reference + "/")
+        return list(found)
+
+    def chart_around(self, path: str) -> List[str]:
+        """Return the files of the chart in which a file or a folder lies, and the values above."""
+        found = []
+        while path:
+            path = posixpath.dirname(path)
+            names = CHART if posixpath.join(path, CHART[0]) in self.known else CHART[1:2]
+            found += [posixpath.join(path, name) for name in names]
+        return found
 
 
-def kustomize_references(text: str) -> List[str]:
-    """Return the paths that a kustomization refers to, but those of other repositories."""
-    found: List[str] = []
-    key = ""
-    for line in text.splitlines():
-        head = re.match(r"([A-Za-z]+)\s*:(.*)", line)
-        if head:
-            key, line = head.groups()
-        if key in ("resources", "bases", "components"):
-            found += re.findall(r"[^\s\[\],\"']+", re.sub(r"(^|\s)#.*", "", line))
-    return [path for path in found if path != "-" and "://" not in path and "?" not in path]
+class Replay:
+    """One reading of a clone: what came to its main line, and what that changed at each place.
+
+    A landing is a commit of the main line, with the commits that it merged. `landings` are their
+    shas, oldest first, and `seconds` their times. `commits` are the commits that changed a path of
+    a place. `trails` has for each place its moves. What a revision contains of a place is the part
+    of its trail up to `landing_of[revision]`, which knows every commit that the tip contains.
+    Raises GitOpsError for a repository that cannot be read.
+    """
+
+    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
+        self.repo, self.owners = repo, owners
+        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
+        self.seconds: List[int] = []
+        self.commits: List[GitCommit] = []
+        self.trails: Dict[Any, List[Move]] = {}
+        self.landing_of: Dict[str, int] = {}
+        self._contents: Dict[bytes, FileContent] = {}
+        apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        for records in read_log(repo, fields, "--topo-order", "--reverse", tip):
+            self._read(records, apart)
+
+    def _read(self, records: Sequence[Sequence[bytes]], apart: Dict[str, Any]) -> None:
+        """Read some commits, parents first."""
+        if not records:
+            return
+        shas, parents, times, authors, subjects, bodies, rests = zip(*records)
+        texts = [printable_lines(column) for column in (shas, authors, subjects)]
+        arrived, blobs = [], []
+        rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
+        for sha, author, subject, line, seconds, body, rest in rows:
+            files = [(path, blob) for blob, path in RAW_ENTRY.findall(rest) if self.owners[path]]
+            undone = frozenset()
+            if b"This reverts" in body or subject.startswith("Revert"):
+                named = REVERT.fullmatch(subject)
+                shas = [one.decode() for one in REVERTED.findall(body)]
+                undone = frozenset(shas or (named.groups() if named else ()))
+            above = line.decode().split()
+            facts = sha, seconds, author, subject, undone, rest.count(b"\0") // 2
+            number = len(self.seconds)
+            if number == len(self.landings) or sha != self.landings[number]:
+                order = len(self.landing_of) + len(apart)
+                apart[sha] = order, facts, [] if len(above) > 1 else files, above
+                continue
+            self.seconds.append(seconds)
+            merged, brought = above[1:], []
+            while merged:
+                other = merged.pop()
+                if other in apart:
+                    brought.append(apart.pop(other))
+                    merged += brought[-1][-1]
+                    self.landing_of[other] = number
+            self.landing_of[sha] = number
+            if not files:
+                continue
+            steps = []
+            for _, told, touched, _ in [*sorted(brought), (0, facts, files, above)]:
+                if touched:
+                    steps.append((len(self.commits), touched))
+                    self.commits.append(GitCommit(*told, number))
+                    blobs += [blob for _, blob in touched]
+            arrived.append((number, steps))
+        contents = read_blobs(self.repo, blobs)
+        for number, steps in arrived:
+            self._land(number, steps, contents)
+
+    def _land(self, number: int, steps: Sequence[Any], contents: Iterator[bytes]) -> None:
+        """Note what a landing changed. Its last step is that of the main line."""
+        came: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how the merged commits left a file
+        moves: Dict[Any, List[Any]] = {}
+        for commit, files in steps[:-1]:
+            for path, _ in files:
+                came.setdefault(path, []).append((commit, next(contents)))
+        commit, files = steps[-1]
+        for path, _ in files:
+            content = next(contents)
+            by = came.get(path) or [(commit, content)]
+            before = self._contents.get(path) or FileContent()
+            after, pairs = before.changed(content)
+            self._contents[path] = after
+            if after.content == before.content:
+                continue
+            versions = []
+            for old, new in pairs:
+                first = (one for one, text in by if new.encode() in text)
+                versions.append((old, new, next(first, by[-1][0])))
+            for place, own in self.owners[path]:
+                move = moves.setdefault(place, [0, 0, [], [], []])
+                move[0] += after.content - before.content
+                move[1] += after.release - before.release
+                move[2] += versions
+                move[3] += [one for one, _ in by]
+                move[4] += [one for one, _ in by] if own else []
+        for place, (content, release, versions, commits, own) in moves.items():
+            trail = self.trails.setdefault(place, [])
+            if trail:
+                content, release = content + trail[-1].content, release + trail[-1].release
+            commits, own = sorted(set(commits)), sorted(set(own))
+            trail.append(Move(number, content, release, versions, commits, own))
+
+
+class FileContent(NamedTuple):
+    """What a file holds: its lines, and keys of them."""
+
+    lines: Sequence[bytes] = ()
+    content: int = 0  # the sum of the keys of its lines
+    versions: int = 0  # and of its versions
+    count: int = 0  # how many versions it has
+
+    @property
+    def release(self) -> int:
+        """A key of the versions alone, if there are any."""
+        return self.versions if self.count else self.content
+
+    def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
+        """Return the content of another text, and its new versions, each with the one before.
+
+        Only the lines from the first to the last one that differs are read.
+        """
+        old, new = self.lines, text.split(b"\n")
+        if b"value:" in text:
+            new = NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
+        shorter = min(len(old), len(new))
+        head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
+        ends = (at for at in range(shorter - head) if old[-1 - at] != new[-1 - at])
+        tail = next(ends, shorter - head)
+        content, versions, count = self[1:]
+        lost: List[str] = []
+        gained: List[str] = []
+        for line in old[head : len(old) - tail]:
+            key, found = read_line(line)
+            content -= key
+            lost += found
+        for line in new[head : len(new) - tail]:
+            key, found = read_line(line)
+            content += key
+            gained += found
+        versions += sum(map(hash, gained)) - sum(map(hash, lost))
+        count += len(gained) - len(lost)
+        gone = [version for version in lost if version not in gained]
+        came = [version for version in gained if version not in lost]
+        pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
+        return FileContent(new, content, versions, count), pairs
 
 
 # Deployments from the config repository itself: what it asks for, and since when.
 
-# A version in a line: the value of one of these keys, the tag of an image, or what `ref=` names.
-VERSION = re.compile(
-    rb"(?:newTag|newDigest|tag|imageTag|image_tag|digest|version|chartVersion|appVersion"
-    rb"|targetRevision)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"'#,&{}\[\]]+)"
-    rb"|image[\"']?[ \t]*:[ \t]*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
-    rb"|\?ref=([^\s\"'#,&{}\[\]]+)"
-)
-IN_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-RENAMED_FILE = re.compile(rb"^rename from ([^\n]+)\nrename to ([^\n]+)", re.MULTILINE)
 PlaceName = Tuple[str, str]
 """An application, and the environment as the path names it."""
+SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
 
 
-class Edit(NamedTuple):
-    """What a commit does to a file of an environment."""
+def template_owners(repo: FilePath, tree: HeadTree, template: str, stages: Stages) -> Owners:
+    """Return the owners of paths by a template.
 
-    place: PlaceName
-    file: bytes
-    before: bytes  # the file's name before, if the commit renames it
-    was: PlaceName  # and the place where it was
-    lines: bool  # whether it changes lines
-    removed: List[str]  # the versions that its lines gave, in order
-    added: List[str]  # and those that they give now
-
-
-class Landing(NamedTuple):
-    """A commit of the main line, and what came to the repository with it."""
-
-    sha: str
-    seconds: int
-    edits: List[Edit]
-    shallow: bool  # whether the clone has nothing before it
-
-
-Origins = Mapping[Tuple[str, PlaceName, str], GitCommit]
-"""{(landing, place, version): the oldest commit that brought it, perhaps on a merged branch}"""
-
-
-def template_pattern(template: str) -> Pattern[str]:
-    """Return the pattern of the files of a template; GitOpsError if it names no environment.
-
-    Its last part is a file if it has a dot, and a folder if it has none.
+    A file that several environments of an application share is a base of each of them: what their
+    kustomizations refer to, the chart around them, and a place beside them that is called `base`.
     """
-    fields = re.findall(r"\{(\w*)\}", template)
-    if sorted(fields) not in (["environment"], ["application", "environment"]):
-        raise GitOpsError(
-            "--deployments-from is a path with {environment} and {application}, such as "
-            f"apps/{{application}}/overlays/{{environment}}, not {in_quotes(template)}"
-        )
-    pattern = re.escape(template.strip("/"))
-    for name in fields:
-        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>[^/]+)")
-    is_file = "." in posixpath.basename(template.strip("/"))
-    return re.compile(pattern if is_file else f"{pattern}/.*")
+    pattern, repository = template_pattern(template), repository_name(repo)
+    depth = template.strip("/").count("/") + 1
+
+    def matched(path: str) -> Optional[PlaceName]:
+        found = pattern.fullmatch(path)
+        if found is None:
+            return None
+        application = found.groupdict().get("application") or repository
+        return one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH)
+
+    own: Dict[PlaceName, Dict[str, None]] = collections.defaultdict(dict)
+    around: Dict[str, Dict[str, None]] = collections.defaultdict(dict)
+    for file in tree.files:
+        place = matched(make_printable(file))
+        if place is not None:
+            own[place]["/".join(file.split("/")[:depth])] = None
+    for (application, _), paths in own.items():
+        for path in [one for path in paths for one in tree.chart_around(path)]:
+            around[path][application] = None
+    bases: Dict[PlaceName, List[str]] = {}
+    for place, paths in own.items():
+        bases[place] = tree.bases(paths)
+        charts = [one for path in paths for one in tree.chart_around(path)]
+        bases[place] += [path for path in charts if len(around[path]) == 1]
+        for name in SHARED:
+            if not stages.knows(name):
+                bases[place] += own.get((place[0], name), ())
+    shared = owners_of({place: ((), paths) for place, paths in bases.items()})
+
+    def find(path: str) -> Dict[Any, bool]:
+        place = matched(path)
+        found = dict(shared.find(path))
+        if place is not None and (place[1] not in SHARED or stages.knows(place[1])):
+            found[place] = True
+        return found
+
+    return Owners(find)
 
 
-NO_APPLICATIONS = frozenset(
-    "app apps applications clusters components config deploy deployments environments envs gitops "
-    "k8s kubernetes kustomization manifests overlays releases services values".split()
-)
+@dataclass
+class Version:
+    """A version of an application on its way through the environments."""
 
-
-def usual_template(file: str) -> Tuple[str, str, str]:
-    """Return (template, application, environment) of a file in a usual layout; "" if it is in none.
-
-    The path names an environment by a folder or a values file. The application is the folder above
-    it. Where that one is for all applications (`deploy`, `envs`), it is the next name below.
-    """
-    parts = file.split("/")
-    last = len(parts) - 1
-    for at, part in enumerate(parts):
-        values = re.fullmatch(r"(values[-_.])(.+)(\.ya?ml)", part)
-        word = values.group(2) if values else part
-        if word not in ENVIRONMENT_WORDS or (at == last and not values):
-            continue
-        shape = parts.copy()
-        shape[at] = "{environment}"
-        if values:
-            shape[at] = f"{values.group(1)}{{environment}}{values.group(3)}"
-        above = at - 1
-        if at and parts[above] in ("overlays", "envs", "environments", "values"):
-            above -= 1
-        if above >= 0 and parts[above] not in NO_APPLICATIONS:
-            shape[above] = "{application}"
-            return "/".join(shape[: at + 1]), parts[above], word
-        below = at + 1
-        while below < last and parts[below] in NO_APPLICATIONS:
-            below += 1
-        if below < last:
-            shape[below] = "{application}"
-            return "/".join(shape[: below + 1]), parts[below], word
-        stem, dot, ending = parts[last].rpartition(".")
-        if at == last or parts[last] in NO_APPLICATIONS or stem in NO_APPLICATIONS:
-            return "/".join(shape[: at + 1]), "", word
-        return "/".join([*shape[:last], "{application}" + dot + ending]), stem, word
-    return "", "", ""
-
-
-def usual_templates(files: Iterable[str]) -> Dict[str, int]:
-    """Count the places of each usual layout with several environments: {template: places}."""
-    places: Dict[str, Set[PlaceName]] = collections.defaultdict(set)
-    for template, application, environment in map(usual_template, files):
-        places[template].add((application, environment))
-    return {
-        template: len(found)
-        for template, found in places.items()
-        if template and len({environment for _, environment in found}) > 1
-    }
-
-
-def files_at_head(repo: FilePath) -> List[str]:
-    """Return the paths of all files that the current commit has."""
-    return ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
-
-
-def find_template(repo: FilePath) -> str:
-    """Return the layout of a repository; GitOpsError that lists the layouts if none is plain."""
-    counts = usual_templates(files_at_head(repo))
-    found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
-        return found[0][0]
-    listed = ", ".join(f"{one_line(template)} ({count} places)" for template, count in found[:6])
-    raise GitOpsError(
-        f"the layout of {one_line(repo)} is not plain: {listed or 'no usual one is there'}; "
-        "name it with --deployments-from apps/{application}/overlays/{environment}"
-    )
-
-
-def read_landings(repo: FilePath, template: str) -> Tuple[List[Landing], Origins]:
-    """Return what came to the main line, oldest first, and the commits that brought it.
-
-    A merge shows what it changed on the main line.
-    """
-    owners = PathOwners(repo, template)
-    shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
-    landings: List[Landing] = []
-    origins: Dict[Tuple[str, PlaceName, str], GitCommit] = {}
-    landed: Dict[bytes, int] = {}  # with which landing a commit came; children are read first
-    following = None  # the next commit of the main line
-    for sha, parents, seconds, name, subject, body, patch in read_graph(repo, *GIT_PATCHES):
-        on_line = following is None or sha == following
-        number = landed.pop(sha, 0)
-        if on_line:
-            number, following = len(landings), parents.partition(b" ")[0]
-        for parent in parents.split():
-            landed[parent] = max(landed.get(parent, 0), number)
-        merge = b" " in parents
-        edits = read_edits(patch, owners) if on_line or not merge else []
-        if on_line:
-            landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
-        if not edits:
-            continue
-        files = patch.count(b"\ndiff --git ")
-        commit = GitCommit(sha.decode(), seconds, name, subject, reverts_in(body), files, ())
-        for edit in edits:
-            for version in ["", *edit.added]:
-                origins[landings[number].sha, edit.place, version] = commit
-    return landings[::-1], origins
-
-
-class PathOwners:
-    """Which places a path of the repository belongs to: by the template, or as a base of theirs."""
-
-    def __init__(self, repo: FilePath, template: str) -> None:
-        self.pattern, self.repository = template_pattern(template), repository_name(repo)
-        self.known: Dict[bytes, List[PlaceName]] = {}
-        self.bases: Dict[str, List[PlaceName]] = collections.defaultdict(list)
-        head, depth = ask_git(repo, "rev-parse", "HEAD"), template.strip("/").count("/") + 1
-        folders: Dict[Tuple[str, str], Dict[PlaceName, None]] = {}
-        for file in files_at_head(repo):
-            folder = "/".join(file.split("/")[:depth])
-            if folder != file:
-                for place in self.matched(file):
-                    folders.setdefault((head, folder), {})[place] = None
-        for place, paths in find_bases(repo, folders).items():
-            for path in paths:
-                self.bases[path].append(place)
-
-    def matched(self, path: str) -> List[PlaceName]:
-        """Return the place that the template gives a path: none, or one."""
-        found = self.pattern.fullmatch(make_printable(path))
-        if not found:
-            return []
-        application = found.groupdict().get("application") or self.repository
-        return [(one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH))]
-
-    def of(self, file: bytes) -> List[PlaceName]:
-        """Return the places of a file."""
-        if file not in self.known:
-            path = file.decode("utf-8", "replace")
-            places = self.matched(path)
-            for folder in itertools.accumulate(path.split("/"), "{}/{}".format):
-                places += self.bases.get(folder, [])
-            self.known[file] = list(dict.fromkeys(places))
-        return self.known[file]
-
-
-def read_edits(patch: bytes, owners: PathOwners) -> List[Edit]:
-    """Return what a patch does to files of environments."""
-    edits = []
-    for piece in patch.split(b"\ndiff --git ")[1:]:
-        lines = piece.find(b"\n+++ b/") + 1  # none if it is deleted, binary, or only renamed
-        renamed = RENAMED_FILE.search(piece, 0, lines or len(piece))
-        if not lines and renamed is None:
-            continue
-        end = piece.find(b"\n", lines)
-        file = piece[lines + 6 : end].rstrip(b"\t") if lines else renamed.group(2)  # type: ignore
-        places = owners.of(file)
-        if places:
-            before = renamed.group(1) if renamed else b""
-            versions = versions_in(piece, end) if lines else ([], [])
-            was = owners.of(before) if before else []
-            for place in places:
-                old = place if place in was or not was else was[0]
-                edits.append(Edit(place, file, before, old, lines > 0, *versions))
-    return edits
-
-
-def versions_in(piece: bytes, begin: int) -> Tuple[List[str], List[str]]:
-    """Return the versions in the lines that a patch of a file removes, and in those it adds."""
-    versions: Dict[int, List[str]] = {ord("-"): [], ord("+"): []}
-    for match in VERSION.finditer(piece, begin):
-        start = piece.rfind(b"\n", 0, match.start()) + 1
-        whole_word = piece[match.start() - 1] not in IN_WORD or match.start() == start + 1
-        comment = piece[start + 1 : match.start()].lstrip().startswith(b"#")
-        if piece[start] in versions and (whole_word or match.group(3)) and not comment:
-            versions[piece[start]].append(clean_version(match.group(match.lastindex or 1)))
-    return versions[ord("-")], versions[ord("+")]
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def clean_version(value: bytes) -> str:
-    """Return a version as text that a terminal can take."""
-    return one_line(value.decode("utf-8", "replace"), 100)
-
-
-class Arrival(NamedTuple):
-    """The first time that a version came to any environment of an application."""
-
+    name: str
+    commit: GitCommit  # the first one that brought it to any environment
     landing: int
-    place: PlaceName
-    origin: GitCommit
-    part: int  # the part of the application in which it came there
-    rank: int  # how many versions had come to that part before
+    line: List[Version]  # the versions that replaced each other, in the order of their landings
+    rank: int  # its position there
+    came: Dict[str, int]  # {stage: the landing with which it, or a newer one, came there}
+    dropped: bool = False  # whether it was put back before it went on
 
 
 class Travels:
-    """How versions travel through the environments of a config repository."""
+    """How versions travel through the environments of a config repository.
 
-    def __init__(
-        self, landings: Sequence[Landing], origins: Origins, stages: Optional[Stages]
-    ) -> None:
-        self.landings, self.origins = landings, origins
-        self.renamed = renamed_places(landings)
-        raw = sorted({self.now(edit.place)[1] for landing in landings for edit in landing.edits})
-        if stages is None:
-            named = [name for name in raw if environment_words(name)]
-            self.stage = with_production(named or raw)
-        else:
-            stages.check(raw)
-            told = {name: stages.stage_of(name) for name in raw}
-            self.stage = {name: stage for name, stage in told.items() if stage}
-        self.left_out = [name for name in raw if name not in self.stage]
-        self.first: Dict[Tuple[str, str], Arrival] = {}  # of (application, version)
-        self.lines: Dict[int, List[Tuple[str, str]]] = {}  # the versions that came to a part
+    `syncs` are those of each place, in order. `changes` are the rows of that table. `commits` are
+    those of deployments and changes, each with its application.
+
+    1. A version that comes to a stage is a change there, with those that it carries along: the
+       older ones of its line that the stage has not had. Production has no lead time where no
+       other environment had it before.
+    2. The first one of a line that comes to a stage carries nothing along: what was there before
+       the stage began waited for nobody.
+    3. A version that was put back where it had come last is not carried along.
+    4. A sync whose versions all ran before in their parts takes back those that came since.
+    """
+
+    def __init__(self, replay: Replay, stages: Mapping[str, str], ignored: str) -> None:
+        self.replay, self.stages = replay, stages
+        self.ignored = re.compile(ignored)
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
-        # {(application, version): {stage: the first landing there, and the environment}}
-        self.came: Dict[Tuple[str, str], Dict[str, Tuple[int, str]]] = {}
-        self.shipped: Dict[Tuple[str, int], int] = {}  # rank of the newest of a part in a stage
-        self.changes: List[Row] = []
-        self.commits: Dict[str, Tuple[GitCommit, str]] = {}  # each with its application
-        self.parts: Dict[Any, List[List[Any]]] = {}  # of each place and file: [part, version]
-        self.new_part = itertools.count()
-        for number, landing in enumerate(landings):
-            by_place: Dict[PlaceName, List[Edit]] = {}
-            for edit in landing.edits:
-                if self.now(edit.place)[1] in self.stage:
-                    by_place.setdefault(self.now(edit.place), []).append(edit)
-            # production comes last: then it is known whether another environment has it, too
-            for place in sorted(by_place, key=lambda place: self.stage[place[1]] == "production"):
-                self.follow(number, landing, place, by_place[place])
+        self.changes: List[Row] = []  # and whether another stage had the version before
+        self.commits: Dict[str, Tuple[GitCommit, str]] = {}
+        self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
+        self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
+        # {place: {version: the one that it replaced there}}
+        self.replaced: Dict[PlaceName, Dict[str, str]] = collections.defaultdict(dict)
+        trails = {place: trail for place, trail in replay.trails.items() if place[1] in stages}
+        self.words = words_of_environments(trails)
+        moves = [(move, place) for place, trail in trails.items() for move in released(trail)]
+        for move, place in sorted(moves, key=lambda pair: pair[0].landing):
+            self.follow(move, place)
 
-    def follow(self, number: int, landing: Landing, place: PlaceName, edits: List[Edit]) -> None:
+    def follow(self, move: Move, place: PlaceName) -> None:
         """Note what a landing brings to a place."""
-        moved: Dict[Any, str] = {}
-        for edit in edits:
-            moved.update(self.move_parts(edit))
-        if not moved and not any(edit.lines for edit in edits):
-            return
-        application, stage = place[0], self.stage[place[1]]
-        newest = own = self.origin(landing, edits[0].place, next(iter(moved.values()), ""))
-        arrivals = []
-        for part, version in moved.items():
-            key = application, version
-            if key not in self.first:
-                line = self.lines.setdefault(part, [])
-                origin = self.origin(landing, edits[0].place, version)
-                self.first[key] = Arrival(number, place, origin, part, len(line))
-                line.append(key)
-            arrivals.append(self.first[key])
-            self.ship(number, landing, place, self.first[key])
-        if arrivals:
-            newest = max((arrival.landing, arrival.origin) for arrival in arrivals)[1]
-        else:
-            self.leave_undated(landing, place, own, "it names no version")
-            moved = {"content": landing.sha}
-        echo = True
-        for version in moved.values():
-            came = self.came.setdefault((application, version), {})
-            echo = came.setdefault(stage, (number, place[1]))[1] != place[1] and echo
+        application, stage = place[0], self.stages[place[1]]
+        replaced, commits = self.replaced[place], [self.replay.commits[at] for at in move.commits]
+        arrivals: List[Version] = []
+        taken: List[Tuple[str, Set[str]]] = []  # for each part what it goes back from, and since when
+        for old, new, number in move.versions:
+            if new:
+                arrivals.append(self.version(application, old, new, number, move.landing))
+                since, before = set(), old
+                while new in replaced and before not in ("", new):
+                    since.add(before)
+                    before = replaced.get(before, "")
+                taken.append((old, since if before == new else set()))
+                replaced.setdefault(new, old)
+        takes: Set[str] = set()
+        if all(since for _, since in taken):
+            takes = {old for old, _ in taken}
+            for name in {name for _, since in taken for name in since}:
+                version = self.version(application, "", name, 0, 0)
+                version.dropped = list(version.came)[-1] == stage
+        self.ship(application, stage, arrivals, move.landing)
+        newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
+        landing, seconds = self.replay.landings[move.landing], self.replay.seconds[move.landing]
+        brings = [landing]
+        for commit in commits:
+            brings += [commit.sha, commit.subject]
+            takes |= commit.reverts
+        takes.difference_update(brings)
+        brings += [new for _, new, _ in move.versions]
         self.syncs[place].append(
-            Sync(
-                landing.seconds, landing.seconds, moved, newest.sha,
-                adds=frozenset([landing.sha, own.sha]), reverts=own.reverts,
-                after_gap=landing.shallow, echo=echo,
-            )
-        )  # fmt: skip
+            Sync(seconds, seconds, move.release, newest.sha, brings=brings, takes=takes or ())
+        )
 
-    def now(self, place: PlaceName) -> PlaceName:
-        """Return what a place is called in the end."""
-        return self.renamed.get(place, place)
+    def version(self, application: str, old: str, new: str, number: int, landing: int) -> Version:
+        """Return a version of an application, which may be new and replace another one."""
+        old, new = (self.plain(application, name) for name in (old, new))
+        key = application, new
+        if key not in self.known:
+            before = self.known.get((application, old))
+            line = [] if before is None else before.line
+            commit = self.replay.commits[number]
+            self.known[key] = Version(new, commit, landing, line, len(line), {})
+            line.append(self.known[key])
+        return self.known[key]
 
-    def origin(self, landing: Landing, place: PlaceName, version: str) -> GitCommit:
-        """Return the commit that brought what a landing brings to a place."""
-        known = self.origins.get((landing.sha, place, version))
-        return known or self.origins[landing.sha, place, ""]
+    def plain(self, application: str, name: str) -> str:
+        """Return a version without the words that an environment adds to all of its own."""
+        words = self.words.get(application)
+        if not words:
+            return name
+        return "".join(part for part in VERSION_WORDS.split(name) if part not in words)
 
-    def ship(self, number: int, landing: Landing, place: PlaceName, arrival: Arrival) -> None:
-        """Note the changes that a stage has now: the version, and those that it carries along."""
-        stage = self.stage[place[1]]
-        newest = self.shipped.get((stage, arrival.part), -1)
-        if arrival.rank <= newest:
-            return
-        self.shipped[stage, arrival.part] = arrival.rank
-        for key in self.lines[arrival.part][newest + 1 : arrival.rank + 1]:
-            first = self.first[key]
-            if first.landing < number and not self.landings[first.landing].shallow:
-                self.changes.append(self.change(place[0], stage, first.origin, landing.seconds))
-        if self.landings[arrival.landing].shallow:
-            self.leave_undated(landing, place, arrival.origin, "it came before the clone begins")
-        elif arrival.landing == number:
-            why = "no other environment had it before"
-            if arrival.place != place:
-                why = "all environments got it at once"
-            self.leave_undated(landing, place, arrival.origin, why)
+    def ship(self, application: str, stage: str, arrivals: Sequence[Version], landing: int) -> None:
+        """Note the changes that come to a stage with some versions."""
+        told: Set[str] = set()
+        for version in arrivals:
+            version.dropped = False
+            key, carried = (stage, id(version.line)), [version]
+            newest = self.newest.get(key)
+            if newest is not None and newest.rank < version.rank:
+                carried = version.line[newest.rank + 1 : version.rank + 1]
+            if newest is None or newest.rank < version.rank:
+                self.newest[key] = version
+            for one in carried:
+                if stage not in one.came and not one.dropped:
+                    one.came[stage] = landing
+                    if one.commit.sha not in told:
+                        self.change(application, stage, one, landing)
+                    told.add(one.commit.sha)
 
-    def change(self, application: str, stage: str, commit: GitCommit, deployed: int) -> Row:
-        """Return the row of `changes` for a commit, and note the commit."""
-        self.commits.setdefault(commit.sha, (commit, application))
-        return application, stage, commit.sha, commit.seconds, deployed, False, None
+    def change(self, application: str, stage: str, version: Version, landing: int) -> None:
+        """Note that a version came to a stage, or waits for it."""
+        commit = version.commit
+        before_clone = self.replay.shallow and not version.landing
+        if not before_clone and not self.ignored.search(commit.author):
+            self.commits.setdefault(commit.sha, (commit, application))
+            deployed = MISSING if landing == MISSING else self.replay.seconds[landing]
+            row = application, stage, commit.sha, version.name, commit.seconds, deployed
+            self.changes.append((*row, version.landing != landing))
 
-    def waiting(self, stage: str) -> Iterator[Row]:
-        """Yield the changes that a stage has not had yet, of parts that came there before."""
-        for (where, part), rank in self.shipped.items():
-            if where == stage:
-                for key in self.lines[part][rank + 1 :]:
-                    yield self.change(key[0], stage, self.first[key].origin, MISSING)
+    def changes_with(self, production: str) -> List[Row]:
+        """Return the rows of `changes`, with those that production has not had yet.
 
-    def leave_undated(
-        self, landing: Landing, place: PlaceName, commit: GitCommit, why: str
-    ) -> None:
-        """Note why what came to a place has no lead time."""
-        row = place[0], self.stage[place[1]], commit.sha, MISSING, landing.seconds, False, why
-        if not landing.shallow:  # what a clone begins with is no deployment
-            self.changes.append(row)
-
-    def order(self) -> List[str]:
-        """Return the stages in the direction in which versions travel; production comes last."""
-        earlier: Dict[Tuple[str, str], int] = collections.Counter()
-        for came in self.came.values():
-            for first, then in itertools.permutations(came, 2):
-                earlier[first, then] += came[first][0] < came[then][0]
-        ahead: Dict[str, int] = collections.Counter()
-        for (first, then), versions in earlier.items():
-            ahead[first] += versions > earlier[then, first]
-        usual = usual_order(self.stage[raw] for _, raw in self.syncs)
-        return sorted(usual, key=lambda stage: (stage == "production", -ahead[stage]))
-
-    def move_parts(self, edit: Edit) -> Dict[int, str]:
-        """Return {part: its new version} of a file.
-
-        A version belongs to the part of the version that it replaces.
+        These are of lines that came there before.
         """
-        place = self.now(edit.place)
-        parts = self.parts.pop((place, edit.before or edit.file), [])
-        self.parts[place, edit.file] = parts
-        moved = {}
-        for old, new in itertools.zip_longest(edit.removed, edit.added):
-            if new is None or old == new:
-                continue
-            part = next((part for part in parts if part[1] == old), None)
-            if part is None:
-                part = [next(self.new_part), new]
-                parts.append(part)
-            part[1] = moved[part[0]] = new
-        return moved
+        applications = {id(one.line): application for (application, _), one in self.known.items()}
+        for (stage, line), newest in self.newest.items():
+            for one in newest.line[newest.rank + 1 :] if stage == production else ():
+                if stage not in one.came and not one.dropped:
+                    self.change(applications[line], stage, one, MISSING)
+        return [row[:6] for row in self.changes if row[6] or row[1] != production]
 
 
-def renamed_places(landings: Sequence[Landing]) -> Dict[PlaceName, PlaceName]:
-    """Return {place: what it is called in the end} for places whose files moved away for good."""
-    last: Dict[PlaceName, int] = {}
-    moved: Dict[PlaceName, Tuple[int, PlaceName]] = {}
-    for number, landing in enumerate(landings):
-        for edit in landing.edits:
-            last[edit.place] = number
-            if edit.was != edit.place:
-                moved[edit.was] = number, edit.place
-    gone = {old: new for old, (number, new) in moved.items() if last.get(old, -1) < number}
-    names = {}
-    for old in gone:
-        new = gone[old]
-        while new in gone:  # this ends, as each move is later than the one before it
-            new = gone[new]
-        names[old] = new
-    return names
+VERSION_WORDS = re.compile(r"(^[A-Za-z]+[-_]|[-_][A-Za-z]+\d*$)")
+
+
+def words_of_environments(trails: Mapping[PlaceName, Sequence[Move]]) -> Dict[str, Set[str]]:
+    """Return {application: the words that some environment adds to most of its versions}.
+
+    An environment that runs `1.4-approved` got the version 1.4 that another one runs.
+    """
+    words: Dict[str, Set[str]] = collections.defaultdict(set)
+    for (application, _), trail in trails.items():
+        names = {new for move in trail for _, new, _ in move.versions if "-" in new or "_" in new}
+        counts = collections.Counter(word for name in names for word in VERSION_WORDS.findall(name))
+        words[application] |= {word for word, n in counts.items() if 2 * n > len(names) > 4}
+    return words
+
+
+def released(trail: Sequence[Move]) -> Iterator[Move]:
+    """Yield the moves that change what counts as a release, but not the end of the place."""
+    before = 0
+    for move in trail:
+        if move.release not in (before, 0):
+            yield move
+        before = move.release
 
 
 def load_gitops_repository(
     repo: FilePath,
     template: Optional[str] = None,
     environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+    ignore_authors: Optional[str] = None,
 ) -> History:
     """Return the deployments that the history of a config repository shows.
 
     It is desired state: a deployment is a commit of the main line that changes what an environment
     of an application is to run. `template` is a path with `{environment}` and `{application}`, of a
     folder or a file. Without it a usual layout is looked for. `environments` are their names in
-    promotion order, such as `dev,staging,production=prod-*`. Raises GitOpsError for a repository
-    that cannot be read, a template that matches nothing, and a layout that is not plain.
+    promotion order, such as `dev,staging,production=prod-*`. `applications` are names or patterns
+    such as `shop-*`: the others are left out. `ignore_authors` is a regular expression: what these
+    authors commit is deployed, but it is no change. Raises GitOpsError for a repository that cannot
+    be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
-    template = template or find_template(repo)
-    stages = None if environments is None else Stages.of(environments)
+    stages = Stages.of(environments)
+    try:
+        re.compile(ignore_authors or "")
+    except re.error as error:
+        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
+        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
     with collector_paused():
-        travels = Travels(*read_landings(repo, template), stages)
+        tree = HeadTree(repo)
+        template = find_layout(repo, tree.files, template, stages)
+        replay = Replay(repo, template_owners(repo, tree, template, stages))
+        names = sorted({name for _, name in replay.trails})
+        stages.check((name,) for name in names)
+        known = [name for name in names if stages.knows(name)] or names
+        called = {name: stages.stage_of(name) for name in known if stages.stage_of(name)}
+        left_out = [name for name in names if name not in called]
+        kept = chosen_applications({application for application, _ in replay.trails}, applications)
+        replay.trails = {
+            place: trail
+            for place, trail in replay.trails.items()
+            if place[0] in kept and place[1] in called
+        }
+        travels = Travels(replay, called, ignore_authors or "$^")
         if not travels.syncs:
-            raise GitOpsError(nothing_matches(repo, template, travels.left_out))
-        return history_of_travels(repo, template, travels, stages)
+            raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
+        order = stages.order({called[raw] for _, raw in travels.syncs})
+        # In a complete clone nothing was there before the first deployment, so nothing is lost.
+        seconds = [sync.start for syncs in travels.syncs.values() for sync in syncs]
+        start, end = min(seconds) // DAY * DAY, max([*seconds, replay.seconds[-1]])
+        places = []
+        for (application, raw), syncs in sorted(travels.syncs.items()):
+            begins = replay.shallow and replay.landings[0] in syncs[0].brings
+            releases, facts = classify_syncs(syncs, begins=begins), (f"{application}/{raw}", "path")
+            covered = (syncs[0].start if begins else start, end, int(begins))
+            places.append(Place(application, called[raw], *facts, releases, *covered))
+        changes = travels.changes_with(order[-1])
+        notes = [f"Layout: {template}"]
+        if not any(map(stages.knows, called)):
+            names = one_line(", ".join(called), 120)
+            notes.append(f"No environment has a usual name: {names}; --environments names them")
+        if left_out:
+            names = one_line(", ".join(left_out), 120)
+            notes.append(
+                f"Left out, as they are no environments: {names}; --environments names them"
+            )
+        if replay.shallow:
+            notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
+        rows = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
+        columns = [
+            [*column] for column in zip(*((*one[:4], name, one.files) for one, name in rows))
+        ]
+        return history_from(
+            "git", places, commits_from(columns, branch_of(repo)), changes, notes, order
+        )
 
 
-def history_of_travels(
-    repo: FilePath, template: str, travels: Travels, stages: Optional[Stages]
-) -> History:
-    """Return the history that the travels of versions come to."""
-    order = last_is_production(travels.order() if stages is None else stages.names, stages)
-    times = [landing.seconds for landing in travels.landings if landing.edits]
-    start = min(times) // DAY * DAY  # there was nothing before
-    end = max([*times, travels.landings[-1].seconds])
-    places = []
-    for (application, raw), syncs in travels.syncs.items():
-        begin = syncs[0].start if syncs[0].after_gap else start
-        outcome, origin = classify_syncs(syncs), f"{application}/{raw}"
-        row = application, travels.stage[raw], "path", origin
-        places.append(Place(*row, outcome, [(min(begin, end), end)], syncs, []))
-    changes = [*travels.changes, *travels.waiting(order[-1])]
-    notes = [f"Layout: {template}"]
-    if stages is None and not any(map(environment_words, travels.stage)):
-        names = one_line(", ".join(travels.stage), 120)
-        notes.append(f"No environment has a usual name: {names}. Is this the layout?")
-    if travels.left_out:
-        names = one_line(", ".join(travels.left_out), 120)
-        notes.append(f"Left out, as they are no environments: {names}; --environments names them")
-    commits = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-    table = commits_of_owners(commits, repo)
-    return history_from("git", places, table, changes, notes, order)
+# Layouts: which part of a path is the application, and which is the environment.
+
+RECENT = 5000  # commits: a file that none of them has is not looked for
+TEMPLATE_HELP = "--deployments-from takes one such as apps/{application}/overlays/{environment}"
+NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the files of one
+    "app application applications apps argocd base cluster clusters common component components "
+    "config configmap configs core deploy deployment deployments env environment environments envs "
+    "flux-system gitops helm helmfile image images infra infrastructure ingress k8s kubernetes "
+    "kustomization kustomize manifests namespace namespaces overlay overlays overrides patch "
+    "patches release releases replicas resources secret secrets service services settings "
+    "templates tenants values variables version versions".split()
+)
+IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.(?:ya?ml|json|env|properties|tfvars))?")
 
 
-def last_is_production(order: Sequence[str], stages: Optional[Stages]) -> List[str]:
-    """Return the environments, with production added where the last one is known to be another."""
-    word = order[-1].lower() if stages is None else ""
-    is_other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
-    return [*order, "production"] if is_other or order[-1] == UNCLASSIFIED else list(order)
+def template_pattern(template: str) -> Pattern[str]:
+    """Return the pattern of the files of a template; GitOpsError if it names no environment.
+
+    Its last part is a file if it has a dot; otherwise it is a file or a folder. `*` is any name.
+    """
+    fields = re.findall(r"\{(\w*)\}", template)
+    if sorted(fields) not in (["environment"], ["application", "environment"]):
+        raise GitOpsError(f"{in_quotes(template)} names no {{environment}}; {TEMPLATE_HELP}")
+    groups = dict.fromkeys(fields, "[^/]+?")
+    joint = re.search(r"\{application\}([-_.])\{environment\}", template)
+    if joint:  # the application of hmpps-audit-prod is hmpps-audit, that of shop-pre-prod is shop
+        mark = joint.group(1)
+        groups["environment"] = f"(?:(?:pre|non)[{mark}])?[^/{mark}]+"
+    pattern = re.escape(template.strip("/")).replace(r"\*", "[^/]*")
+    for name, group in groups.items():
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{group})")
+    is_file = "." in posixpath.basename(template.strip("/"))
+    return re.compile(pattern if is_file else f"{pattern}(?:/.*)?")
 
 
-def nothing_matches(repo: FilePath, template: str, left_out: Sequence[str]) -> str:
-    """Return the message for a template that found no deployment, with the paths nearest to it."""
-    if left_out:
-        return f"--environments takes in none of {', '.join(left_out)}; name one of them"
-    files = files_at_head(repo)
-    folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
-    near = difflib.get_close_matches(template, sorted(folders), 3, 0)
-    return (
-        f"no file was ever at {in_quotes(template)}; the nearest are "
-        f"{', '.join(map(one_line, near))}; --deployments-from takes their pattern"
+def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, str]]:
+    """Yield the ways to read a path: (parts of the template, application, environment).
+
+    The environment is a folder, or is in the name of a file. The application is another folder, a
+    file below the environment, or what stands before the environment in its name (`shop-prod`).
+    """
+    parts = file.split("/")
+    last = len(parts) - 1
+    for at, part in enumerate(parts):
+        inside = IN_FILE.fullmatch(part) if at == last else None
+        before, name, *after = inside.groups("") if inside else ("", part, "")
+        if part in ("base", "bases"):
+            return
+        if not stages.knows(name):
+            continue
+        shape = (*parts[:at], before + "{environment}" + "".join(after))
+        yield shape, "", name
+        for other, folder in enumerate(parts[:last]):
+            if other != at and folder not in NO_APPLICATIONS:
+                full = [*shape, *parts[at + 1 : other + 1]]
+                full[other] = "{application}"
+                yield tuple(full), folder, name
+        stem, dot, ending = parts[last].partition(".")
+        if at < last and stem and NO_APPLICATIONS.isdisjoint(re.split("[-_.]", parts[last])):
+            yield (*shape, *parts[at + 1 : last], "{application}" + dot + ending), stem, name
+        for _, begin, end in environment_words(name)[-1:]:
+            application = name[: max(begin - 1, 0)]
+            if application and end == len(name) and application not in NO_APPLICATIONS:
+                joined = "{application}" + name[begin - 1] + "{environment}"
+                joined = before + joined + "".join(after)
+                yield (*parts[:at], joined), application, name[begin:]
+
+
+def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str, int]]:
+    """Return (score, template, number of files) of the layouts that explain files, best first.
+
+    1. A template counts the files of applications that are in production and in another stage.
+    2. More applications count for it, a little. So does a template without `*`.
+    3. `*` takes the place of a folder, such as a team's, where templates differ in it.
+    """
+    found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
+    for file in files:
+        if not (DOCUMENTS.search(file) or re.search(r"(^|/)\.[^/]*/", file)):
+            for parts, application, name in readings(file, stages):
+                found.setdefault(parts, {}).setdefault(application, []).append(name)
+    counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
+    for parts, applications in found.items():
+        folders = [at for at, part in enumerate(parts) if "{" not in part]
+        some = [one for size in range(3) for one in itertools.combinations(folders, size)]
+        for application, names in applications.items():
+            there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
+            if len(there) > 1 and stages.production in there:
+                for any_of in some:
+                    key = tuple("*" if at in any_of else part for at, part in enumerate(parts))
+                    counted = counts.setdefault(key, {})
+                    counted[application] = counted.get(application, 0) + len(names)
+    ranked = []
+    for parts, counted in counts.items():
+        fields = [at for at, part in enumerate(parts) if "{" in part]
+        stars = parts.count("*") + parts[fields[0] : fields[-1]].count("*")  # between them twice
+        total = sum(counted.values())
+        ranked.append((total * len(counted) ** 0.2 * 0.8**stars, "/".join(parts), total))
+    return sorted(ranked, key=lambda row: (-row[0], -len(row[1]), row[1]))
+
+
+def plain_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[str, int]]:
+    """Return (template, number of files) of the best layout, and of others nearly as good.
+
+    Of the files that the better ones leave, these explain at least half as much as the best. One
+    that explains less than a tenth of the files that match it is none: most names are other ones.
+    """
+    plain: List[Tuple[str, int]] = []
+    enough = 0.0
+    while len(plain) < 6:
+        score, template, count = next(iter(usual_layouts(files, stages)), (0.0, "", 0))
+        if score <= enough:
+            break
+        pattern = template_pattern(template)
+        read = [(file, pattern.fullmatch(file)) for file in files]
+        if sum(1 for _, one in read if one) > 10 * count:
+            break
+        plain.append((template, count))
+        enough = enough or score / 2
+        files = [file for file, one in read if not (one and stages.knows(one["environment"]))]
+    return plain
+
+
+def find_layout(
+    repo: FilePath, files: Sequence[str], template: Optional[str], stages: Stages
+) -> str:
+    """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
+
+    1. Without a template it is the usual layout that explains most files. Where others explain
+       nearly as much, they are listed. A branch for each environment is named as what it is.
+    2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
+       looked for in the newest commits.
+    3. A template without production is refused where the usual layout has one.
+    """
+    environments: Set[str] = set()
+    if template:
+        pattern = template_pattern(template)
+        environments = {one["environment"] for one in map(pattern.fullmatch, files) if one}
+        if not environments:
+            newest = read_log(repo, (), f"-{RECENT}")
+            entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
+            paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
+            if not any(map(pattern.fullmatch, paths)):
+                near = one_line(", ".join(nearest_paths(template, [*files, *paths])))
+                raise GitOpsError(
+                    f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
+                )
+        named = stages.production in map(stages.stage_of, environments)
+        if named or stages.patterns or not environments:
+            return template
+    layouts = plain_layouts(files, stages)
+    if template and len(layouts) == 1:
+        names = one_line(", ".join(sorted(environments)), 60)
+        raise GitOpsError(
+            f"{in_quotes(template)} makes environments of {names}: none is production; the usual "
+            f"layout here is {layouts[0][0]}; --environments says which are environments"
+        )
+    if template or len(layouts) == 1:
+        return template or layouts[0][0]
+    form = "--format=%(refname:lstrip=-1)"
+    heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
+    branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
+    if not layouts and len(set(map(usual_stage, branches))) > 1:
+        raise GitOpsError(
+            f"{one_line(repo)} has a branch for each environment: {', '.join(branches)}; a branch "
+            "does not say when it was deployed: measure --argocd FILE, or --tags of production's"
+        )
+    listed = ", ".join(f"{one_line(one)} ({count_text(n, 'file')})" for one, n in layouts)
+    raise GitOpsError(
+        f"the layout of {one_line(repo)} is not plain: "
+        f"{listed or 'no name tells production and another environment'}; {TEMPLATE_HELP}, and "
+        "--environments names such as dev,production=live-*"
     )
+
+
+def nearest_paths(template: str, files: Iterable[str]) -> List[str]:
+    """Return the paths that are most like a template."""
+    wanted = template.strip("/").split("/")
+    paths = {"/".join(file.split("/")[: len(wanted)]) for file in files}
+    alike = sorted(paths, key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
+    return difflib.get_close_matches(template, sorted(alike[:200]), 3, 0)
+
+
+def chosen_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
+    """Return the applications that the patterns take in, all of them without a pattern."""
+    names, chosen = sorted(names), set()
+    for pattern in patterns or ["*"]:
+        found = fnmatch.filter(names, pattern)
+        if not found and patterns:
+            near = difflib.get_close_matches(pattern, names, 3, 0)
+            raise GitOpsError(
+                f"--application: {in_quotes(pattern)} takes in none; the nearest are "
+                f"{one_line(', '.join(near))}"
+            )
+        chosen.update(found)
+    return chosen
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
@@ -3584,16 +3752,13 @@ def argocd_history(
     check_label(rules.label, applications)
     clone = Clone(repo, applications)
     pattern = template_pattern(template) if template else None
-    stages = None if rules.stages is None else Stages.of(rules.stages)
+    stages = Stages.of(rules.stages)
     places = name_places(applications, clone, rules, pattern, stages)
     teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
     for one in places:
         teams[one.base].append(one)
     clone.find_contained(places, wanted_commits(places, teams, clone))
-    names = usual_order(one.environment for one in places)
-    if stages is not None:
-        names = [name for name in names if name == UNCLASSIFIED] + list(stages.names)
-    names = last_is_production(names, stages)
+    names = stages.order({one.environment for one in places})
     start = min(
         one.syncs[0].end if one.syncs[0].id > 0 else one.application.created or one.syncs[0].start
         for one in places
@@ -3632,14 +3797,12 @@ def name_places(
     clone: Clone,
     rules: EnvironmentRules,
     pattern: Optional[Pattern[str]],
-    stages: Optional[Stages],
+    stages: Stages,
 ) -> List[ArgoPlace]:
     """Return the place of each application: its environment, its name and its files."""
     classes = [classify_application(one, rules, pattern) for one in applications]
     raw = {environment for environment, _, _ in classes}
-    stage = with_production(raw)
-    if stages is not None:
-        stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
+    stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
     taken = collections.Counter((stage[environment], base) for environment, _, base in classes)
     places = []
     for number, (one, (environment, rule, base)) in enumerate(zip(applications, classes)):
@@ -3838,65 +4001,25 @@ def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) 
 
 # ---- Real history: tables and incidents from files ----------------------------------------------
 
-TABLE_FILES = {  # of an export, in the order in which they are written
-    "git_commits": "commits.csv",
-    "deployments": "deployments.csv",
-    "rollbacks": "rollbacks.csv",
-    "changes": "changes.csv",
-    "coverage": "coverage.csv",
-    "incidents": "incidents.csv",
-}
+TABLE_FILES = {name: f"{name}.csv" for name in ALL_COLUMNS}  # of an export
+TABLE_FILES["git_commits"] = "commits.csv"
 CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
     *("author", "type", "branch", "message", "files_changed", "health", "duration_sec"),
     *("failure_reason", "recovered", "to_commit", "reason", "duration_min", "version"),
     *("deployed", "origin", "rule", "lost", "resolved"),
 )
-WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, UNKNOWN, DEGRADED)}
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
 FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-NULLS = ("null", "none", "nan", "nat", "n/a", "\\n")  # what programs print for no value
+NULLS = ("null", "none", "nan", "nat", "\\n")  # what pandas and databases print for no value
 LARGEST = 10_000_000  # of a number; as minutes it is 19 years
-# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's 1/31/2026 comes first.
+# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's is made one of these.
 US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
 TIME_TEXT = re.compile(
-    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[Tt ]"
+    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[T ]"
     r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
-    r"(?: ?(?P<half>[AaPp])[Mm])?"
-    r"(?: ?(?:[Zz]|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
+    r"(?: ?(?:Z|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
     re.ASCII,
 )
-
-
-class ShimStages:
-    def __init__(self, told):
-        self.told = told
-
-    @classmethod
-    def of(cls, environments):
-        return cls(None if environments is None else Stages.of(environments))
-
-    def check(self, named):
-        if self.told is not None:
-            self.told.check({names[0] for names in named})
-
-    def stage_of(self, own, *more):
-        if self.told is not None:
-            return self.told.stage_of(own) or ""
-        words = [word for word, _, _ in environment_words(own)]
-        word = min(words, key=ENVIRONMENT_WORDS.__getitem__, default=own)
-        return "production" if word in PRODUCTION_WORDS else word
-
-    def order(self, found):
-        if self.told is not None:
-            return self.told.names
-        return last_is_production(usual_order(found), None)
-
-
-def choose_applications(names, patterns):
-    kept = {name for name in names for pattern in patterns or "*" if fnmatch.fnmatch(name, pattern)}
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            raise GitOpsError(f"no application {in_quotes(pattern)}")
-    return kept
 
 
 def load_tables(
@@ -3907,12 +4030,18 @@ def load_tables(
 ) -> History:
     """Return a history from a folder of CSV files, such as `--export` writes.
 
-    `deployments.csv` is enough. `metrics.json` names the window, the environments and the source.
-    Without it, the window is the days of the deployments, and the environments are in the usual
-    order. `environments` are their names in promotion order, such as `staging,production=prod-*`;
-    `applications` are those to measure (`*` is a pattern). A simulation that is read back stays
-    SIMULATED, and is measured as a real history is. Raises GitOpsError that names file, row, column
-    and value.
+    `deployments.csv` is enough. `environments` are their names in promotion order, such as
+    `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
+
+    1. `metrics.json` tells the window and the environments. Without it the window is the days of
+       the deployments, and the environments are in the usual order.
+    2. Without a `recovered` in any row, the next good deployment to the same environment ends a
+       failure. That of another region does not.
+    3. A rollback of what did not fail is left out, and so is one that lasted nobody knows how long.
+    4. Without `changes.csv`, the commits of `commits.csv` are the changes.
+    5. A simulation that is read back stays SIMULATED, and is measured as a real history is.
+
+    Raises GitOpsError that names file, row, column and value.
     """
     files = {name: Path(folder) / file for name, file in TABLE_FILES.items()}
     if not os.path.exists(files["deployments"]):
@@ -3921,116 +4050,93 @@ def load_tables(
     tables = {name: read_table(files[name], name) for name in there}
     beside, document = Path(folder) / "metrics.json", {}
     if os.path.exists(beside):
-        document = read_document(beside)
+        try:
+            document = json.loads(read_text(beside, "--export writes it"))
+        except (ValueError, RecursionError) as error:
+            raise GitOpsError(f"{one_line(beside)} is not JSON: {one_line(error, 80)}") from None
 
     # An environment is a stage. `cluster` is the name that it has in the file.
-    keys, stages = ["environment", "application"], ShimStages.of(environments)
-    pairs = pd.concat([table[keys] for table in tables.values() if "environment" in table])
-    index = pd.MultiIndex.from_frame(pairs.drop_duplicates())
-    names = [(own, f"{owner}/{own}") for own, owner in index]
-    stages.check(names)
+    named = pd.concat([table["environment"] for table in tables.values() if "environment" in table])
+    stages, named = Stages.of(environments), named.unique()
+    stages.check([(name,) for name in named])
     listed = at_path(document, "environments", kind=list) if environments is None else []
-    found = [own if own in listed else stages.stage_of(own, more) for own, more in names]
-    order = listed if {*found} <= {*listed} else stages.order(sorted({*found} - {""}))
+    stage = {name: name if name in listed else stages.stage_of(name) for name in named}
+    found = {*stage.values()} - {""}
+    order = listed if found <= {*map(str, listed)} else stages.order(sorted(found))
     kept = choose_applications(tables["deployments"]["application"].unique(), applications)
     for name, table in tables.items():
+        tables[name] = table = table[table["application"].isin(kept)]
         if "environment" in table:
-            at = index.get_indexer(pd.MultiIndex.from_frame(table[keys]))
-            stage = np.array(found, object)[at]
-            table = table.assign(cluster=table["environment"], environment=stage)[stage != ""]
-        tables[name] = table[table["application"].isin(kept)].reset_index()
-    if not len(tables["deployments"]):
+            own = table["environment"]
+            table = table.assign(cluster=own, environment=own.map(stage))
+            tables[name] = table[table["environment"] != ""]
+    rows = tables["deployments"].drop_duplicates()
+    if not len(rows):
         raise GitOpsError(f"no deployment in {one_line(files['deployments'])}; --history needs one")
 
-    notes = [one_line(note) for note in at_path(document, "notes", kind=list)]
-    for name, table in settle_failures(tables["deployments"], tables.get("rollbacks")).items():
-        tables[name] = table
-    if len(tables.get("git_commits", ())) and "changes" not in tables:
-        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
-    made = {name: table_from(name, []) for name in COLUMNS}
-    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
-    for name, table in tables.items():
-        table = table.drop_duplicates(unique.get(name))
-        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
-        made[name] = as_table(name, columns)
-    days = window_around(made["deployments"]["timestamp"])
-    told = window_in(document) or days
-    window = Window(min(days.start, told.start), max(days.end, told.end))
-    source = one_line(at_path(document, "source", kind=str) or "files")
-    source = SIMULATED_TABLES if source == "simulated" else source
-    history = History(
-        window=window, environments=tuple(order), source=source, notes=tuple(notes), **made
-    )
-    return history.within(window)
-
-
-def settle_failures(
-    rows: pd.DataFrame, rollbacks: Optional[pd.DataFrame]
-) -> Dict[str, pd.DataFrame]:
-    """Return the tables `deployments` and `rollbacks` as all readers have them.
-
-    1. Where no row says when it recovered, the next good deployment to its cluster ended a failure.
-    2. A release that several clusters of a stage had is one row: that of the cluster that had it
-       first. It failed if it did so in one of them, and recovered when it had in all. One that
-       comes back to a cluster is another release.
-    3. A rollback of what did not fail is left out, and so is one that lasted nobody knows how long.
-    """
     end, bad = rows["timestamp"] + rows["duration_sec"], rows["health"] == DEGRADED
     over = rows["recovered"]
     if (over == MISSING).all():
         good = end.where(~bad).groupby([rows["application"], rows["cluster"]]).bfill()
         over = np.maximum(good, end).fillna(MISSING).astype(np.int64)
-    keys = ["application", "cluster", "commit_sha"]
-    turn = rows.groupby(keys).cumcount()
-    place = [rows["application"], rows["environment"], rows["commit_sha"], turn]
     rows = rows.assign(
         failure_reason=rows["failure_reason"].where(bad),
         recovered=over.where(bad, MISSING),
-        release=rows.groupby(place, sort=False).ngroup(),
-        end=end,
-        rank=rows["health"].map(WORDS["health"].index),
-        lasts=over % NEVER,  # one that is not over lasts longest
+        release=rows["commit_sha"],
+        row=rows.index,
     )
-    told = ["health", "failure_reason", "recovered"]
-    first = rows.sort_values("end", kind="stable").drop_duplicates("release").set_index("release")
-    worst = rows.sort_values(["rank", "lasts"]).drop_duplicates("release", keep="last")
-    first[told] = worst.set_index("release")[told]
-    tables = {"deployments": first.sort_values(["timestamp", "row"])}
-    if rollbacks is not None:
-        failed = rows[bad].rename(columns={"commit_sha": "from_commit"})
-        keys[-1] = "from_commit"
-        both = [
-            table.assign(turn=table.groupby(keys).cumcount())
-            for table in (rollbacks, failed[[*keys, "release"]])
-        ]
-        back = both[0].merge(both[1], on=[*keys, "turn"]).drop_duplicates("release")
-        tables["rollbacks"] = back.dropna(subset=["duration_min"])
-    return tables
+    if "rollbacks" in tables:
+        keys, back = ["application", "cluster", "from_commit"], tables["rollbacks"]
+        failed = rows[bad].groupby(["application", "cluster", "commit_sha"]).size()
+        failed = failed.reindex(pd.MultiIndex.from_frame(back[keys])).fillna(0).to_numpy()
+        back = back[(back.groupby(keys).cumcount() < failed) & back["duration_min"].notna()]
+        tables["rollbacks"] = merge_clusters(back.assign(release=back["from_commit"]))
+    tables["deployments"] = merge_clusters(rows)
+    if "changes" not in tables and len(tables.get("git_commits", ())):
+        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
+
+    # A row is once in its table, and all tables are of one window.
+    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
+    made = {name: table_from(name, []) for name in COLUMNS}
+    for name, table in tables.items():
+        table = table.drop_duplicates(unique.get(name))
+        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
+        made[name] = as_table(name, columns)
+    window = window_around(made["deployments"]["timestamp"])
+    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
+    edges = read_times(pd.Series(edges, dtype=object)).to_numpy() // DAY * DAY
+    if 0 <= edges[0] < edges[1]:
+        start, end = utc_times(edges)
+        window = Window(min(window.start, start), max(window.end, end))
+    source = one_line(at_path(document, "source", kind=str) or "files")
+    source = SIMULATED_TABLES if source == "simulated" else source
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    history = History(window=window, environments=tuple(order), source=source, notes=notes, **made)
+    return history.within(window)
 
 
 def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-    """Return the table `changes`: a deployment contains its commit, and all before it."""
+    """Return the changes that commits are: a deployment contains its commit and all before it."""
     keys = ["application", "commit_sha"]
     commits = commits.rename(columns={"sha": "commit_sha", "timestamp": "committed"})
     commits = commits[commits["application"].isin(rows["application"])].drop_duplicates(keys)
     commits = commits.sort_values(["application", "committed"], kind="stable")
-    known = rows.merge(commits[[*keys, "committed"]], on=keys)
-    early = known[known["committed"] > known["end"]]
-    if len(early):
-        sha, row = in_quotes(early["commit_sha"].iloc[0]), early["row"].iloc[0]
+    rows = rows.assign(end=rows["timestamp"] + rows["duration_sec"])
+    early = rows.merge(commits[[*keys, "committed"]], on=keys).query("committed > end")
+    for row, sha in zip(early["row"], early["commit_sha"]):
         raise GitOpsError(
-            f"deployments.csv: row {row}: commit_sha {sha} was deployed before its timestamp in "
-            "commits.csv; are both in the same time zone?"
+            f"deployments.csv: row {row}: commit_sha {in_quotes(sha)} was deployed before its "
+            "timestamp in commits.csv; are both in one time zone?"
         )
     parts = []
     for environment in order:
         good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
         own = good.groupby(keys)["end"].min().reindex(pd.MultiIndex.from_frame(commits[keys]))
         own = own.fillna(NEVER)[::-1].groupby(level=0).cummin()[::-1].to_numpy(np.int64)
-        part = commits.assign(environment=environment, deployed=own, version="")
+        deployed = np.where(own < NEVER, own, MISSING)
+        part = commits.assign(environment=environment, deployed=deployed, version="")
         parts.append(part[(own < NEVER) | (environment == order[-1])])
-    changes = pd.concat(parts, ignore_index=True)
-    return changes.assign(deployed=changes["deployed"].replace(NEVER, MISSING))
+    return pd.concat(parts)
 
 
 def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
@@ -4050,52 +4156,49 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
                 raise ValueError("it is no list of objects")
             texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
         else:
-            texts = pd.read_csv(
-                io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False
-            )
+            plain = dict(dtype=str, keep_default_na=False, skip_blank_lines=False)
+            texts = pd.read_csv(io.StringIO(text), **plain)
             if not isinstance(texts.index, pd.RangeIndex):
                 raise ValueError("its rows have more cells than its first line")
-            if len(texts.columns) == 1 and re.search("[;\t|]", texts.columns[0]):
-                raise ValueError("commas must separate its cells")
             texts.index += 1  # the first line has the names
         texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
-        texts = texts.rename(columns=lambda text: str(text).strip().lower())
+        texts = texts.rename(columns=lambda column: str(column).strip().lower())
         texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
-        texts.index = (texts.index + 1).rename("row")
+        texts.index += 1
         lost = [column for column in needed if column not in texts]
         if lost:
-            raise ValueError(f"no column {lost[0]!r}; {takes}")
+            given = in_quotes(", ".join(texts.columns))
+            raise ValueError(f"no column {lost[0]!r} in {given}; {takes}, separated by commas")
         texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
         table = pd.DataFrame(index=texts.index)
+        wrong = []
         for column, kind in ALL_COLUMNS[name].items():
             table[column], good, rule = read_cells(texts[column], kind)
-            refuse(texts, column, ~good & ((texts[column] != "") | (column in needed)), rule)
+            empty = (texts[column] == "") & (column not in needed)
+            wrong.append((column, ~good & ~empty, rule))
         if name == "deployments":
-            failed = table["status"] == FAILED
-            refuse(texts, "health", failed & (table["health"] == HEALTHY), "be Degraded if Failed")
+            failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
+            wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
+            wrong.append(
+                ("recovered", table["recovered"].between(0, end - 1), "not be before its end")
+            )
             table["health"] = table["health"].mask(failed, DEGRADED)
-            over, end = table["recovered"], table["timestamp"] + table["duration_sec"]
-            refuse(texts, "recovered", over.between(0, end - 1), "not be before the sync ended")
         for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
-            if first in table and second in table:
+            if first in table:
                 early = table[second].between(0, table[first] - 1)
-                refuse(texts, second, early, f"not be before {first}")
+                wrong.append((second, early, f"not be before {first}"))
+        for column, bad, rule in wrong:
+            if bad.any():
+                row, value = bad.idxmax(), in_quotes(texts[column][bad].iloc[0])
+                raise ValueError(f"row {row}: {column} must {rule}, not {value}")
     except (ValueError, RecursionError) as error:
         raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
-    if "timestamp" in table:
-        table = table.sort_values("timestamp", kind="stable")
-    return table.drop_duplicates() if name == "deployments" else table
-
-
-def refuse(texts: pd.DataFrame, column: str, wrong: pd.Series, rule: str) -> None:
-    """Raise ValueError that names the first wrong cell of a column, if there is one."""
-    if wrong.any():
-        row = wrong.idxmax()
-        raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(texts.at[row, column])}")
+    time = [column for column in ("timestamp", "started") if column in table]
+    return table.sort_values(time, kind="stable") if time else table
 
 
 def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
-    """Return texts as values of a kind, which of them are good, and what they must do to be so."""
+    """Return texts as values of a kind, which of them are good, and what a good one has to be."""
     if kind not in ("word", "text"):
         cells = cells.mask(cells.str.lower().isin(NULLS), "")
     if kind == "time":
@@ -4111,10 +4214,8 @@ def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
     if kind in ("count", "number"):
         good = pd.to_numeric(cells, errors="coerce").between(0, LARGEST)
         values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
-        if kind == "number":
-            return values, good, f"be a number from 0 to {LARGEST}"
-        good &= values % 1 == 0
-        return values.where(good, 0).astype(np.int64), good, f"be a whole number up to {LARGEST}"
+        values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
+        return values, good, f"be a number from 0 to {LARGEST}"
     names = {text: one_line(text, NAME_WIDTH) for text in cells.unique() if text}
     values = cells.map({"": "" if kind == "text" else UNKNOWN, **names})
     one_of = WORDS.get(str(cells.name), names)
@@ -4126,44 +4227,21 @@ def read_times(cells: pd.Series) -> pd.Series:
     """Return texts as seconds since 1970, in UTC if they name no zone; MISSING for other texts."""
     parts = cells.str.replace(US_DATE, r"\3-\1-\2 ", regex=True).str.extract(TIME_TEXT)
     day = pd.to_datetime(parts[["year", "month", "day"]].astype(float), errors="coerce")
-    part = parts.drop(columns=["half", "zone"]).fillna("0").astype(np.int64)
-    hour = part["hour"].mask(parts["half"].notna(), part["hour"] % 12)
-    hour += 12 * parts["half"].isin(["P", "p"])
+    part = parts.drop(columns="zone").fillna("0").astype(np.int64)
     ahead = part["hours"] * 3600 + part["minutes"] * 60
     ahead = ahead.mask(parts["zone"] == "-", -ahead)
-    seconds = seconds_of(day) + hour * 3600 + part["minute"] * 60 + part["second"] - ahead
+    clock = part["hour"] * 3600 + part["minute"] * 60 + part["second"]
+    seconds = seconds_of(day) + clock - ahead
     return seconds.where(seconds.between(0, LAST_SECOND), MISSING)
 
 
-def read_document(path: FilePath) -> Mapping[str, Any]:
-    """Return a `metrics.json`; GitOpsError if it is none."""
-    takes = "it is what --export writes as metrics.json"
-    text = read_text(path, takes)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
-    if not isinstance(document, dict):
-        raise GitOpsError(f"{one_line(path)} is no JSON object; {takes}")
-    return document
-
-
-def window_in(document: Mapping[str, Any]) -> Optional[Window]:
-    """Return the window that a document names, None if it names none."""
-    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
-    start, end = read_times(pd.Series(edges, dtype=object)) // DAY * DAY
-    return Window(*utc_times(np.array([start, end]))) if 0 <= start < end else None
-
-
 def read_incidents(file: FilePath) -> pd.DataFrame:
-    """Return incidents from a CSV file or a JSON list: a row is an incident, in order of time.
+    """Return incidents from a CSV file or a JSON list, in order of time; a row is an incident.
 
     The columns are `application`, `environment` (UNKNOWN: production), and in seconds since 1970
-    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names file, row,
-    column and value.
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError as `read_table` does.
     """
-    table = read_table(file, "incidents", ("environment",))
-    return table.drop(columns="deployed").sort_values("started", kind="stable")
+    return read_table(file, "incidents", ("environment",)).drop(columns="deployed")
 
 
 def with_incidents(
@@ -4186,48 +4264,57 @@ def with_incidents(
     for row, name in incidents["application"].items():
         if name not in names:
             near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
-            raise GitOpsError(
-                f"incidents: row {row}: no application {in_quotes(name)}; the nearest is {near}"
-            )
-    usual, places = ShimStages.of(None), ["application", "environment"]
-    stage = {name: usual.stage_of(name) for name in incidents["environment"].unique()}
+            here = f"no application {in_quotes(name)} in this history; the nearest is {near}"
+            raise GitOpsError(f"incidents: row {row}: {here}")
+    stages, places = Stages.of(None), ["application", "environment"]
+    stage = {name: stages.stage_of(name) for name in incidents["environment"].unique()}
     stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
     incidents = incidents.assign(environment=incidents["environment"].map(stage))
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
     deployed = rows[places].astype(object).assign(deployed=ends, at=np.arange(len(rows)))
-    deployed = deployed.sort_values("deployed", kind="stable")
-    on = dict(left_on="started", right_on="deployed", by=places, tolerance=days * DAY)
-    incidents = pd.merge_asof(incidents.astype(dict.fromkeys(places, object)), deployed, **on)
-    known = incidents["at"].notna()
-    notes = list(history.notes)
-    if not known.all():
-        lost = incidents[~known]
+    incidents = pd.merge_asof(
+        incidents.astype(dict.fromkeys(places, object)),
+        deployed.sort_values("deployed", kind="stable"),
+        left_on="started", right_on="deployed", by=places, tolerance=days * DAY,
+    )  # fmt: skip
+    lost, found = incidents[incidents["at"].isna()], incidents.dropna(subset=["at"])
+    if len(lost):
         started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
         listed = ", ".join(lost["application"] + " " + started)
-        number = count_text(len(lost), "incident")
-        notes.append(one_line(f"No deployment in the {days} days before {number}: {listed}"))
-    history = history._replace(notes=tuple(notes))
-    if not known.any():
+        before = f"the {days} days before {count_text(len(lost), 'incident')}"
+        note = one_line(f"No deployment in {before}: {listed}")
+        history = history._replace(notes=(*history.notes, note))
+    if not len(found):
         return history
-    found = incidents[known].astype({"at": np.int64, "deployed": np.int64})
+    found = found.astype({"at": np.int64, "deployed": np.int64})
     told = rows["environment"].isin([history.production, *found["environment"]])
     if not complete:
-        last = np.maximum(incidents["started"], incidents["resolved"]).max()
-        day, low, high = ends // DAY, incidents["started"].min() // DAY, last // DAY
-        told &= rows["application"].isin(incidents["application"]) & (low <= day) & (day <= high)
+        first = incidents["started"].min() // DAY * DAY
+        last = incidents[["started", "resolved"]].max(axis=None)
+        told &= rows["application"].isin(incidents["application"])
+        told &= (ends >= first) & (ends // DAY <= last // DAY)
     health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
     over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
     at, reason = over.index, rows["failure_reason"].astype(object)
     reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
-    health[at] = DEGRADED
-    recovered = rows["recovered"].copy()
+    health[at], recovered = DEGRADED, rows["recovered"].copy()
     recovered[at] = as_times(over.replace(NEVER, MISSING).to_numpy())
-    told = dict(health=health, failure_reason=reason, recovered=recovered)
+    judged = dict(health=health, failure_reason=reason, recovered=recovered)
     columns = {column: found[column].to_numpy() for column in ALL_COLUMNS["incidents"]}
     return history._replace(
-        deployments=as_table("deployments", rows.assign(**told)),
+        deployments=as_table("deployments", rows.assign(**judged)),
         incidents=as_table("incidents", columns),
     )
+
+
+def choose_applications(names: Sequence[str], patterns: Sequence[str]) -> Set[str]:
+    """Return the applications that the patterns name."""
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
+    for pattern, taken in found.items():
+        if not taken:
+            near = ", ".join(difflib.get_close_matches(pattern, names, 3, 0))
+            raise GitOpsError(f"no application {in_quotes(pattern)}; the nearest are {near}")
+    return {*names} if not patterns else {name for taken in found.values() for name in taken}
 
 
 WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
