@@ -300,6 +300,7 @@ class History(NamedTuple):
                 "choose other --days or --end"
             )
         low, high = window.seconds
+        high = high if window.end < self.window.end else NEVER  # what came later is told of it all
         tables = {}
         for name, column in TIME_OF.items():
             table = getattr(self, name)
@@ -4004,13 +4005,12 @@ def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) 
 TABLE_FILES = {name: f"{name}.csv" for name in ALL_COLUMNS}  # of an export
 TABLE_FILES["git_commits"] = "commits.csv"
 CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
-    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec"),
-    *("failure_reason", "recovered", "to_commit", "reason", "duration_min", "version"),
-    *("deployed", "origin", "rule", "lost", "resolved"),
+    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec", "version"),
+    *("failure_reason", "recovered", "to_commit", "reason", "origin", "rule", "lost"),
+    *("deployed", "resolved"),
 )
 WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
 FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
-NULLS = ("null", "none", "nan", "nat", "\\n")  # what pandas and databases print for no value
 LARGEST = 10_000_000  # of a number; as minutes it is 19 years
 # A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's is made one of these.
 US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
@@ -4037,9 +4037,8 @@ def load_tables(
        the deployments, and the environments are in the usual order.
     2. Without a `recovered` in any row, the next good deployment to the same environment ends a
        failure. That of another region does not.
-    3. A rollback of what did not fail is left out, and so is one that lasted nobody knows how long.
-    4. Without `changes.csv`, the commits of `commits.csv` are the changes.
-    5. A simulation that is read back stays SIMULATED, and is measured as a real history is.
+    3. Without `changes.csv`, the commits of `commits.csv` are the changes.
+    4. A simulation that is read back stays SIMULATED, and is measured as a real history is.
 
     Raises GitOpsError that names file, row, column and value.
     """
@@ -4060,9 +4059,10 @@ def load_tables(
     stages, named = Stages.of(environments), named.unique()
     stages.check([(name,) for name in named])
     listed = at_path(document, "environments", kind=list) if environments is None else []
+    listed = [*dict.fromkeys(map(one_line, listed))]
     stage = {name: name if name in listed else stages.stage_of(name) for name in named}
     found = {*stage.values()} - {""}
-    order = listed if found <= {*map(str, listed)} else stages.order(sorted(found))
+    order = listed if found <= {*listed} else stages.order(sorted(found))
     kept = choose_applications(tables["deployments"]["application"].unique(), applications)
     for name, table in tables.items():
         tables[name] = table = table[table["application"].isin(kept)]
@@ -4086,10 +4086,7 @@ def load_tables(
         row=rows.index,
     )
     if "rollbacks" in tables:
-        keys, back = ["application", "cluster", "from_commit"], tables["rollbacks"]
-        failed = rows[bad].groupby(["application", "cluster", "commit_sha"]).size()
-        failed = failed.reindex(pd.MultiIndex.from_frame(back[keys])).fillna(0).to_numpy()
-        back = back[(back.groupby(keys).cumcount() < failed) & back["duration_min"].notna()]
+        back = tables["rollbacks"]
         tables["rollbacks"] = merge_clusters(back.assign(release=back["from_commit"]))
     tables["deployments"] = merge_clusters(rows)
     if "changes" not in tables and len(tables.get("git_commits", ())):
@@ -4123,11 +4120,9 @@ def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]
     commits = commits.sort_values(["application", "committed"], kind="stable")
     rows = rows.assign(end=rows["timestamp"] + rows["duration_sec"])
     early = rows.merge(commits[[*keys, "committed"]], on=keys).query("committed > end")
-    for row, sha in zip(early["row"], early["commit_sha"]):
-        raise GitOpsError(
-            f"deployments.csv: row {row}: commit_sha {in_quotes(sha)} was deployed before its "
-            "timestamp in commits.csv; are both in one time zone?"
-        )
+    if len(early):
+        row = f"deployments.csv: row {early['row'].iloc[0]}"
+        raise GitOpsError(f"{row} was deployed before its commit; are both in one time zone?")
     parts = []
     for environment in order:
         good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
@@ -4149,10 +4144,9 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
     takes = f"it takes the columns {', '.join(needed)}"
     text = read_text(file, takes)
     try:
-        if text.lstrip()[:1] in ("[", "{"):
+        if text.lstrip().startswith("["):
             entries = json.loads(text)
-            entries = entries.get("incidents") if isinstance(entries, dict) else entries
-            if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+            if not all(isinstance(entry, dict) for entry in entries):
                 raise ValueError("it is no list of objects")
             texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
         else:
@@ -4167,8 +4161,8 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
         texts.index += 1
         lost = [column for column in needed if column not in texts]
         if lost:
-            given = in_quotes(", ".join(texts.columns))
-            raise ValueError(f"no column {lost[0]!r} in {given}; {takes}, separated by commas")
+            has = in_quotes(", ".join(texts.columns))
+            raise ValueError(f"no column {lost[0]!r} in {has}; {takes}, separated by commas")
         texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
         table = pd.DataFrame(index=texts.index)
         wrong = []
@@ -4179,9 +4173,8 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
         if name == "deployments":
             failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
             wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
-            wrong.append(
-                ("recovered", table["recovered"].between(0, end - 1), "not be before its end")
-            )
+            early = table["recovered"].between(0, end - 1)
+            wrong.append(("recovered", early, "not be before its end"))
             table["health"] = table["health"].mask(failed, DEGRADED)
         for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
             if first in table:
@@ -4199,15 +4192,9 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
 
 def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
     """Return texts as values of a kind, which of them are good, and what a good one has to be."""
-    if kind not in ("word", "text"):
-        cells = cells.mask(cells.str.lower().isin(NULLS), "")
     if kind == "time":
         values = read_times(cells)
-        return (
-            values,
-            values != MISSING,
-            "be a time such as 2026-01-31T12:00:00Z or 1/31/2026 12:00",
-        )
+        return values, values != MISSING, "be a time such as 2026-01-31T12:00:00Z"
     if kind == "flag":
         values = cells.str.lower().map(FLAGS)
         return values, values.notna(), "be True or False"
@@ -4264,8 +4251,8 @@ def with_incidents(
     for row, name in incidents["application"].items():
         if name not in names:
             near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
-            here = f"no application {in_quotes(name)} in this history; the nearest is {near}"
-            raise GitOpsError(f"incidents: row {row}: {here}")
+            what = f"incidents, row {row}: no application {in_quotes(name)} was deployed"
+            raise GitOpsError(f"{what}; the nearest is {near}")
     stages, places = Stages.of(None), ["application", "environment"]
     stage = {name: stages.stage_of(name) for name in incidents["environment"].unique()}
     stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
@@ -4290,7 +4277,7 @@ def with_incidents(
     told = rows["environment"].isin([history.production, *found["environment"]])
     if not complete:
         first = incidents["started"].min() // DAY * DAY
-        last = incidents[["started", "resolved"]].max(axis=None)
+        last = incidents[["started", "resolved"]].max().max()
         told &= rows["application"].isin(incidents["application"])
         told &= (ends >= first) & (ends // DAY <= last // DAY)
     health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
