@@ -126,7 +126,13 @@ __all__ = [
     "History",
     "Metrics",
     "Window",
-    "EnvironmentRules",
+    "load_gitops_repository",
+    "load_release_tags",
+    "load_argocd",
+    "join_histories",
+    "load_tables",
+    "read_incidents",
+    "with_incidents",
     "PRESETS",
     "measure",
     "calibrate",
@@ -1840,17 +1846,21 @@ class Stages(NamedTuple):
         return bool(environment_words(name)) or self.taker(name) >= 0
 
     def check(self, environments: Iterable[Sequence[str]]) -> None:
-        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history."""
+        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history.
+
+        A usual word alone (`dev`) may take in nothing, if another one takes in something.
+        """
         there = {tuple(names) for names in environments}
-        used = {self.taker(*names) for names in there}
-        for at, (pattern, _) in enumerate(self.patterns):
-            if at not in used:
+        used = {self.taker(*names) for names in there} - {-1}
+        for at, (pattern, stage) in enumerate(self.patterns):
+            plain = pattern in ENVIRONMENT_WORDS and pattern == stage.lower() and used
+            if at not in used and not plain:
                 known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
                 near = difflib.get_close_matches(pattern, known, 1)
                 hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
                 raise GitOpsError(
                     f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
-                    f"{one_line(', '.join(known) or 'no names', 120)}; write production=PATTERN"
+                    f"{one_line(', '.join(known) or 'no names', 120)}; write {stage}=PATTERN"
                 )
 
     def order(self, found: Iterable[str]) -> Tuple[str, ...]:
@@ -2480,11 +2490,14 @@ class Replay:
     shas, oldest first, and `seconds` their times. `commits` are the commits that changed a path of
     a place. `trails` has for each place its moves. What a revision contains of a place is the part
     of its trail up to `landing_of[revision]`, which knows every commit that the tip contains.
-    Raises GitOpsError for a repository that cannot be read.
+    Without `contents` no file is read, and there are no trails. Raises GitOpsError for a repository
+    that cannot be read.
     """
 
-    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
-        self.repo, self.owners = repo, owners
+    def __init__(
+        self, repo: FilePath, owners: Owners, tip: str = "HEAD", contents: bool = True
+    ) -> None:
+        self.repo, self.owners, self.contents = repo, owners, contents
         self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
         self.seconds: List[int] = []
@@ -2537,6 +2550,8 @@ class Replay:
                     self.commits.append(GitCommit(*told, number))
                     blobs += [blob for _, blob in touched]
             arrived.append((number, steps))
+        if not self.contents:
+            return
         contents = read_blobs(self.repo, blobs)
         for number, steps in arrived:
             self._land(number, steps, contents)
@@ -2700,9 +2715,11 @@ class Travels:
     4. A sync whose versions all ran before in their parts takes back those that came since.
     """
 
-    def __init__(self, replay: Replay, stages: Mapping[str, str], ignored: str) -> None:
+    def __init__(
+        self, replay: Replay, stages: Mapping[str, str], ignored: Pattern[str]
+    ) -> None:
         self.replay, self.stages = replay, stages
-        self.ignored = re.compile(ignored)
+        self.ignored = ignored
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
         self.changes: List[Row] = []  # and whether another stage had the version before
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
@@ -2855,11 +2872,7 @@ def load_gitops_repository(
     be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
     stages = Stages.of(environments)
-    try:
-        re.compile(ignore_authors or "")
-    except re.error as error:
-        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
-        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
+    ignored = author_pattern(ignore_authors)
     with collector_paused():
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
@@ -2869,13 +2882,13 @@ def load_gitops_repository(
         known = [name for name in names if stages.knows(name)] or names
         called = {name: stages.stage_of(name) for name in known if stages.stage_of(name)}
         left_out = [name for name in names if name not in called]
-        kept = chosen_applications({application for application, _ in replay.trails}, applications)
+        kept = choose_applications({application for application, _ in replay.trails}, applications)
         replay.trails = {
             place: trail
             for place, trail in replay.trails.items()
             if place[0] in kept and place[1] in called
         }
-        travels = Travels(replay, called, ignore_authors or "$^")
+        travels = Travels(replay, called, ignored)
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
         order = stages.order({called[raw] for _, raw in travels.syncs})
@@ -3040,13 +3053,14 @@ def find_layout(
        nearly as much, they are listed. A branch for each environment is named as what it is.
     2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
        looked for in the newest commits.
-    3. A template without production is refused where the usual layout has one.
+    3. A template that makes environments of other names is refused where a usual layout is plain.
     """
-    environments: Set[str] = set()
+    names: Dict[str, int] = {}
     if template:
         pattern = template_pattern(template)
-        environments = {one["environment"] for one in map(pattern.fullmatch, files) if one}
-        if not environments:
+        matched = list(filter(None, map(pattern.fullmatch, files)))
+        names = collections.Counter(one["environment"] for one in matched)
+        if not names:
             newest = read_log(repo, (), f"-{RECENT}")
             entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
             paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
@@ -3055,15 +3069,15 @@ def find_layout(
                 raise GitOpsError(
                     f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
                 )
-        named = stages.production in map(stages.stage_of, environments)
-        if named or stages.patterns or not environments:
+        known = sum(count for name, count in names.items() if stages.knows(name))
+        if stages.patterns or 10 * known >= len(matched):
             return template
     layouts = plain_layouts(files, stages)
     if template and len(layouts) == 1:
-        names = one_line(", ".join(sorted(environments)), 60)
+        told = one_line(", ".join(sorted(names)), 60)
         raise GitOpsError(
-            f"{in_quotes(template)} makes environments of {names}: none is production; the usual "
-            f"layout here is {layouts[0][0]}; --environments says which are environments"
+            f"{in_quotes(template)} makes environments of {told}; the usual layout here is "
+            f"{layouts[0][0]}; --environments says which are environments"
         )
     if template or len(layouts) == 1:
         return template or layouts[0][0]
@@ -3091,19 +3105,118 @@ def nearest_paths(template: str, files: Iterable[str]) -> List[str]:
     return difflib.get_close_matches(template, sorted(alike[:200]), 3, 0)
 
 
-def chosen_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
-    """Return the applications that the patterns take in, all of them without a pattern."""
-    names, chosen = sorted(names), set()
+def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
+    """Return the applications that the patterns take in; all of them without a pattern.
+
+    Raises GitOpsError for a pattern that takes in none, with the nearest names.
+    """
+    known = {name.lower(): name for name in sorted(names)}
+    chosen: Set[str] = set()
     for pattern in patterns or ["*"]:
-        found = fnmatch.filter(names, pattern)
-        if not found and patterns:
-            near = difflib.get_close_matches(pattern, names, 3, 0)
+        found = fnmatch.filter(known, pattern.lower())
+        if patterns and not found:
+            near = difflib.get_close_matches(pattern.lower(), known, 3, 0)
+            listed = one_line(", ".join(known[name] for name in near))
             raise GitOpsError(
-                f"--application: {in_quotes(pattern)} takes in none; the nearest are "
-                f"{one_line(', '.join(near))}"
+                f"--application: no application is called {in_quotes(pattern)}; the nearest are "
+                f"{listed}"
             )
-        chosen.update(found)
+        chosen.update(known[name] for name in found)
     return chosen
+
+
+# Release tags: each one on the main line is a deployment to production.
+
+HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
+PRERELEASE = re.compile(r"(?i)(\d|[-_.])(a|b|c|alpha|beta|rc|dev|pre|preview|snapshot)[-_.]?\d*$")
+
+
+def load_release_tags(
+    repo: FilePath,
+    patterns: Union[str, Sequence[str]] = ("v*",),
+    *,
+    ignore_authors: Optional[str] = None,
+) -> History:
+    """Return the releases that the tags of any repository show, as deployments to production.
+
+    1. A tag of the main line, of one of these patterns, is a deployment. Its changes are the
+       commits since the tag before, each with its own time. The first tag brings its commit alone.
+       Commits after the last tag wait.
+    2. A release that reverts or hotfixes, as a commit or the tag says, makes the one before a
+       failure that it recovered. Whether others failed is unknown.
+    3. A pre-release (`v2.0.0-rc1`) is none, unless there are no others.
+
+    `ignore_authors` is a regular expression: what these authors commit is no change. Raises
+    GitOpsError for a repository that cannot be read, and for patterns that take in no tag.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    ignored = author_pattern(ignore_authors)
+    form = "--format=%(refname:lstrip=2) %(objectname) %(creatordate:unix) %(*objectname)"
+    listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
+    tags = [line.split(" ") for line in listed if line]
+    chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
+    chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
+    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
+    problem = GitOpsError(
+        f"the current branch of {one_line(repo)} has no tag like {' or '.join(patterns)}; the last "
+        f"tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
+    )
+    if not chosen:
+        raise problem
+    chosen.sort(key=lambda tag: len(re.findall("[0-9]+", tag[0])))  # v1.2.0 after v1
+    everything: Any = collections.defaultdict(lambda: [("", True)])
+    replay = Replay(repo, everything, contents=False)
+    found: Dict[int, Tuple[str, str, int]] = {}  # {landing: (tag, commit, seconds)}
+    for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
+        sha = tag[3] if tag[3:] and tag[3] else tag[1]
+        if sha in replay.landing_of:
+            landing = replay.landing_of[sha]
+            found[landing] = one_line(tag[0], 100), sha, max(time, replay.seconds[landing])
+    if not found:
+        raise problem
+    names, shas, times = zip(*(found[landing] for landing in sorted(found)))
+
+    commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
+    which = np.searchsorted(sorted(found), commits["landing"])  # the release that brought each
+    release_of = dict(zip([*commits["subject"], *commits["sha"]], [*which, *which]))
+    reasons = {at - 1: f"Hotfix {name}" for at, name in enumerate(names) if HOTFIX.search(name)}
+    for number, commit in zip(which.tolist(), replay.commits):
+        undone = any(release_of.get(one) != number for one in commit.reverts)
+        if number < len(names) and (undone or HOTFIX.search(commit.subject)):
+            how = "Reverted by" if undone else "Hotfix"
+            reasons.setdefault(number - 1, f"{how} {names[number]}")
+    application = repository_name(repo)
+    releases = []
+    for number, (sha, time) in enumerate(zip(shas, times)):
+        over = times[number + 1] if number in reasons else MISSING
+        sync = Sync(time, time, sha, sha)
+        releases.append(Release(sync, reasons.get(number, ""), recovered=over))
+    facts = application, "production", ", ".join(patterns), "tag"
+    place = Place(*facts, releases, times[0], max([*times, *replay.seconds]))
+
+    landing = commits["landing"]
+    commits["application"], commits["environment"] = place.application, place.environment
+    commits["version"] = np.append(names, "")[which]
+    commits["deployed"] = np.append(times, MISSING)[which]
+    commits = commits[(which > 0) | (commits["sha"] == shas[0])].sort_values(["seconds", "sha"])
+    columns = ["sha", "seconds", "author", "subject", "application", "files"]
+    told = [commits[name] for name in columns]
+    merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
+    bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
+    columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
+    changes = commits.loc[~merge & ~bots, columns].itertuples(index=False, name=None)
+    notes = [f"Releases: the tags {facts[2]}; whether they failed is known of the fixed ones alone"]
+    table = commits_from(told, branch_of(repo))
+    return history_from("tags", [place], table, changes, notes, ["production"])
+
+
+def author_pattern(text: Optional[str]) -> Pattern[str]:
+    """Return the pattern of the authors to ignore, that of nobody without a text."""
+    try:
+        return re.compile("$^" if text is None else text)
+    except re.error as error:
+        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
+        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
@@ -9337,7 +9450,7 @@ class GitOpsAutomation:
     """
 
     STEPS = {
-        "git_commits": "simulate_git_activity() or load_git_history()",
+        "git_commits": "simulate_git_activity(), load_git_history() or load_history()",
         "deployments": "simulate_deployments()",
         "rollbacks": "simulate_rollbacks()",
         "metrics": "calculate_dora_metrics()",
@@ -9349,7 +9462,6 @@ class GitOpsAutomation:
     metrics: Any
     window: Any
     _real: Optional[History]  # the real deployments that were loaded, in the window
-    _whole: Any  # all of them
     _commits_are_real: bool
     flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
     measured: Any  # the Metrics that `metrics` is the dict of
@@ -9444,90 +9556,24 @@ class GitOpsAutomation:
         print_text(f"  ✓ Read {count_text(len(commits), 'commit')}")
         return commits
 
-    def load_argocd_history(
-        self,
-        files: Sequence[Union[str, os.PathLike]],
-        repo: Union[None, str, os.PathLike] = None,
-        *,
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments in the place of the three simulations: the `deployments` table.
+    def load_history(self, history: History, days: Optional[int] = None) -> pd.DataFrame:
+        """Take a real history in the place of the three simulations: the `deployments` table.
 
-        `files` are JSON documents of Argo CD applications ("-" is standard input), `repo` is a
-        clone of the config repository, `rules` tell the environment, `days` cut a window out. Next
-        comes `calculate_dora_metrics()`. GitOpsError for a file that is none, naming the entry.
+        It comes from `load_gitops_repository`, `load_release_tags`, `load_argocd` or `load_tables`.
+        `days` cuts a window out that ends with `end`, by default with the history. Next comes
+        `calculate_dora_metrics()`. GitOpsError where nothing is known of the window.
         """
-        print_text("\n📡 Reading Argo CD history...")
-        return self._take(load_argocd(files, repo, rules), days)
-
-    def load_gitops_repository(
-        self,
-        repo: Union[str, os.PathLike],
-        template: Optional[str] = None,
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        argocd: Sequence[Union[str, os.PathLike]] = (),
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments from a config repository's own history: the `deployments` table.
-
-        See the function of this name. Where `argocd` files cover an application, its deployments,
-        failures and rollbacks come from them. GitOpsError for what cannot be read.
-        """
-        print_text("\n📡 Reading the config repository's history...")
-        template = template or find_template(repo)
-        history = load_gitops_repository(repo, template, environments)
-        if argocd:
-            rules = dataclasses.replace(rules, stages=environments)
-            history = join_histories(history, load_argocd(argocd, repo, rules, template))
-        return self._take(history, days)
-
-    def load_history(
-        self,
-        folder: Union[str, os.PathLike],
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read a history from CSV files, such as an export: the `deployments` table.
-
-        See `load_tables`. GitOpsError naming the file at fault.
-        """
-        print_text("\n📡 Reading the tables of a history...")
-        return self._take(load_tables(folder, environments), days)
-
-    def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
-        """Let incidents say which of the real deployments failed; return the incidents.
-
-        See `with_incidents`. GitOpsError without real deployments, or naming the entry at fault.
-        """
-        if self._real is None:
-            raise GitOpsError("incidents belong to real deployments: load a real history first")
-        incidents = read_incidents(file)
-        whole = with_incidents(self._whole, incidents)
-        self._keep(whole if whole.window == self.window else whole.within(self.window), whole)
-        print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
-        return incidents
-
-    def _take(self, history: History, days: Optional[int]) -> pd.DataFrame:
-        """Store the part of a real history that lies in the window that was asked for."""
+        check_that(isinstance(history, History), "history", "be what a loader returns", history)
         if days is not None or self._end is not None:
             end = self._end or history.window.end
             length = max((end - history.window.start).days, 1) if days is None else days
-            self._keep(history.within(Window.before(end, length)), history)
-        else:
-            self._keep(history, history)
+            history = history.within(Window.before(end, length))
+        self._store(git_commits=history.git_commits, window=history.window)
+        self.deployments, self.rollbacks = history.deployments, history.rollbacks
+        self._real = history
         rollbacks = count_text(len(self.rollbacks), "rollback")
         print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} and {rollbacks}")
         return self.deployments
-
-    def _keep(self, history: History, whole: History) -> None:
-        """Store a real history, and what it is a part of, in the place of a simulated one."""
-        self._store(git_commits=history.git_commits, window=history.window)
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        self._real, self._whole = history, whole
 
     def trend(self, by: str = "month") -> pd.DataFrame:
         """Return the metrics of production of each `week` or `month` (see `measure_trend`)."""
@@ -9980,28 +10026,37 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "the file leaves out keeps its default"),
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
         ("--repo", dict(metavar="DIR"),
-         "take the commits from this git repository, and simulate their deployments"),
+         "take the commits from this git repository, and simulate their deployments; --tags and "
+         "--deployments-from measure the real ones"),
     ],
     "your own deployments": [
         ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
-         "measure the deployments that the history of --repo shows; TEMPLATE is a path with "
-         "{environment} and {application} (default: a usual layout is looked for)"),
+         "measure the deployments that the history of --repo shows, a config repository; TEMPLATE "
+         "is a path with {environment} and {application} (default: the layout is looked for)"),
+        ("--tags", dict(metavar="PATTERN", nargs="*"),
+         "measure the release tags of --repo, of any repository, as deployments to production "
+         "(default: v*)"),
         ("--argocd", dict(metavar="FILE", nargs="+"),
          "measure what Argo CD recorded, in files that `argocd app list -o json` wrote (- is "
          "standard input); --repo is then the config repository"),
-        ("--environment", dict(metavar="NAME"),
-         "with --argocd: the environment of all applications (one Argo CD for each environment)"),
+        ("--application", dict(metavar="NAME", action="append"),
+         "measure this application alone, as shop or shop-*; repeatable"),
+        ("--environments", dict(metavar="LIST"),
+         "the environments in promotion order, as dev,staging,production=prod-*; a pattern matches "
+         "the name of an environment, an application, its namespace or destination"),
         ("--environment-label", dict(metavar="KEY"),
          "with --argocd: the label or annotation that names the environment"),
-        ("--environment-pattern", dict(metavar="REGEX"),
-         "with --argocd: a regular expression whose group finds the environment in the name"),
-        ("--environments", dict(metavar="LIST"),
-         "the environments in promotion order, as dev,staging,production=prod-*"),
+        ("--ignore-authors", dict(metavar="REGEX"),
+         "what these authors commit is no change, as 'bot$'"),
         ("--history", dict(metavar="DIR"),
          "measure the tables in this folder, which --export wrote"),
         ("--incidents", dict(metavar="FILE"),
          "a CSV or JSON file of incidents (application, started, resolved), which say what "
          "deployments failed"),
+        ("--incident-days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
+         "an incident belongs to a deployment of so many days before it (default: 7)"),
+        ("--incidents-complete", dict(action="store_true", default=None),
+         "the file has the incidents of all applications and days, not from its first to its last"),
     ],
     "over time": [
         ("--by", dict(choices=("week", "month")),
@@ -10087,13 +10142,19 @@ def option_parser() -> argparse.ArgumentParser:
 def check_options(options: argparse.Namespace) -> None:
     """Reject meaningless combinations of options."""
     given = {name for name, value in vars(options).items() if value is not None}
-    real = {"argocd", "deployments_from", "history"} & given
+    real = {"argocd", "deployments_from", "history", "tags"} & given
+    needs_real = "needs real deployments: --argocd, --deployments-from, --tags or --history"
     rules = [  # (options, whether they are out of place, why)
-        ({"environment", "environment_label", "environment_pattern"}, not options.argocd,
-         "needs --argocd FILE"),
-        ({"deployments_from"}, options.repo is None, "needs --repo DIR"),
-        ({"environments", "incidents"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"environment_label"}, not options.argocd, "needs --argocd FILE"),
+        ({"deployments_from", "tags"}, options.repo is None, "needs --repo DIR"),
+        ({"incidents"}, not real, needs_real),
+        ({"incident_days", "incidents_complete"}, options.incidents is None,
+         "needs --incidents FILE"),
+        ({"environments", "application"}, not real - {"tags"},
+         "needs --argocd, --deployments-from or --history"),
+        ({"ignore_authors"}, not {"deployments_from", "tags"} & given,
+         "needs --deployments-from or --tags"),
+        ({"argocd", "deployments_from"}, options.tags is not None, "has no meaning with --tags"),
         ({"argocd", "repo", "deployments_from"}, options.history is not None,
          "has no meaning with --history"),
         ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
@@ -10104,8 +10165,7 @@ def check_options(options: argparse.Namespace) -> None:
         ({"by", "compare", "alert_webhook", "backtest"}, options.levers is not None,
          "has no meaning with --levers"),
         ({"by", "compare"}, bool(options.backtest), "has no meaning with --backtest"),
-        ({"backtest"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"backtest"}, not real, needs_real),
         ({"step"}, options.levers is None, "needs --levers"),
         ({"details", "trace", "markdown", "fail_on"},
          bool(options.what_if or options.levers is not None or options.backtest),
@@ -10187,26 +10247,57 @@ def load_real_history(
 
     For a forecast it is the whole, as the days are those of a month of the forecast.
     """
-    rules = EnvironmentRules(
-        options.environment, options.environment_label, options.environment_pattern,
-        options.environments,
-    )  # fmt: skip
-    days = None if whole else options.days
-    if options.history is not None:
-        gitops.load_history(options.history, options.environments, days=days)
-    elif options.deployments_from is not None:
-        gitops.load_gitops_repository(
-            options.repo, options.deployments_from or None, options.environments,
-            argocd=options.argocd or (), rules=rules, days=days,
-        )  # fmt: skip
-    elif options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=rules, days=days)
+    history = read_real_history(options)
+    if history is not None:
+        if options.incidents is not None:
+            incidents = read_incidents(options.incidents)
+            print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
+            days, complete = options.incident_days or 7, bool(options.incidents_complete)
+            history = with_incidents(history, incidents, days, complete)
+        gitops.load_history(history, None if whole else options.days)
     elif options.repo is not None:
-        gitops.load_git_history(options.repo, days or 30)
-    if options.incidents is not None:
-        gitops.load_incidents(options.incidents)
+        gitops.load_git_history(options.repo, options.days or 30)
+        print_text(f"    • {other_reading(options.repo)}")
     gitops.by = options.by
     gitops.earlier = None if options.compare is None else read_document(options.compare)
+
+
+def read_real_history(options: argparse.Namespace) -> Optional[History]:
+    """Return the real history that the options name, if they name one."""
+    repo, environments = options.repo, options.environments
+    applications = {"applications": options.application or ()}
+    if options.history is not None:
+        print_text("\n📡 Reading the tables of a history...")
+        return load_tables(options.history, environments, **applications)
+    if options.tags is not None:
+        print_text("\n📡 Reading the release tags...")
+        return load_release_tags(repo, options.tags or "v*", ignore_authors=options.ignore_authors)
+    template, repository = options.deployments_from, None
+    if template is not None:
+        print_text("\n📡 Reading the config repository's history...")
+        if options.argocd:  # both read the same layout
+            template = find_layout(repo, HeadTree(repo).files, template, Stages.of(environments))
+        repository = load_gitops_repository(
+            repo, template, environments, ignore_authors=options.ignore_authors, **applications
+        )
+    if not options.argocd:
+        return repository
+    print_text("\n📡 Reading Argo CD history...")
+    cluster = load_argocd(
+        options.argocd, repo, environments=environments, label=options.environment_label,
+        template=template, **applications,
+    )  # fmt: skip
+    return cluster if repository is None else join_histories(repository, cluster)
+
+
+def other_reading(repo: FilePath) -> str:
+    """Return which option would measure what a repository shows of its deployments, if any."""
+    said = "its deployments are simulated"
+    if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
+        return f"{said}; --tags measures its release tags"
+    files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
+    layouts = plain_layouts(files, Stages.of(None))
+    return f"{said}; --deployments-from measures those of {layouts[0][0]}" if layouts else said
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
