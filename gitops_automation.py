@@ -306,6 +306,7 @@ class History(NamedTuple):
                 "choose other --days or --end"
             )
         low, high = window.seconds
+        high = high if window.end < self.window.end else NEVER  # what came later is told of it all
         tables = {}
         for name, column in TIME_OF.items():
             table = getattr(self, name)
@@ -3853,261 +3854,297 @@ def join_histories(repository: History, cluster: History) -> History:
 
 # ---- Real history: tables and incidents from files ----------------------------------------------
 
-TABLE_FILES = {  # of an export, in the order in which they are written
-    "git_commits": "commits.csv",
-    "deployments": "deployments.csv",
-    "rollbacks": "rollbacks.csv",
-    "changes": "changes.csv",
-    "coverage": "coverage.csv",
-    "incidents": "incidents.csv",
-}
+TABLE_FILES = {name: f"{name}.csv" for name in ALL_COLUMNS}  # of an export
+TABLE_FILES["git_commits"] = "commits.csv"
+CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
+    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec", "version"),
+    *("failure_reason", "recovered", "to_commit", "reason", "origin", "rule", "lost"),
+    *("deployed", "resolved"),
+)
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
+FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+LARGEST = 10_000_000  # of a number; as minutes it is 19 years
+# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's is made one of these.
+US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
+TIME_TEXT = re.compile(
+    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[T ]"
+    r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?: ?(?:Z|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
+    re.ASCII,
+)
 
 
-def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
+def load_tables(
+    folder: FilePath,
+    environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+) -> History:
     """Return a history from a folder of CSV files, such as `--export` writes.
 
-    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
-    environments. Without it the window is the days of the deployments, and the environments are in
-    the usual order. Raises GitOpsError that names the wrong file.
+    `deployments.csv` is enough. `environments` are their names in promotion order, such as
+    `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
+
+    1. `metrics.json` tells the window and the environments. Without it the window is the days of
+       the deployments, and the environments are in the usual order.
+    2. Without a `recovered` in any row, the next good deployment to the same environment ends a
+       failure. That of another region does not.
+    3. Without `changes.csv`, the commits of `commits.csv` are the changes.
+    4. A simulation that is read back stays SIMULATED, and is measured as a real history is.
+
+    Raises GitOpsError that names file, row, column and value.
     """
-    folder = Path(folder)
-    if not (folder / "deployments.csv").exists():
+    files = {name: Path(folder) / file for name, file in TABLE_FILES.items()}
+    if not os.path.exists(files["deployments"]):
         raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    tables = {}
-    for name, file in TABLE_FILES.items():
-        if (folder / file).exists():
-            tables[name] = read_table(folder / file, name)
-        elif name in COLUMNS:
-            tables[name] = table_from(name, [])
-    path = folder / "metrics.json"
-    document = read_document(path) if path.exists() else {}
-    window = window_in(document)
-    if len(tables["deployments"]):
-        days = window_around(tables["deployments"]["timestamp"])
-        known = window or days
-        window = Window(min(days.start, known.start), max(days.end, known.end))
-    if window is None:
-        path = folder / "deployments.csv"
-        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
-    found = at_path(document, "environments", kind=list)
-    there = count_words(tables["deployments"]["environment"])
-    if environments is not None:
-        stages = Stages.of(environments)
-        stages.check((name,) for name in there)
-        found = list(stages.order(there))
-        for name, table in tables.items():
-            if "environment" in table:
-                named = table["environment"].map(lambda one: stages.stage_of(one) or one)
-                tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-    elif not found:
-        found = list(Stages.of(None).order(there))
-    for name in found:
-        check_word(f"an environment of {one_line(folder)}", name)
-    real = {name: tables.pop(name, None) for name in DETAILS}
-    history = History.of(**tables, window=window, environments=found)
-    source = at_path(document, "source", kind=str) or "files"
-    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
-    return history._replace(source=source, notes=notes, **real)
-
-
-def check_rows(table: pd.DataFrame) -> None:
-    """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = [], ""
-    if "status" in table:
-        wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
-        why = "a Failed sync is Degraded, and not Healthy or Unknown"
-    elif "deployed" in table:
-        wrong, why = table["committed"] > table["deployed"], "it was deployed before its commit"
-    if np.any(wrong):
-        raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
-
-
-CAN_BE_EMPTY = ("failure_reason", "version", "deployed", "recovered", "resolved", "message")
-WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
-
-
-def read_table(path: Path, name: str) -> pd.DataFrame:
-    """Return a table from a CSV file; GitOpsError if it cannot be used."""
-    try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
-        if name == "changes":
-            texts = texts.assign(**{"version": "", **texts})
-        if name == "deployments":
-            texts = texts.assign(**{"recovered": "", **texts})
-        kinds = ALL_COLUMNS[name]
-        missing = [column for column in kinds if column not in texts]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
-        columns = {column: read_column(texts[column], kind) for column, kind in kinds.items()}
-        table = as_table(name, columns)
-        check_rows(table)
-    except (OSError, ValueError) as error:
-        problem = f"{one_line(path)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; the README has the columns") from None
-    if "timestamp" not in table:
-        return table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True)
-
-
-def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
-    column, values = str(texts.name), {}
-    for text in texts.unique():
+    there = [name for name, path in files.items() if os.path.exists(path)]
+    tables = {name: read_table(files[name], name) for name in there}
+    beside, document = Path(folder) / "metrics.json", {}
+    if os.path.exists(beside):
         try:
-            values[text] = read_value(text, column, kind)
-        except (ValueError, KeyError, OverflowError):
-            row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = f"hold {KINDS[kind]}"
-            if column in WORDS:
-                rule = f"be one of {', '.join(WORDS[column])}"
-            raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
-    read = [values[text] for text in texts]
-    return np.array(read, np.int64) if kind == "time" else read
+            document = json.loads(read_text(beside, "--export writes it"))
+        except (ValueError, RecursionError) as error:
+            raise GitOpsError(f"{one_line(beside)} is not JSON: {one_line(error, 80)}") from None
 
+    # An environment is a stage. `cluster` is the name that it has in the file.
+    named = pd.concat([table["environment"] for table in tables.values() if "environment" in table])
+    stages, named = Stages.of(environments), named.unique()
+    stages.check([(name,) for name in named])
+    listed = at_path(document, "environments", kind=list) if environments is None else []
+    listed = [*dict.fromkeys(map(one_line, listed))]
+    stage = {name: name if name in listed else stages.stage_of(name) for name in named}
+    found = {*stage.values()} - {""}
+    order = listed if found <= {*listed} else stages.order(sorted(found))
+    kept = choose_applications(tables["deployments"]["application"].unique(), applications)
+    for name, table in tables.items():
+        tables[name] = table = table[table["application"].isin(kept)]
+        if "environment" in table:
+            own = table["environment"]
+            table = table.assign(cluster=own, environment=own.map(stage))
+            tables[name] = table[table["environment"] != ""]
+    rows = tables["deployments"].drop_duplicates()
+    if not len(rows):
+        raise GitOpsError(f"no deployment in {one_line(files['deployments'])}; --history needs one")
 
-KINDS = {
-    "time": "a time such as 2026-01-31T12:00:00Z",
-    "count": "a whole number",
-    "number": "a number",
-    "flag": "True or False",
-    "word": "a name",
-    "text": "a text",
-}
+    end, bad = rows["timestamp"] + rows["duration_sec"], rows["health"] == DEGRADED
+    over = rows["recovered"]
+    if (over == MISSING).all():
+        good = end.where(~bad).groupby([rows["application"], rows["cluster"]]).bfill()
+        over = np.maximum(good, end).fillna(MISSING).astype(np.int64)
+    rows = rows.assign(
+        failure_reason=rows["failure_reason"].where(bad),
+        recovered=over.where(bad, MISSING),
+        release=rows["commit_sha"],
+        row=rows.index,
+    )
+    if "rollbacks" in tables:
+        back = tables["rollbacks"]
+        tables["rollbacks"] = merge_clusters(back.assign(release=back["from_commit"]))
+    tables["deployments"] = merge_clusters(rows)
+    if "changes" not in tables and len(tables.get("git_commits", ())):
+        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
 
-
-def with_zone(text: Any) -> Any:
-    """Return a time with its zone: UTC where it names none."""
-    plain = isinstance(text, str) and len(text) == len("2026-01-31 12:00:00")
-    return f"{text}Z" if plain else text
-
-
-def read_value(text: str, column: str, kind: str) -> Any:
-    """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
-    if not text and column in CAN_BE_EMPTY:
-        return {"time": MISSING, "text": "", "word": None}[kind]
-    if kind == "time":
-        return seconds_from(with_zone(text))
-    if kind == "flag":
-        return {"true": True, "false": False}[text.lower()]
-    if kind == "number":
-        return float(text or "nan")
-    if kind == "count":
-        number = int(text)
-        if number < MISSING or (number < 0 and column != "syncs"):
-            raise ValueError(text)
-        return number
-    if not text or text not in WORDS.get(column, (text,)):
-        raise ValueError(text)
-    return one_line(text, NAME_WIDTH)
-
-
-def read_document(path: FilePath) -> Mapping[str, Any]:
-    """Return a `metrics.json`; GitOpsError if it is none."""
-    takes = "it is what --export writes as metrics.json"
-    text = read_text(path, takes)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
-        raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
-    return document
-
-
-def window_in(document: Mapping[str, Any]) -> Optional[Window]:
-    """Return the window that a document names, None if it names none."""
+    # A row is once in its table, and all tables are of one window.
+    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
+    made = {name: table_from(name, []) for name in COLUMNS}
+    for name, table in tables.items():
+        table = table.drop_duplicates(unique.get(name))
+        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
+        made[name] = as_table(name, columns)
+    window = window_around(made["deployments"]["timestamp"])
     edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
+    edges = read_times(pd.Series(edges, dtype=object)).to_numpy() // DAY * DAY
+    if 0 <= edges[0] < edges[1]:
+        start, end = utc_times(edges)
+        window = Window(min(window.start, start), max(window.end, end))
+    source = one_line(at_path(document, "source", kind=str) or "files")
+    source = SIMULATED_TABLES if source == "simulated" else source
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    history = History(window=window, environments=tuple(order), source=source, notes=notes, **made)
+    return history.within(window)
+
+
+def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return the changes that commits are: a deployment contains its commit and all before it."""
+    keys = ["application", "commit_sha"]
+    commits = commits.rename(columns={"sha": "commit_sha", "timestamp": "committed"})
+    commits = commits[commits["application"].isin(rows["application"])].drop_duplicates(keys)
+    commits = commits.sort_values(["application", "committed"], kind="stable")
+    rows = rows.assign(end=rows["timestamp"] + rows["duration_sec"])
+    early = rows.merge(commits[[*keys, "committed"]], on=keys).query("committed > end")
+    if len(early):
+        row = f"deployments.csv: row {early['row'].iloc[0]}"
+        raise GitOpsError(f"{row} was deployed before its commit; are both in one time zone?")
+    parts = []
+    for environment in order:
+        good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
+        own = good.groupby(keys)["end"].min().reindex(pd.MultiIndex.from_frame(commits[keys]))
+        own = own.fillna(NEVER)[::-1].groupby(level=0).cummin()[::-1].to_numpy(np.int64)
+        deployed = np.where(own < NEVER, own, MISSING)
+        part = commits.assign(environment=environment, deployed=deployed, version="")
+        parts.append(part[(own < NEVER) | (environment == order[-1])])
+    return pd.concat(parts)
+
+
+def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the columns of a table from a CSV file or a JSON list, times in seconds since 1970.
+
+    What is empty is not known. The index is the number of the row. Raises GitOpsError that names
+    file, row, column and value.
+    """
+    needed = [column for column in ALL_COLUMNS[name] if column not in {*CAN_BE_EMPTY, *optional}]
+    takes = f"it takes the columns {', '.join(needed)}"
+    text = read_text(file, takes)
     try:
-        return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
-    except ValueError:
-        return None
+        if text.lstrip().startswith("["):
+            entries = json.loads(text)
+            if not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError("it is no list of objects")
+            texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
+        else:
+            plain = dict(dtype=str, keep_default_na=False, skip_blank_lines=False)
+            texts = pd.read_csv(io.StringIO(text), **plain)
+            if not isinstance(texts.index, pd.RangeIndex):
+                raise ValueError("its rows have more cells than its first line")
+            texts.index += 1  # the first line has the names
+        texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
+        texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
+        texts.index += 1
+        lost = [column for column in needed if column not in texts]
+        if lost:
+            has = in_quotes(", ".join(texts.columns))
+            raise ValueError(f"no column {lost[0]!r} in {has}; {takes}, separated by commas")
+        texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
+        table = pd.DataFrame(index=texts.index)
+        wrong = []
+        for column, kind in ALL_COLUMNS[name].items():
+            table[column], good, rule = read_cells(texts[column], kind)
+            empty = (texts[column] == "") & (column not in needed)
+            wrong.append((column, ~good & ~empty, rule))
+        if name == "deployments":
+            failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
+            wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
+            early = table["recovered"].between(0, end - 1)
+            wrong.append(("recovered", early, "not be before its end"))
+            table["health"] = table["health"].mask(failed, DEGRADED)
+        for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
+            if first in table:
+                early = table[second].between(0, table[first] - 1)
+                wrong.append((second, early, f"not be before {first}"))
+        for column, bad, rule in wrong:
+            if bad.any():
+                row, value = bad.idxmax(), in_quotes(texts[column][bad].iloc[0])
+                raise ValueError(f"row {row}: {column} must {rule}, not {value}")
+    except (ValueError, RecursionError) as error:
+        raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
+    time = [column for column in ("timestamp", "started") if column in table]
+    return table.sort_values(time, kind="stable") if time else table
+
+
+def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
+    """Return texts as values of a kind, which of them are good, and what a good one has to be."""
+    if kind == "time":
+        values = read_times(cells)
+        return values, values != MISSING, "be a time such as 2026-01-31T12:00:00Z"
+    if kind == "flag":
+        values = cells.str.lower().map(FLAGS)
+        return values, values.notna(), "be True or False"
+    if kind in ("count", "number"):
+        good = pd.to_numeric(cells, errors="coerce").between(0, LARGEST)
+        values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
+        values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
+        return values, good, f"be a number from 0 to {LARGEST}"
+    names = {text: one_line(text, NAME_WIDTH) for text in cells.unique() if text}
+    values = cells.map({"": "" if kind == "text" else UNKNOWN, **names})
+    one_of = WORDS.get(str(cells.name), names)
+    rule = "be a name" if one_of is names else f"be one of {', '.join(one_of)}"
+    return values, cells.isin(one_of), rule
+
+
+def read_times(cells: pd.Series) -> pd.Series:
+    """Return texts as seconds since 1970, in UTC if they name no zone; MISSING for other texts."""
+    parts = cells.str.replace(US_DATE, r"\3-\1-\2 ", regex=True).str.extract(TIME_TEXT)
+    day = pd.to_datetime(parts[["year", "month", "day"]].astype(float), errors="coerce")
+    part = parts.drop(columns="zone").fillna("0").astype(np.int64)
+    ahead = part["hours"] * 3600 + part["minutes"] * 60
+    ahead = ahead.mask(parts["zone"] == "-", -ahead)
+    clock = part["hour"] * 3600 + part["minute"] * 60 + part["second"]
+    seconds = seconds_of(day) + clock - ahead
+    return seconds.where(seconds.between(0, LAST_SECOND), MISSING)
 
 
 def read_incidents(file: FilePath) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
+    """Return incidents from a CSV file or a JSON list, in order of time; a row is an incident.
 
-    The columns are `application`, `environment` ("" is production), and in seconds since 1970
-    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
-    entry.
+    The columns are `application`, `environment` (UNKNOWN: production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError as `read_table` does.
     """
-    name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
-    try:
-        if text.lstrip()[:1] in ("[", "{"):
-            rows = json.loads(text)
-            rows = rows.get("incidents") if isinstance(rows, Mapping) else rows
-        else:
-            texts = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-            texts = texts.rename(columns=str.strip)
-            rows = texts.to_dict("records")
-            if not {"application", "started"} <= set(rows[0] if rows else texts.columns):
-                raise ValueError("no such columns")
-        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-            raise ValueError("not a list of incidents")
-    except (ValueError, RecursionError) as error:
-        needs = "it needs the columns application, started and perhaps resolved, environment"
-        raise GitOpsError(f"{name} holds no incidents ({one_line(error, 80)}); {needs}") from None
-    found = []
-    for number, row in enumerate(rows, 1):
-        where = f"{name}: incident {number}"
-        owner = row.get("application")
-        if not isinstance(owner, str) or not owner.strip():
-            raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
-        started = time_at(times, "started", where, needed=True)
-        resolved = time_at(times, "resolved", where) or MISSING
-        if MISSING < resolved < started:
-            raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
-            )
-        environment = one_line(row["environment"]) if row.get("environment") else ""
-        found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    columns = ["application", "environment", "started", "resolved"]
-    return pd.DataFrame(sorted(found), columns=columns)
+    return read_table(file, "incidents", ("environment",)).drop(columns="deployed")
 
 
-def with_incidents(history: History, incidents: pd.DataFrame) -> History:
+def with_incidents(
+    history: History, incidents: pd.DataFrame, days: int = 7, complete: bool = False
+) -> History:
     """Return a history in which incidents say which deployments failed, and until when.
 
-    An incident belongs to the newest deployment of its application, in its environment, that ended
-    before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, the list is complete: every other
-    deployment of unknown health was healthy. The notes name incidents that match no deployment.
+    1. An incident belongs to the newest deployment of its application, in its environment or
+       production, that ended before it, within so many days. The notes list the others.
+    2. That deployment failed. It recovered when the last of its incidents was resolved.
+    3. A deployment of unknown health without one was healthy, where the incidents would tell: in
+       their environments and production, of the applications that they name, from their first day
+       to their last. With `complete` they tell of all applications and days.
+    4. Incidents of which none belongs to a deployment tell nothing.
+
+    Raises GitOpsError for an application that the history does not have.
     """
-    rows, production = history.deployments, history.production
+    days, rows = check_whole("days", days, 1, MOST_DAYS), history.deployments
+    names = application_names(history)
+    for row, name in incidents["application"].items():
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
+            what = f"incidents, row {row}: no application {in_quotes(name)} was deployed"
+            raise GitOpsError(f"{what}; the nearest is {near}")
+    stages, places = Stages.of(None), ["application", "environment"]
+    stage = {name: stages.stage_of(name) for name in incidents["environment"].unique()}
+    stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
+    incidents = incidents.assign(environment=incidents["environment"].map(stage))
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
-    usual = dict.fromkeys(("", *PRODUCTION_WORDS), production)
-    usual.update((name, name) for name in history.environments)
-    environments = incidents["environment"].map(lambda name: usual.get(name, name))
-    reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments])
-    health = health.where(~told | (health != UNKNOWN), HEALTHY)
-    recovered = np.where(rows["recovered"].isna(), MISSING, seconds_of(rows["recovered"]))
-    found: Dict[int, int] = {}
-    listed, notes = [], []
-    places = rows.groupby(["application", "environment"], observed=True).indices
-    for name, environment, start, resolved in zip(
-        incidents["application"], environments, incidents["started"], incidents["resolved"]
-    ):
-        there = places.get((name, environment), np.array([], np.int64))
-        before = there[ends[there] <= start]
-        if not len(before):
-            when = utc_times(np.array([start]))[0]
-            notes.append(
-                f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
-            )
-            continue
-        at = int(before[np.argmax(ends[before])])
-        reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
-        health[at] = DEGRADED
-        found[at] = max(NEVER if resolved == MISSING else resolved, found.get(at, 0))
-        recovered[at] = MISSING if found[at] == NEVER else found[at]
-        listed.append((name, environment, start, resolved, int(ends[at])))
-    columns = dict(health=health, failure_reason=reasons, recovered=recovered)
+    deployed = rows[places].astype(object).assign(deployed=ends, at=np.arange(len(rows)))
+    incidents = pd.merge_asof(
+        incidents.astype(dict.fromkeys(places, object)),
+        deployed.sort_values("deployed", kind="stable"),
+        left_on="started", right_on="deployed", by=places, tolerance=days * DAY,
+    )  # fmt: skip
+    lost, found = incidents[incidents["at"].isna()], incidents.dropna(subset=["at"])
+    if len(lost):
+        started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
+        listed = ", ".join(lost["application"] + " " + started)
+        before = f"the {days} days before {count_text(len(lost), 'incident')}"
+        note = one_line(f"No deployment in {before}: {listed}")
+        history = history._replace(notes=(*history.notes, note))
+    if not len(found):
+        return history
+    found = found.astype({"at": np.int64, "deployed": np.int64})
+    told = rows["environment"].isin([history.production, *found["environment"]])
+    if not complete:
+        first = incidents["started"].min() // DAY * DAY
+        last = incidents[["started", "resolved"]].max().max()
+        told &= rows["application"].isin(incidents["application"])
+        told &= (ends >= first) & (ends // DAY <= last // DAY)
+    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
+    at, reason = over.index, rows["failure_reason"].astype(object)
+    reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
+    health[at], recovered = DEGRADED, rows["recovered"].copy()
+    recovered[at] = as_times(over.replace(NEVER, MISSING).to_numpy())
+    judged = dict(health=health, failure_reason=reason, recovered=recovered)
+    columns = {column: found[column].to_numpy() for column in ALL_COLUMNS["incidents"]}
     return history._replace(
-        deployments=as_table("deployments", rows.assign(**columns)),
-        incidents=table_from("incidents", listed),
-        notes=(*history.notes, *notes),
+        deployments=as_table("deployments", rows.assign(**judged)),
+        incidents=as_table("incidents", columns),
     )
+
 
 
 # ---- DORA calculator: history -> metrics --------------------------------------------------------
