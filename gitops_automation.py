@@ -2911,7 +2911,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "patches release releases replicas resources secret secrets service services settings "
     "templates tenants values variables version versions".split()
 )
-IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.(?:ya?ml|json|env|properties|tfvars))?")
+IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2981,12 +2981,13 @@ def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, 
             for parts, application, name in readings(file, stages):
                 found.setdefault(parts, {}).setdefault(application, []).append(name)
     counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
+    production = stages.order()[-1]
     for parts, applications in found.items():
         folders = [at for at, part in enumerate(parts) if "{" not in part]
         for application, names in applications.items():
             there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
-            for star in [-1, *folders] if len(there) > 1 and stages.order()[-1] in there else ():
-                key = tuple("*" if at == star else part for at, part in enumerate(parts))
+            for star in [-1, *folders] if len(there) > 1 and production in there else ():
+                key = (*parts[: max(star, 0)], *["*"][: star + 1], *parts[star + 1 :])
                 counted = counts.setdefault(key, {})
                 counted[application] = counted.get(application, 0) + len(names)
     ranked = [
@@ -3093,7 +3094,7 @@ def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
 # Release tags: each one on the main line is a deployment to production.
 
 HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
-PRERELEASE = re.compile(r"(?i)(\d|[-_.])(a|b|c|alpha|beta|rc|dev|pre|preview|snapshot)[-_.]?\d*$")
+PRERELEASE = re.compile(r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|preview|snapshot)[._-]?\d*)$")
 
 
 def load_release_tags(
@@ -3151,28 +3152,29 @@ def load_release_tags(
         if number < len(names) and (undone or HOTFIX.search(text)):
             how = "Reverted" if undone else "Hotfixed"
             reasons.setdefault(number - 1, f"{how} by {names[number]}")
-    application = repository_name(repo)
     releases = []
     for number, (sha, time) in enumerate(zip(shas, times)):
         over = max(times[number : number + 2]) if number in reasons else MISSING
-        sync = Sync(time, time, sha, sha)
-        releases.append(Release(sync, reasons.get(number, ""), recovered=over))
-    facts = application, "production", ", ".join(patterns), "tag"
-    place = Place(*facts, releases, min(times), max([*times, *replay.seconds]))
+        release = Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
+        releases.append(release)
+    name, rule = repository_name(repo), ", ".join(patterns)
+    end = max([*times, *replay.seconds])
+    place = Place(name, "production", rule, "tag", releases, min(times), end)
 
+    commits = commits.assign(
+        application=name, environment="production", version=np.append(names, "")[which],
+        deployed=np.append(times, MISSING)[which],
+    )  # fmt: skip
     landing = commits["landing"]
-    commits["application"], commits["environment"] = place.application, place.environment
-    commits["version"] = np.append(names, "")[which]
-    commits["deployed"] = np.append(times, MISSING)[which]
-    commits = commits[(which > 0) | (commits["sha"] == shas[0])].sort_values(["seconds", "sha"])
-    columns = ["sha", "seconds", "author", "subject", "application", "files"]
-    columns_told = [commits[name] for name in columns]
     merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
     bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
+    later = (which > 0) | (commits["sha"] == shas[0])
     columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
-    changes = commits.loc[~merge & ~bots, columns].itertuples(index=False, name=None)
-    notes = [f"Releases: the tags {facts[2]}; whether they failed is known of the fixed ones alone"]
-    table = commits_from(columns_told, branch_of(repo))
+    changes = commits.loc[later & ~merge & ~bots, columns].itertuples(index=False, name=None)
+    told = commits[later].sort_values(["seconds", "sha"])
+    columns = ["sha", "seconds", "author", "subject", "application", "files"]
+    table = commits_from([told[column] for column in columns], branch_of(repo))
+    notes = [f"Releases: the tags {rule}; of failures those are known that a tag put right"]
     return history_from("tags", [place], table, changes, notes, ["production"])
 
 
