@@ -1876,8 +1876,8 @@ class Sync(NamedTuple):
     content: Any  # equal contents run the same
     commit: str  # what the tables call it
     failure: str = ""  # why it failed; nothing if it succeeded
-    brings: Sequence[str] = ()  # the commits and versions that are new with it
-    takes: Collection[str] = ()  # those that it takes back, as its commits or versions say
+    brings: Collection[str] = ()  # the commits and versions that are new with it
+    takes: Collection[str] = ()  # those of earlier syncs that it takes back
     automatic: bool = False  # whether Argo CD syncs by itself when the repository changes
     release: str = ""  # the same text in every cluster of a stage; nothing: the commit
 
@@ -1922,102 +1922,94 @@ def classify_syncs(
 ) -> List[Release]:
     """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
-    `begins` says that entries before it are lost. What ran stands in one list, newest last.
+    `begins` says that entries before it are lost. In brackets is how often a rule applied in the
+    config repositories of Konflux (9,400 syncs) and GOV.UK (115,400 syncs).
 
-    1. A sync that failed is a failure. One that is tried again is the same failure.
+    1. A failed sync is a bad release. One that is tried again is the same one (0: Argo CD alone).
     2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
-       it. Where Argo CD syncs, they were over when the repository went back to what runs.
-    3. A release that is left within a minute for what ran before it is a flap. Both are none.
-    4. A sync of what ran before takes back all that came since. It is no deployment.
-    5. A sync that takes back commits or versions of earlier releases, by the message of a revert or
-       in one part of several, takes these releases back. It is no deployment.
+       it. Where Argo CD syncs, they were over when the repository went back (0: Argo CD alone).
+    3. A release that is left within a minute for what ran before is a flap: both are none (17).
+    4. A sync of what ran before puts right the failed ones, and the release that ran: that one was
+       bad. What came since is forgotten. It is no deployment (167 and 1,369).
+    5. So does a sync that takes back commits or versions of earlier releases, by the message of a
+       revert or in one of several images, for these releases (40 and 1).
     6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
     releases: List[Release] = []
-    standing: List[Release] = []
-    depth: Dict[Any, int] = {}  # where a content stands
-    failed: List[Release] = []  # the syncs that failed since the last good one
+    standing: Dict[Any, Release] = {}  # by what they run, the running one last
+    failed: List[Release] = []  # the failed syncs since the last good one
     good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
+    running: Optional[Release] = None
     flap = False
     for sync, following in itertools.zip_longest(syncs, syncs[1:]):
+        same = running is not None and sync.content == running.sync.content
         if flap:
             flap = False
-            continue
-        if sync.failure:
+        elif sync.failure:
             if not failed or failed[-1].sync.content != sync.content:
                 failed.append(Release(sync, sync.failure))
                 releases.append(failed[-1])
-            continue
-        runs = standing[-1].sync.content if standing else None
-        same = bool(standing) and sync.content == runs
-        left = following is not None and following.start - sync.end < DWELL and standing
-        flap = bool(left and not same and not following.failure and following.content == runs)
-        if flap:
-            continue
-        for one in [one for one in failed if one.sync.automatic]:
-            seen = bisect.bisect_right(good_looks, one.sync.end)
-            if same or seen < bisect.bisect_left(good_looks, sync.end):
-                failed.remove(one)
-                one.recovered = sync.end if same else MISSING
-        if same and not failed:
-            continue
-        release, back = Release(sync), []
-        if sync.content in depth:
-            back = standing[-1:] if not same else []
-        elif sync.takes:
-            names = set(sync.takes)
-            for one in reversed(releases):
-                if names.intersection(one.sync.brings):
-                    names.difference_update(one.sync.brings)
-                    back += [one] if one.counts and one.back is None else []
-        if back or same:
-            release.counts = False
-            for one in [*back, *failed]:
-                one.reason, one.back = one.reason or "Rolled back", release
-        failed = []
-        releases.append(release)
-        if sync.content not in depth:
-            depth[sync.content] = len(standing)
-            standing.append(release)
-        for one in standing[depth[sync.content] + 1 :]:
-            del depth[one.sync.content]
-        del standing[depth[sync.content] + 1 :]
-    judge_releases(releases, looks, good_looks)
+        elif (
+            running is not None and following is not None and not (same or following.failure)
+            and following.start - sync.end < DWELL and following.content == running.sync.content
+        ):  # fmt: skip
+            flap = True
+        else:
+            for one in [one for one in failed if one.sync.automatic]:
+                seen = bisect.bisect_right(good_looks, one.sync.end)
+                if same:
+                    one.recovered = sync.end
+                if same or seen < bisect.bisect_left(good_looks, sync.end):
+                    failed.remove(one)
+            if same and not failed:
+                continue
+            release, back = Release(sync), []
+            if sync.content in standing:
+                back = [] if same else [running]
+                while next(reversed(standing)) != sync.content:
+                    standing.popitem()
+            else:
+                names = set(sync.takes)
+                for one in reversed(releases if names else ()):
+                    if names.intersection(one.sync.brings):
+                        names.difference_update(one.sync.brings)
+                        back += [one] if one.counts and one.back is None else []
+                standing[sync.content] = release
+            if back or same:
+                release.counts = False
+                for one in [*back, *failed]:
+                    one.reason, one.back = one.reason or "Rolled back", release
+            failed, running = [], standing[sync.content]
+            releases.append(release)
+    judge_releases(releases, looks)
     if begins and releases:
         releases[0].counts = bool(releases[0].reason)
     return releases
 
 
-def judge_releases(
-    releases: Sequence[Release], looks: Sequence[Look], good_looks: Sequence[int]
-) -> None:
-    """Note which releases were seen healthy or degraded, and when each bad one was good again.
+def judge_releases(releases: Sequence[Release], looks: Sequence[Look]) -> None:
+    """Note what looks show of releases, and when each bad one was good again.
 
-    That is when a look shows it, when it was put right, or at the end of the next good release.
+    That is when it was put right, at the end of the next good release, or when a look shows it.
     """
     ends = [release.sync.end for release in releases]
-    begun = {id(one): one.sync.end for one in releases if one.sync.failure}
+    bad_since = [one.sync.end if one.sync.failure else NEVER for one in releases]
+    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
-        if at < 0:
-            continue
-        release = releases[at]
-        if look.health == HEALTHY:
-            release.healthy = True
-        elif look.health == DEGRADED and not 0 < look.since < release.sync.start:
-            begun.setdefault(id(release), look.time)
-            release.reason = release.reason or look.message or "Degraded health"
+        if at >= 0 and look.health == HEALTHY:
+            releases[at].healthy = True
+        elif at >= 0 and look.health == DEGRADED and not 0 < look.since < releases[at].sync.start:
+            bad_since[at] = min(bad_since[at], look.time)
+            releases[at].reason = releases[at].reason or look.message or "Degraded health"
     later = MISSING  # when the next good release ended
-    for release in reversed(releases):
+    for at, release in reversed(list(enumerate(releases))):
         if not release.reason:
             later = release.sync.end
             continue
-        back = release.back
-        times = [release.recovered, later]
-        if back is not None:
-            times[1] = back.recovered if back.reason else back.sync.end
-        seen = bisect.bisect_right(good_looks, begun.get(id(release), NEVER))
-        times += good_looks[seen : seen + 1]
+        back, seen = release.back, bisect.bisect_right(good_looks, bad_since[at])
+        right = later if back is None else back.recovered if back.reason else back.sync.end
+        times = [release.recovered, right, *good_looks[seen : seen + 1]]
         known = [max(time, release.sync.end) for time in times if time != MISSING]
         release.recovered = min(known, default=MISSING)
 
@@ -2034,7 +2026,7 @@ def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
     by_release = rows.groupby(["application", "environment", "release"], observed=True, sort=False)
     counts = (by_release["cluster"].transform("first") == rows["cluster"]).to_numpy(bool)
-    if "health" in rows:
+    if "health" in rows and not counts.all():
         number = pd.Series(np.where(counts, np.arange(len(rows)), -1))
         counted = number.groupby(by_release.ngroup()).cummax()  # the row that counts for each row
         bad = rows[rows["health"] == DEGRADED].groupby(counted)
@@ -2050,62 +2042,60 @@ def history_from(
     changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
     """Return the history that the places of a source come to. Times are seconds since 1970."""
-    deployments: List[Row] = []
-    rollbacks: List[Row] = []
+    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
     coverage: Dict[Tuple[str, str], Row] = {}
-    several = False
+    several = False  # whether a stage has several clusters
     for place in places:
         name = place.application, place.environment
         for release in place.releases:
             sync, reason, back = release.sync, release.reason, release.back
             if not release.counts:
                 continue
-            status = FAILED if sync.failure else SYNCED
-            health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
             cluster = place.origin, sync.release or sync.commit
-            took, over = sync.end - sync.start, release.recovered if reason else MISSING
-            row = sync.start, *name, sync.commit, status, health, took, reason or None, over
-            deployments.append((*row, *cluster))
+            health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
+            state = FAILED if sync.failure else SYNCED, health, sync.end - sync.start
+            row = sync.start, *name, sync.commit, *state, reason or None, release.recovered
+            rows["deployments"].append((*row, *cluster))
             if back is not None:
-                how = reason, max(back.sync.end - sync.end, 0) / 60, not back.reason
-                row = sync.end, *name, sync.commit, back.sync.commit, *how
-                rollbacks.append((*row, *cluster))
-        row = (*name, place.origin, place.rule, place.begin, place.end, place.lost)
+                minutes = max(back.sync.end - sync.end, 0) / 60
+                facts = sync.commit, back.sync.commit, reason, minutes, not back.reason
+                rows["rollbacks"].append((sync.end, *name, *facts, *cluster))
+        origin, low, high, lost = place.origin, place.begin, place.end, place.lost
         if name in coverage:
-            several = True
-            origin, _, low, high, lost = coverage[name][2:]
-            facts = f"{origin}, {place.origin}", place.rule, max(low, place.begin)
-            row = (*name, *facts, max(high, place.end), lost + place.lost)
-        coverage[name] = row
+            several, known = True, coverage[name]
+            origin, lost = f"{known[2]}, {origin}", known[6] + lost
+            low, high = max(known[4], low), max(known[5], high)
+        coverage[name] = (*name, origin, place.rule, low, high, lost)
     tables: Dict[str, pd.DataFrame] = {}
-    for name, found in (("deployments", deployments), ("rollbacks", rollbacks)):
+    for name, found in rows.items():
         found.sort(key=operator.itemgetter(0))
         if several:
             columns = [*COLUMNS[name], "cluster", "release"]
-            merged = merge_clusters(pd.DataFrame(found, columns=columns))
-            found = list(merged.itertuples(index=False, name=None))
+            found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
         tables[name] = table_from(name, found)
     dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
     tables["changes"] = table_from("changes", dated)
     tables["coverage"] = table_from("coverage", sorted(coverage.values()))
-    edges = tables["coverage"]["from"], tables["coverage"]["to"]
+    times = [tables["coverage"]["from"], tables["coverage"]["to"]]
+    window = window_around(*times, tables["deployments"]["timestamp"])
+    facts = window, tuple(environments), source
     return History(
-        commits, window=window_around(*edges, tables["deployments"]["timestamp"]),
-        environments=tuple(environments), source=source, notes=tuple(notes), **tables,
-    )  # fmt: skip
+        commits,
+        tables.pop("deployments"),
+        tables.pop("rollbacks"),
+        *facts,
+        **tables,
+        notes=tuple(notes),
+    )
 
 
 def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a table from its rows, whose times are seconds. What comes after its columns is left out."""
+    """Return a table from the beginnings of rows. Times are seconds since 1970."""
     columns = zip(*rows) if rows else [()] * len(ALL_COLUMNS[name])
-    kinds = ALL_COLUMNS[name].items()
-    return as_table(
-        name,
-        {
-            column: np.array(values, np.int64) if kind == "time" else list(values)
-            for (column, kind), values in zip(kinds, columns)
-        },
-    )
+    table: Dict[str, Any] = {}
+    for (column, kind), values in zip(ALL_COLUMNS[name].items(), columns):
+        table[column] = np.array(values, np.int64) if kind == "time" else list(values)
+    return as_table(name, table)
 
 
 def window_around(*times: pd.Series) -> Window:
@@ -2134,8 +2124,8 @@ def collector_paused() -> Iterator[None]:
 # outrank it, and no subcommand runs that does more than read.
 GIT = (
     "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "protocol.allow=never",
-    "-c", "diff.orderFile=" + os.devnull, "-c", "log.showRoot=true",
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "log.showRoot=true",
+    "-c", "diff.orderFile=" + os.devnull, "-c", "protocol.allow=never",
 )
 GIT_LOG = (
     "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
@@ -2149,20 +2139,16 @@ GIT_ENVIRONMENT = {
     "GIT_ALLOW_PROTOCOL": "",
     "LC_ALL": "C",
 }
-LARGEST = 1 << 20  # bytes of a file that is read; a larger one is told by its name
 CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the chunk before is read
 CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
-REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
-REVERT = re.compile(r'Revert "(.+)"(?: \(#\d+\))?')  # as forges say it in the subject
 
 
 @contextlib.contextmanager
 def git_output(repo: FilePath, *arguments: str, stdin: bytes = b"") -> Iterator[IO[bytes]]:
-    """Give what git prints, as a stream.
+    """Give what git prints, as a stream. GitOpsError if git cannot read the folder.
 
     The folder is git's working directory and no argument: a name may begin with a dash. The user's
-    GIT_ variables are left out: GIT_DIR would win over the folder. Raises GitOpsError if git cannot
-    read the folder.
+    GIT_ variables are left out: GIT_DIR would win over the folder.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
@@ -2176,20 +2162,19 @@ def git_output(repo: FilePath, *arguments: str, stdin: bytes = b"") -> Iterator[
             )  # fmt: skip
         except (OSError, ValueError) as error:
             problem = f"cannot open {one_line(repo)}: {one_line(error)}"
-            if isinstance(error, FileNotFoundError):
-                there = os.path.isdir(repo)
-                problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
+            if isinstance(error, FileNotFoundError) and os.path.isdir(repo):
+                problem = "git is not installed"
             raise GitOpsError(f"{problem}; --repo takes the folder of a git repository") from None
         with process:
             assert process.stdout is not None
             yield process.stdout
         if process.returncode:
             errors.seek(0)
-            reason = errors.read(2000).decode("utf-8", "replace")
+            reason = one_line(errors.read(2000).decode("utf-8", "replace"))
             remedy = "--repo takes a repository with commits"
             if "promisor" in reason:
-                remedy = "it is a partial clone: clone it without --filter"
-            raise GitOpsError(f"git cannot read {one_line(repo)}: {one_line(reason)}; {remedy}")
+                remedy = "it is a partial clone: clone it again without --filter"
+            raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {remedy}")
 
 
 def ask_git(repo: FilePath, *arguments: str) -> str:
@@ -2199,59 +2184,47 @@ def ask_git(repo: FilePath, *arguments: str) -> str:
 
 
 def read_log(repo: FilePath, fields: Sequence[str], *options: str) -> Iterator[List[List[bytes]]]:
-    """Yield the commits of one `git log` in groups. A commit is its fields, then the rest.
+    """Yield the commits of one `git log` in groups. A commit is its fields, then its files.
 
-    `fields` are placeholders of git's format. The rest is what `--raw` prints of its files. A
-    record begins with a marker that nobody can guess: no text in a repository can pass for one.
+    `fields` are placeholders of git's format; the files are as `--raw` prints them. A record begins
+    with a marker that nobody can guess: no text in a repository can pass for one.
     """
-    marker = f"/{os.urandom(8).hex()}"
-    form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
-    mark, parts = marker.encode(), [b""]
+    marker = b"/" + os.urandom(8).hex().encode()
+    form = f"--format=tformat:{marker.decode()}" + "".join(f"{field}%x00" for field in fields)
+    rest = b""
     with git_output(repo, *GIT_LOG, form, *options) as printed:
         for block in iter(lambda: printed.read(CHUNK), b""):
-            cut = max(block.rfind(mark), 0)
-            parts.append(block[:cut])
-            if cut:
-                yield [
-                    record.split(b"\0", len(fields)) for record in b"".join(parts).split(mark)[1:]
-                ]
-                parts = []
-            parts.append(block[cut:])
-    yield [record.split(b"\0", len(fields)) for record in b"".join(parts).split(mark)[1:]]
+            whole, _, rest = (rest + block).rpartition(marker)
+            rest = marker + rest
+            yield [record.split(b"\0", len(fields)) for record in whole.split(marker)[1:]]
+    yield [record.split(b"\0", len(fields)) for record in rest.split(marker)[1:]]
 
 
 def read_blobs(repo: FilePath, blobs: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the content of each blob. That of a large one or a missing one is its name."""
+    """Yield the content of each blob, nothing for that of a deleted file."""
     if not blobs:
         return
     questions = b"\n".join(blobs)
     with git_output(repo, "cat-file", "--buffer", "--batch", stdin=questions) as printed:
         for blob in blobs:  # git prints "name kind size" and the content, or "name missing"
             size = printed.readline().split()[-1]
-            content = printed.read(int(size) + 1)[:-1] if size.isdigit() else b""
             if not size.isdigit() and blob.strip(b"0"):
-                name = blob.decode()
                 raise GitOpsError(
-                    f"{one_line(repo)} lacks the object {name}; clone it again without --filter"
+                    f"{one_line(repo)} lacks the file {blob.decode()}; clone it without --filter"
                 )
-            yield content if len(content) <= LARGEST else blob
+            yield printed.read(int(size) + 1)[:-1] if size.isdigit() else b""
 
 
-def epochs(tokens: Sequence[bytes]) -> np.ndarray:
+def epochs(tokens: Iterable[bytes]) -> np.ndarray:
     """Return the seconds since 1970 that git prints; 0 for a time before 1970 or after 2199."""
-    try:
-        seconds = np.array(tokens, object).astype(np.int64)
-    except (ValueError, OverflowError):  # a commit can claim any time, or none
-        plain = (token if re.fullmatch(rb"[0-9]{1,15}", token) else b"0" for token in tokens)
-        seconds = np.array([int(token) for token in plain], np.int64)
-    return np.where((seconds < 0) | (seconds > LAST_SECOND), 0, seconds)
+    seconds = [int(token) if token.isdigit() and len(token) < 12 else 0 for token in tokens]
+    return np.where(np.array(seconds, np.int64) > LAST_SECOND, 0, seconds)
 
 
 def printable_lines(tokens: Sequence[bytes]) -> List[str]:
     """Return lines of git as text that a terminal can take; one call cleans all of them."""
-    if not tokens:
-        return []
-    return make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n").split("\n")
+    text = make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n")
+    return text.split("\n") if tokens else []
 
 
 def read_git_log(
@@ -2270,47 +2243,45 @@ def read_git_log(
     window = Window.before(end, days)
     low, high = window.seconds
     since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
-    columns: List[List[Any]] = [[], [], [], [], []]
+    found: Dict[str, List[Any]] = {
+        name: [] for name in ("sha", "author", "message", "seconds", "files")
+    }
     for records in read_log(repo, ("%H", "%ct", "%an", "%s"), "--no-merges", since):
-        seconds = epochs([record[1] for record in records])
-        inside = np.flatnonzero((seconds >= low) & (seconds < high))
+        times = epochs(record[1] for record in records)
+        inside = np.flatnonzero((times >= low) & (times < high))
         chosen = [records[at] for at in inside.tolist()]
-        for column, field in ((0, 0), (2, 2), (3, 3)):
-            columns[column] += printable_lines([record[field] for record in chosen])
-        columns[1] += seconds[inside].tolist()
-        columns[4] += [record[4].count(b"\0") // 2 for record in chosen]
-    if not columns[0]:
+        texts = [printable_lines([record[at] for record in chosen]) for at in (0, 2, 3)]
+        files = [record[4].count(b"\0") // 2 for record in chosen]
+        for name, values in zip(found, [*texts, times[inside].tolist(), files]):
+            found[name] += values
+    if not found["sha"]:
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    table = pd.DataFrame(dict(enumerate(columns)))[::-1].sort_values(1, kind="stable")
-    scope = table[3].str.extract(CONVENTIONAL, expand=True)["scope"]
-    application = scope.where(scope.isin(list(applications)), repository_name(repo))
-    return commits_from(
-        [*(table[at] for at in range(4)), application, table[4]], branch_of(repo)
-    ), window
+    commits = pd.DataFrame(found)[::-1].sort_values("seconds", kind="stable", ignore_index=True)
+    scope = commits["message"].str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
+    known = scope.where(scope.isin(list(applications)), repository_name(repo))
+    return commits_from(commits.assign(application=known), branch_of(repo)), window
 
 
-def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
-    """Return the `git_commits` table of real commits.
-
-    The columns are sha, seconds since 1970, author, subject, application and number of files.
-    """
-    sha, seconds, author, subject, application, files = columns
-    subjects = pd.Series(subject, dtype=object)
-    kind = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
-    table = {
-        "sha": sha,
-        "timestamp": np.asarray(seconds, np.int64),
-        "author": clean_names(author),
-        "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other").astype(object),
-        "application": application,
-        "branch": word_column(np.zeros(len(subjects), np.int8), [branch]),
-        "message": subjects,
-        "files_changed": files,
-    }
-    return as_table("git_commits", table)
+def commits_from(commits: pd.DataFrame, branch: str) -> pd.DataFrame:
+    """Return the `git_commits` table of sha, seconds, author, message, application and files."""
+    parts = commits["message"].astype(object).str.extract(CONVENTIONAL, expand=True)
+    kind = parts["type"].astype(object).str.lower()
+    return as_table(
+        "git_commits",
+        {
+            "sha": commits["sha"],
+            "timestamp": commits["seconds"].to_numpy(np.int64),
+            "author": clean_names(commits["author"]),
+            "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other").astype(object),
+            "application": commits["application"],
+            "branch": word_column(np.zeros(len(commits), np.int8), [branch]),
+            "message": commits["message"],
+            "files_changed": commits["files"],
+        },
+    )
 
 
 def branch_of(repo: FilePath) -> str:
@@ -2328,33 +2299,38 @@ def repository_name(repo: FilePath) -> str:
 
 # One reading of a clone: what came to its main line, and what that changed where.
 
-VERSION = re.compile(  # in a line: the value of a key, the tag of an image, or what `ref=` names
-    rb"(?:[Tt]ag|TAG|(?<!api)[Vv]ersion|VERSION|[Dd]igest|DIGEST|targetRevision)"
-    rb"[\"']?(?:[ \t]+value)?[ \t]*[:=][ \t]*[\"']?(?!true\b|false\b|null\b)([^\s\"'#,&{}\[\]]*\w)"
-    rb"|(?:[Ii]mage|IMAGE)[\"']?[ \t]*[:=][ \t]*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
-    rb"|^-[ \t]+[\"']?(?!\S*://)[A-Za-z][^\s\"'#]*[:@](?=\S*\d)([^\s\"'#:@/]+)[\"']?$"
+# fmt: off
+VERSION_KEY = rb"(?:[Tt]ag|TAG|(?<!api)[Vv]ersion|VERSION|[Dd]igest|DIGEST|targetRevision)[\"']?"
+VERSION = re.compile(  # in a line: the value of such a key, the tag of an image, or `ref=`
+    VERSION_KEY + rb"(?:\s+value)?\s*[:=]\s*[\"']?(?!(?:true|false|null)\b)([^\s\"'#,&{}\[\]]*\w)"
+    rb"|(?:[Ii]mage|IMAGE)[\"']?\s*[:=]\s*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
+    rb"|^-\s+[\"']?(?!\S*://)[A-Za-z][^\s\"'#]*[:@](?=\S*\d)([^\s\"'#:@/]+)[\"']?$"
     rb"|[?&]ref=([^\s\"'#,&{}\[\]]+)"
 )
-NAMED_VALUE = re.compile(  # `name: image.tag` with its value in the next line
-    rb"(name:[ \t]*[\"']?[\w.-]*(?:[Tt]ag|TAG|[Vv]ersion|VERSION|[Dd]igest|DIGEST)[\"']?)\s*\n\s*(?=value:)"
-)
+# fmt: on
+NAMED_VALUE = re.compile(rb"(name:\s*[\"']?[\w.-]*" + VERSION_KEY + rb")\s*\n\s*(?=value:)")
 RAW_ENTRY = re.compile(rb":\d+ \d+ [0-9a-f]+ ([0-9a-f]+) [A-Z]\d*\0([^\0]*)\0")
+REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
+OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")  # of an environment, in a version
 DOCUMENTS = re.compile(
     r"(^|/)(docs?/|(OWNERS|CODEOWNERS|README|LICENSE|CHANGELOG)[^/]*$)|\.(md|adoc|rst|png|svg)$"
 )
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = ("Chart.yaml", "values.yaml", "templates", "charts", "crds")  # what is in one
+SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
+PlaceName = Tuple[str, str]
+"""An application, and the environment as the path names it."""
 
 
 class GitCommit(NamedTuple):
     """A commit of a config repository."""
 
     sha: str
-    seconds: int  # since 1970, when the change was made
+    seconds: int  # since 1970, when it was committed
     author: str
-    subject: str
-    reverts: FrozenSet[str]  # what it says it reverts: shas of commits, and a subject
+    message: str  # its first line
     files: int
+    reverts: FrozenSet[str]  # the commits that it says it reverts
     landing: int  # the number of the landing with which it came to the main line
 
 
@@ -2367,223 +2343,6 @@ class Move(NamedTuple):
     versions: List[Tuple[str, str, int]]  # (the one before, the one now, the commit of that)
     commits: List[int]  # those that brought it, oldest first
     own: List[int]  # those of them that changed the place's own files, not its bases
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
-    """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
-    line = line.strip()
-    if not line or line.startswith(b"#"):
-        return 0, ()
-    found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
-    versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
-    return hash(re.sub(rb"\s#.*", b"", line)), versions
-
-
-class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
-    """The places that a path belongs to, each with whether it is a path of its own or a base."""
-
-    def __init__(self, find: Callable[[str], Mapping[Any, bool]]) -> None:
-        self.find = find
-
-    def __missing__(self, path: bytes) -> List[Tuple[Any, bool]]:
-        text = make_printable(path.decode("utf-8", "replace"))
-        self[path] = [] if DOCUMENTS.search(text) else list(self.find(text).items())
-        return self[path]
-
-
-def owners_of(paths: Mapping[Any, Tuple[Iterable[str], Iterable[str]]]) -> Owners:
-    """Return the owners of paths, from {place: (its own files and folders, those of its bases)}.
-
-    The path "" is the whole repository.
-    """
-    index: Dict[str, Dict[Any, bool]] = collections.defaultdict(dict)
-    for place, (own, bases) in paths.items():
-        for path in bases:
-            index[path][place] = False
-        for path in own:
-            index[path][place] = True
-
-    def find(path: str) -> Dict[Any, bool]:
-        found: Dict[Any, bool] = {}
-        for folder in ["", *itertools.accumulate(path.split("/"), "{}/{}".format)]:
-            for place, own in index.get(folder, {}).items():
-                found[place] = own or found.get(place, False)
-        return found
-
-    return Owners(find)
-
-
-class HeadTree:
-    """The files of the current commit, and what they say about files that places share."""
-
-    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
-        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
-        blobs = {
-            path: entry.split(" ")[-1] for entry, _, path in (one.partition("\t") for one in listed)
-        }
-        self.files = [path for path in blobs if path]
-        self.known = set(self.files)
-        self.kustomizations = sorted(
-            path for path in self.files if posixpath.basename(path) in KUSTOMIZATIONS
-        )
-        asked = [blobs[path].encode() for path in self.kustomizations]
-        self.references: Dict[str, List[str]] = {}
-        for path, text in zip(self.kustomizations, read_blobs(repo, asked)):
-            lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
-            named = (
-                posixpath.normpath(posixpath.join(posixpath.dirname(path), reference))
-                for reference in re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
-            )
-            self.references[path] = [one for one in named if not one.startswith("..")]
-
-    def bases(self, own: Iterable[str]) -> List[str]:
-        """Return what the kustomizations in files and folders refer to outside, at any depth."""
-        own = [path.rstrip("/") + "/" for path in own]
-        found: Dict[str, None] = {}
-        queue = list(own)
-        while queue:
-            folder = queue.pop()
-            begin = bisect.bisect_left(self.kustomizations, folder)
-            for file in self.kustomizations[begin:]:
-                if not file.startswith(folder):
-                    break
-                for reference in self.references[file]:
-                    if reference not in found and not f"{reference}/".startswith(tuple(own)):
-                        found[reference] = None
-                        queue.append(reference + "/")
-        return list(found)
-
-    def chart_around(self, path: str) -> List[str]:
-        """Return the files of the chart in which a file or a folder lies, and the values above."""
-        found = []
-        while path:
-            path = posixpath.dirname(path)
-            names = CHART if posixpath.join(path, CHART[0]) in self.known else CHART[1:2]
-            found += [posixpath.join(path, name) for name in names]
-        return found
-
-
-class Replay:
-    """One reading of a clone: what came to its main line, and what that changed at each place.
-
-    A landing is a commit of the main line, with the commits that it merged. `landings` are their
-    shas, oldest first, and `seconds` their times. `commits` are the commits that changed a path of
-    a place. What a revision contains of a place is the part of its trail up to the landing
-    `landing_of[revision]`, which knows every commit that the tip contains. Raises GitOpsError for a
-    repository that cannot be read.
-    """
-
-    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
-        self.repo, self.owners, self.tip = repo, owners, tip
-        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
-        self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
-        self.seconds: List[int] = []
-        self.commits: List[GitCommit] = []
-        self.landing_of: Dict[str, int] = {}
-        self._contents: Dict[bytes, FileContent] = {}
-        self._keys: Dict[Any, Tuple[int, int]] = {}  # of each place, as in `Move`
-        self._apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
-
-    @functools.cached_property
-    def trails(self) -> Dict[Any, List[Move]]:
-        """The moves of each place, oldest first."""
-        found: Dict[Any, List[Move]] = {}
-        for place, move in self.moves():
-            found.setdefault(place, []).append(move)
-        return found
-
-    def moves(self) -> Iterator[Tuple[Any, Move]]:
-        """Read the log once and yield what each landing changed at a place, oldest first."""
-        for arrived in self.arrivals():
-            blobs = [blob for _, steps in arrived for _, files in steps for _, blob in files]
-            contents = read_blobs(self.repo, blobs)
-            for number, steps in arrived:
-                yield from self._changes(number, steps, contents)
-
-    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
-        """Read the log once and yield the landings of a group of commits (see `_arrivals`)."""
-        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
-            yield list(self._arrivals(records)) if records else []
-
-    def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
-        """Yield the landings that touch places: (number, [(number of a commit, its files)]).
-
-        The last commit is that of the main line. Its files are what the landing changed there.
-        """
-        shas, parents, times, authors, subjects, bodies, rests = zip(*records)
-        texts = [printable_lines(column) for column in (shas, authors, subjects)]
-        owners, landings = self.owners, self.landings
-        rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
-        for sha, author, subject, line, seconds, body, rest in rows:
-            files = [(path, blob) for blob, path in RAW_ENTRY.findall(rest) if owners[path]]
-            reverts: FrozenSet[str] = frozenset()
-            if b"This reverts" in body or subject.startswith("Revert"):
-                named = REVERT.fullmatch(subject)
-                undone = [one.decode() for one in REVERTED.findall(body)]
-                reverts = frozenset(undone or (named.groups() if named else ()))
-            above, number = line.decode().split(), len(self.seconds)
-            facts = seconds, author, subject, reverts, rest.count(b"\0") // 2
-            if number == len(landings) or sha != landings[number]:
-                order = len(self.landing_of) + len(self._apart)
-                touched = [] if len(above) > 1 else files
-                self._apart[sha] = order, (sha, *facts), touched, above
-                continue
-            self.seconds.append(seconds)
-            merged, brought = above[1:], []
-            while merged:
-                other = merged.pop()
-                if other in self._apart:
-                    brought.append(self._apart.pop(other))
-                    merged += brought[-1][-1]
-                    self.landing_of[other] = number
-            self.landing_of[landings[number]] = number
-            if files:
-                steps = []
-                here = 0, (landings[number], *facts), files, above
-                for _, told, touched, _ in [*sorted(brought), here]:
-                    if touched:
-                        steps.append((len(self.commits), touched))
-                        self.commits.append(GitCommit(*told, number))
-                yield number, steps
-
-    def _changes(
-        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
-    ) -> Iterator[Tuple[Any, Move]]:
-        """Yield what a landing changed at each place."""
-        came: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how the merged commits left a file
-        for commit, files in steps[:-1]:
-            for path, _ in files:
-                came.setdefault(path, []).append((commit, next(contents)))
-        changed: Dict[Any, List[Any]] = {}
-        commit, files = steps[-1]
-        for path, _ in files:
-            content = next(contents)
-            by = came.get(path) or [(commit, content)]
-            before = self._contents.get(path, NO_CONTENT)
-            after, pairs = before.changed(content)
-            self._contents[path] = after
-            if after.content == before.content:
-                continue
-            versions = []
-            for old, new in pairs:
-                first = (one for one, text in by if new.encode() in text)
-                versions.append((old, new, next(first, by[-1][0])))
-            brought = [one for one, _ in by]
-            for place, own in self.owners[path]:
-                facts = changed.setdefault(place, [0, 0, [], [], []])
-                facts[0] += after.content - before.content
-                facts[1] += after.release - before.release
-                facts[2] += versions
-                facts[3] += brought
-                facts[4] += brought if own else []
-        for place, (more, released, versions, commits, own) in changed.items():
-            keys = self._keys.get(place, (0, 0))
-            self._keys[place] = keys = keys[0] + more, keys[1] + released
-            if len(commits) > 1:
-                commits, own = sorted(set(commits)), sorted(set(own))
-            yield place, Move(number, *keys, versions, commits, own)
 
 
 class FileContent(NamedTuple):
@@ -2600,50 +2359,233 @@ class FileContent(NamedTuple):
         return self.versions if self.count else self.content
 
     def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
-        """Return the content of another text, and its new versions, each with the one before.
+        """Return the content of another text, and (the version before, the one now) of each change.
 
         Only the lines from the first to the last one that differs are read.
         """
-        old, new = self.lines, text.split(b"\n")
-        if b"value:" in text:
-            new = NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
+        old, new = self.lines, NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
         shorter = min(len(old), len(new))
         head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
         ends = (at for at in range(shorter - head) if old[-1 - at] != new[-1 - at])
         tail = next(ends, shorter - head)
-        content, versions, count = self[1:]
-        lost: List[str] = []
-        gained: List[str] = []
-        for line in old[head : len(old) - tail]:
-            key, found = read_line(line)
-            content -= key
-            lost += found
-        for line in new[head : len(new) - tail]:
-            key, found = read_line(line)
-            content += key
-            gained += found
-        versions += sum(map(hash, gained)) - sum(map(hash, lost))
-        count += len(gained) - len(lost)
-        gone = [version for version in lost if version not in gained]
-        came = [version for version in gained if version not in lost]
+        before = [read_line(line) for line in old[head : len(old) - tail]]
+        after = [read_line(line) for line in new[head : len(new) - tail]]
+        content = self.content + sum(key for key, _ in after) - sum(key for key, _ in before)
+        lost = [version for _, found in before for version in found]
+        gained = [version for _, found in after for version in found]
+        versions = self.versions + sum(map(hash, gained)) - sum(map(hash, lost))
+        gone = (version for version in lost if version not in gained)
+        came = (version for version in gained if version not in lost)
         pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
-        return FileContent(new, content, versions, count), pairs
+        return FileContent(new, content, versions, self.count + len(gained) - len(lost)), pairs
 
 
-NO_CONTENT = FileContent()
+@functools.lru_cache(maxsize=1 << 16)
+def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
+    """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
+    line = re.sub(rb"(^|\s)#.*", b"", line).strip()
+    found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
+    versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
+    return hash(line), versions  # the hash of nothing is 0
+
+
+class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
+    """{path: the places that it belongs to, each with whether it is one of its own paths}.
+
+    A place has own files and folders, and those of its bases; "" is the whole repository. Besides,
+    `matched` may give the place of a path. Documents belong to nobody.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[Any, Tuple[Iterable[str], Iterable[str]]],
+        matched: Callable[[str], Any] = lambda path: None,
+    ) -> None:
+        self.matched = matched
+        self.index: Dict[str, Dict[Any, bool]] = collections.defaultdict(dict)
+        for place, both in paths.items():
+            for is_own, some in zip((True, False), both):
+                for path in some:
+                    self.index[path].setdefault(place, is_own)
+
+    def __missing__(self, path: bytes) -> List[Tuple[Any, bool]]:
+        text = make_printable(path.decode("utf-8", "replace"))
+        found: Dict[Any, bool] = {}
+        if not DOCUMENTS.search(text):
+            found = {place: True for place in [self.matched(text)] if place is not None}
+            for above in ["", *itertools.accumulate(text.split("/"), "{}/{}".format)]:
+                for place, is_own in self.index.get(above, {}).items():
+                    found[place] = is_own or found.get(place, False)
+        self[path] = list(found.items())
+        return self[path]
+
+
+class HeadTree:
+    """The files of the current commit, and what they say about files that places share."""
+
+    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
+        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
+        blobs = dict(entry.partition("\t")[::-2] for entry in listed if entry)
+        self.files = list(blobs)
+        kinds = [path for path in blobs if posixpath.basename(path) in KUSTOMIZATIONS]
+        self.charts = {
+            posixpath.dirname(path) for path in blobs if posixpath.basename(path) == CHART[0]
+        }
+        self.references: Dict[str, List[str]] = {}  # of each kustomization those outside its folder
+        asked = [blobs[path].split(" ")[-1].encode() for path in sorted(kinds)]
+        for path, text in zip(sorted(kinds), read_blobs(repo, asked)):
+            lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
+            named = re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
+            joined = (posixpath.join(posixpath.dirname(path), reference) for reference in named)
+            self.references[path] = [posixpath.normpath(one) for one in joined]
+
+    def bases(self, own: Iterable[str]) -> List[str]:
+        """Return what the kustomizations in files and folders refer to outside, at any depth."""
+        inside = tuple(f"{path}/" for path in own)
+        found: Dict[str, None] = {}
+        queue, files = list(inside), list(self.references)
+        while queue:
+            folder = queue.pop()
+            for file in files[bisect.bisect_left(files, folder) :]:
+                if not file.startswith(folder):
+                    break
+                for reference in self.references[file]:
+                    outside = not f"{reference}/".startswith((*inside, "../"))
+                    if outside and reference not in found:
+                        found[reference] = None
+                        queue.append(f"{reference}/")
+        return list(found)
+
+    def chart_around(self, path: str) -> List[str]:
+        """Return the files of the chart in which a file or a folder lies, and the values above."""
+        found = []
+        while path:
+            path = posixpath.dirname(path)
+            names = CHART if path in self.charts else CHART[1:2]
+            found += [posixpath.join(path, name) for name in names]
+        return found
+
+
+class Replay:
+    """One reading of a clone: what came to its main line, and what that changed at each place.
+
+    A landing is a commit of the main line, with the commits that it merged. `landings` are their
+    shas, oldest first, and `seconds` their times. `commits` are those that changed a path of a
+    place. What a revision contains of a place is the part of its trail up to the landing
+    `landing_of[revision]`, which knows every commit that the tip contains. All but `landings` are
+    known once `moves` or `trails` were read. Raises GitOpsError for what is no repository.
+    """
+
+    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
+        self.repo, self.owners, self.tip = repo, owners, tip
+        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
+        self.seconds: List[int] = []
+        self.commits: List[GitCommit] = []
+        self.landing_of: Dict[str, int] = {}
+        self._contents: Dict[bytes, FileContent] = collections.defaultdict(FileContent)
+        self._keys: Dict[Any, Tuple[int, int]] = {}  # of each place, as in `Move`
+        self._apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
+
+    @functools.cached_property
+    def trails(self) -> Dict[Any, List[Move]]:
+        """The moves of each place, oldest first."""
+        found: Dict[Any, List[Move]] = {}
+        for place, move in self.moves():
+            found.setdefault(place, []).append(move)
+        return found
+
+    def moves(self) -> Iterator[Tuple[Any, Move]]:
+        """Read the log once and yield what each landing changed at a place, oldest first."""
+        for arrived in self.arrivals():
+            blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
+            contents = read_blobs(self.repo, blobs)
+            for number, steps in arrived:
+                yield from self._changes(number, steps, contents)
+
+    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
+        """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+            yield list(self._arrivals(records)) if records else []
+
+    def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
+        """Yield the landings that touch places: (number, [(number of a commit, its files)]).
+
+        The last commit is that of the main line. Its files are what the landing changed there.
+        """
+        shas, parents, times, authors, subjects, bodies, rests = zip(*records)
+        texts = [printable_lines(column) for column in (shas, authors, subjects)]
+        rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
+        for sha, author, subject, line, seconds, body, rest in rows:
+            files = [entry for entry in RAW_ENTRY.findall(rest) if self.owners[entry[1]]]
+            reverts: FrozenSet[str] = frozenset()
+            if b"This reverts" in body:
+                reverts = frozenset(one.decode() for one in REVERTED.findall(body))
+            commit = sha, seconds, author, subject, rest.count(b"\0") // 2, reverts
+            above, number = line.decode().split(), len(self.seconds)
+            if self.landings[number : number + 1] != [sha]:
+                order = len(self.landing_of) + len(self._apart)
+                self._apart[sha] = order, commit, [] if len(above) > 1 else files, above
+                continue
+            self.seconds.append(seconds)
+            self.landing_of[sha] = number
+            merged, brought = above[1:], []
+            while merged:
+                other = merged.pop()
+                if other in self._apart:
+                    brought.append(self._apart.pop(other))
+                    merged += brought[-1][-1]
+                    self.landing_of[other] = number
+            if files:
+                steps = []
+                for _, facts, touched, _ in [*sorted(brought), (0, commit, files, above)]:
+                    if touched:
+                        steps.append((len(self.commits), touched))
+                        self.commits.append(GitCommit(*facts, number))
+                yield number, steps
+
+    def _changes(
+        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+    ) -> Iterator[Tuple[Any, Move]]:
+        """Yield what a landing changed at each place."""
+        merged: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how merged commits left a file
+        changed: Dict[Any, List[Any]] = {}
+        for commit, files in steps[:-1]:
+            for _, path in files:
+                merged.setdefault(path, []).append((commit, next(contents)))
+        commit, files = steps[-1]
+        for _, path in files:
+            text, before = next(contents), self._contents[path]
+            by = merged.get(path) or [(commit, text)]
+            self._contents[path], pairs = before.changed(text)
+            more = self._contents[path].content - before.content
+            released = self._contents[path].release - before.release
+            versions = []
+            for old, new in pairs:
+                first = (one for one, left in by if new.encode() in left)
+                versions.append((old, new, next(first, by[-1][0])))
+            commits = [one for one, _ in by]
+            for place, is_own in self.owners[path] if more else ():
+                facts = changed.setdefault(place, [0, 0, [], [], []])
+                new_facts = more, released, versions, commits, commits if is_own else []
+                changed[place] = [fact + new for fact, new in zip(facts, new_facts)]
+        for place, (more, released, versions, *both) in changed.items():
+            content, release = self._keys.get(place, (0, 0))
+            self._keys[place] = content + more, release + released
+            yield (
+                place,
+                Move(number, *self._keys[place], versions, *(sorted(set(one)) for one in both)),
+            )
 
 
 # Deployments from the config repository itself: what it asks for, and since when.
-
-PlaceName = Tuple[str, str]
-"""An application, and the environment as the path names it."""
-SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
 
 
 def template_owners(
     repo: FilePath, tree: HeadTree, template: str, stages: Stages, applications: Sequence[str]
 ) -> Tuple[Owners, List[PlaceName]]:
-    """Return the owners of paths by a template, and the names at HEAD that are no environments.
+    """Return the owners of paths by a template, and the places at HEAD that are no environments.
 
     A file that several environments of an application share is a base of each of them: what their
     kustomizations refer to, the chart around them, and a place beside them that is called `base`.
@@ -2651,45 +2593,43 @@ def template_owners(
     pattern, repository = template_pattern(template), repository_name(repo)
     depth = template.strip("/").count("/") + 1
 
-    def matched(path: str) -> Optional[PlaceName]:
+    def place_of(path: str) -> Optional[PlaceName]:
         found = pattern.fullmatch(path)
-        if found is None:
-            return None
-        application = found.groupdict().get("application") or repository
-        return one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH)
+        application = found and found.groupdict().get("application") or repository
+        return found and (
+            one_line(application, NAME_WIDTH),
+            one_line(found["environment"], NAME_WIDTH),
+        )
 
-    folders: Dict[PlaceName, Dict[str, None]] = collections.defaultdict(dict)
+    folders: Dict[Optional[PlaceName], Set[str]] = collections.defaultdict(set)
     for file in tree.files:
-        place = matched(make_printable(file))
-        if place is not None:
-            folders[place]["/".join(file.split("/")[:depth])] = None
+        folders[place_of(make_printable(file))].add("/".join(file.split("/")[:depth]))
+    folders.pop(None, None)
     usual = any(stages.knows(name) for _, name in folders)
     kept = choose_applications({application for application, _ in folders}, applications)
 
     def is_measured(place: PlaceName) -> bool:
-        known = stages.stage_of(place[1], "/".join(place)) and (stages.knows(place[1]) or not usual)
-        return bool(known) and (place[0] in kept or not applications)
+        known = stages.knows(place[1]) or not usual
+        chosen = place[0] in kept or not applications
+        return known and chosen and bool(stages.stage_of(place[1], "/".join(place)))
 
-    around: Dict[str, Set[str]] = collections.defaultdict(set)
-    measured = {place: paths for place, paths in folders.items() if is_measured(place)}
-    for (application, _), paths in measured.items():
-        for path in [one for path in paths for one in tree.chart_around(path)]:
-            around[path].add(application)
+    def matched(path: str) -> Optional[PlaceName]:
+        place = place_of(path)
+        return place if place is not None and is_measured(place) else None
+
+    charts = {
+        place: [one for path in paths for one in tree.chart_around(path)]
+        for place, paths in folders.items()
+        if is_measured(place)
+    }
+    around = {(path, place[0]) for place, paths in charts.items() for path in paths}
+    users = collections.Counter(path for path, _ in around)
     bases: Dict[PlaceName, Tuple[Iterable[str], List[str]]] = {}
-    for place, paths in measured.items():
-        charts = [one for path in paths for one in tree.chart_around(path)]
+    for place, paths in charts.items():
         beside = [one for name in SHARED for one in folders.get((place[0], name), ())]
-        alone = [one for one in charts if len(around[one]) == 1]
-        bases[place] = (), [*tree.bases(paths), *alone, *beside]
-    shared = owners_of(bases)
-
-    def find(path: str) -> Dict[Any, bool]:
-        place, found = matched(path), dict(shared.find(path))
-        if place is not None and is_measured(place):
-            found[place] = True
-        return found
-
-    return Owners(find), [place for place in folders if place not in measured]
+        alone = [path for path in paths if users[path] == 1]  # of one application
+        bases[place] = (), [*tree.bases(folders[place]), *alone, *beside]
+    return Owners(bases, matched), [place for place in folders if place not in bases]
 
 
 @dataclass
@@ -2702,83 +2642,78 @@ class Version:
     line: List[Version]  # the versions that replaced each other, in the order of their landings
     rank: int  # its position there
     came: Dict[str, int]  # {stage: the landing with which it, or a newer one, came there}
+    ran: Set[str]  # the stages in which it ran itself
     dropped: bool = False  # whether it was put back before it went on
 
 
 class Travels:
     """How versions travel through the environments of a config repository.
 
-    `syncs` are those of each place, in order. `changes` are the rows of that table. `commits` are
-    those of deployments and changes, each with its application.
+    `stage` has the stage of each place, and `syncs` what came to it, in order. `changes` are the
+    rows of that table. `commits` are those of deployments and changes, each with its application.
 
     1. A version that comes to a stage is a change there, with those that it carries along: the
-       older ones of its line that the stage has not had. Production has no lead time where no
-       other environment had it before.
+       older ones of its line that the stage has not had.
     2. The first one of a line that comes to a stage carries nothing along: what was there before
-       the stage began waited for nobody.
-    3. A version that was put back where it had come last is not carried along.
-    4. A sync whose versions all ran before in their parts takes back those that they replace.
+       the stage began waited for nobody. It did not wait either, where others were before it.
+    3. A version that was put back in the stage where it had come last is not carried along.
+    4. Production has no lead time where no other environment had the version before.
+    5. Where each version of a landing is older than the one it replaces, and ran there before, the
+       landing takes back those that it replaces.
+    6. A version with a word of its environment (`1.4-approved`) is the same as the one without.
     """
 
     def __init__(self, replay: Replay, stages: Stages, ignored: Pattern[str]) -> None:
         self.replay, self.ignored = replay, ignored
         self.stage: Dict[PlaceName, str] = {}
-        self.syncs: Dict[PlaceName, List[Sync]] = {}
+        self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
         self.changes: List[Row] = []  # and whether another stage had the version before
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
-        # {place: {version: the one that it replaced there}}
-        self.replaced: Dict[PlaceName, Dict[str, str]] = {}
         runs: Dict[PlaceName, int] = {}
         for place, move in replay.moves():
             if place not in self.stage:
                 self.stage[place] = stages.stage_of(place[1], "/".join(place))
-                self.syncs[place], self.replaced[place] = [], {}
             if move.release not in (runs.get(place, 0), 0):  # 0: its files are gone
                 self.follow(place, move)
             runs[place] = move.release
 
     def follow(self, place: PlaceName, move: Move) -> None:
         """Note what a landing brings to a place."""
-        application, stage = place[0], self.stage[place]
-        landing, seconds = self.replay.landings[move.landing], self.replay.seconds[move.landing]
-        commits = [self.replay.commits[number] for number in move.commits]
-        replaced = self.replaced[place]
+        application, stage, replay = place[0], self.stage[place], self.replay
+        commits = [replay.commits[number] for number in move.commits]
         arrivals: List[Version] = []
         takes: Set[str] = set()
-        since: List[List[str]] = []  # for each part the versions that it goes back from
+        goes_back = True
         for old, new, number in move.versions:
             if new:
-                arrivals.append(self.version(application, stage, old, new, number, move.landing))
-                chain = [old]
-                while new in replaced and chain[-1] not in ("", new):
-                    chain.append(replaced.get(chain[-1], ""))
-                since.append(chain[:-1] if chain[-1] == new else [])
-                replaced.setdefault(new, old)
-        if all(since):
-            takes.update(chain[0] for chain in since)
-            for name in {name for chain in since for name in chain}:
-                version = self.known[application, name]
-                version.dropped = list(version.came)[-1:] == [stage]
-        if arrivals:
-            self.ship(application, stage, arrivals, move.landing)
+                version = self.version(application, stage, old, new, number, move.landing)
+                replaced = self.known.get((application, old), version)
+                rank = replaced.rank if replaced.line is version.line else 0
+                goes_back = goes_back and stage in version.ran and version.rank < rank
+                if goes_back:
+                    takes.add(old)
+                    for one in version.line[version.rank + 1 : rank + 1]:
+                        one.ran.discard(stage)
+                        one.dropped = list(one.came)[-1:] == [stage]
+                arrivals.append(version)
+        takes = takes if goes_back else set()
+        self.ship(application, stage, arrivals, move.landing)
         newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
-        brings = [landing, *(new for _, new, _ in move.versions)]
+        brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
         for commit in commits:
-            brings += [commit.sha, commit.subject]
-            takes.update(commit.reverts)
-        row = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
-        self.syncs[place].append(Sync(*row))
+            brings.append(commit.sha)
+            takes |= commit.reverts
+        seconds = replay.seconds[move.landing]
+        facts = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
+        self.syncs[place].append(Sync(*facts))
 
     def version(
         self, application: str, stage: str, old: str, new: str, number: int, landing: int
     ) -> Version:
-        """Return a version that comes to a stage; it may be new, and replace another one.
-
-        One with a word that only its environment adds (`1.4-approved`) is the version without it.
-        """
+        """Return the version that comes to a stage; it may be new, and replace another one."""
         known = self.known.get((application, new))
         if known is None:
             bare = application, OWN_WORD.sub("", new)
@@ -2786,7 +2721,8 @@ class Travels:
             if known is None or stage in known.came:
                 before = self.known.get((application, old))
                 line = [] if before is None else before.line
-                known = Version(new, self.replay.commits[number], landing, line, len(line), {})
+                commit = self.replay.commits[number]
+                known = Version(new, commit, landing, line, len(line), {}, set())
                 line.append(known)
                 self.known.setdefault(bare, known)
             self.known[application, new] = known
@@ -2794,9 +2730,10 @@ class Travels:
 
     def ship(self, application: str, stage: str, arrivals: Sequence[Version], landing: int) -> None:
         """Note the changes that come to a stage with some versions."""
-        told: Set[str] = set()
+        told: Set[str] = set()  # the commits of several versions are changes once
         for version in arrivals:
             version.dropped = False
+            version.ran.add(stage)
             key, carried = (stage, id(version.line)), [version]
             newest = self.newest.get(key)
             if newest is None or newest.rank < version.rank:
@@ -2806,12 +2743,12 @@ class Travels:
             for one in carried:
                 if stage not in one.came and not one.dropped:
                     one.came[stage] = landing
-                    if one.commit.sha not in told:
+                    if one.commit.sha not in told and (newest is not None or not one.rank):
                         self.change(application, stage, one, landing)
                     told.add(one.commit.sha)
 
     def change(self, application: str, stage: str, version: Version, landing: int) -> None:
-        """Note that a version came to a stage, or waits for it."""
+        """Note that a version came to a stage, or waits for it (the landing is MISSING)."""
         commit = version.commit
         before_clone = self.replay.shallow and not version.landing
         if not before_clone and not self.ignored.search(commit.author):
@@ -2821,9 +2758,9 @@ class Travels:
             self.changes.append((*row, version.landing != landing))
 
     def changes_with(self, production: str) -> List[Row]:
-        """Return the rows of `changes`, with those that production has not had yet.
+        """Return the rows of `changes`, with those that production waits for.
 
-        These are of lines that came there before.
+        It waits for the newer versions of lines that came there before.
         """
         applications = {id(one.line): application for (application, _), one in self.known.items()}
         for (stage, line), newest in self.newest.items():
@@ -2845,9 +2782,6 @@ class Travels:
             covered = syncs[0].start if begins else start, end, int(begins)
             facts = place[0], self.stage[place], "/".join(place), "path"
             yield Place(*facts, classify_syncs(syncs, begins=begins), *covered)
-
-
-OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")
 
 
 def load_gitops_repository(
@@ -2874,29 +2808,29 @@ def load_gitops_repository(
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
         owners, left_out = template_owners(repo, tree, template, stages, applications)
-        replay = Replay(repo, owners)
-        travels = Travels(replay, stages, ignored)
+        travels = Travels(Replay(repo, owners), stages, ignored)
         stages.check((place[1], "/".join(place)) for place in [*travels.stage, *left_out])
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
         order = stages.order(dict.fromkeys(travels.stage.values()))
-        changes = travels.changes_with(order[-1])
-        notes = [f"Layout: {template}"]
-        if not any(stages.knows(name) for _, name in travels.stage):
-            names = one_line(", ".join(dict(travels.stage.keys())), 120)
-            notes.append(f"No environment has a usual name: {names}; --environments names them")
-        if left_out:
-            names = one_line(", ".join(sorted({name for _, name in left_out})), 120)
-            notes.append(
-                f"Left out, as they are no environments: {names}; --environments names them"
-            )
-        if replay.shallow:
+        notes, remedy = [f"Layout: {template}"], "--environments names them"
+        named = sorted({name for _, name in travels.stage})
+        others = sorted({name for _, name in left_out} - {*named})
+        if not any(map(stages.knows, named)):
+            names = one_line(", ".join(named), 120)
+            notes.append(f"No environment has a usual name: {names}; {remedy}")
+        elif others:
+            names = one_line(", ".join(others), 120)
+            notes.append(f"Left out, as they are no environments: {names}; {remedy}")
+        if travels.replay.shallow:
             notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
-        rows = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-        columns = [*zip(*((*one[:4], name, one.files) for one, name in rows))]
-        commits = commits_from(columns, branch_of(repo))
-        places = travels.places()
-        return history_from("git", places, commits, changes, notes, order)
+        changes = travels.changes_with(order[-1])
+        commits = pd.DataFrame(
+            [one for one, _ in travels.commits.values()], columns=GitCommit._fields
+        )
+        commits["application"] = [application for _, application in travels.commits.values()]
+        commits = commits_from(commits.sort_values("seconds", kind="stable"), branch_of(repo))
+        return history_from("git", travels.places(), commits, changes, notes, order)
 
 
 # Layouts: which part of a path is the application, and which is the environment.
@@ -3094,6 +3028,7 @@ def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
 # Release tags: each one on the main line is a deployment to production.
 
 HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
+REVERT, MERGED = re.compile(r'^Revert "(.+)"$'), re.compile(r" \(#\d+\)$")  # as forges say it
 PRERELEASE = re.compile(r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|preview|snapshot)[._-]?\d*)$")
 
 
@@ -3143,12 +3078,15 @@ def load_release_tags(
     landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
 
     commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
+    commits = commits.assign(application=repository_name(repo), environment="production")
     which = np.searchsorted(landings, commits["landing"])  # the release that brought each
-    release_of = dict(zip([*commits["subject"], *commits["sha"]], [*which, *which]))
+    subjects = commits["message"].str.replace(MERGED, "", regex=True)
+    release_of = {**dict(zip(subjects, which)), **dict(zip(commits["sha"], which))}
     reasons: Dict[int, str] = {}
-    told = [*zip(which.tolist(), commits["reverts"], commits["subject"])]
+    told = [*zip(which.tolist(), commits["reverts"], subjects)]
     for number, reverts, text in [*told, *((at, (), name) for at, name in enumerate(names))]:
-        undone = any(release_of.get(one) != number for one in reverts)
+        undone = reverts or REVERT.findall(text)
+        undone = [one for one in undone if release_of.get(one, number) < number]
         if number < len(names) and (undone or HOTFIX.search(text)):
             how = "Reverted" if undone else "Hotfixed"
             reasons.setdefault(number - 1, f"{how} by {names[number]}")
@@ -3157,23 +3095,18 @@ def load_release_tags(
         over = max(times[number : number + 2]) if number in reasons else MISSING
         release = Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
         releases.append(release)
-    name, rule = repository_name(repo), ", ".join(patterns)
-    end = max([*times, *replay.seconds])
-    place = Place(name, "production", rule, "tag", releases, min(times), end)
+    end, rule = max([*times, *replay.seconds]), ", ".join(patterns)
+    place = Place(repository_name(repo), "production", rule, "tag", releases, min(times), end)
 
-    commits = commits.assign(
-        application=name, environment="production", version=np.append(names, "")[which],
-        deployed=np.append(times, MISSING)[which],
-    )  # fmt: skip
+    deployed, versions = np.append(times, MISSING)[which], np.append(names, "")[which]
+    commits = commits.assign(version=versions, deployed=deployed)
     landing = commits["landing"]
     merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
     bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
     later = (which > 0) | (commits["sha"] == shas[0])
     columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
     changes = commits.loc[later & ~merge & ~bots, columns].itertuples(index=False, name=None)
-    told = commits[later].sort_values(["seconds", "sha"])
-    columns = ["sha", "seconds", "author", "subject", "application", "files"]
-    table = commits_from([told[column] for column in columns], branch_of(repo))
+    table = commits_from(commits[later].sort_values(["seconds", "sha"]), branch_of(repo))
     notes = [f"Releases: the tags {rule}; of failures those are known that a tag put right"]
     return history_from("tags", [place], table, changes, notes, ["production"])
 
