@@ -3128,6 +3128,7 @@ def author_pattern(text: Optional[str]) -> Pattern[str]:
 
 KARGO = "kargo.akuity.io/authorized-stage"  # its value is project:stage
 MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
+DEFINITION = json.JSONEncoder(sort_keys=True)
 
 
 class ArgoSource(NamedTuple):
@@ -3403,14 +3404,16 @@ def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) ->
     for number, place in zip(numbers, places):
         if type(number) is not int or abs(number) > 2**62:
             raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
-    parts, given, sources = [], None, sources_of({})
+    given, sources, parts = None, sources_of({}), []
     for one in documents:  # the sources of an application seldom change
         now = one.get("sources") or one.get("source")
         if now != given:
             given, sources = now, sources_of(one)
-        revisions = revisions_of(one) + [""] * (len(sources) - 1)
-        pairs = tuple(zip(sources, revisions))
-        parts.append(tuple(sorted(pairs)) if len(pairs) > 1 else pairs)
+        if len(sources) == 1:
+            parts.append(((sources[0], revisions_of(one)[0]),))
+        else:
+            revisions = revisions_of(one) + [""] * len(sources)
+            parts.append(tuple(sorted(zip(sources, revisions))))
     table = pd.DataFrame({"owner": owners, "id": numbers, "start": starts, "end": ends})
     table = table.assign(failure=failures, parts=parts)
     began = table["owner"] * NEVER + starts
@@ -3429,7 +3432,7 @@ def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) ->
 def revisions_of(entry: Mapping[str, Any]) -> List[str]:
     """Return the revisions of an entry, in the order of its sources."""
     listed = entry.get("revisions")
-    listed = listed if isinstance(listed, list) and listed else [entry.get("revision")]
+    listed = listed if listed and isinstance(listed, list) else [entry.get("revision")]
     return [one_line(one, 100) if one and isinstance(one, str) else "" for one in listed]
 
 
@@ -3442,8 +3445,7 @@ def sources_of(holder: Mapping[str, Any]) -> List[ArgoSource]:
     listed = [one for one in at_path(holder, "sources", kind=list) if isinstance(one, dict)]
     listed = listed or [at_path(holder, "source")]
     files = []
-    for source in listed:
-        helm = at_path(source, "helm")
+    for helm in (at_path(source, "helm") for source in listed):
         own = [at_path(one, "path", kind=str) for one in at_path(helm, "fileParameters", kind=list)]
         own += at_path(helm, "valueFiles", kind=list)
         files.append([file for file in own if isinstance(file, str) and file])
@@ -3458,8 +3460,8 @@ def sources_of(holder: Mapping[str, Any]) -> List[ArgoSource]:
         used = [re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in used]
         used += [path] * bool(path or not (ref or source.get("chart")))
         parameters = {key: value for key, value in source.items() if key != "targetRevision"}
-        definition = json.dumps(parameters, sort_keys=True, default=str)
-        found.append(ArgoSource(definition, tuple(sorted(map(clean_path, used))), clean_path(path)))
+        paths = tuple(sorted(map(clean_path, used)))
+        found.append(ArgoSource(DEFINITION.encode(parameters), paths, clean_path(path)))
     return found
 
 
@@ -3489,50 +3491,45 @@ def name_application(
     that a path or the destination has together with it, as `shop-prod-eu` at `apps/shop/prod-eu`.
     """
     name, spec = one.name, at_path(one.document, "spec")
-    sources = [source for source, _ in one.rows[-1][3]] if one.rows else sources_of(spec)
-    paths = [path for source in sources for path in source.paths]
+    paths = [path for source in sources_of(spec) for path in source.paths]
     keys = ("name", "namespace", "server")
     cluster, space, server = (at_path(spec, "destination", key, kind=str) for key in keys)
     others = one.full_name, name, one.namespace, cluster, space, server
-    one.title, marks, words = name, one.marks, environment_words(name)
+    one.title, marks = name, one.marks
     for path in paths:
         found = pattern and (pattern.fullmatch(f"{path}/") or pattern.fullmatch(path))
         if found:
             one.rule, one.title = "path", found.groupdict().get("application") or name
             return (found["environment"], *others)
     environment = ""
-    told = [key for key in ([label] if label else ("environment", "env", KARGO)) if key in marks]
-    if told:
-        value = marks[told[0]].rpartition(":" if told[0] == KARGO else "\0")[2]
-        environment, one.rule = one_line(value, 40).lower(), f"label {one_line(told[0], 60)}"
-        words = [word for word in words if usual_stage(word[0]) == usual_stage(environment)]
-    elif words and (len({word for word, *_ in words}) == 1 or words[-1][2] == len(name)):
-        environment, one.rule = words[-1][0], "name"
-    else:
-        words = ()
-        texts = {"source path": "\n".join(paths), "destination name": cluster, "namespace": space}
-        for rule, text in texts.items():
-            there = {word for word, *_ in environment_words(text)}
-            if not environment and len(there) == 1:
-                environment, one.rule = there.pop(), rule
-    begin, end = words[-1][1:] if words else (len(name), len(name))
+    hints = ("name", name), ("source path", "\n".join(paths)), ("destination name", cluster)
+    for key in [label] if label else ("environment", "env", KARGO):
+        if key in marks and not environment:
+            value = marks[key].rpartition(":")[2] if key == KARGO else marks[key]
+            environment, one.rule = one_line(value, 40).lower(), f"label {one_line(key, 60)}"
+    for rule, text in (*hints, ("destination namespace", space)) if not environment else ():
+        words = environment_words(text)
+        at_end = rule == "name" and words[-1:] and words[-1][2] == len(name)
+        if not environment and (at_end or len({word for word, *_ in words}) == 1):
+            environment, one.rule = words[-1][0], rule
+    words = environment_words(name) if environment else ()
+    begin, end = next(
+        (span for word, *span in words[::-1] if usual_stage(word) == usual_stage(environment)),
+        (len(name), len(name)),
+    )
     dashed, spans = dash_words(name), [(begin, end)]
+    elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
     stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
-    if stops:
-        elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
-        spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
+    spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
     at = dashed.find(dash_words(cluster)) if cluster else -1
     if 0 <= at <= begin and end <= at + len(cluster):
         spans.append((at, at + len(cluster)))
-    begin, end = max(
-        (span for span in spans if span[1] - span[0] < len(name)),
-        key=lambda span: span[1] - span[0],
-        default=(0, 0),
-    )
-    before, after = name[:begin].rstrip("-_/."), name[end:].lstrip("-_/.")
-    one.title = before + (name[begin - 1] if before and after else "") + after
-    own = name[begin:end] if words else environment
-    return (own or environment, environment, name[begin:end], *others)
+    spans = [(low, high) for low, high in spans if high - low < len(name)]
+    low, high = max(spans, default=(0, 0), key=lambda span: span[1] - span[0])
+    before, after = name[:low].rstrip("-_/."), name[high:].lstrip("-_/.")
+    one.title = before + (name[low - 1] if before and after else "") + after
+    own = name[low:high] if begin < end else environment
+    return (own or environment, environment, name[low:high], *others)
 
 
 def dash_words(text: str) -> str:
@@ -3579,7 +3576,12 @@ def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Repla
             named = {clean_path(posixpath.join("/", source.folder, mark.strip())) for mark in marks}
             bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
             owners[one.full_name, source.paths] = source.paths, bases
-    return Replay(repo, owners_of(owners))
+    clone, form = Replay(repo, owners_of(owners)), "--format=%(objectname) %(*objectname)"
+    for line in ask_git(repo, "for-each-ref", form, "refs/tags").splitlines():
+        tag, _, commit = line.partition(" ")  # the revision of an annotated tag is the tag's own
+        if commit in clone.landing_of:
+            clone.landing_of[tag] = clone.landing_of[commit]
+    return clone
 
 
 def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
@@ -3624,7 +3626,9 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
                 one.had[source.paths] = max(landing, begin)
         commits = [clone.commits[number] for move in moves for number in move.commits]
         brings = [name for commit in commits for name in (commit.sha, commit.subject)]
-        takes = {name for commit in commits for name in commit.reverts} - set(brings)
+        undone = {name for commit in commits for name in commit.reverts}
+        whole = [commit for commit in commits if not undone & {commit.sha, commit.subject}]
+        takes = {name for commit in whole for name in commit.reverts} - set(brings)
         takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
         facts = failure, brings, takes, automatic, release
         one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
