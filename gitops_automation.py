@@ -4407,16 +4407,6 @@ def with_incidents(
     )
 
 
-def choose_applications(names: Sequence[str], patterns: Sequence[str]) -> Set[str]:
-    """Return the applications that the patterns name."""
-    found = {pattern: fnmatch.filter(names, pattern) for pattern in patterns}
-    for pattern, taken in found.items():
-        if not taken:
-            near = ", ".join(difflib.get_close_matches(pattern, names, 3, 0))
-            raise GitOpsError(f"no application {in_quotes(pattern)}; the nearest are {near}")
-    return {*names} if not patterns else {name for taken in found.values() for name in taken}
-
-
 WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
 
 
