@@ -4085,7 +4085,6 @@ def with_incidents(
     )
 
 
-
 # ---- DORA calculator: history -> metrics --------------------------------------------------------
 
 
