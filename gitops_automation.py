@@ -306,6 +306,7 @@ class History(NamedTuple):
                 "choose other --days or --end"
             )
         low, high = window.seconds
+        high = high if window.end < self.window.end else NEVER  # what came later is told of it all
         tables = {}
         for name, column in TIME_OF.items():
             table = getattr(self, name)
@@ -1805,40 +1806,27 @@ class Stages(NamedTuple):
     @classmethod
     def of(cls, environments: Union[None, str, Sequence[str]]) -> Stages:
         """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
-        pairs = []
         listed = environments.split(",") if isinstance(environments, str) else environments or ()
+        pairs = []
         for text in listed:
             name, equals, pattern = str(text).strip().partition("=")
             check_word("an environment of --environments", name)
-            pairs.append(((pattern if equals else name).lower(), name))
+            plain = "production" if name in PRODUCTION_WORDS else name
+            pairs.append(((pattern if equals else plain).lower(), name))
         return cls(tuple(pairs))
 
-    @property
-    def production(self) -> str:
-        """The name of production."""
-        return self.patterns[-1][1] if self.patterns else "production"
-
-    def taker(self, *names: str) -> int:
-        """Return the position of the first pattern that takes in one of the names, or -1.
-
-        A word alone (`staging`) takes in what the first name usually means, too, unless another
-        pattern does.
-        """
-        lower = [name.lower() for name in names if name]
-        for at, (pattern, _) in enumerate(self.patterns):
-            if fnmatch.filter(lower, pattern):
-                return at
-        for at, (pattern, _) in enumerate(self.patterns):
-            if pattern in ENVIRONMENT_WORDS and usual_stage(pattern) == usual_stage(names[0]):
-                return at
-        return -1
-
-    def stage_of(self, own: str, *others: str) -> str:
-        """Return the stage of an environment, "" if no pattern takes it in.
+    def taker(self, own: str, *others: str) -> int:
+        """Return the position of the first pattern that takes in an environment, or -1.
 
         `own` is its name, "" if nothing tells one. `others` are what else the patterns may match:
         the full name, the namespace and the destination of an application.
         """
+        names = {name.lower() for name in (own, usual_stage(own), *others) if name}
+        found = (at for at, (one, _) in enumerate(self.patterns) if fnmatch.filter(names, one))
+        return next(found, -1)
+
+    def stage_of(self, own: str, *others: str) -> str:
+        """Return the stage of an environment (see `taker`), "" if no pattern takes it in."""
         at = self.taker(own, *others)
         return self.patterns[at][1] if at >= 0 else "" if self.patterns else usual_stage(own)
 
@@ -1849,22 +1837,20 @@ class Stages(NamedTuple):
     def check(self, environments: Iterable[Sequence[str]]) -> None:
         """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history.
 
-        A usual word alone (`dev`) may take in nothing, if another one takes in something.
+        A usual word alone (`dev`) may take in nothing, if another pattern takes in something.
         """
         there = {tuple(names) for names in environments}
         used = {self.taker(*names) for names in there} - {-1}
         for at, (pattern, stage) in enumerate(self.patterns):
-            plain = pattern in ENVIRONMENT_WORDS and pattern == stage.lower() and used
-            if at not in used and not plain:
-                known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
+            if at not in used and not (used and stage in ENVIRONMENT_WORDS and stage == pattern):
+                known = sorted({own for own, *_ in there} - {""})
                 near = difflib.get_close_matches(pattern, known, 1)
-                hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
                 raise GitOpsError(
-                    f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
-                    f"{one_line(', '.join(known) or 'no names', 120)}; write {stage}=PATTERN"
+                    f"--environments: {in_quotes(pattern)} takes in nothing; there are "
+                    f"{one_line(', '.join([*near, *known]) or 'no names', 120)}; write NAME=PATTERN"
                 )
 
-    def order(self, found: Iterable[str]) -> Tuple[str, ...]:
+    def order(self, found: Iterable[str] = ()) -> Tuple[str, ...]:
         """Return the environments of a history in promotion order; the last one is production.
 
         Names without the word of an environment come before staging.
@@ -1873,7 +1859,7 @@ class Stages(NamedTuple):
         there = sorted(found, key=lambda name: (ranks.get(name.lower(), 4), name))
         if self.patterns:
             there = [name for name in there if name == UNCLASSIFIED]
-        stages = [stage for _, stage in self.patterns] or [*there, "production"]
+        stages = [stage for _, stage in self.patterns] or ["production"]
         return tuple(dict.fromkeys([*there, *stages]))
 
 
@@ -1890,8 +1876,8 @@ class Sync(NamedTuple):
     content: Any  # equal contents run the same
     commit: str  # what the tables call it
     failure: str = ""  # why it failed; nothing if it succeeded
-    brings: Sequence[str] = ()  # the commits and versions that are new with it
-    takes: Collection[str] = ()  # those that it takes back, as its commits or versions say
+    brings: Collection[str] = ()  # the commits and versions that are new with it
+    takes: Collection[str] = ()  # those of earlier syncs that it takes back
     automatic: bool = False  # whether Argo CD syncs by itself when the repository changes
     release: str = ""  # the same text in every cluster of a stage; nothing: the commit
 
@@ -1936,102 +1922,94 @@ def classify_syncs(
 ) -> List[Release]:
     """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
-    `begins` says that entries before it are lost. What ran stands in one list, newest last.
+    `begins` says that entries before it are lost. In brackets is how often a rule applied in the
+    config repositories of Konflux (9,400 syncs) and GOV.UK (115,400 syncs).
 
-    1. A sync that failed is a failure. One that is tried again is the same failure.
+    1. A failed sync is a bad release. One that is tried again is the same one (0: Argo CD alone).
     2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
-       it. Where Argo CD syncs, they were over when the repository went back to what runs.
-    3. A release that is left within a minute for what ran before it is a flap. Both are none.
-    4. A sync of what ran before takes back all that came since. It is no deployment.
-    5. A sync that takes back commits or versions of earlier releases, by the message of a revert or
-       in one part of several, takes these releases back. It is no deployment.
+       it. Where Argo CD syncs, they were over when the repository went back (0: Argo CD alone).
+    3. A release that is left within a minute for what ran before is a flap: both are none (17).
+    4. A sync of what ran before puts right the failed ones, and the release that ran: that one was
+       bad. What came since is forgotten. It is no deployment (167 and 1,369).
+    5. So does a sync that takes back commits or versions of earlier releases, by the message of a
+       revert or in one of several images, for these releases (40 and 1).
     6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
     releases: List[Release] = []
-    standing: List[Release] = []
-    depth: Dict[Any, int] = {}  # where a content stands
-    failed: List[Release] = []  # the syncs that failed since the last good one
+    standing: Dict[Any, Release] = {}  # by what they run, the running one last
+    failed: List[Release] = []  # the failed syncs since the last good one
     good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
+    running: Optional[Release] = None
     flap = False
     for sync, following in itertools.zip_longest(syncs, syncs[1:]):
+        same = running is not None and sync.content == running.sync.content
         if flap:
             flap = False
-            continue
-        if sync.failure:
+        elif sync.failure:
             if not failed or failed[-1].sync.content != sync.content:
                 failed.append(Release(sync, sync.failure))
                 releases.append(failed[-1])
-            continue
-        runs = standing[-1].sync.content if standing else None
-        same = bool(standing) and sync.content == runs
-        left = following is not None and following.start - sync.end < DWELL and standing
-        flap = bool(left and not same and not following.failure and following.content == runs)
-        if flap:
-            continue
-        for one in [one for one in failed if one.sync.automatic]:
-            seen = bisect.bisect_right(good_looks, one.sync.end)
-            if same or seen < bisect.bisect_left(good_looks, sync.end):
-                failed.remove(one)
-                one.recovered = sync.end if same else MISSING
-        if same and not failed:
-            continue
-        release, back = Release(sync), []
-        if sync.content in depth:
-            back = standing[-1:] if not same else []
-        elif sync.takes:
-            names = set(sync.takes)
-            for one in reversed(releases):
-                if names.intersection(one.sync.brings):
-                    names.difference_update(one.sync.brings)
-                    back += [one] if one.counts and one.back is None else []
-        if back or same:
-            release.counts = False
-            for one in [*back, *failed]:
-                one.reason, one.back = one.reason or "Rolled back", release
-        failed = []
-        releases.append(release)
-        if sync.content not in depth:
-            depth[sync.content] = len(standing)
-            standing.append(release)
-        for one in standing[depth[sync.content] + 1 :]:
-            del depth[one.sync.content]
-        del standing[depth[sync.content] + 1 :]
-    judge_releases(releases, looks, good_looks)
+        elif (
+            running is not None and following is not None and not (same or following.failure)
+            and following.start - sync.end < DWELL and following.content == running.sync.content
+        ):  # fmt: skip
+            flap = True
+        else:
+            for one in [one for one in failed if one.sync.automatic]:
+                seen = bisect.bisect_right(good_looks, one.sync.end)
+                if same:
+                    one.recovered = sync.end
+                if same or seen < bisect.bisect_left(good_looks, sync.end):
+                    failed.remove(one)
+            if same and not failed:
+                continue
+            release, back = Release(sync), []
+            if sync.content in standing:
+                back = [] if same else [running]
+                while next(reversed(standing)) != sync.content:
+                    standing.popitem()
+            else:
+                names = set(sync.takes)
+                for one in reversed(releases if names else ()):
+                    if names.intersection(one.sync.brings):
+                        names.difference_update(one.sync.brings)
+                        back += [one] if one.counts and one.back is None else []
+                standing[sync.content] = release
+            if back or same:
+                release.counts = False
+                for one in [*back, *failed]:
+                    one.reason, one.back = one.reason or "Rolled back", release
+            failed, running = [], standing[sync.content]
+            releases.append(release)
+    judge_releases(releases, looks)
     if begins and releases:
         releases[0].counts = bool(releases[0].reason)
     return releases
 
 
-def judge_releases(
-    releases: Sequence[Release], looks: Sequence[Look], good_looks: Sequence[int]
-) -> None:
-    """Note which releases were seen healthy or degraded, and when each bad one was good again.
+def judge_releases(releases: Sequence[Release], looks: Sequence[Look]) -> None:
+    """Note what looks show of releases, and when each bad one was good again.
 
-    That is when a look shows it, when it was put right, or at the end of the next good release.
+    That is when it was put right, at the end of the next good release, or when a look shows it.
     """
     ends = [release.sync.end for release in releases]
-    begun = {id(one): one.sync.end for one in releases if one.sync.failure}
+    bad_since = [one.sync.end if one.sync.failure else NEVER for one in releases]
+    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
-        if at < 0:
-            continue
-        release = releases[at]
-        if look.health == HEALTHY:
-            release.healthy = True
-        elif look.health == DEGRADED and not 0 < look.since < release.sync.start:
-            begun.setdefault(id(release), look.time)
-            release.reason = release.reason or look.message or "Degraded health"
+        if at >= 0 and look.health == HEALTHY:
+            releases[at].healthy = True
+        elif at >= 0 and look.health == DEGRADED and not 0 < look.since < releases[at].sync.start:
+            bad_since[at] = min(bad_since[at], look.time)
+            releases[at].reason = releases[at].reason or look.message or "Degraded health"
     later = MISSING  # when the next good release ended
-    for release in reversed(releases):
+    for at, release in reversed(list(enumerate(releases))):
         if not release.reason:
             later = release.sync.end
             continue
-        back = release.back
-        times = [release.recovered, later]
-        if back is not None:
-            times[1] = back.recovered if back.reason else back.sync.end
-        seen = bisect.bisect_right(good_looks, begun.get(id(release), NEVER))
-        times += good_looks[seen : seen + 1]
+        back, seen = release.back, bisect.bisect_right(good_looks, bad_since[at])
+        right = later if back is None else back.recovered if back.reason else back.sync.end
+        times = [release.recovered, right, *good_looks[seen : seen + 1]]
         known = [max(time, release.sync.end) for time in times if time != MISSING]
         release.recovered = min(known, default=MISSING)
 
@@ -2046,86 +2024,78 @@ def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
     3. A bad one recovered when the last cluster did.
     """
     rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
-    names = ["application", "environment", "release"]
-    firsts = rows.groupby(names, observed=True, sort=False)["cluster"].transform("first")
-    counts = (firsts == rows["cluster"]).to_numpy(bool)
-    if "health" in rows:
-        counted = {}
-        bad = (rows["health"] == DEGRADED).to_numpy(bool)
-        for number, name in enumerate(rows[names].itertuples(index=False, name=None)):
-            if counts[number]:
-                counted[name] = number
-            elif bad[number]:
-                one, other = rows.loc[counted[name]], rows.loc[number]
-                over = [one["recovered"], other["recovered"]] if bad[counted[name]] else []
-                over = over or [other["recovered"]]
-                told = one if bad[counted[name]] else other
-                recovered = MISSING if MISSING in over else max(over)
-                facts = [told["health"], told["failure_reason"], recovered]
-                rows.loc[counted[name], ["health", "failure_reason", "recovered"]] = facts
-                bad[counted[name]] = True
+    by_release = rows.groupby(["application", "environment", "release"], observed=True, sort=False)
+    counts = (by_release["cluster"].transform("first") == rows["cluster"]).to_numpy(bool)
+    if "health" in rows and not counts.all():
+        number = pd.Series(np.where(counts, np.arange(len(rows)), -1))
+        counted = number.groupby(by_release.ngroup()).cummax()  # the row that counts for each row
+        bad = rows[rows["health"] == DEGRADED].groupby(counted)
+        first, last = bad["recovered"].min(), bad["recovered"].max()
+        rows.loc[first.index, "health"] = DEGRADED
+        rows.loc[first.index, "failure_reason"] = bad["failure_reason"].first()
+        rows.loc[first.index, "recovered"] = last.where(first != MISSING, MISSING)
     return rows[counts]
 
 
 def history_from(
-    source: str, places: Sequence[Place], commits: pd.DataFrame,
+    source: str, places: Iterable[Place], commits: pd.DataFrame,
     changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
     """Return the history that the places of a source come to. Times are seconds since 1970."""
-    deployments: List[Row] = []
-    rollbacks: List[Row] = []
+    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
     coverage: Dict[Tuple[str, str], Row] = {}
+    several = False  # whether a stage has several clusters
     for place in places:
         name = place.application, place.environment
         for release in place.releases:
             sync, reason, back = release.sync, release.reason, release.back
             if not release.counts:
                 continue
-            status = FAILED if sync.failure else SYNCED
-            health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
             cluster = place.origin, sync.release or sync.commit
-            took, over = sync.end - sync.start, release.recovered if reason else MISSING
-            row = sync.start, *name, sync.commit, status, health, took, reason or None, over
-            deployments.append((*row, *cluster))
+            health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
+            state = FAILED if sync.failure else SYNCED, health, sync.end - sync.start
+            row = sync.start, *name, sync.commit, *state, reason or None, release.recovered
+            rows["deployments"].append((*row, *cluster))
             if back is not None:
-                how = reason, max(back.sync.end - sync.end, 0) / 60, not back.reason
-                row = sync.end, *name, sync.commit, back.sync.commit, *how
-                rollbacks.append((*row, *cluster))
-        row = (*name, place.origin, place.rule, place.begin, place.end, place.lost)
+                minutes = max(back.sync.end - sync.end, 0) / 60
+                facts = sync.commit, back.sync.commit, reason, minutes, not back.reason
+                rows["rollbacks"].append((sync.end, *name, *facts, *cluster))
+        origin, low, high, lost = place.origin, place.begin, place.end, place.lost
         if name in coverage:
-            origin, _, low, high, lost = coverage[name][2:]
-            facts = f"{origin}, {place.origin}", place.rule, max(low, place.begin)
-            row = (*name, *facts, max(high, place.end), lost + place.lost)
-        coverage[name] = row
+            several, known = True, coverage[name]
+            origin, lost = f"{known[2]}, {origin}", known[6] + lost
+            low, high = max(known[4], low), max(known[5], high)
+        coverage[name] = (*name, origin, place.rule, low, high, lost)
     tables: Dict[str, pd.DataFrame] = {}
-    for name, found in (("deployments", deployments), ("rollbacks", rollbacks)):
+    for name, found in rows.items():
         found.sort(key=operator.itemgetter(0))
-        if len(coverage) < len(places):
+        if several:
             columns = [*COLUMNS[name], "cluster", "release"]
-            merged = merge_clusters(pd.DataFrame(found, columns=columns))
-            found = list(merged.itertuples(index=False, name=None))
+            found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
         tables[name] = table_from(name, found)
     dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
     tables["changes"] = table_from("changes", dated)
     tables["coverage"] = table_from("coverage", sorted(coverage.values()))
-    edges = tables["coverage"]["from"], tables["coverage"]["to"]
+    times = [tables["coverage"]["from"], tables["coverage"]["to"]]
+    window = window_around(*times, tables["deployments"]["timestamp"])
+    facts = window, tuple(environments), source
     return History(
-        commits, window=window_around(*edges, tables["deployments"]["timestamp"]),
-        environments=tuple(environments), source=source, notes=tuple(notes), **tables,
-    )  # fmt: skip
+        commits,
+        tables.pop("deployments"),
+        tables.pop("rollbacks"),
+        *facts,
+        **tables,
+        notes=tuple(notes),
+    )
 
 
 def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a table from its rows, whose times are seconds. What comes after its columns is left out."""
+    """Return a table from the beginnings of rows. Times are seconds since 1970."""
     columns = zip(*rows) if rows else [()] * len(ALL_COLUMNS[name])
-    kinds = ALL_COLUMNS[name].items()
-    return as_table(
-        name,
-        {
-            column: np.array(values, np.int64) if kind == "time" else list(values)
-            for (column, kind), values in zip(kinds, columns)
-        },
-    )
+    table: Dict[str, Any] = {}
+    for (column, kind), values in zip(ALL_COLUMNS[name].items(), columns):
+        table[column] = np.array(values, np.int64) if kind == "time" else list(values)
+    return as_table(name, table)
 
 
 def window_around(*times: pd.Series) -> Window:
@@ -2154,8 +2124,8 @@ def collector_paused() -> Iterator[None]:
 # outrank it, and no subcommand runs that does more than read.
 GIT = (
     "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "protocol.allow=never",
-    "-c", "diff.orderFile=" + os.devnull, "-c", "log.showRoot=true",
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "log.showRoot=true",
+    "-c", "diff.orderFile=" + os.devnull, "-c", "protocol.allow=never",
 )
 GIT_LOG = (
     "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
@@ -2169,20 +2139,16 @@ GIT_ENVIRONMENT = {
     "GIT_ALLOW_PROTOCOL": "",
     "LC_ALL": "C",
 }
-LARGEST = 1 << 20  # bytes of a file that is read; a larger one is told by its name
 CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the chunk before is read
 CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
-REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
-REVERT = re.compile(r'Revert "(.+)"(?: \(#\d+\))?')  # as forges say it in the subject
 
 
 @contextlib.contextmanager
 def git_output(repo: FilePath, *arguments: str, stdin: bytes = b"") -> Iterator[IO[bytes]]:
-    """Give what git prints, as a stream.
+    """Give what git prints, as a stream. GitOpsError if git cannot read the folder.
 
     The folder is git's working directory and no argument: a name may begin with a dash. The user's
-    GIT_ variables are left out: GIT_DIR would win over the folder. Raises GitOpsError if git cannot
-    read the folder.
+    GIT_ variables are left out: GIT_DIR would win over the folder.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
@@ -2196,20 +2162,19 @@ def git_output(repo: FilePath, *arguments: str, stdin: bytes = b"") -> Iterator[
             )  # fmt: skip
         except (OSError, ValueError) as error:
             problem = f"cannot open {one_line(repo)}: {one_line(error)}"
-            if isinstance(error, FileNotFoundError):
-                there = os.path.isdir(repo)
-                problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
+            if isinstance(error, FileNotFoundError) and os.path.isdir(repo):
+                problem = "git is not installed"
             raise GitOpsError(f"{problem}; --repo takes the folder of a git repository") from None
         with process:
             assert process.stdout is not None
             yield process.stdout
         if process.returncode:
             errors.seek(0)
-            reason = errors.read(2000).decode("utf-8", "replace")
+            reason = one_line(errors.read(2000).decode("utf-8", "replace"))
             remedy = "--repo takes a repository with commits"
             if "promisor" in reason:
-                remedy = "it is a partial clone: clone it without --filter"
-            raise GitOpsError(f"git cannot read {one_line(repo)}: {one_line(reason)}; {remedy}")
+                remedy = "it is a partial clone: clone it again without --filter"
+            raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {remedy}")
 
 
 def ask_git(repo: FilePath, *arguments: str) -> str:
@@ -2219,59 +2184,47 @@ def ask_git(repo: FilePath, *arguments: str) -> str:
 
 
 def read_log(repo: FilePath, fields: Sequence[str], *options: str) -> Iterator[List[List[bytes]]]:
-    """Yield the commits of one `git log` in groups. A commit is its fields, then the rest.
+    """Yield the commits of one `git log` in groups. A commit is its fields, then its files.
 
-    `fields` are placeholders of git's format. The rest is what `--raw` prints of its files. A
-    record begins with a marker that nobody can guess: no text in a repository can pass for one.
+    `fields` are placeholders of git's format; the files are as `--raw` prints them. A record begins
+    with a marker that nobody can guess: no text in a repository can pass for one.
     """
-    marker = f"/{os.urandom(8).hex()}"
-    form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
-    mark, parts = marker.encode(), [b""]
+    marker = b"/" + os.urandom(8).hex().encode()
+    form = f"--format=tformat:{marker.decode()}" + "".join(f"{field}%x00" for field in fields)
+    rest = b""
     with git_output(repo, *GIT_LOG, form, *options) as printed:
         for block in iter(lambda: printed.read(CHUNK), b""):
-            cut = max(block.rfind(mark), 0)
-            parts.append(block[:cut])
-            if cut:
-                yield [
-                    record.split(b"\0", len(fields)) for record in b"".join(parts).split(mark)[1:]
-                ]
-                parts = []
-            parts.append(block[cut:])
-    yield [record.split(b"\0", len(fields)) for record in b"".join(parts).split(mark)[1:]]
+            whole, _, rest = (rest + block).rpartition(marker)
+            rest = marker + rest
+            yield [record.split(b"\0", len(fields)) for record in whole.split(marker)[1:]]
+    yield [record.split(b"\0", len(fields)) for record in rest.split(marker)[1:]]
 
 
 def read_blobs(repo: FilePath, blobs: Sequence[bytes]) -> Iterator[bytes]:
-    """Yield the content of each blob. That of a large one or a missing one is its name."""
+    """Yield the content of each blob, nothing for that of a deleted file."""
     if not blobs:
         return
     questions = b"\n".join(blobs)
     with git_output(repo, "cat-file", "--buffer", "--batch", stdin=questions) as printed:
         for blob in blobs:  # git prints "name kind size" and the content, or "name missing"
             size = printed.readline().split()[-1]
-            content = printed.read(int(size) + 1)[:-1] if size.isdigit() else b""
             if not size.isdigit() and blob.strip(b"0"):
-                name = blob.decode()
                 raise GitOpsError(
-                    f"{one_line(repo)} lacks the object {name}; clone it again without --filter"
+                    f"{one_line(repo)} lacks the file {blob.decode()}; clone it without --filter"
                 )
-            yield content if len(content) <= LARGEST else blob
+            yield printed.read(int(size) + 1)[:-1] if size.isdigit() else b""
 
 
-def epochs(tokens: Sequence[bytes]) -> np.ndarray:
+def epochs(tokens: Iterable[bytes]) -> np.ndarray:
     """Return the seconds since 1970 that git prints; 0 for a time before 1970 or after 2199."""
-    try:
-        seconds = np.array(tokens, object).astype(np.int64)
-    except (ValueError, OverflowError):  # a commit can claim any time, or none
-        plain = (token if re.fullmatch(rb"[0-9]{1,15}", token) else b"0" for token in tokens)
-        seconds = np.array([int(token) for token in plain], np.int64)
-    return np.where((seconds < 0) | (seconds > LAST_SECOND), 0, seconds)
+    seconds = [int(token) if token.isdigit() and len(token) < 12 else 0 for token in tokens]
+    return np.where(np.array(seconds, np.int64) > LAST_SECOND, 0, seconds)
 
 
 def printable_lines(tokens: Sequence[bytes]) -> List[str]:
     """Return lines of git as text that a terminal can take; one call cleans all of them."""
-    if not tokens:
-        return []
-    return make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n").split("\n")
+    text = make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n")
+    return text.split("\n") if tokens else []
 
 
 def read_git_log(
@@ -2290,47 +2243,45 @@ def read_git_log(
     window = Window.before(end, days)
     low, high = window.seconds
     since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
-    columns: List[List[Any]] = [[], [], [], [], []]
+    found: Dict[str, List[Any]] = {
+        name: [] for name in ("sha", "author", "message", "seconds", "files")
+    }
     for records in read_log(repo, ("%H", "%ct", "%an", "%s"), "--no-merges", since):
-        seconds = epochs([record[1] for record in records])
-        inside = np.flatnonzero((seconds >= low) & (seconds < high))
+        times = epochs(record[1] for record in records)
+        inside = np.flatnonzero((times >= low) & (times < high))
         chosen = [records[at] for at in inside.tolist()]
-        for column, field in ((0, 0), (2, 2), (3, 3)):
-            columns[column] += printable_lines([record[field] for record in chosen])
-        columns[1] += seconds[inside].tolist()
-        columns[4] += [record[4].count(b"\0") // 2 for record in chosen]
-    if not columns[0]:
+        texts = [printable_lines([record[at] for record in chosen]) for at in (0, 2, 3)]
+        files = [record[4].count(b"\0") // 2 for record in chosen]
+        for name, values in zip(found, [*texts, times[inside].tolist(), files]):
+            found[name] += values
+    if not found["sha"]:
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    table = pd.DataFrame(dict(enumerate(columns)))[::-1].sort_values(1, kind="stable")
-    scope = table[3].str.extract(CONVENTIONAL, expand=True)["scope"]
-    application = scope.where(scope.isin(list(applications)), repository_name(repo))
-    return commits_from(
-        [*(table[at] for at in range(4)), application, table[4]], branch_of(repo)
-    ), window
+    commits = pd.DataFrame(found)[::-1].sort_values("seconds", kind="stable", ignore_index=True)
+    scope = commits["message"].str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
+    known = scope.where(scope.isin(list(applications)), repository_name(repo))
+    return commits_from(commits.assign(application=known), branch_of(repo)), window
 
 
-def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
-    """Return the `git_commits` table of real commits.
-
-    The columns are sha, seconds since 1970, author, subject, application and number of files.
-    """
-    sha, seconds, author, subject, application, files = columns
-    subjects = pd.Series(subject, dtype=object)
-    kind = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
-    table = {
-        "sha": sha,
-        "timestamp": np.asarray(seconds, np.int64),
-        "author": clean_names(author),
-        "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other").astype(object),
-        "application": application,
-        "branch": word_column(np.zeros(len(subjects), np.int8), [branch]),
-        "message": subjects,
-        "files_changed": files,
-    }
-    return as_table("git_commits", table)
+def commits_from(commits: pd.DataFrame, branch: str) -> pd.DataFrame:
+    """Return the `git_commits` table of sha, seconds, author, message, application and files."""
+    parts = commits["message"].astype(object).str.extract(CONVENTIONAL, expand=True)
+    kind = parts["type"].astype(object).str.lower()
+    return as_table(
+        "git_commits",
+        {
+            "sha": commits["sha"],
+            "timestamp": commits["seconds"].to_numpy(np.int64),
+            "author": clean_names(commits["author"]),
+            "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other").astype(object),
+            "application": commits["application"],
+            "branch": word_column(np.zeros(len(commits), np.int8), [branch]),
+            "message": commits["message"],
+            "files_changed": commits["files"],
+        },
+    )
 
 
 def branch_of(repo: FilePath) -> str:
@@ -2348,33 +2299,38 @@ def repository_name(repo: FilePath) -> str:
 
 # One reading of a clone: what came to its main line, and what that changed where.
 
-VERSION = re.compile(  # in a line: the value of a key, the tag of an image, or what `ref=` names
-    rb"(?:[Tt]ag|TAG|(?<!api)[Vv]ersion|VERSION|[Dd]igest|DIGEST|targetRevision)"
-    rb"[\"']?(?:[ \t]+value)?[ \t]*[:=][ \t]*[\"']?(?!true\b|false\b|null\b)([^\s\"'#,&{}\[\]]*\w)"
-    rb"|(?:[Ii]mage|IMAGE)[\"']?[ \t]*[:=][ \t]*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
-    rb"|^-[ \t]+[\"']?(?!\S*://)[A-Za-z][^\s\"'#]*[:@](?=\S*\d)([^\s\"'#:@/]+)[\"']?$"
+# fmt: off
+VERSION_KEY = rb"(?:[Tt]ag|TAG|(?<!api)[Vv]ersion|VERSION|[Dd]igest|DIGEST|targetRevision)[\"']?"
+VERSION = re.compile(  # in a line: the value of such a key, the tag of an image, or `ref=`
+    VERSION_KEY + rb"(?:\s+value)?\s*[:=]\s*[\"']?(?!(?:true|false|null)\b)([^\s\"'#,&{}\[\]]*\w)"
+    rb"|(?:[Ii]mage|IMAGE)[\"']?\s*[:=]\s*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
+    rb"|^-\s+[\"']?(?!\S*://)[A-Za-z][^\s\"'#]*[:@](?=\S*\d)([^\s\"'#:@/]+)[\"']?$"
     rb"|[?&]ref=([^\s\"'#,&{}\[\]]+)"
 )
-NAMED_VALUE = re.compile(  # `name: image.tag` with its value in the next line
-    rb"(name:[ \t]*[\"']?[\w.-]*(?:[Tt]ag|TAG|[Vv]ersion|VERSION|[Dd]igest|DIGEST)[\"']?)\s*\n\s*(?=value:)"
-)
+# fmt: on
+NAMED_VALUE = re.compile(rb"(name:\s*[\"']?[\w.-]*" + VERSION_KEY + rb")\s*\n\s*(?=value:)")
 RAW_ENTRY = re.compile(rb":\d+ \d+ [0-9a-f]+ ([0-9a-f]+) [A-Z]\d*\0([^\0]*)\0")
+REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
+OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")  # of an environment, in a version
 DOCUMENTS = re.compile(
     r"(^|/)(docs?/|(OWNERS|CODEOWNERS|README|LICENSE|CHANGELOG)[^/]*$)|\.(md|adoc|rst|png|svg)$"
 )
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 CHART = ("Chart.yaml", "values.yaml", "templates", "charts", "crds")  # what is in one
+SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
+PlaceName = Tuple[str, str]
+"""An application, and the environment as the path names it."""
 
 
 class GitCommit(NamedTuple):
     """A commit of a config repository."""
 
     sha: str
-    seconds: int  # since 1970, when the change was made
+    seconds: int  # since 1970, when it was committed
     author: str
-    subject: str
-    reverts: FrozenSet[str]  # what it says it reverts: shas of commits, and a subject
+    message: str  # its first line
     files: int
+    reverts: FrozenSet[str]  # the commits that it says it reverts
     landing: int  # the number of the landing with which it came to the main line
 
 
@@ -2387,209 +2343,6 @@ class Move(NamedTuple):
     versions: List[Tuple[str, str, int]]  # (the one before, the one now, the commit of that)
     commits: List[int]  # those that brought it, oldest first
     own: List[int]  # those of them that changed the place's own files, not its bases
-
-
-@functools.lru_cache(maxsize=1 << 16)
-def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
-    """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
-    line = line.strip()
-    if not line or line.startswith(b"#"):
-        return 0, ()
-    found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
-    versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
-    return hash(re.sub(rb"\s#.*", b"", line)), versions
-
-
-class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
-    """The places that a path belongs to, each with whether it is a path of its own or a base."""
-
-    def __init__(self, find: Callable[[str], Mapping[Any, bool]]) -> None:
-        self.find = find
-
-    def __missing__(self, path: bytes) -> List[Tuple[Any, bool]]:
-        text = make_printable(path.decode("utf-8", "replace"))
-        self[path] = [] if DOCUMENTS.search(text) else list(self.find(text).items())
-        return self[path]
-
-
-def owners_of(paths: Mapping[Any, Tuple[Iterable[str], Iterable[str]]]) -> Owners:
-    """Return the owners of paths, from {place: (its own files and folders, those of its bases)}.
-
-    The path "" is the whole repository.
-    """
-    index: Dict[str, Dict[Any, bool]] = collections.defaultdict(dict)
-    for place, (own, bases) in paths.items():
-        for path in bases:
-            index[path][place] = False
-        for path in own:
-            index[path][place] = True
-
-    def find(path: str) -> Dict[Any, bool]:
-        found: Dict[Any, bool] = {}
-        for folder in ["", *itertools.accumulate(path.split("/"), "{}/{}".format)]:
-            for place, own in index.get(folder, {}).items():
-                found[place] = own or found.get(place, False)
-        return found
-
-    return Owners(find)
-
-
-class HeadTree:
-    """The files of the current commit, and what they say about files that places share."""
-
-    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
-        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
-        blobs = {
-            path: entry.split(" ")[-1] for entry, _, path in (one.partition("\t") for one in listed)
-        }
-        self.files = [path for path in blobs if path]
-        self.known = set(self.files)
-        self.kustomizations = sorted(
-            path for path in self.files if posixpath.basename(path) in KUSTOMIZATIONS
-        )
-        asked = [blobs[path].encode() for path in self.kustomizations]
-        self.references: Dict[str, List[str]] = {}
-        for path, text in zip(self.kustomizations, read_blobs(repo, asked)):
-            lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
-            named = (
-                posixpath.normpath(posixpath.join(posixpath.dirname(path), reference))
-                for reference in re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
-            )
-            self.references[path] = [one for one in named if not one.startswith("..")]
-
-    def bases(self, own: Iterable[str]) -> List[str]:
-        """Return what the kustomizations in files and folders refer to outside, at any depth."""
-        own = [path.rstrip("/") + "/" for path in own]
-        found: Dict[str, None] = {}
-        queue = list(own)
-        while queue:
-            folder = queue.pop()
-            begin = bisect.bisect_left(self.kustomizations, folder)
-            for file in self.kustomizations[begin:]:
-                if not file.startswith(folder):
-                    break
-                for reference in self.references[file]:
-                    if reference not in found and not f"{reference}/".startswith(tuple(own)):
-                        found[reference] = None
-                        queue.append(reference + "/")
-        return list(found)
-
-    def chart_around(self, path: str) -> List[str]:
-        """Return the files of the chart in which a file or a folder lies, and the values above."""
-        found = []
-        while path:
-            path = posixpath.dirname(path)
-            names = CHART if posixpath.join(path, CHART[0]) in self.known else CHART[1:2]
-            found += [posixpath.join(path, name) for name in names]
-        return found
-
-
-class Replay:
-    """One reading of a clone: what came to its main line, and what that changed at each place.
-
-    A landing is a commit of the main line, with the commits that it merged. `landings` are their
-    shas, oldest first, and `seconds` their times. `commits` are the commits that changed a path of
-    a place. `trails` has for each place its moves. What a revision contains of a place is the part
-    of its trail up to `landing_of[revision]`, which knows every commit that the tip contains.
-    Without `contents` no file is read, and there are no trails. Raises GitOpsError for a repository
-    that cannot be read.
-    """
-
-    def __init__(
-        self, repo: FilePath, owners: Owners, tip: str = "HEAD", contents: bool = True
-    ) -> None:
-        self.repo, self.owners, self.contents = repo, owners, contents
-        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
-        self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
-        self.seconds: List[int] = []
-        self.commits: List[GitCommit] = []
-        self.trails: Dict[Any, List[Move]] = {}
-        self.landing_of: Dict[str, int] = {}
-        self._contents: Dict[bytes, FileContent] = {}
-        apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
-        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        for records in read_log(repo, fields, "--topo-order", "--reverse", tip):
-            self._read(records, apart)
-
-    def _read(self, records: Sequence[Sequence[bytes]], apart: Dict[str, Any]) -> None:
-        """Read some commits, parents first."""
-        if not records:
-            return
-        shas, parents, times, authors, subjects, bodies, rests = zip(*records)
-        texts = [printable_lines(column) for column in (shas, authors, subjects)]
-        arrived, blobs = [], []
-        rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
-        for sha, author, subject, line, seconds, body, rest in rows:
-            files = [(path, blob) for blob, path in RAW_ENTRY.findall(rest) if self.owners[path]]
-            undone = frozenset()
-            if b"This reverts" in body or subject.startswith("Revert"):
-                named = REVERT.fullmatch(subject)
-                shas = [one.decode() for one in REVERTED.findall(body)]
-                undone = frozenset(shas or (named.groups() if named else ()))
-            above = line.decode().split()
-            facts = sha, seconds, author, subject, undone, rest.count(b"\0") // 2
-            number = len(self.seconds)
-            if number == len(self.landings) or sha != self.landings[number]:
-                order = len(self.landing_of) + len(apart)
-                apart[sha] = order, facts, [] if len(above) > 1 else files, above
-                continue
-            self.seconds.append(seconds)
-            merged, brought = above[1:], []
-            while merged:
-                other = merged.pop()
-                if other in apart:
-                    brought.append(apart.pop(other))
-                    merged += brought[-1][-1]
-                    self.landing_of[other] = number
-            self.landing_of[sha] = number
-            if not files:
-                continue
-            steps = []
-            for _, told, touched, _ in [*sorted(brought), (0, facts, files, above)]:
-                if touched:
-                    steps.append((len(self.commits), touched))
-                    self.commits.append(GitCommit(*told, number))
-                    blobs += [blob for _, blob in touched]
-            arrived.append((number, steps))
-        if not self.contents:
-            return
-        contents = read_blobs(self.repo, blobs)
-        for number, steps in arrived:
-            self._land(number, steps, contents)
-
-    def _land(self, number: int, steps: Sequence[Any], contents: Iterator[bytes]) -> None:
-        """Note what a landing changed. Its last step is that of the main line."""
-        came: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how the merged commits left a file
-        moves: Dict[Any, List[Any]] = {}
-        for commit, files in steps[:-1]:
-            for path, _ in files:
-                came.setdefault(path, []).append((commit, next(contents)))
-        commit, files = steps[-1]
-        for path, _ in files:
-            content = next(contents)
-            by = came.get(path) or [(commit, content)]
-            before = self._contents.get(path) or FileContent()
-            after, pairs = before.changed(content)
-            self._contents[path] = after
-            if after.content == before.content:
-                continue
-            versions = []
-            for old, new in pairs:
-                first = (one for one, text in by if new.encode() in text)
-                versions.append((old, new, next(first, by[-1][0])))
-            for place, own in self.owners[path]:
-                move = moves.setdefault(place, [0, 0, [], [], []])
-                move[0] += after.content - before.content
-                move[1] += after.release - before.release
-                move[2] += versions
-                move[3] += [one for one, _ in by]
-                move[4] += [one for one, _ in by] if own else []
-        for place, (content, release, versions, commits, own) in moves.items():
-            trail = self.trails.setdefault(place, [])
-            if trail:
-                content, release = content + trail[-1].content, release + trail[-1].release
-            commits, own = sorted(set(commits)), sorted(set(own))
-            trail.append(Move(number, content, release, versions, commits, own))
 
 
 class FileContent(NamedTuple):
@@ -2606,45 +2359,233 @@ class FileContent(NamedTuple):
         return self.versions if self.count else self.content
 
     def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
-        """Return the content of another text, and its new versions, each with the one before.
+        """Return the content of another text, and (the version before, the one now) of each change.
 
         Only the lines from the first to the last one that differs are read.
         """
-        old, new = self.lines, text.split(b"\n")
-        if b"value:" in text:
-            new = NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
+        old, new = self.lines, NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
         shorter = min(len(old), len(new))
         head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
         ends = (at for at in range(shorter - head) if old[-1 - at] != new[-1 - at])
         tail = next(ends, shorter - head)
-        content, versions, count = self[1:]
-        lost: List[str] = []
-        gained: List[str] = []
-        for line in old[head : len(old) - tail]:
-            key, found = read_line(line)
-            content -= key
-            lost += found
-        for line in new[head : len(new) - tail]:
-            key, found = read_line(line)
-            content += key
-            gained += found
-        versions += sum(map(hash, gained)) - sum(map(hash, lost))
-        count += len(gained) - len(lost)
-        gone = [version for version in lost if version not in gained]
-        came = [version for version in gained if version not in lost]
+        before = [read_line(line) for line in old[head : len(old) - tail]]
+        after = [read_line(line) for line in new[head : len(new) - tail]]
+        content = self.content + sum(key for key, _ in after) - sum(key for key, _ in before)
+        lost = [version for _, found in before for version in found]
+        gained = [version for _, found in after for version in found]
+        versions = self.versions + sum(map(hash, gained)) - sum(map(hash, lost))
+        gone = (version for version in lost if version not in gained)
+        came = (version for version in gained if version not in lost)
         pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
-        return FileContent(new, content, versions, count), pairs
+        return FileContent(new, content, versions, self.count + len(gained) - len(lost)), pairs
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
+    """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
+    line = re.sub(rb"(^|\s)#.*", b"", line).strip()
+    found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
+    versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
+    return hash(line), versions  # the hash of nothing is 0
+
+
+class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
+    """{path: the places that it belongs to, each with whether it is one of its own paths}.
+
+    A place has own files and folders, and those of its bases; "" is the whole repository. Besides,
+    `matched` may give the place of a path. Documents belong to nobody.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[Any, Tuple[Iterable[str], Iterable[str]]],
+        matched: Callable[[str], Any] = lambda path: None,
+    ) -> None:
+        self.matched = matched
+        self.index: Dict[str, Dict[Any, bool]] = collections.defaultdict(dict)
+        for place, both in paths.items():
+            for is_own, some in zip((True, False), both):
+                for path in some:
+                    self.index[path].setdefault(place, is_own)
+
+    def __missing__(self, path: bytes) -> List[Tuple[Any, bool]]:
+        text = make_printable(path.decode("utf-8", "replace"))
+        found: Dict[Any, bool] = {}
+        if not DOCUMENTS.search(text):
+            found = {place: True for place in [self.matched(text)] if place is not None}
+            for above in ["", *itertools.accumulate(text.split("/"), "{}/{}".format)]:
+                for place, is_own in self.index.get(above, {}).items():
+                    found[place] = is_own or found.get(place, False)
+        self[path] = list(found.items())
+        return self[path]
+
+
+class HeadTree:
+    """The files of the current commit, and what they say about files that places share."""
+
+    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
+        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
+        blobs = dict(entry.partition("\t")[::-2] for entry in listed if entry)
+        self.files = list(blobs)
+        kinds = [path for path in blobs if posixpath.basename(path) in KUSTOMIZATIONS]
+        self.charts = {
+            posixpath.dirname(path) for path in blobs if posixpath.basename(path) == CHART[0]
+        }
+        self.references: Dict[str, List[str]] = {}  # of each kustomization those outside its folder
+        asked = [blobs[path].split(" ")[-1].encode() for path in sorted(kinds)]
+        for path, text in zip(sorted(kinds), read_blobs(repo, asked)):
+            lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
+            named = re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
+            joined = (posixpath.join(posixpath.dirname(path), reference) for reference in named)
+            self.references[path] = [posixpath.normpath(one) for one in joined]
+
+    def bases(self, own: Iterable[str]) -> List[str]:
+        """Return what the kustomizations in files and folders refer to outside, at any depth."""
+        inside = tuple(f"{path}/" for path in own)
+        found: Dict[str, None] = {}
+        queue, files = list(inside), list(self.references)
+        while queue:
+            folder = queue.pop()
+            for file in files[bisect.bisect_left(files, folder) :]:
+                if not file.startswith(folder):
+                    break
+                for reference in self.references[file]:
+                    outside = not f"{reference}/".startswith((*inside, "../"))
+                    if outside and reference not in found:
+                        found[reference] = None
+                        queue.append(f"{reference}/")
+        return list(found)
+
+    def chart_around(self, path: str) -> List[str]:
+        """Return the files of the chart in which a file or a folder lies, and the values above."""
+        found = []
+        while path:
+            path = posixpath.dirname(path)
+            names = CHART if path in self.charts else CHART[1:2]
+            found += [posixpath.join(path, name) for name in names]
+        return found
+
+
+class Replay:
+    """One reading of a clone: what came to its main line, and what that changed at each place.
+
+    A landing is a commit of the main line, with the commits that it merged. `landings` are their
+    shas, oldest first, and `seconds` their times. `commits` are those that changed a path of a
+    place. What a revision contains of a place is the part of its trail up to the landing
+    `landing_of[revision]`, which knows every commit that the tip contains. All but `landings` are
+    known once `moves` or `trails` were read. Raises GitOpsError for what is no repository.
+    """
+
+    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
+        self.repo, self.owners, self.tip = repo, owners, tip
+        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
+        self.seconds: List[int] = []
+        self.commits: List[GitCommit] = []
+        self.landing_of: Dict[str, int] = {}
+        self._contents: Dict[bytes, FileContent] = collections.defaultdict(FileContent)
+        self._keys: Dict[Any, Tuple[int, int]] = {}  # of each place, as in `Move`
+        self._apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
+
+    @functools.cached_property
+    def trails(self) -> Dict[Any, List[Move]]:
+        """The moves of each place, oldest first."""
+        found: Dict[Any, List[Move]] = {}
+        for place, move in self.moves():
+            found.setdefault(place, []).append(move)
+        return found
+
+    def moves(self) -> Iterator[Tuple[Any, Move]]:
+        """Read the log once and yield what each landing changed at a place, oldest first."""
+        for arrived in self.arrivals():
+            blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
+            contents = read_blobs(self.repo, blobs)
+            for number, steps in arrived:
+                yield from self._changes(number, steps, contents)
+
+    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
+        """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+            yield list(self._arrivals(records)) if records else []
+
+    def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
+        """Yield the landings that touch places: (number, [(number of a commit, its files)]).
+
+        The last commit is that of the main line. Its files are what the landing changed there.
+        """
+        shas, parents, times, authors, subjects, bodies, rests = zip(*records)
+        texts = [printable_lines(column) for column in (shas, authors, subjects)]
+        rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
+        for sha, author, subject, line, seconds, body, rest in rows:
+            files = [entry for entry in RAW_ENTRY.findall(rest) if self.owners[entry[1]]]
+            reverts: FrozenSet[str] = frozenset()
+            if b"This reverts" in body:
+                reverts = frozenset(one.decode() for one in REVERTED.findall(body))
+            commit = sha, seconds, author, subject, rest.count(b"\0") // 2, reverts
+            above, number = line.decode().split(), len(self.seconds)
+            if self.landings[number : number + 1] != [sha]:
+                order = len(self.landing_of) + len(self._apart)
+                self._apart[sha] = order, commit, [] if len(above) > 1 else files, above
+                continue
+            self.seconds.append(seconds)
+            self.landing_of[sha] = number
+            merged, brought = above[1:], []
+            while merged:
+                other = merged.pop()
+                if other in self._apart:
+                    brought.append(self._apart.pop(other))
+                    merged += brought[-1][-1]
+                    self.landing_of[other] = number
+            if files:
+                steps = []
+                for _, facts, touched, _ in [*sorted(brought), (0, commit, files, above)]:
+                    if touched:
+                        steps.append((len(self.commits), touched))
+                        self.commits.append(GitCommit(*facts, number))
+                yield number, steps
+
+    def _changes(
+        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+    ) -> Iterator[Tuple[Any, Move]]:
+        """Yield what a landing changed at each place."""
+        merged: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how merged commits left a file
+        changed: Dict[Any, List[Any]] = {}
+        for commit, files in steps[:-1]:
+            for _, path in files:
+                merged.setdefault(path, []).append((commit, next(contents)))
+        commit, files = steps[-1]
+        for _, path in files:
+            text, before = next(contents), self._contents[path]
+            by = merged.get(path) or [(commit, text)]
+            self._contents[path], pairs = before.changed(text)
+            more = self._contents[path].content - before.content
+            released = self._contents[path].release - before.release
+            versions = []
+            for old, new in pairs:
+                first = (one for one, left in by if new.encode() in left)
+                versions.append((old, new, next(first, by[-1][0])))
+            commits = [one for one, _ in by]
+            for place, is_own in self.owners[path] if more else ():
+                facts = changed.setdefault(place, [0, 0, [], [], []])
+                new_facts = more, released, versions, commits, commits if is_own else []
+                changed[place] = [fact + new for fact, new in zip(facts, new_facts)]
+        for place, (more, released, versions, *both) in changed.items():
+            content, release = self._keys.get(place, (0, 0))
+            self._keys[place] = content + more, release + released
+            yield (
+                place,
+                Move(number, *self._keys[place], versions, *(sorted(set(one)) for one in both)),
+            )
 
 
 # Deployments from the config repository itself: what it asks for, and since when.
 
-PlaceName = Tuple[str, str]
-"""An application, and the environment as the path names it."""
-SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
 
-
-def template_owners(repo: FilePath, tree: HeadTree, template: str, stages: Stages) -> Owners:
-    """Return the owners of paths by a template.
+def template_owners(
+    repo: FilePath, tree: HeadTree, template: str, stages: Stages, applications: Sequence[str]
+) -> Tuple[Owners, List[PlaceName]]:
+    """Return the owners of paths by a template, and the places at HEAD that are no environments.
 
     A file that several environments of an application share is a base of each of them: what their
     kustomizations refer to, the chart around them, and a place beside them that is called `base`.
@@ -2652,40 +2593,43 @@ def template_owners(repo: FilePath, tree: HeadTree, template: str, stages: Stage
     pattern, repository = template_pattern(template), repository_name(repo)
     depth = template.strip("/").count("/") + 1
 
-    def matched(path: str) -> Optional[PlaceName]:
+    def place_of(path: str) -> Optional[PlaceName]:
         found = pattern.fullmatch(path)
-        if found is None:
-            return None
-        application = found.groupdict().get("application") or repository
-        return one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH)
+        application = found and found.groupdict().get("application") or repository
+        return found and (
+            one_line(application, NAME_WIDTH),
+            one_line(found["environment"], NAME_WIDTH),
+        )
 
-    own: Dict[PlaceName, Dict[str, None]] = collections.defaultdict(dict)
-    around: Dict[str, Dict[str, None]] = collections.defaultdict(dict)
+    folders: Dict[Optional[PlaceName], Set[str]] = collections.defaultdict(set)
     for file in tree.files:
-        place = matched(make_printable(file))
-        if place is not None:
-            own[place]["/".join(file.split("/")[:depth])] = None
-    for (application, _), paths in own.items():
-        for path in [one for path in paths for one in tree.chart_around(path)]:
-            around[path][application] = None
-    bases: Dict[PlaceName, List[str]] = {}
-    for place, paths in own.items():
-        bases[place] = tree.bases(paths)
-        charts = [one for path in paths for one in tree.chart_around(path)]
-        bases[place] += [path for path in charts if len(around[path]) == 1]
-        for name in SHARED:
-            if not stages.knows(name):
-                bases[place] += own.get((place[0], name), ())
-    shared = owners_of({place: ((), paths) for place, paths in bases.items()})
+        folders[place_of(make_printable(file))].add("/".join(file.split("/")[:depth]))
+    folders.pop(None, None)
+    usual = any(stages.knows(name) for _, name in folders)
+    kept = choose_applications({application for application, _ in folders}, applications)
 
-    def find(path: str) -> Dict[Any, bool]:
-        place = matched(path)
-        found = dict(shared.find(path))
-        if place is not None and (place[1] not in SHARED or stages.knows(place[1])):
-            found[place] = True
-        return found
+    def is_measured(place: PlaceName) -> bool:
+        known = stages.knows(place[1]) or not usual
+        chosen = place[0] in kept or not applications
+        return known and chosen and bool(stages.stage_of(place[1], "/".join(place)))
 
-    return Owners(find)
+    def matched(path: str) -> Optional[PlaceName]:
+        place = place_of(path)
+        return place if place is not None and is_measured(place) else None
+
+    charts = {
+        place: [one for path in paths for one in tree.chart_around(path)]
+        for place, paths in folders.items()
+        if is_measured(place)
+    }
+    around = {(path, place[0]) for place, paths in charts.items() for path in paths}
+    users = collections.Counter(path for path, _ in around)
+    bases: Dict[PlaceName, Tuple[Iterable[str], List[str]]] = {}
+    for place, paths in charts.items():
+        beside = [one for name in SHARED for one in folders.get((place[0], name), ())]
+        alone = [path for path in paths if users[path] == 1]  # of one application
+        bases[place] = (), [*tree.bases(folders[place]), *alone, *beside]
+    return Owners(bases, matched), [place for place in folders if place not in bases]
 
 
 @dataclass
@@ -2698,116 +2642,113 @@ class Version:
     line: List[Version]  # the versions that replaced each other, in the order of their landings
     rank: int  # its position there
     came: Dict[str, int]  # {stage: the landing with which it, or a newer one, came there}
+    ran: Set[str]  # the stages in which it ran itself
     dropped: bool = False  # whether it was put back before it went on
 
 
 class Travels:
     """How versions travel through the environments of a config repository.
 
-    `syncs` are those of each place, in order. `changes` are the rows of that table. `commits` are
-    those of deployments and changes, each with its application.
+    `stage` has the stage of each place, and `syncs` what came to it, in order. `changes` are the
+    rows of that table. `commits` are those of deployments and changes, each with its application.
 
     1. A version that comes to a stage is a change there, with those that it carries along: the
-       older ones of its line that the stage has not had. Production has no lead time where no
-       other environment had it before.
+       older ones of its line that the stage has not had.
     2. The first one of a line that comes to a stage carries nothing along: what was there before
-       the stage began waited for nobody.
-    3. A version that was put back where it had come last is not carried along.
-    4. A sync whose versions all ran before in their parts takes back those that came since.
+       the stage began waited for nobody. It did not wait either, where others were before it.
+    3. A version that was put back in the stage where it had come last is not carried along.
+    4. Production has no lead time where no other environment had the version before.
+    5. Where each version of a landing is older than the one it replaces, and ran there before, the
+       landing takes back those that it replaces.
+    6. A version with a word of its environment (`1.4-approved`) is the same as the one without.
     """
 
-    def __init__(self, replay: Replay, stages: Mapping[str, str], ignored: Pattern[str]) -> None:
-        self.replay, self.stages = replay, stages
-        self.ignored = ignored
+    def __init__(self, replay: Replay, stages: Stages, ignored: Pattern[str]) -> None:
+        self.replay, self.ignored = replay, ignored
+        self.stage: Dict[PlaceName, str] = {}
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
         self.changes: List[Row] = []  # and whether another stage had the version before
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
-        # {place: {version: the one that it replaced there}}
-        self.replaced: Dict[PlaceName, Dict[str, str]] = collections.defaultdict(dict)
-        trails = {place: trail for place, trail in replay.trails.items() if place[1] in stages}
-        self.words = words_of_environments(trails)
-        moves = [(move, place) for place, trail in trails.items() for move in released(trail)]
-        for move, place in sorted(moves, key=lambda pair: pair[0].landing):
-            self.follow(move, place)
+        runs: Dict[PlaceName, int] = {}
+        for place, move in replay.moves():
+            if place not in self.stage:
+                self.stage[place] = stages.stage_of(place[1], "/".join(place))
+            if move.release not in (runs.get(place, 0), 0):  # 0: its files are gone
+                self.follow(place, move)
+            runs[place] = move.release
 
-    def follow(self, move: Move, place: PlaceName) -> None:
+    def follow(self, place: PlaceName, move: Move) -> None:
         """Note what a landing brings to a place."""
-        application, stage = place[0], self.stages[place[1]]
-        replaced, commits = self.replaced[place], [self.replay.commits[at] for at in move.commits]
+        application, stage, replay = place[0], self.stage[place], self.replay
+        commits = [replay.commits[number] for number in move.commits]
         arrivals: List[Version] = []
-        taken: List[
-            Tuple[str, Set[str]]
-        ] = []  # for each part what it goes back from, and since when
+        takes: Set[str] = set()
+        goes_back = True
         for old, new, number in move.versions:
             if new:
-                arrivals.append(self.version(application, old, new, number, move.landing))
-                since, before = set(), old
-                while new in replaced and before not in ("", new):
-                    since.add(before)
-                    before = replaced.get(before, "")
-                taken.append((old, since if before == new else set()))
-                replaced.setdefault(new, old)
-        takes: Set[str] = set()
-        if all(since for _, since in taken):
-            takes = {old for old, _ in taken}
-            for name in {name for _, since in taken for name in since}:
-                version = self.version(application, "", name, 0, 0)
-                version.dropped = list(version.came)[-1] == stage
+                version = self.version(application, stage, old, new, number, move.landing)
+                replaced = self.known.get((application, old), version)
+                rank = replaced.rank if replaced.line is version.line else 0
+                goes_back = goes_back and stage in version.ran and version.rank < rank
+                if goes_back:
+                    takes.add(old)
+                    for one in version.line[version.rank + 1 : rank + 1]:
+                        one.ran.discard(stage)
+                        one.dropped = list(one.came)[-1:] == [stage]
+                arrivals.append(version)
+        takes = takes if goes_back else set()
         self.ship(application, stage, arrivals, move.landing)
         newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
-        landing, seconds = self.replay.landings[move.landing], self.replay.seconds[move.landing]
-        brings = [landing]
+        brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
         for commit in commits:
-            brings += [commit.sha, commit.subject]
+            brings.append(commit.sha)
             takes |= commit.reverts
-        takes.difference_update(brings)
-        brings += [new for _, new, _ in move.versions]
-        self.syncs[place].append(
-            Sync(seconds, seconds, move.release, newest.sha, brings=brings, takes=takes or ())
-        )
+        seconds = replay.seconds[move.landing]
+        facts = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
+        self.syncs[place].append(Sync(*facts))
 
-    def version(self, application: str, old: str, new: str, number: int, landing: int) -> Version:
-        """Return a version of an application, which may be new and replace another one."""
-        old, new = (self.plain(application, name) for name in (old, new))
-        key = application, new
-        if key not in self.known:
-            before = self.known.get((application, old))
-            line = [] if before is None else before.line
-            commit = self.replay.commits[number]
-            self.known[key] = Version(new, commit, landing, line, len(line), {})
-            line.append(self.known[key])
-        return self.known[key]
-
-    def plain(self, application: str, name: str) -> str:
-        """Return a version without the words that an environment adds to all of its own."""
-        words = self.words.get(application)
-        if not words:
-            return name
-        return "".join(part for part in VERSION_WORDS.split(name) if part not in words)
+    def version(
+        self, application: str, stage: str, old: str, new: str, number: int, landing: int
+    ) -> Version:
+        """Return the version that comes to a stage; it may be new, and replace another one."""
+        known = self.known.get((application, new))
+        if known is None:
+            bare = application, OWN_WORD.sub("", new)
+            known = self.known.get(bare)
+            if known is None or stage in known.came:
+                before = self.known.get((application, old))
+                line = [] if before is None else before.line
+                commit = self.replay.commits[number]
+                known = Version(new, commit, landing, line, len(line), {}, set())
+                line.append(known)
+                self.known.setdefault(bare, known)
+            self.known[application, new] = known
+        return known
 
     def ship(self, application: str, stage: str, arrivals: Sequence[Version], landing: int) -> None:
         """Note the changes that come to a stage with some versions."""
-        told: Set[str] = set()
+        told: Set[str] = set()  # the commits of several versions are changes once
         for version in arrivals:
             version.dropped = False
+            version.ran.add(stage)
             key, carried = (stage, id(version.line)), [version]
             newest = self.newest.get(key)
-            if newest is not None and newest.rank < version.rank:
-                carried = version.line[newest.rank + 1 : version.rank + 1]
             if newest is None or newest.rank < version.rank:
                 self.newest[key] = version
+                if newest is not None:
+                    carried = version.line[newest.rank + 1 : version.rank + 1]
             for one in carried:
                 if stage not in one.came and not one.dropped:
                     one.came[stage] = landing
-                    if one.commit.sha not in told:
+                    if one.commit.sha not in told and (newest is not None or not one.rank):
                         self.change(application, stage, one, landing)
                     told.add(one.commit.sha)
 
     def change(self, application: str, stage: str, version: Version, landing: int) -> None:
-        """Note that a version came to a stage, or waits for it."""
+        """Note that a version came to a stage, or waits for it (the landing is MISSING)."""
         commit = version.commit
         before_clone = self.replay.shallow and not version.landing
         if not before_clone and not self.ignored.search(commit.author):
@@ -2817,41 +2758,30 @@ class Travels:
             self.changes.append((*row, version.landing != landing))
 
     def changes_with(self, production: str) -> List[Row]:
-        """Return the rows of `changes`, with those that production has not had yet.
+        """Return the rows of `changes`, with those that production waits for.
 
-        These are of lines that came there before.
+        It waits for the newer versions of lines that came there before.
         """
         applications = {id(one.line): application for (application, _), one in self.known.items()}
         for (stage, line), newest in self.newest.items():
             for one in newest.line[newest.rank + 1 :] if stage == production else ():
                 if stage not in one.came and not one.dropped:
                     self.change(applications[line], stage, one, MISSING)
-        return [row[:6] for row in self.changes if row[6] or row[1] != production]
+        return [row for row in self.changes if row[6] or row[1] != production]
 
+    def places(self) -> Iterator[Place]:
+        """Yield the places, classified.
 
-VERSION_WORDS = re.compile(r"(^[A-Za-z]+[-_]|[-_][A-Za-z]+\d*$)")
-
-
-def words_of_environments(trails: Mapping[PlaceName, Sequence[Move]]) -> Dict[str, Set[str]]:
-    """Return {application: the words that some environment adds to most of its versions}.
-
-    An environment that runs `1.4-approved` got the version 1.4 that another one runs.
-    """
-    words: Dict[str, Set[str]] = collections.defaultdict(set)
-    for (application, _), trail in trails.items():
-        names = {new for move in trail for _, new, _ in move.versions if "-" in new or "_" in new}
-        counts = collections.Counter(word for name in names for word in VERSION_WORDS.findall(name))
-        words[application] |= {word for word, n in counts.items() if 2 * n > len(names) > 4}
-    return words
-
-
-def released(trail: Sequence[Move]) -> Iterator[Move]:
-    """Yield the moves that change what counts as a release, but not the end of the place."""
-    before = 0
-    for move in trail:
-        if move.release not in (before, 0):
-            yield move
-        before = move.release
+        In a complete clone nothing was there before the first deployment, so nothing is lost.
+        """
+        seconds = [sync.start for syncs in self.syncs.values() for sync in syncs]
+        start, end = min(seconds) // DAY * DAY, max([*seconds, self.replay.seconds[-1]])
+        for place in sorted(self.syncs):
+            syncs = self.syncs.pop(place)
+            begins = self.replay.shallow and self.replay.landings[0] in syncs[0].brings
+            covered = syncs[0].start if begins else start, end, int(begins)
+            facts = place[0], self.stage[place], "/".join(place), "path"
+            yield Place(*facts, classify_syncs(syncs, begins=begins), *covered)
 
 
 def load_gitops_repository(
@@ -2877,50 +2807,30 @@ def load_gitops_repository(
     with collector_paused():
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
-        replay = Replay(repo, template_owners(repo, tree, template, stages))
-        names = sorted({name for _, name in replay.trails})
-        stages.check((name,) for name in names)
-        known = [name for name in names if stages.knows(name)] or names
-        called = {name: stages.stage_of(name) for name in known if stages.stage_of(name)}
-        left_out = [name for name in names if name not in called]
-        kept = choose_applications({application for application, _ in replay.trails}, applications)
-        replay.trails = {
-            place: trail
-            for place, trail in replay.trails.items()
-            if place[0] in kept and place[1] in called
-        }
-        travels = Travels(replay, called, ignored)
+        owners, left_out = template_owners(repo, tree, template, stages, applications)
+        travels = Travels(Replay(repo, owners), stages, ignored)
+        stages.check((place[1], "/".join(place)) for place in [*travels.stage, *left_out])
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
-        order = stages.order({called[raw] for _, raw in travels.syncs})
-        # In a complete clone nothing was there before the first deployment, so nothing is lost.
-        seconds = [sync.start for syncs in travels.syncs.values() for sync in syncs]
-        start, end = min(seconds) // DAY * DAY, max([*seconds, replay.seconds[-1]])
-        places = []
-        for (application, raw), syncs in sorted(travels.syncs.items()):
-            begins = replay.shallow and replay.landings[0] in syncs[0].brings
-            releases, facts = classify_syncs(syncs, begins=begins), (f"{application}/{raw}", "path")
-            covered = (syncs[0].start if begins else start, end, int(begins))
-            places.append(Place(application, called[raw], *facts, releases, *covered))
-        changes = travels.changes_with(order[-1])
-        notes = [f"Layout: {template}"]
-        if not any(map(stages.knows, called)):
-            names = one_line(", ".join(called), 120)
-            notes.append(f"No environment has a usual name: {names}; --environments names them")
-        if left_out:
-            names = one_line(", ".join(left_out), 120)
-            notes.append(
-                f"Left out, as they are no environments: {names}; --environments names them"
-            )
-        if replay.shallow:
+        order = stages.order(dict.fromkeys(travels.stage.values()))
+        notes, remedy = [f"Layout: {template}"], "--environments names them"
+        named = sorted({name for _, name in travels.stage})
+        others = sorted({name for _, name in left_out} - {*named})
+        if not any(map(stages.knows, named)):
+            names = one_line(", ".join(named), 120)
+            notes.append(f"No environment has a usual name: {names}; {remedy}")
+        elif others:
+            names = one_line(", ".join(others), 120)
+            notes.append(f"Left out, as they are no environments: {names}; {remedy}")
+        if travels.replay.shallow:
             notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
-        rows = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-        columns = [
-            [*column] for column in zip(*((*one[:4], name, one.files) for one, name in rows))
-        ]
-        return history_from(
-            "git", places, commits_from(columns, branch_of(repo)), changes, notes, order
+        changes = travels.changes_with(order[-1])
+        commits = pd.DataFrame(
+            [one for one, _ in travels.commits.values()], columns=GitCommit._fields
         )
+        commits["application"] = [application for _, application in travels.commits.values()]
+        commits = commits_from(commits.sort_values("seconds", kind="stable"), branch_of(repo))
+        return history_from("git", travels.places(), commits, changes, notes, order)
 
 
 # Layouts: which part of a path is the application, and which is the environment.
@@ -2935,7 +2845,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "patches release releases replicas resources secret secrets service services settings "
     "templates tenants values variables version versions".split()
 )
-IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.(?:ya?ml|json|env|properties|tfvars))?")
+IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2991,12 +2901,13 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
                 yield (*parts[:at], joined), application, name[begin:]
 
 
-def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str, int]]:
-    """Return (score, template, number of files) of the layouts that explain files, best first.
+def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, List[str]]:
+    """Return (score, template, its number of files, the files it leaves) of the best layout.
 
     1. A template counts the files of applications that are in production and in another stage.
-    2. More applications count for it, a little. So does a template without `*`.
-    3. `*` takes the place of a folder, such as a team's, where templates differ in it.
+    2. More applications count for it, a little. So does a template without `*`, which takes the
+       place of a folder, such as a team's, where templates differ in it.
+    3. It is none if these are less than a tenth of the files that match it: most names are others.
     """
     found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
     for file in files:
@@ -3004,45 +2915,27 @@ def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str
             for parts, application, name in readings(file, stages):
                 found.setdefault(parts, {}).setdefault(application, []).append(name)
     counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
+    production = stages.order()[-1]
     for parts, applications in found.items():
         folders = [at for at, part in enumerate(parts) if "{" not in part]
-        some = [one for size in range(3) for one in itertools.combinations(folders, size)]
         for application, names in applications.items():
             there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
-            if len(there) > 1 and stages.production in there:
-                for any_of in some:
-                    key = tuple("*" if at in any_of else part for at, part in enumerate(parts))
-                    counted = counts.setdefault(key, {})
-                    counted[application] = counted.get(application, 0) + len(names)
-    ranked = []
-    for parts, counted in counts.items():
-        fields = [at for at, part in enumerate(parts) if "{" in part]
-        stars = parts.count("*") + parts[fields[0] : fields[-1]].count("*")  # between them twice
-        total = sum(counted.values())
-        ranked.append((total * len(counted) ** 0.2 * 0.8**stars, "/".join(parts), total))
-    return sorted(ranked, key=lambda row: (-row[0], -len(row[1]), row[1]))
-
-
-def plain_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[str, int]]:
-    """Return (template, number of files) of the best layout, and of others nearly as good.
-
-    Of the files that the better ones leave, these explain at least half as much as the best. One
-    that explains less than a tenth of the files that match it is none: most names are other ones.
-    """
-    plain: List[Tuple[str, int]] = []
-    enough = 0.0
-    while len(plain) < 6:
-        score, template, count = next(iter(usual_layouts(files, stages)), (0.0, "", 0))
-        if score <= enough:
-            break
-        pattern = template_pattern(template)
-        read = [(file, pattern.fullmatch(file)) for file in files]
-        if sum(1 for _, one in read if one) > 10 * count:
-            break
-        plain.append((template, count))
-        enough = enough or score / 2
-        files = [file for file, one in read if not (one and stages.knows(one["environment"]))]
-    return plain
+            for star in [-1, *folders] if len(there) > 1 and production in there else ():
+                key = (*parts[: max(star, 0)], *["*"][: star + 1], *parts[star + 1 :])
+                counted = counts.setdefault(key, {})
+                counted[application] = counted.get(application, 0) + len(names)
+    ranked = [
+        (sum(counted.values()) * len(counted) ** 0.2 * 0.8 ** ("*" in parts), parts)
+        for parts, counted in counts.items()
+    ]
+    score, best = max(ranked, default=(0.0, ()))
+    count = sum(counts[best].values()) if best else 0
+    pattern = template_pattern("/".join(best) or "{environment}")
+    matched = {file: one for file in files for one in [pattern.fullmatch(file)] if one}
+    if len(matched) > 10 * count:
+        return 0.0, "", 0, []
+    known = {file for file, one in matched.items() if stages.knows(one["environment"])}
+    return score, "/".join(best), count, [file for file in files if file not in known]
 
 
 def find_layout(
@@ -3050,8 +2943,9 @@ def find_layout(
 ) -> str:
     """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
 
-    1. Without a template it is the usual layout that explains most files. Where others explain
-       nearly as much, they are listed. A branch for each environment is named as what it is.
+    1. Without a template it is the usual layout that explains most files. Where another one
+       explains half as much of the files that it leaves, both are listed. A branch for each
+       environment is named as what it is.
     2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
        looked for in the newest commits.
     3. A template that makes environments of other names is refused where a usual layout is plain.
@@ -3059,42 +2953,47 @@ def find_layout(
     names: Dict[str, int] = {}
     if template:
         pattern = template_pattern(template)
-        matched = list(filter(None, map(pattern.fullmatch, files)))
+        matched = filter(None, map(pattern.fullmatch, files))
         names = collections.Counter(one["environment"] for one in matched)
         if not names:
-            newest = read_log(repo, (), f"-{RECENT}")
-            entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
-            paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
-            if not any(map(pattern.fullmatch, paths)):
-                near = one_line(", ".join(nearest_paths(template, [*files, *paths])))
+            records = itertools.chain.from_iterable(read_log(repo, (), f"-{RECENT}"))
+            entries = (path for record in records for _, path in RAW_ENTRY.findall(record[-1]))
+            gone = {path.decode("utf-8", "replace") for path in entries}
+            if not any(map(pattern.fullmatch, gone)):
+                near = one_line(", ".join(nearest_paths(template, {*files, *gone})))
                 raise GitOpsError(
                     f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
                 )
         known = sum(count for name, count in names.items() if stages.knows(name))
-        if stages.patterns or 10 * known >= len(matched):
+        if stages.patterns or 10 * known >= sum(names.values()):
             return template
-    layouts = plain_layouts(files, stages)
-    if template and len(layouts) == 1:
-        told = one_line(", ".join(sorted(names)), 60)
+    score, best, count, rest = best_layout(files, stages)
+    next_score, next_best, next_count, _ = best_layout(rest, stages) if best else (0, "", 0, [])
+    plain = score > 2 * next_score
+    if plain and template:
         raise GitOpsError(
-            f"{in_quotes(template)} makes environments of {told}; the usual layout here is "
-            f"{layouts[0][0]}; --environments says which are environments"
+            f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}; the "
+            f"usual layout here is {best}; --environments says which are environments"
         )
-    if template or len(layouts) == 1:
-        return template or layouts[0][0]
+    if plain or template:
+        return template or best
+    if best:
+        raise GitOpsError(
+            f"two layouts explain {one_line(repo)}: {one_line(best)} ({count_text(count, 'file')}) "
+            f"and {one_line(next_best)} ({count_text(next_count, 'file')}); --deployments-from "
+            "takes one of them"
+        )
     form = "--format=%(refname:lstrip=-1)"
     heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
     branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
-    if not layouts and len(set(map(usual_stage, branches))) > 1:
+    if len(set(map(usual_stage, branches))) > 1:
         raise GitOpsError(
             f"{one_line(repo)} has a branch for each environment: {', '.join(branches)}; a branch "
             "does not say when it was deployed: measure --argocd FILE, or --tags of production's"
         )
-    listed = ", ".join(f"{one_line(one)} ({count_text(n, 'file')})" for one, n in layouts)
     raise GitOpsError(
-        f"the layout of {one_line(repo)} is not plain: "
-        f"{listed or 'no name tells production and another environment'}; {TEMPLATE_HELP}, and "
-        "--environments names such as dev,production=live-*"
+        f"no layout explains {one_line(repo)}: no name tells production and another environment; "
+        f"{TEMPLATE_HELP}, and --environments names such as dev,production=live-*"
     )
 
 
@@ -3129,7 +3028,8 @@ def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
 # Release tags: each one on the main line is a deployment to production.
 
 HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
-PRERELEASE = re.compile(r"(?i)(\d|[-_.])(a|b|c|alpha|beta|rc|dev|pre|preview|snapshot)[-_.]?\d*$")
+REVERT, MERGED = re.compile(r'^Revert "(.+)"$'), re.compile(r" \(#\d+\)$")  # as forges say it
+PRERELEASE = re.compile(r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|preview|snapshot)[._-]?\d*)$")
 
 
 def load_release_tags(
@@ -3164,50 +3064,50 @@ def load_release_tags(
     )
     if not chosen:
         raise problem
-    chosen.sort(key=lambda tag: len(re.findall("[0-9]+", tag[0])))  # v1.2.0 after v1
     everything: Any = collections.defaultdict(lambda: [("", True)])
-    replay = Replay(repo, everything, contents=False)
-    found: Dict[int, Tuple[str, str, int]] = {}  # {landing: (tag, commit, seconds)}
+    replay = Replay(repo, everything)
+    collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
+    found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
     for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
         sha = tag[3] if tag[3:] and tag[3] else tag[1]
         if sha in replay.landing_of:
             landing = replay.landing_of[sha]
-            found[landing] = one_line(tag[0], 100), sha, max(time, replay.seconds[landing])
+            found[sha] = landing, max(time, replay.seconds[landing]), one_line(tag[0], 100)
     if not found:
         raise problem
-    names, shas, times = zip(*(found[landing] for landing in sorted(found)))
+    landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
 
     commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
-    which = np.searchsorted(sorted(found), commits["landing"])  # the release that brought each
-    release_of = dict(zip([*commits["subject"], *commits["sha"]], [*which, *which]))
-    reasons = {at - 1: f"Hotfix {name}" for at, name in enumerate(names) if HOTFIX.search(name)}
-    for number, commit in zip(which.tolist(), replay.commits):
-        undone = any(release_of.get(one) != number for one in commit.reverts)
-        if number < len(names) and (undone or HOTFIX.search(commit.subject)):
-            how = "Reverted by" if undone else "Hotfix"
-            reasons.setdefault(number - 1, f"{how} {names[number]}")
-    application = repository_name(repo)
+    commits = commits.assign(application=repository_name(repo), environment="production")
+    which = np.searchsorted(landings, commits["landing"])  # the release that brought each
+    subjects = commits["message"].str.replace(MERGED, "", regex=True)
+    release_of = {**dict(zip(subjects, which)), **dict(zip(commits["sha"], which))}
+    reasons: Dict[int, str] = {}
+    told = [*zip(which.tolist(), commits["reverts"], subjects)]
+    for number, reverts, text in [*told, *((at, (), name) for at, name in enumerate(names))]:
+        undone = reverts or REVERT.findall(text)
+        undone = [one for one in undone if release_of.get(one, number) < number]
+        if number < len(names) and (undone or HOTFIX.search(text)):
+            how = "Reverted" if undone else "Hotfixed"
+            reasons.setdefault(number - 1, f"{how} by {names[number]}")
     releases = []
     for number, (sha, time) in enumerate(zip(shas, times)):
-        over = times[number + 1] if number in reasons else MISSING
-        sync = Sync(time, time, sha, sha)
-        releases.append(Release(sync, reasons.get(number, ""), recovered=over))
-    facts = application, "production", ", ".join(patterns), "tag"
-    place = Place(*facts, releases, times[0], max([*times, *replay.seconds]))
+        over = max(times[number : number + 2]) if number in reasons else MISSING
+        release = Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
+        releases.append(release)
+    end, rule = max([*times, *replay.seconds]), ", ".join(patterns)
+    place = Place(repository_name(repo), "production", rule, "tag", releases, min(times), end)
 
+    deployed, versions = np.append(times, MISSING)[which], np.append(names, "")[which]
+    commits = commits.assign(version=versions, deployed=deployed)
     landing = commits["landing"]
-    commits["application"], commits["environment"] = place.application, place.environment
-    commits["version"] = np.append(names, "")[which]
-    commits["deployed"] = np.append(times, MISSING)[which]
-    commits = commits[(which > 0) | (commits["sha"] == shas[0])].sort_values(["seconds", "sha"])
-    columns = ["sha", "seconds", "author", "subject", "application", "files"]
-    told = [commits[name] for name in columns]
     merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
     bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
+    later = (which > 0) | (commits["sha"] == shas[0])
     columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
-    changes = commits.loc[~merge & ~bots, columns].itertuples(index=False, name=None)
-    notes = [f"Releases: the tags {facts[2]}; whether they failed is known of the fixed ones alone"]
-    table = commits_from(told, branch_of(repo))
+    changes = commits.loc[later & ~merge & ~bots, columns].itertuples(index=False, name=None)
+    table = commits_from(commits[later].sort_values(["seconds", "sha"]), branch_of(repo))
+    notes = [f"Releases: the tags {rule}; of failures those are known that a tag put right"]
     return history_from("tags", [place], table, changes, notes, ["production"])
 
 
@@ -3889,260 +3789,295 @@ def join_histories(repository: History, cluster: History) -> History:
 
 # ---- Real history: tables and incidents from files ----------------------------------------------
 
-TABLE_FILES = {  # of an export, in the order in which they are written
-    "git_commits": "commits.csv",
-    "deployments": "deployments.csv",
-    "rollbacks": "rollbacks.csv",
-    "changes": "changes.csv",
-    "coverage": "coverage.csv",
-    "incidents": "incidents.csv",
-}
+TABLE_FILES = {name: f"{name}.csv" for name in ALL_COLUMNS}  # of an export
+TABLE_FILES["git_commits"] = "commits.csv"
+CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
+    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec", "version"),
+    *("failure_reason", "recovered", "to_commit", "reason", "origin", "rule", "lost"),
+    *("deployed", "resolved"),
+)
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
+FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+LARGEST = 10_000_000  # of a number; as minutes it is 19 years
+# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's is made one of these.
+US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
+TIME_TEXT = re.compile(
+    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[T ]"
+    r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?: ?(?:Z|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
+    re.ASCII,
+)
 
 
-def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
+def load_tables(
+    folder: FilePath,
+    environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+) -> History:
     """Return a history from a folder of CSV files, such as `--export` writes.
 
-    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
-    environments. Without it the window is the days of the deployments, and the environments are in
-    the usual order. Raises GitOpsError that names the wrong file.
+    `deployments.csv` is enough. `environments` are their names in promotion order, such as
+    `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
+
+    1. `metrics.json` tells the window and the environments. Without it the window is the days of
+       the deployments, and the environments are in the usual order.
+    2. Without a `recovered` in any row, the next good deployment to the same environment ends a
+       failure. That of another region does not.
+    3. Without `changes.csv`, the commits of `commits.csv` are the changes.
+    4. A simulation that is read back stays SIMULATED, and is measured as a real history is.
+
+    Raises GitOpsError that names file, row, column and value.
     """
-    folder = Path(folder)
-    if not (folder / "deployments.csv").exists():
+    files = {name: Path(folder) / file for name, file in TABLE_FILES.items()}
+    if not os.path.exists(files["deployments"]):
         raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    tables = {}
-    for name, file in TABLE_FILES.items():
-        if (folder / file).exists():
-            tables[name] = read_table(folder / file, name)
-        elif name in COLUMNS:
-            tables[name] = table_from(name, [])
-    path = folder / "metrics.json"
-    document = read_document(path) if path.exists() else {}
-    window = window_in(document)
-    if len(tables["deployments"]):
-        days = window_around(tables["deployments"]["timestamp"])
-        known = window or days
-        window = Window(min(days.start, known.start), max(days.end, known.end))
-    if window is None:
-        path = folder / "deployments.csv"
-        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
-    found = at_path(document, "environments", kind=list)
-    there = count_words(tables["deployments"]["environment"])
-    if environments is not None:
-        stages = Stages.of(environments)
-        stages.check((name,) for name in there)
-        found = list(stages.order(there))
-        for name, table in tables.items():
-            if "environment" in table:
-                named = table["environment"].map(lambda one: stages.stage_of(one) or one)
-                tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-    elif not found:
-        found = list(Stages.of(None).order(there))
-    for name in found:
-        check_word(f"an environment of {one_line(folder)}", name)
-    real = {name: tables.pop(name, None) for name in DETAILS}
-    history = History.of(**tables, window=window, environments=found)
-    source = at_path(document, "source", kind=str) or "files"
-    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
-    return history._replace(source=source, notes=notes, **real)
-
-
-def check_rows(table: pd.DataFrame) -> None:
-    """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = [], ""
-    if "status" in table:
-        wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
-        why = "a Failed sync is Degraded, and not Healthy or Unknown"
-    elif "deployed" in table:
-        wrong, why = table["committed"] > table["deployed"], "it was deployed before its commit"
-    if np.any(wrong):
-        raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
-
-
-CAN_BE_EMPTY = ("failure_reason", "version", "deployed", "recovered", "resolved", "message")
-WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
-
-
-def read_table(path: Path, name: str) -> pd.DataFrame:
-    """Return a table from a CSV file; GitOpsError if it cannot be used."""
-    try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
-        if name == "changes":
-            texts = texts.assign(**{"version": "", **texts})
-        if name == "deployments":
-            texts = texts.assign(**{"recovered": "", **texts})
-        kinds = ALL_COLUMNS[name]
-        missing = [column for column in kinds if column not in texts]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
-        columns = {column: read_column(texts[column], kind) for column, kind in kinds.items()}
-        table = as_table(name, columns)
-        check_rows(table)
-    except (OSError, ValueError) as error:
-        problem = f"{one_line(path)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; the README has the columns") from None
-    if "timestamp" not in table:
-        return table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True)
-
-
-def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
-    column, values = str(texts.name), {}
-    for text in texts.unique():
+    there = [name for name, path in files.items() if os.path.exists(path)]
+    tables = {name: read_table(files[name], name) for name in there}
+    beside, document = Path(folder) / "metrics.json", {}
+    if os.path.exists(beside):
         try:
-            values[text] = read_value(text, column, kind)
-        except (ValueError, KeyError, OverflowError):
-            row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = f"hold {KINDS[kind]}"
-            if column in WORDS:
-                rule = f"be one of {', '.join(WORDS[column])}"
-            raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
-    read = [values[text] for text in texts]
-    return np.array(read, np.int64) if kind == "time" else read
+            document = json.loads(read_text(beside, "--export writes it"))
+        except (ValueError, RecursionError) as error:
+            raise GitOpsError(f"{one_line(beside)} is not JSON: {one_line(error, 80)}") from None
 
+    # An environment is a stage. `cluster` is the name that it has in the file.
+    named = pd.concat([table["environment"] for table in tables.values() if "environment" in table])
+    stages, named = Stages.of(environments), named.unique()
+    stages.check([(name,) for name in named])
+    listed = at_path(document, "environments", kind=list) if environments is None else []
+    listed = [*dict.fromkeys(map(one_line, listed))]
+    stage = {name: name if name in listed else stages.stage_of(name) for name in named}
+    found = {*stage.values()} - {""}
+    order = listed if found <= {*listed} else stages.order(sorted(found))
+    kept = choose_applications(tables["deployments"]["application"].unique(), applications)
+    for name, table in tables.items():
+        tables[name] = table = table[table["application"].isin(kept)]
+        if "environment" in table:
+            own = table["environment"]
+            table = table.assign(cluster=own, environment=own.map(stage))
+            tables[name] = table[table["environment"] != ""]
+    rows = tables["deployments"].drop_duplicates()
+    if not len(rows):
+        raise GitOpsError(f"no deployment in {one_line(files['deployments'])}; --history needs one")
 
-KINDS = {
-    "time": "a time such as 2026-01-31T12:00:00Z",
-    "count": "a whole number",
-    "number": "a number",
-    "flag": "True or False",
-    "word": "a name",
-    "text": "a text",
-}
+    end, bad = rows["timestamp"] + rows["duration_sec"], rows["health"] == DEGRADED
+    over = rows["recovered"]
+    if (over == MISSING).all():
+        good = end.where(~bad).groupby([rows["application"], rows["cluster"]]).bfill()
+        over = np.maximum(good, end).fillna(MISSING).astype(np.int64)
+    rows = rows.assign(
+        failure_reason=rows["failure_reason"].where(bad),
+        recovered=over.where(bad, MISSING),
+        release=rows["commit_sha"],
+        row=rows.index,
+    )
+    if "rollbacks" in tables:
+        back = tables["rollbacks"]
+        tables["rollbacks"] = merge_clusters(back.assign(release=back["from_commit"]))
+    tables["deployments"] = merge_clusters(rows)
+    if "changes" not in tables and len(tables.get("git_commits", ())):
+        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
 
-
-def with_zone(text: Any) -> Any:
-    """Return a time with its zone: UTC where it names none."""
-    plain = isinstance(text, str) and len(text) == len("2026-01-31 12:00:00")
-    return f"{text}Z" if plain else text
-
-
-def read_value(text: str, column: str, kind: str) -> Any:
-    """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
-    if not text and column in CAN_BE_EMPTY:
-        return {"time": MISSING, "text": "", "word": None}[kind]
-    if kind == "time":
-        return seconds_from(with_zone(text))
-    if kind == "flag":
-        return {"true": True, "false": False}[text.lower()]
-    if kind == "number":
-        return float(text or "nan")
-    if kind == "count":
-        number = int(text)
-        if number < MISSING or (number < 0 and column != "syncs"):
-            raise ValueError(text)
-        return number
-    if not text or text not in WORDS.get(column, (text,)):
-        raise ValueError(text)
-    return one_line(text, NAME_WIDTH)
-
-
-def read_document(path: FilePath) -> Mapping[str, Any]:
-    """Return a `metrics.json`; GitOpsError if it is none."""
-    takes = "it is what --export writes as metrics.json"
-    text = read_text(path, takes)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
-        raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
-    return document
-
-
-def window_in(document: Mapping[str, Any]) -> Optional[Window]:
-    """Return the window that a document names, None if it names none."""
+    # A row is once in its table, and all tables are of one window.
+    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
+    made = {name: table_from(name, []) for name in COLUMNS}
+    for name, table in tables.items():
+        table = table.drop_duplicates(unique.get(name))
+        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
+        made[name] = as_table(name, columns)
+    window = window_around(made["deployments"]["timestamp"])
     edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
+    edges = read_times(pd.Series(edges, dtype=object)).to_numpy() // DAY * DAY
+    if 0 <= edges[0] < edges[1]:
+        start, end = utc_times(edges)
+        window = Window(min(window.start, start), max(window.end, end))
+    source = one_line(at_path(document, "source", kind=str) or "files")
+    source = SIMULATED_TABLES if source == "simulated" else source
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    history = History(window=window, environments=tuple(order), source=source, notes=notes, **made)
+    return history.within(window)
+
+
+def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return the changes that commits are: a deployment contains its commit and all before it."""
+    keys = ["application", "commit_sha"]
+    commits = commits.rename(columns={"sha": "commit_sha", "timestamp": "committed"})
+    commits = commits[commits["application"].isin(rows["application"])].drop_duplicates(keys)
+    commits = commits.sort_values(["application", "committed"], kind="stable")
+    rows = rows.assign(end=rows["timestamp"] + rows["duration_sec"])
+    early = rows.merge(commits[[*keys, "committed"]], on=keys).query("committed > end")
+    if len(early):
+        row = f"deployments.csv: row {early['row'].iloc[0]}"
+        raise GitOpsError(f"{row} was deployed before its commit; are both in one time zone?")
+    parts = []
+    for environment in order:
+        good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
+        own = good.groupby(keys)["end"].min().reindex(pd.MultiIndex.from_frame(commits[keys]))
+        own = own.fillna(NEVER)[::-1].groupby(level=0).cummin()[::-1].to_numpy(np.int64)
+        deployed = np.where(own < NEVER, own, MISSING)
+        part = commits.assign(environment=environment, deployed=deployed, version="")
+        parts.append(part[(own < NEVER) | (environment == order[-1])])
+    return pd.concat(parts)
+
+
+def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the columns of a table from a CSV file or a JSON list, times in seconds since 1970.
+
+    What is empty is not known. The index is the number of the row. Raises GitOpsError that names
+    file, row, column and value.
+    """
+    needed = [column for column in ALL_COLUMNS[name] if column not in {*CAN_BE_EMPTY, *optional}]
+    takes = f"it takes the columns {', '.join(needed)}"
+    text = read_text(file, takes)
     try:
-        return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
-    except ValueError:
-        return None
+        if text.lstrip().startswith("["):
+            entries = json.loads(text)
+            if not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError("it is no list of objects")
+            texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
+        else:
+            plain = dict(dtype=str, keep_default_na=False, skip_blank_lines=False)
+            texts = pd.read_csv(io.StringIO(text), **plain)
+            if not isinstance(texts.index, pd.RangeIndex):
+                raise ValueError("its rows have more cells than its first line")
+            texts.index += 1  # the first line has the names
+        texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
+        texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
+        texts.index += 1
+        lost = [column for column in needed if column not in texts]
+        if lost:
+            has = in_quotes(", ".join(texts.columns))
+            raise ValueError(f"no column {lost[0]!r} in {has}; {takes}, separated by commas")
+        texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
+        table = pd.DataFrame(index=texts.index)
+        wrong = []
+        for column, kind in ALL_COLUMNS[name].items():
+            table[column], good, rule = read_cells(texts[column], kind)
+            empty = (texts[column] == "") & (column not in needed)
+            wrong.append((column, ~good & ~empty, rule))
+        if name == "deployments":
+            failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
+            wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
+            early = table["recovered"].between(0, end - 1)
+            wrong.append(("recovered", early, "not be before its end"))
+            table["health"] = table["health"].mask(failed, DEGRADED)
+        for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
+            if first in table:
+                early = table[second].between(0, table[first] - 1)
+                wrong.append((second, early, f"not be before {first}"))
+        for column, bad, rule in wrong:
+            if bad.any():
+                row, value = bad.idxmax(), in_quotes(texts[column][bad].iloc[0])
+                raise ValueError(f"row {row}: {column} must {rule}, not {value}")
+    except (ValueError, RecursionError) as error:
+        raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
+    time = [column for column in ("timestamp", "started") if column in table]
+    return table.sort_values(time, kind="stable") if time else table
+
+
+def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
+    """Return texts as values of a kind, which of them are good, and what a good one has to be."""
+    if kind == "time":
+        values = read_times(cells)
+        return values, values != MISSING, "be a time such as 2026-01-31T12:00:00Z"
+    if kind == "flag":
+        values = cells.str.lower().map(FLAGS)
+        return values, values.notna(), "be True or False"
+    if kind in ("count", "number"):
+        good = pd.to_numeric(cells, errors="coerce").between(0, LARGEST)
+        values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
+        values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
+        return values, good, f"be a number from 0 to {LARGEST}"
+    names = {text: one_line(text, NAME_WIDTH) for text in cells.unique() if text}
+    values = cells.map({"": "" if kind == "text" else UNKNOWN, **names})
+    one_of = WORDS.get(str(cells.name), names)
+    rule = "be a name" if one_of is names else f"be one of {', '.join(one_of)}"
+    return values, cells.isin(one_of), rule
+
+
+def read_times(cells: pd.Series) -> pd.Series:
+    """Return texts as seconds since 1970, in UTC if they name no zone; MISSING for other texts."""
+    parts = cells.str.replace(US_DATE, r"\3-\1-\2 ", regex=True).str.extract(TIME_TEXT)
+    day = pd.to_datetime(parts[["year", "month", "day"]].astype(float), errors="coerce")
+    part = parts.drop(columns="zone").fillna("0").astype(np.int64)
+    ahead = part["hours"] * 3600 + part["minutes"] * 60
+    ahead = ahead.mask(parts["zone"] == "-", -ahead)
+    clock = part["hour"] * 3600 + part["minute"] * 60 + part["second"]
+    seconds = seconds_of(day) + clock - ahead
+    return seconds.where(seconds.between(0, LAST_SECOND), MISSING)
 
 
 def read_incidents(file: FilePath) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
+    """Return incidents from a CSV file or a JSON list, in order of time; a row is an incident.
 
-    The columns are `application`, `environment` ("" is production), and in seconds since 1970
-    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
-    entry.
+    The columns are `application`, `environment` (UNKNOWN: production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError as `read_table` does.
     """
-    name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
-    try:
-        if text.lstrip()[:1] in ("[", "{"):
-            rows = json.loads(text)
-            rows = rows.get("incidents") if isinstance(rows, Mapping) else rows
-        else:
-            texts = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-            texts = texts.rename(columns=str.strip)
-            rows = texts.to_dict("records")
-            if not {"application", "started"} <= set(rows[0] if rows else texts.columns):
-                raise ValueError("no such columns")
-        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-            raise ValueError("not a list of incidents")
-    except (ValueError, RecursionError) as error:
-        needs = "it needs the columns application, started and perhaps resolved, environment"
-        raise GitOpsError(f"{name} holds no incidents ({one_line(error, 80)}); {needs}") from None
-    found = []
-    for number, row in enumerate(rows, 1):
-        where = f"{name}: incident {number}"
-        owner = row.get("application")
-        if not isinstance(owner, str) or not owner.strip():
-            raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
-        started = time_at(times, "started", where, needed=True)
-        resolved = time_at(times, "resolved", where) or MISSING
-        if MISSING < resolved < started:
-            raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
-            )
-        environment = one_line(row["environment"]) if row.get("environment") else ""
-        found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    columns = ["application", "environment", "started", "resolved"]
-    return pd.DataFrame(sorted(found), columns=columns)
+    return read_table(file, "incidents", ("environment",)).drop(columns="deployed")
 
 
-def with_incidents(history: History, incidents: pd.DataFrame) -> History:
+def with_incidents(
+    history: History, incidents: pd.DataFrame, days: int = 7, complete: bool = False
+) -> History:
     """Return a history in which incidents say which deployments failed, and until when.
 
-    An incident belongs to the newest deployment of its application, in its environment, that ended
-    before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, the list is complete: every other
-    deployment of unknown health was healthy. The notes name incidents that match no deployment.
+    1. An incident belongs to the newest deployment of its application, in its environment or
+       production, that ended before it, within so many days. The notes list the others.
+    2. That deployment failed. It recovered when the last of its incidents was resolved.
+    3. A deployment of unknown health without one was healthy, where the incidents would tell: in
+       their environments and production, of the applications that they name, from their first day
+       to their last. With `complete` they tell of all applications and days.
+    4. Incidents of which none belongs to a deployment tell nothing.
+
+    Raises GitOpsError for an application that the history does not have.
     """
-    rows, production = history.deployments, history.production
+    days, rows = check_whole("days", days, 1, MOST_DAYS), history.deployments
+    names = application_names(history)
+    for row, name in incidents["application"].items():
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
+            what = f"incidents, row {row}: no application {in_quotes(name)} was deployed"
+            raise GitOpsError(f"{what}; the nearest is {near}")
+    stages, places = Stages.of(None), ["application", "environment"]
+    stage = {name: stages.stage_of(name) for name in incidents["environment"].unique()}
+    stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
+    incidents = incidents.assign(environment=incidents["environment"].map(stage))
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
-    usual = dict.fromkeys(("", *PRODUCTION_WORDS), production)
-    usual.update((name, name) for name in history.environments)
-    environments = incidents["environment"].map(lambda name: usual.get(name, name))
-    reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments])
-    health = health.where(~told | (health != UNKNOWN), HEALTHY)
-    recovered = np.where(rows["recovered"].isna(), MISSING, seconds_of(rows["recovered"]))
-    found: Dict[int, int] = {}
-    listed, notes = [], []
-    places = rows.groupby(["application", "environment"], observed=True).indices
-    for name, environment, start, resolved in zip(
-        incidents["application"], environments, incidents["started"], incidents["resolved"]
-    ):
-        there = places.get((name, environment), np.array([], np.int64))
-        before = there[ends[there] <= start]
-        if not len(before):
-            when = utc_times(np.array([start]))[0]
-            notes.append(
-                f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
-            )
-            continue
-        at = int(before[np.argmax(ends[before])])
-        reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
-        health[at] = DEGRADED
-        found[at] = max(NEVER if resolved == MISSING else resolved, found.get(at, 0))
-        recovered[at] = MISSING if found[at] == NEVER else found[at]
-        listed.append((name, environment, start, resolved, int(ends[at])))
-    columns = dict(health=health, failure_reason=reasons, recovered=recovered)
+    deployed = rows[places].astype(object).assign(deployed=ends, at=np.arange(len(rows)))
+    incidents = pd.merge_asof(
+        incidents.astype(dict.fromkeys(places, object)),
+        deployed.sort_values("deployed", kind="stable"),
+        left_on="started", right_on="deployed", by=places, tolerance=days * DAY,
+    )  # fmt: skip
+    lost, found = incidents[incidents["at"].isna()], incidents.dropna(subset=["at"])
+    if len(lost):
+        started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
+        listed = ", ".join(lost["application"] + " " + started)
+        before = f"the {days} days before {count_text(len(lost), 'incident')}"
+        note = one_line(f"No deployment in {before}: {listed}")
+        history = history._replace(notes=(*history.notes, note))
+    if not len(found):
+        return history
+    found = found.astype({"at": np.int64, "deployed": np.int64})
+    told = rows["environment"].isin([history.production, *found["environment"]])
+    if not complete:
+        first = incidents["started"].min() // DAY * DAY
+        last = incidents[["started", "resolved"]].max().max()
+        told &= rows["application"].isin(incidents["application"])
+        told &= (ends >= first) & (ends // DAY <= last // DAY)
+    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
+    at, reason = over.index, rows["failure_reason"].astype(object)
+    reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
+    health[at], recovered = DEGRADED, rows["recovered"].copy()
+    recovered[at] = as_times(over.replace(NEVER, MISSING).to_numpy())
+    judged = dict(health=health, failure_reason=reason, recovered=recovered)
+    columns = {column: found[column].to_numpy() for column in ALL_COLUMNS["incidents"]}
     return history._replace(
-        deployments=as_table("deployments", rows.assign(**columns)),
-        incidents=table_from("incidents", listed),
-        notes=(*history.notes, *notes),
+        deployments=as_table("deployments", rows.assign(**judged)),
+        incidents=as_table("incidents", columns),
     )
 
 
@@ -9979,8 +9914,8 @@ def other_reading(repo: FilePath) -> str:
     if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
         return f"{said}; --tags measures its release tags"
     files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
-    layouts = plain_layouts(files, Stages.of(None))
-    return f"{said}; --deployments-from measures those of {layouts[0][0]}" if layouts else said
+    layout = best_layout(files, Stages.of(None))[1]
+    return f"{said}; --deployments-from measures those of {layout}" if layout else said
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
