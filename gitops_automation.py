@@ -3579,7 +3579,7 @@ def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Repla
             named = {clean_path(posixpath.join("/", source.folder, mark.strip())) for mark in marks}
             bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
             owners[one.full_name, source.paths] = source.paths, bases
-    clone, form = Replay(repo, owners_of(owners)), "--format=%(objectname) %(*objectname)"
+    clone, form = Replay(repo, Owners(owners)), "--format=%(objectname) %(*objectname)"
     for line in ask_git(repo, "for-each-ref", form, "refs/tags").splitlines():
         tag, _, commit = line.partition(" ")  # the revision of an annotated tag is the tag's own
         if commit in clone.landing_of:
