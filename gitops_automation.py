@@ -3560,6 +3560,7 @@ def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Repla
             bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
             owners[one.full_name, source.paths] = source.paths, bases
     clone, form = Replay(repo, Owners(owners)), "--format=%(objectname) %(*objectname)"
+    assert clone.trails is not None  # it reads the log
     for line in ask_git(repo, "for-each-ref", form, "refs/tags").splitlines():
         tag, _, commit = line.partition(" ")  # the revision of an annotated tag is the tag's own
         if commit in clone.landing_of:
@@ -3608,9 +3609,9 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             if not failure:
                 one.had[source.paths] = max(landing, begin)
         commits = [clone.commits[number] for move in moves for number in move.commits]
-        brings = [name for commit in commits for name in (commit.sha, commit.subject)]
+        brings = [name for commit in commits for name in (commit.sha, commit.message)]
         undone = {name for commit in commits for name in commit.reverts}
-        whole = [commit for commit in commits if not undone & {commit.sha, commit.subject}]
+        whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
         takes = {name for commit in whole for name in commit.reverts} - set(brings)
         takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
         facts = failure, brings, takes, automatic, release
@@ -3709,10 +3710,10 @@ def load_argocd(
     else:
         notes.append(OWN_LEAD_TIME)
         changes = changes_of(found, clone, order[-1])
-    commits = {sha: (*one[:4], name, one.files) for (name, _, sha), (one, *_) in changes.items()}
+    commits = {sha: (*one, name) for (name, _, sha), (one, *_) in changes.items()}
     rows = sorted(commits.values(), key=lambda row: (row[1], row[0]))
-    columns = list(zip(*rows)) or [()] * 6
-    table = commits_from(columns, "" if repo is None else branch_of(repo))
+    made = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
+    table = commits_from(made, "" if repo is None else branch_of(repo))
     told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
     return history_from("argocd", places, table, told, notes, order)
 
