@@ -3943,13 +3943,12 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
         else:
             plain = dict(dtype=str, keep_default_na=False, skip_blank_lines=False)
             texts = pd.read_csv(io.StringIO(text), **plain)
-            if not isinstance(texts.index, pd.RangeIndex):
+            if len(texts) and not isinstance(texts.index, pd.RangeIndex):
                 raise ValueError("its rows have more cells than its first line")
-            texts.index += 1  # the first line has the names
         texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
         texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts.index = np.arange(len(texts)) + (1 if text.lstrip().startswith("[") else 2)
         texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
-        texts.index += 1
         lost = [column for column in needed if column not in texts]
         if lost:
             has = in_quotes(", ".join(texts.columns))
