@@ -3153,6 +3153,7 @@ class ArgoApplication:
     looks: Dict[int, Look] = field(default_factory=dict)
     rows: List[Row] = field(default_factory=list)  # of its syncs, see `add_rows`
     title: str = ""  # what the tables call it
+    origin: str = ""  # the full name, with the number where several have it
     environment: str = UNCLASSIFIED
     rule: str = "none"  # what told the environment
     syncs: List[Sync] = field(default_factory=list)
@@ -3322,8 +3323,9 @@ def read_application(
     metadata = at_path(document, "metadata")
     texts = [at_path(metadata, key, kind=str) for key in ("namespace", "name", "uid")]
     key = tuple(one_line(text, NAME_WIDTH) if text else "" for text in texts)
-    one = known.setdefault(key, ArgoApplication(*key[:2], len(known)))
-    where, last, newest = f"{file}: application {key[1]}", {}, 0
+    one = known.setdefault(key, ArgoApplication(key[0], key[1], len(known)))
+    where, newest = f"{file}: application {key[1]}", 0
+    last: Any = {}
     status = {} if document.get("status") is None else document["status"]
     history = (status.get("history") or []) if isinstance(status, dict) else status
     if not isinstance(history, list):
@@ -3404,7 +3406,8 @@ def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) ->
     for number, place in zip(numbers, places):
         if type(number) is not int or abs(number) > 2**62:
             raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
-    given, sources, parts = None, sources_of({}), []
+    given, sources = None, sources_of({})
+    parts: List[Tuple[Tuple[ArgoSource, str], ...]] = []
     for one in documents:  # the sources of an application seldom change
         now = one.get("sources") or one.get("source")
         if now != given:
@@ -3547,11 +3550,9 @@ def name_applications(
     """
     there = {key for one in found for key in one.marks} if label else set()
     if label is not None and label not in there:
-        keys = ", ".join(sorted(there, key=lambda key: ("/" in key, key)))
-        raise GitOpsError(
-            f"no application has the label or annotation {one_line(label, 60)}; "
-            f"--environment-label takes one of these: {one_line(keys or 'none')}"
-        )
+        keys = ", ".join(sorted(there, key=lambda key: ("/" in key, key))) or "none"
+        problem = f"no application has the label or annotation {one_line(label, 60)}"
+        raise GitOpsError(f"{problem}; --environment-label takes one of these: {one_line(keys)}")
     pattern = template_pattern(template) if template else None
     named = [name_application(one, pattern, label) for one in found]
     stages.check(named)
@@ -3560,8 +3561,10 @@ def name_applications(
         one.environment = stages.stage_of(*names) or UNCLASSIFIED
         teams[one.environment, one.title].add(one.namespace)
     shared = {title for (_, title), namespaces in teams.items() if len(namespaces) > 1}
+    twins = collections.Counter(one.full_name for one in found)
     for one in found:
         one.title = f"{one.namespace}/{one.title}" if one.title in shared else one.title
+        one.origin = one.full_name + f" ({one.number})" * (twins[one.full_name] > 1)
 
 
 # The syncs of an application, and what a clone of the config repository knows of them.
@@ -3576,7 +3579,7 @@ def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Repla
             named = {clean_path(posixpath.join("/", source.folder, mark.strip())) for mark in marks}
             bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
             owners[one.full_name, source.paths] = source.paths, bases
-    clone, form = Replay(repo, owners_of(owners)), "--format=%(objectname) %(*objectname)"
+    clone, form = Replay(repo, Owners(owners)), "--format=%(objectname) %(*objectname)"
     for line in ask_git(repo, "for-each-ref", form, "refs/tags").splitlines():
         tag, _, commit = line.partition(" ")  # the revision of an annotated tag is the tag's own
         if commit in clone.landing_of:
@@ -3648,7 +3651,7 @@ def judge_application(one: ArgoApplication, start: int) -> Place:
         begins = rows[low][4] > 0 and not one.syncs[low].brings
         releases += classify_syncs(one.syncs[low:high], seen, begins)
     begin = rows[cuts[-1]][1] if rows and rows[cuts[-1]][4] else start
-    names = one.title, one.environment, one.full_name, one.rule
+    names = one.title, one.environment, one.origin, one.rule
     return Place(*names, releases, begin, max(begin, one.seen), sum(row[4] for row in rows))
 
 
@@ -3720,22 +3723,15 @@ def load_argocd(
     times = [end if lost else one.created or start for one, start, end, *_, lost in firsts]
     begin = min(times, default=found[0].seen) // DAY * DAY
     places = [judge_application(one, begin) for one in found]
-    order, changes, commits = stages.order({one.environment for one in found}), {}, {}
+    order, changes = stages.order({one.environment for one in found}), {}
     if clone is None:
         notes.append("Without --repo every new revision counts, even if it changes nothing here")
     else:
-        notes.append("Lead time: from a commit at an environment's own path to the end of its sync")
+        notes.append(OWN_LEAD_TIME)
         changes = changes_of(found, clone, order[-1])
-        by_sha = {commit.sha: commit for commit in clone.commits}
-        names = [(sha, name) for name, _, sha in changes]
-        names += [
-            (release.sync.commit, name)
-            for name, *_, releases, _, _, _ in places
-            for release in releases
-        ]
-        commits = {sha: (by_sha[sha], name) for sha, name in reversed(names) if sha in by_sha}
-    rows = [(*commit[:4], name, commit.files) for commit, name in commits.values()]
-    columns = list(zip(*sorted(rows, key=lambda row: (row[1], row[0])))) or [()] * 6
+    commits = {sha: (*one[:4], name, one.files) for (name, _, sha), (one, *_) in changes.items()}
+    rows = sorted(commits.values(), key=lambda row: (row[1], row[0]))
+    columns = list(zip(*rows)) or [()] * 6
     table = commits_from(columns, "" if repo is None else branch_of(repo))
     told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
     return history_from("argocd", places, table, told, notes, order)
@@ -3747,10 +3743,10 @@ def few_names(applications: Sequence[ArgoApplication]) -> str:
     return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
+OWN_LEAD_TIME = "Lead time: from a commit at an environment's own path to the end of its sync"
 WITH_CLUSTER = (
     "In the time that Argo CD covers this is what the cluster did, before that desired state: what "
-    "the config repository asked for",
-    "Lead time is the config repository's: it ends when a change is asked for",
+    "the config repository asked for. Lead time ends when the repository asks for a change"
 )
 
 
@@ -3777,16 +3773,16 @@ def join_histories(repository: History, cluster: History) -> History:
     rules = {"origin": ", ".join, "rule": "first", "from": "first", "to": "max", "lost": "first"}
     coverage = coverage.sort_values("from", kind="stable").groupby(keys, as_index=False).agg(rules)
     commits = pd.concat([repository.git_commits, cluster.git_commits]).drop_duplicates("sha")
-    windows = repository.window, cluster.window
+    windows, production = (repository.window, cluster.window), repository.production
     order = dict.fromkeys([*repository.environments, *cluster.environments])
-    order.pop(repository.production)
+    others = [note for note in cluster.notes if note != OWN_LEAD_TIME]
     return repository._replace(
         git_commits=as_table("git_commits", commits.sort_values("timestamp", kind="stable")),
         coverage=as_table("coverage", coverage),
         window=Window(min(one.start for one in windows), max(one.end for one in windows)),
-        environments=(*order, repository.production),
+        environments=(*(name for name in order if name != production), production),
         source="argocd",
-        notes=(*repository.notes, *cluster.notes, *WITH_CLUSTER),
+        notes=(*repository.notes, *others, WITH_CLUSTER),
         **joined,
     )
 
