@@ -3918,15 +3918,14 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
                 raise ValueError("it is no list of objects")
             texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
         else:
-            plain = dict(dtype=str, keep_default_na=False, skip_blank_lines=False)
-            texts = pd.read_csv(io.StringIO(text), **plain)
-            if not isinstance(texts.index, pd.RangeIndex):
+            plain = dict(keep_default_na=False, skip_blank_lines=False, skipinitialspace=True)
+            texts = pd.read_csv(io.StringIO(text), dtype=str, **plain)
+            if len(texts) and not isinstance(texts.index, pd.RangeIndex):
                 raise ValueError("its rows have more cells than its first line")
-            texts.index += 1  # the first line has the names
-        texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
+        texts = texts.fillna("").astype(str).astype(object)
         texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts.index = np.arange(len(texts)) + (1 if text.lstrip().startswith("[") else 2)
         texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
-        texts.index += 1
         lost = [column for column in needed if column not in texts]
         if lost:
             has = in_quotes(", ".join(texts.columns))
@@ -3935,9 +3934,11 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
         table = pd.DataFrame(index=texts.index)
         wrong = []
         for column, kind in ALL_COLUMNS[name].items():
-            table[column], good, rule = read_cells(texts[column], kind)
-            empty = (texts[column] == "") & (column not in needed)
-            wrong.append((column, ~good & ~empty, rule))
+            codes, cells = pd.factorize(texts[column])
+            values, good, rule = read_cells(pd.Series(cells, name=column, dtype=object), kind)
+            table[column] = values.to_numpy()[codes]
+            good |= (cells == "") & (column not in needed)
+            wrong.append((column, ~good.to_numpy()[codes], rule))
         if name == "deployments":
             failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
             wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
@@ -3950,7 +3951,8 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
                 wrong.append((second, early, f"not be before {first}"))
         for column, bad, rule in wrong:
             if bad.any():
-                row, value = bad.idxmax(), in_quotes(texts[column][bad].iloc[0])
+                at = int(np.argmax(bad))
+                row, value = texts.index[at], in_quotes(texts[column].iloc[at])
                 raise ValueError(f"row {row}: {column} must {rule}, not {value}")
     except (ValueError, RecursionError) as error:
         raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
@@ -3971,11 +3973,11 @@ def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
         values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
         values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
         return values, good, f"be a number from 0 to {LARGEST}"
-    names = {text: one_line(text, NAME_WIDTH) for text in cells.unique() if text}
-    values = cells.map({"": "" if kind == "text" else UNKNOWN, **names})
-    one_of = WORDS.get(str(cells.name), names)
-    rule = "be a name" if one_of is names else f"be one of {', '.join(one_of)}"
-    return values, cells.isin(one_of), rule
+    empty = "" if kind == "text" else UNKNOWN
+    values = cells.map(lambda text: one_line(text, NAME_WIDTH) if text else empty)
+    one_of = WORDS.get(str(cells.name))
+    rule = "be a name" if one_of is None else f"be one of {', '.join(one_of)}"
+    return values, cells != "" if one_of is None else cells.isin(one_of), rule
 
 
 def read_times(cells: pd.Series) -> pd.Series:
