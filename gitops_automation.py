@@ -2835,7 +2835,6 @@ def load_gitops_repository(
 
 # Layouts: which part of a path is the application, and which is the environment.
 
-RECENT = 5000  # commits: a file that none of them has is not looked for
 TEMPLATE_HELP = "--deployments-from takes one such as apps/{application}/overlays/{environment}"
 NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the files of one
     "app application applications apps argocd base cluster clusters common component components "
@@ -2929,13 +2928,14 @@ def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, 
         for parts, counted in counts.items()
     ]
     score, best = max(ranked, default=(0.0, ()))
-    count = sum(counts[best].values()) if best else 0
-    pattern = template_pattern("/".join(best) or "{environment}")
-    matched = {file: one for file in files for one in [pattern.fullmatch(file)] if one}
-    if len(matched) > 10 * count:
+    template, count = "/".join(best), sum(counts.get(best, {}).values())
+    if not count:
         return 0.0, "", 0, []
-    known = {file for file, one in matched.items() if stages.knows(one["environment"])}
-    return score, "/".join(best), count, [file for file in files if file not in known]
+    matched = [(file, template_pattern(template).fullmatch(file)) for file in files]
+    if sum(1 for _, one in matched if one) > 10 * count:
+        return 0.0, "", 0, []
+    rest = [file for file, one in matched if not (one and stages.knows(one["environment"]))]
+    return score, template, count, rest
 
 
 def find_layout(
@@ -2946,82 +2946,64 @@ def find_layout(
     1. Without a template it is the usual layout that explains most files. Where another one
        explains half as much of the files that it leaves, both are listed. A branch for each
        environment is named as what it is.
-    2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
-       looked for in the newest commits.
+    2. A template that matches no file, not even of the newest commits, is refused with the nearest.
     3. A template that makes environments of other names is refused where a usual layout is plain.
     """
     names: Dict[str, int] = {}
     if template:
-        pattern = template_pattern(template)
+        pattern, wanted = template_pattern(template), template.strip("/").split("/")
         matched = filter(None, map(pattern.fullmatch, files))
         names = collections.Counter(one["environment"] for one in matched)
         if not names:
-            records = itertools.chain.from_iterable(read_log(repo, (), f"-{RECENT}"))
+            records = itertools.chain.from_iterable(read_log(repo, (), "-5000"))
             entries = (path for record in records for _, path in RAW_ENTRY.findall(record[-1]))
-            gone = {path.decode("utf-8", "replace") for path in entries}
-            if not any(map(pattern.fullmatch, gone)):
-                near = one_line(", ".join(nearest_paths(template, {*files, *gone})))
-                raise GitOpsError(
-                    f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
-                )
+            there = {*files, *(path.decode("utf-8", "replace") for path in entries)}
+            if not any(map(pattern.fullmatch, there)):
+                paths = sorted({"/".join(file.split("/")[: len(wanted)]) for file in there})
+                paths.sort(key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
+                near = one_line(", ".join(difflib.get_close_matches(template, paths[:200], 3, 0)))
+                problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
+                raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
         known = sum(count for name, count in names.items() if stages.knows(name))
         if stages.patterns or 10 * known >= sum(names.values()):
             return template
     score, best, count, rest = best_layout(files, stages)
-    next_score, next_best, next_count, _ = best_layout(rest, stages) if best else (0, "", 0, [])
-    plain = score > 2 * next_score
-    if plain and template:
-        raise GitOpsError(
-            f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}; the "
-            f"usual layout here is {best}; --environments says which are environments"
-        )
-    if plain or template:
+    other_score, other, other_count, _ = best_layout(rest, stages)
+    if template and score > 2 * other_score:
+        told = f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}"
+        remedy = "--environments says which are environments"
+        raise GitOpsError(f"{told}; the usual layout here is {one_line(best)}; {remedy}")
+    if template or score > 2 * other_score:
         return template or best
+    where = one_line(repo)
     if best:
-        raise GitOpsError(
-            f"two layouts explain {one_line(repo)}: {one_line(best)} ({count_text(count, 'file')}) "
-            f"and {one_line(next_best)} ({count_text(next_count, 'file')}); --deployments-from "
-            "takes one of them"
-        )
+        both = f"{one_line(best)} ({count_text(count, 'file')}) and {one_line(other)}"
+        both += f" ({count_text(other_count, 'file')})"
+        raise GitOpsError(f"two layouts explain {where}: {both}; --deployments-from takes one")
     form = "--format=%(refname:lstrip=-1)"
     heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
     branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
     if len(set(map(usual_stage, branches))) > 1:
-        raise GitOpsError(
-            f"{one_line(repo)} has a branch for each environment: {', '.join(branches)}; a branch "
-            "does not say when it was deployed: measure --argocd FILE, or --tags of production's"
-        )
-    raise GitOpsError(
-        f"no layout explains {one_line(repo)}: no name tells production and another environment; "
-        f"{TEMPLATE_HELP}, and --environments names such as dev,production=live-*"
-    )
-
-
-def nearest_paths(template: str, files: Iterable[str]) -> List[str]:
-    """Return the paths that are most like a template."""
-    wanted = template.strip("/").split("/")
-    paths = {"/".join(file.split("/")[: len(wanted)]) for file in files}
-    alike = sorted(paths, key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
-    return difflib.get_close_matches(template, sorted(alike[:200]), 3, 0)
+        problem = f"{where} has a branch for each environment: {', '.join(branches)}"
+        remedy = "measure what Argo CD says (--argocd), or the tags of one branch (--tags)"
+        raise GitOpsError(f"{problem}; no commit says when it was deployed; {remedy}")
+    problem = f"no layout explains {where}: no names tell production and another environment"
+    raise GitOpsError(f"{problem}; {TEMPLATE_HELP}, and --environments dev,production=live-*")
 
 
 def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
-    """Return the applications that the patterns take in; all of them without a pattern.
+    """Return the applications that patterns take in, all of them without any.
 
     Raises GitOpsError for a pattern that takes in none, with the nearest names.
     """
-    known = {name.lower(): name for name in sorted(names)}
-    chosen: Set[str] = set()
+    there, chosen = sorted(names), set()
     for pattern in patterns or ["*"]:
-        found = fnmatch.filter(known, pattern.lower())
+        found = fnmatch.filter(there, pattern)
         if patterns and not found:
-            near = difflib.get_close_matches(pattern.lower(), known, 3, 0)
-            listed = one_line(", ".join(known[name] for name in near))
-            raise GitOpsError(
-                f"--application: no application is called {in_quotes(pattern)}; the nearest are "
-                f"{listed}"
-            )
-        chosen.update(known[name] for name in found)
+            near = one_line(", ".join(difflib.get_close_matches(pattern, there, 3, 0)))
+            called = f"no application is called {in_quotes(pattern)}"
+            raise GitOpsError(f"{called}; the nearest are {near}")
+        chosen.update(found)
     return chosen
 
 
@@ -3029,9 +3011,7 @@ def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
 
 HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
 REVERT, MERGED = re.compile(r'^Revert "(.+)"$'), re.compile(r" \(#\d+\)$")  # as forges say it
-PRERELEASE = re.compile(
-    r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|preview|snapshot)[._-]?\d*)$"
-)
+PRERELEASE = re.compile(r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|snapshot)[._-]?\d*)$")
 
 
 def load_release_tags(
@@ -3053,30 +3033,28 @@ def load_release_tags(
     GitOpsError for a repository that cannot be read, and for patterns that take in no tag.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    ignored = author_pattern(ignore_authors)
+    ignored, where = author_pattern(ignore_authors), one_line(repo)
     form = "--format=%(refname:lstrip=2) %(objectname) %(creatordate:unix) %(*objectname)"
     listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
-    tags = [line.split(" ") for line in listed if line]
+    tags = [[*line.split(" "), ""] for line in listed if line]
+    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
+    problem = f"the current branch of {where} has no tag like {' or '.join(patterns)}"
+    remedy = f"its last tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
     chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
     chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
-    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
-    problem = GitOpsError(
-        f"the current branch of {one_line(repo)} has no tag like {' or '.join(patterns)}; the last "
-        f"tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
-    )
     if not chosen:
-        raise problem
+        raise GitOpsError(f"{problem}; {remedy}")
     everything: Any = collections.defaultdict(lambda: [("", True)])
     replay = Replay(repo, everything)
     collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
     found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
     for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
-        sha = tag[3] if tag[3:] and tag[3] else tag[1]
+        sha = tag[3] or tag[1]
         if sha in replay.landing_of:
             landing = replay.landing_of[sha]
             found[sha] = landing, max(time, replay.seconds[landing]), one_line(tag[0], 100)
     if not found:
-        raise problem
+        raise GitOpsError(f"{problem}; {remedy}")
     landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
 
     commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
@@ -3940,15 +3918,14 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
                 raise ValueError("it is no list of objects")
             texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
         else:
-            plain = dict(dtype=str, keep_default_na=False, skip_blank_lines=False)
-            texts = pd.read_csv(io.StringIO(text), **plain)
-            if not isinstance(texts.index, pd.RangeIndex):
+            plain = dict(keep_default_na=False, skip_blank_lines=False, skipinitialspace=True)
+            texts = pd.read_csv(io.StringIO(text), dtype=str, **plain)
+            if len(texts) and not isinstance(texts.index, pd.RangeIndex):
                 raise ValueError("its rows have more cells than its first line")
-            texts.index += 1  # the first line has the names
-        texts = texts.fillna("").astype(str).astype(object).apply(lambda cells: cells.str.strip())
+        texts = texts.fillna("").astype(str).astype(object)
         texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts.index = np.arange(len(texts)) + (1 if text.lstrip().startswith("[") else 2)
         texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
-        texts.index += 1
         lost = [column for column in needed if column not in texts]
         if lost:
             has = in_quotes(", ".join(texts.columns))
@@ -3957,9 +3934,11 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
         table = pd.DataFrame(index=texts.index)
         wrong = []
         for column, kind in ALL_COLUMNS[name].items():
-            table[column], good, rule = read_cells(texts[column], kind)
-            empty = (texts[column] == "") & (column not in needed)
-            wrong.append((column, ~good & ~empty, rule))
+            codes, cells = pd.factorize(texts[column])
+            values, good, rule = read_cells(pd.Series(cells, name=column, dtype=object), kind)
+            table[column] = values.to_numpy()[codes]
+            good |= (cells == "") & (column not in needed)
+            wrong.append((column, ~good.to_numpy()[codes], rule))
         if name == "deployments":
             failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
             wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
@@ -3972,7 +3951,8 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
                 wrong.append((second, early, f"not be before {first}"))
         for column, bad, rule in wrong:
             if bad.any():
-                row, value = bad.idxmax(), in_quotes(texts[column][bad].iloc[0])
+                at = int(np.argmax(bad))
+                row, value = texts.index[at], in_quotes(texts[column].iloc[at])
                 raise ValueError(f"row {row}: {column} must {rule}, not {value}")
     except (ValueError, RecursionError) as error:
         raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
@@ -3993,11 +3973,11 @@ def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
         values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
         values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
         return values, good, f"be a number from 0 to {LARGEST}"
-    names = {text: one_line(text, NAME_WIDTH) for text in cells.unique() if text}
-    values = cells.map({"": "" if kind == "text" else UNKNOWN, **names})
-    one_of = WORDS.get(str(cells.name), names)
-    rule = "be a name" if one_of is names else f"be one of {', '.join(one_of)}"
-    return values, cells.isin(one_of), rule
+    empty = "" if kind == "text" else UNKNOWN
+    values = cells.map(lambda text: one_line(text, NAME_WIDTH) if text else empty)
+    one_of = WORDS.get(str(cells.name))
+    rule = "be a name" if one_of is None else f"be one of {', '.join(one_of)}"
+    return values, cells != "" if one_of is None else cells.isin(one_of), rule
 
 
 def read_times(cells: pd.Series) -> pd.Series:

@@ -211,9 +211,9 @@ def test_clusters_of_one_stage_count_a_release_once(config):
     assert counts == {"production": 2, "qa": 2, "staging": 1}
 
 
-def test_applications_are_chosen_by_patterns_of_any_case():
-    names = ["Shop-api", "shop-web", "cart"]
+def test_applications_are_chosen_by_patterns():
+    names = ["shop-api", "shop-web", "cart"]
     assert module.choose_applications(names, []) == set(names)
-    assert module.choose_applications(names, ["shop-*", "CART"]) == set(names)
+    assert module.choose_applications(names, ["shop-*", "cart"]) == set(names)
     with pytest.raises(GitOpsError, match="'shp-web'; the nearest are shop-web"):
         module.choose_applications(names, ["cart", "shp-web"])
