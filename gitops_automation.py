@@ -4473,7 +4473,7 @@ def headline_metrics(events: Events, observable: np.ndarray) -> Dict[str, np.nda
         "successful_rollbacks": restored,
         "failed_rollbacks": attempted - restored,
         "rollback_success_rate": safe_ratio(100 * restored, attempted),
-        "failures_without_rollback": failed - attempted,
+        "failures_without_rollback": np.maximum(failed - attempted, 0),
     }
 
 
