@@ -4624,7 +4624,10 @@ def measure_production(events: Events, changes: Changes, days: Any = None) -> Gr
     hidden, back = events.of_group(deployments, unseen), events.of_group(events.rollbacks)
     rework, failed = back + events.of_group(deployments, fixed), events.of_group(deployments, bad)
     frequency = total / (events.window.days if days is None else days)
-    lead, down = waits(changes.committed, changes.shipped), waits(deployments.end, events.recovered)
+    lead, down = (
+        seconds_between(changes.committed, changes.shipped),
+        seconds_between(deployments.end, events.recovered),
+    )
     return {
         LEAD: times_by_group(changes.group, lead, groups, 3600),
         FREQUENCY: {"value": frequency, "n": total},
@@ -4644,7 +4647,7 @@ def scoped_metrics(table: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
     return {**values, "mean_lead_time": table[LEAD]["mean"]}
 
 
-def waits(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+def seconds_between(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return the seconds from each begin to its end, NEVER where that did not come."""
     return np.where(end < NEVER, np.maximum(end - begin, 0), NEVER)
 
@@ -4808,8 +4811,8 @@ def production_frame(
     days = np.array([high - low if covered[low:high].any() else np.nan for low, high in spans])
     table = measure_production(events, changes, days)
     if groups <= MOST_INTERVALS:
-        lead = waits(changes.committed, changes.shipped)
-        down = waits(deployments.end, events.recovered)
+        lead = seconds_between(changes.committed, changes.shipped)
+        down = seconds_between(deployments.end, events.recovered)
         day = (deployments.time - events.window.seconds[0]) // DAY
         edges: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
         for number, (low, high) in enumerate(spans):
@@ -5041,8 +5044,8 @@ def doubts_of(
     elif overall[FREQUENCY]["at_least"] and not met["deployment_frequency"]:
         doubts["deployment_frequency"] = "older entries are lost"
     lead, down = (
-        waits(changes.committed, changes.shipped),
-        waits(made.deployments.end, made.recovered),
+        seconds_between(changes.committed, changes.shipped),
+        seconds_between(made.deployments.end, made.recovered),
     )
     known = {"median_lead_time": lead[lead < NEVER], "mttr_minutes": down[made.deployments.bad]}
     for key, times in known.items():
@@ -5483,7 +5486,7 @@ def join_folded(lines: Iterable[str]) -> str:
     return "\n".join(part for line in lines for part in fold(line))
 
 
-def listed(title: str, rows: Mapping[str, str]) -> List[str]:
+def listed_lines(title: str, rows: Mapping[str, str]) -> List[str]:
     """Return a title and a line for each name and its value; nothing if there is none."""
     names = {name: f"  • {shorten_text(name, 45)}:" for name in rows}
     width = max([31, *map(len, names.values())])
@@ -5491,7 +5494,7 @@ def listed(title: str, rows: Mapping[str, str]) -> List[str]:
     return ["", f"{title}:", *lines] if rows else []
 
 
-def shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[str, str]:
+def with_shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[str, str]:
     """Return the count of each name, with its share of the whole."""
     whole = sum(counts.values()) if whole is None else whole
     return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items()}
@@ -5640,7 +5643,10 @@ def git_lines(report: Report) -> List[str]:
     named = {
         f"{name} ({COMMIT_TYPES[name]})" if name in COMMIT_TYPES else name: n for name, n in types
     }
-    return [*value_lines(report.metrics, rows), *listed("Commit Type Breakdown", shares(named))]
+    return [
+        *value_lines(report.metrics, rows),
+        *listed_lines("Commit Type Breakdown", with_shares(named)),
+    ]
 
 
 def deployment_lines(report: Report) -> List[str]:
@@ -5659,13 +5665,15 @@ def deployment_lines(report: Report) -> List[str]:
         for name, n in values["deployments_by_environment"].items()
     }
     lines = value_lines(metrics, rows)
-    lines += listed("Deployment Distribution", shares(counts) if sum(counts.values()) else {})
+    lines += listed_lines(
+        "Deployment Distribution", with_shares(counts) if sum(counts.values()) else {}
+    )
     if report.flow is not None:
         kinds = {"Superseded by a newer one": "superseded", "In flight at the end": "in_flight"}
         if report.flow["held"].sum():
             kinds["Held by an approval gate"] = "held"
         sums = {label: f"{report.flow[kind].sum():,}" for label, kind in kinds.items()}
-        lines += listed("Releases Not Deployed", sums)
+        lines += listed_lines("Releases Not Deployed", sums)
     parts, gates = values["lead_time_hours_by_environment"], {}
     if report.scenario is not None:
         gates = {one.name: f", {stage_text(one)}" for one in report.scenario.environments}
@@ -5675,7 +5683,7 @@ def deployment_lines(report: Report) -> List[str]:
         for name, hours in parts.items()
         if not math.isnan(hours)
     }
-    return [*lines, *listed("Where the Lead Time Goes", known)]
+    return [*lines, *listed_lines("Where the Lead Time Goes", known)]
 
 
 def stage_text(environment: Environment) -> str:
@@ -5747,8 +5755,10 @@ def rollback_lines(report: Report) -> List[str]:
         *value_lines(metrics, rows),
         "",
         *value_lines(metrics, times),
-        *listed("Rollbacks by Environment", shares(backs) if sum(backs.values()) else {}),
-        *listed("Main Failure Reasons", shares(reasons, values["failed_deployments"])),
+        *listed_lines(
+            "Rollbacks by Environment", with_shares(backs) if sum(backs.values()) else {}
+        ),
+        *listed_lines("Main Failure Reasons", with_shares(reasons, values["failed_deployments"])),
     ]
 
 
@@ -9831,7 +9841,7 @@ def main(argv: Union[None, str, Sequence[str]] = None) -> Optional[GitOpsAutomat
     return None
 
 
-def command() -> None:
+def run_command() -> None:
     """Run the program as the installed command, whose exit status must not be an object."""
     main()
 
