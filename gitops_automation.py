@@ -4447,28 +4447,6 @@ def events_of(history: History, applications: Sequence[str]) -> Events:
     return Events(commits, deployments, rollbacks, over, window, 1, many, fixed, unseen)
 
 
-def incident_times(history: History, events: Events, applications: Sequence[str]) -> np.ndarray:
-    """Return when each deployment was good again if its incidents had come one after the other.
-
-    Its downtime is the time in which at least one of them lasted. Without an incident it is the
-    time that the deployments tell.
-    """
-    deployments, many = events.deployments, len(history.environments)
-    if history.incidents is None or not len(history.incidents):
-        return events.recovered
-    table = history.incidents.sort_values("started")
-    application = codes_of(table["application"], applications)
-    place = application * many + codes_of(table["environment"], history.environments)
-    owner = place * NEVER + seconds_of(table["deployed"])
-    begun, over = (seconds_of(table[edge]) for edge in ("started", "resolved"))
-    until = pd.Series(over).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
-    total = pd.Series(np.maximum(over - np.maximum(begun, until), 0)).groupby(owner).sum()
-    own = (deployments.application * many + deployments.environment) * NEVER + deployments.end
-    down = total.reindex(own).to_numpy()
-    known = ~np.isnan(down) & (events.recovered < NEVER)
-    return np.where(known, deployments.end + np.nan_to_num(down), events.recovered).astype(np.int64)
-
-
 def commits_of(table: pd.DataFrame, applications: Sequence[str]) -> Commits:
     """Return a `git_commits` table as arrays; applications are positions in the list."""
     codes = codes_of(table["application"], applications)
@@ -4596,19 +4574,39 @@ def shipped_changes(events: Events) -> Changes:
     return Changes(commits.group, commits.time, newest_first.cummin().to_numpy(np.int64)[::-1])
 
 
-def changes_of(history: History, production: Events, applications: Sequence[str]) -> Changes:
-    """Return the changes to production, grouped by application.
+def production_of(
+    history: History, events: Events, applications: Sequence[str]
+) -> Tuple[Events, Changes]:
+    """Return what happened in production, and the changes to it, grouped by application.
 
-    Without a table of changes each commit is one; that of a later time than its deployment is none.
+    1. The downtime of a deployment with incidents is the time in which at least one of them lasted:
+       it `recovered` as if they had come one after the other.
+    2. Without a table of changes each commit is one; that of a later time than its deployment is
+       none.
     """
-    if history.changes is None:
-        known = shipped_changes(production)
-        late = known.shipped < known.committed
-        return known._replace(group=np.where(late, -1, production.commits.application))
+    made = events.in_production()
+    deployments, changes = made.deployments, history.changes
+    if history.incidents is not None and len(history.incidents):
+        table = history.incidents[has_word(history.incidents["environment"], history.production)]
+        table = table.sort_values("started")
+        application, ended = codes_of(table["application"], applications), table["deployed"]
+        owner = application * NEVER + seconds_of(ended)
+        begun, over = (seconds_of(table[edge]) for edge in ("started", "resolved"))
+        until = pd.Series(over).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
+        total = pd.Series(np.maximum(over - np.maximum(begun, until), 0)).groupby(owner).sum()
+        down = total.reindex(deployments.application * NEVER + deployments.end)
+        known = down.notna().to_numpy() & (made.recovered < NEVER)
+        recovered = np.where(known, deployments.end + down.fillna(0), made.recovered)
+        made = made._replace(recovered=recovered.astype(np.int64))
+    if changes is None:
+        known_changes = shipped_changes(made)
+        late = known_changes.shipped < known_changes.committed
+        group = np.where(late, -1, made.commits.application)
+        return made, known_changes._replace(group=group)
     table = history.changes_to(history.production)
     shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
     group = codes_of(table["application"], applications)
-    return Changes(group, seconds_of(table["committed"]), shipped)
+    return made, Changes(group, seconds_of(table["committed"]), shipped)
 
 
 def measure_production(events: Events, changes: Changes, days: Any = None) -> Grouped:
@@ -4808,33 +4806,37 @@ def production_frame(
     decimals: the last bits of a root differ between versions of numpy.
     """
     deployments, groups, covered = events.deployments, len(spans), days_known(history)
-    days = np.array([high - low if covered[low:high].any() else np.nan for low, high in spans])
+    edges = np.array(spans).reshape(-1, 2)
+    known = np.append(0, np.cumsum(covered))[edges]
+    days = np.where(known[:, 1] > known[:, 0], edges[:, 1] - edges[:, 0], np.nan)
     table = measure_production(events, changes, days)
     if groups <= MOST_INTERVALS:
         lead = seconds_between(changes.committed, changes.shipped)
         down = seconds_between(deployments.end, events.recovered)
         day = (deployments.time - events.window.seconds[0]) // DAY
-        edges: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
+        ends: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
         for number, (low, high) in enumerate(spans):
             rows = np.flatnonzero((changes.group == number) & (lead < NEVER))
             cluster = changes.shipped[rows] // (2 * DAY)
-            edges[LEAD].append(median_interval(lead[rows] / 3600, cluster))
+            ends[LEAD].append(median_interval(lead[rows] / 3600, cluster))
             rows = np.flatnonzero(deployments.group == number)
             counts = np.bincount(day[rows] - low, minlength=high - low)
-            edges[FREQUENCY].append(frequency_interval(counts, covered[low:high]))
+            ends[FREQUENCY].append(frequency_interval(counts, covered[low:high]))
             rows = rows[deployments.bad[rows] & (down[rows] < NEVER)]
-            edges[RECOVERY].append(median_interval(down[rows] / 60, rows))
-        for metric, found in edges.items():
+            ends[RECOVERY].append(median_interval(down[rows] / 60, rows))
+        for metric, found in ends.items():
             table[metric]["low"], table[metric]["high"] = np.reshape(found, (-1, 2)).T
     unseen = (events.of_group(deployments, events.unseen) > 0) | hides_failures(history)
     bounds = {FREQUENCY: partly, FAIL_RATE: unseen, REWORK: unseen}
+    total, bad = table[FREQUENCY]["n"].tolist(), table[FAIL_RATE]["part"].tolist()
     frames = []
     for metric, columns in table.items():
-        frame = pd.DataFrame({"metric": metric, **dict.fromkeys(ROW, math.nan), **columns})
-        frame = frame.assign(group=range(groups), days=days, open=frame["open"].fillna(0))
+        frame = pd.DataFrame({**dict.fromkeys(ROW, math.nan), **columns})
+        frame = frame.assign(group=range(groups), metric=metric, open=frame["open"].fillna(0))
         frame["at_least"] = np.asarray(bounds.get(metric, False)) & frame["value"].notna()
-        frame["deployed"], frame["failed"] = table[FREQUENCY]["n"], table[FAIL_RATE]["part"]
-        frame["why"] = [made_of(row) for row in frame.itertuples(index=False)]
+        parts = columns.get("part", columns["n"]).tolist()
+        told = zip(frame["value"].isna(), columns["n"].tolist(), parts, days.tolist(), total, bad)
+        frame["why"] = [made_of(metric, *numbers) for numbers in told]
         frames.append(frame)
     whole = pd.concat(frames).sort_values("group", kind="mergesort", ignore_index=True)
     whole = whole.astype({"n": int, "open": int, "at_least": bool})
@@ -4844,24 +4846,25 @@ def production_frame(
 MOST_INTERVALS = 200
 
 
-def made_of(row: Any) -> str:
+def made_of(
+    metric: str, nothing: bool, n: int, part: int, days: float, deployed: int, failed: int
+) -> str:
     """Return what a metric of production is made of, or why it is undefined."""
-    nothing = math.isnan(row.value)
-    if nothing and not row.deployed:
+    if nothing and not deployed:
         return "nothing reached production"
-    if row.metric == LEAD:
-        return "no lead time is known" if nothing else f"median of {count_text(row.n, 'change')}"
-    if row.metric == FREQUENCY:
+    if metric == LEAD:
+        return "no lead time is known" if nothing else f"median of {count_text(n, 'change')}"
+    if metric == FREQUENCY:
         if nothing:
             return "less than a day is covered"
-        return f"{count_text(row.n, 'deployment')} in {count_text(int(row.days), 'day')}"
-    if row.metric == RECOVERY:
-        if nothing:
-            return "no failure has ended" if row.failed else "no failure was seen"
-        return f"median of {count_text(row.n, 'failure')}"
+        return f"{count_text(n, 'deployment')} in {count_text(int(days), 'day')}"
+    if metric == RECOVERY and nothing:
+        return "no failure has ended" if failed else "no failure was seen"
+    if metric == RECOVERY:
+        return f"median of {count_text(n, 'failure')}"
     if nothing:
         return "failures not observable"
-    return f"{row.part:,.0f} {'failed' if row.metric == FAIL_RATE else 'reworked'} of {row.n:,}"
+    return f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
 
 
 def hides_failures(history: History) -> bool:
@@ -4965,8 +4968,7 @@ def measure(history: History) -> Metrics:
     """Calculate everything that is shown of a history."""
     names, scope, window = application_names(history), scope_of(history), history.window
     events = events_of(history, names)
-    made = events._replace(recovered=incident_times(history, events, names)).in_production()
-    changes = changes_of(history, made, names)
+    made, changes = production_of(history, events, names)
     lost, codes = lost_since(history, names), made.deployments.application
     own = codes, made.rollbacks.application, changes.group
     alone = [np.minimum(code, 0) for code in own]  # one group; what is left out stays -1
@@ -4986,7 +4988,7 @@ def measure(history: History) -> Metrics:
     table = pd.concat(frames, ignore_index=True)
     of_scope = events if scope == ALL_ENVIRONMENTS else made
     values = {key: array.item() for key, array in headline_metrics(of_scope).items()}
-    values.update(counts_by_name(history, events, scope))
+    values.update(counts_by_name(history, scope))
     values.update(scope=scope, not_judged={}, unseen_deployments=int(made.unseen.sum()))
     values["lead_time_hours_by_environment"] = lead_time_parts(history, events)
     if scope == PRODUCTION_ALONE:
@@ -5087,44 +5089,44 @@ def application_names(history: History) -> List[str]:
     return sorted({name for column in known for name in count_words(column)})
 
 
-def counts_by_name(history: History, events: Events, scope: str) -> Dict[str, Any]:
+def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
     """Count what the report breaks down by environment, application, type, status or reason.
 
     The counts by environment are of all environments, the others of the scope.
     """
-    deployments, rollbacks, names = events.deployments, events.rollbacks, history.environments
-    commits, environment = history.git_commits, deployments.environment
-    total, bad, back = (
-        np.bincount(codes, minlength=len(names))
-        for codes in (environment, environment[deployments.bad], rollbacks.environment)
+    table, commits, backs = history.deployments, history.git_commits, history.rollbacks
+    names, place = history.environments, table["environment"]
+    total, bad, looked, back = (
+        {name: counts.get(name, 0) for name in names}
+        for counts in map(
+            count_words,
+            (
+                place,
+                place[has_word(table["health"], DEGRADED)],
+                place[~has_word(table["health"], UNKNOWN)],
+                backs["environment"],
+            ),
+        )
     )
-    looked = np.bincount(environment[~has_word(history.deployments["health"], UNKNOWN)])
-    observable = np.pad(looked, (0, len(names) - len(looked))) > 0
-    rates = safe_ratio(100 * (total - bad), total * (observable | history.is_simulated))
-    there, backs = history.deployments, rollbacks.success
+    good = {name: total[name] - bad[name] for name in names}
+    reasons = {name: table["failure_reason"][has_word(place, name)] for name in names}
     if scope == PRODUCTION_ALONE:
-        there = there[environment == len(names) - 1]
-        backs = backs & (rollbacks.environment == len(names) - 1)
-    minutes = (rollbacks.end - rollbacks.time)[backs] / 60
-    reasons = history.deployments.groupby("environment", observed=True)["failure_reason"]
-
-    def by_environment(values: np.ndarray) -> Dict[str, Any]:
-        return dict(zip(names, values.tolist()))
-
+        table = table[has_word(place, names[-1])]
+        backs = backs[has_word(backs["environment"], names[-1])]
+    minutes = backs.loc[backs["success"], "duration_min"]
     return {
-        "success_rates": by_environment(rates),
-        "deployments_by_environment": by_environment(total),
-        "healthy_by_environment": by_environment(total - bad),
-        "rollbacks_by_environment": by_environment(back),
-        "deployments_by_status": {SYNCED: 0, FAILED: 0, **count_words(there["status"])},
-        "deployments_by_application": count_words(there["application"]),
-        "fastest_rollback_minutes": float(minutes.min()) if len(minutes) else math.nan,
-        "slowest_rollback_minutes": float(minutes.max()) if len(minutes) else math.nan,
-        "failure_reasons": count_words(there["failure_reason"]),
-        "failure_reasons_by_environment": {
-            **{name: {} for name in names},
-            **{name: count_words(column) for name, column in reasons},
+        "success_rates": {
+            name: 100 * good[name] / total[name] if looked[name] else math.nan for name in names
         },
+        "deployments_by_environment": total,
+        "healthy_by_environment": good,
+        "rollbacks_by_environment": back,
+        "deployments_by_status": {SYNCED: 0, FAILED: 0, **count_words(table["status"])},
+        "deployments_by_application": count_words(table["application"]),
+        "fastest_rollback_minutes": float(minutes.min()),
+        "slowest_rollback_minutes": float(minutes.max()),
+        "failure_reasons": count_words(table["failure_reason"]),
+        "failure_reasons_by_environment": {name: count_words(own) for name, own in reasons.items()},
         "total_commits": len(commits),
         "contributors": len(count_words(commits["author"])),
         "applications": len(count_words(commits["application"])),
@@ -5190,9 +5192,7 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
         inside = (day >= 0) & (day < len(days))
         return np.where(inside, np.searchsorted(starts, day, side="right") - 1, -1)
 
-    events = events_of(history, names)
-    made = events._replace(recovered=incident_times(history, events, names)).in_production()
-    changes = changes_of(history, made, names)
+    made, changes = production_of(history, events_of(history, names), names)
     changes = changes._replace(group=np.where(changes.group < 0, -1, period_of(changes.shipped)))
     made = made.grouped(*(period_of(table.time) for table in made[1:3]), len(starts))
     partly = first + starts * DAY < lost_since(history, names).max(initial=0)
@@ -5286,54 +5286,64 @@ def trace_release(
     """
     changes, table = traced_tables(history)
     application, commit = find_release(history, changes, table, release)
-    changes = changes[changes["application"] == application]
-    table = table[table["application"] == application]
-    own = changes[changes["commit_sha"] == commit]
-    by_itself = table["commit_sha"] == commit
+    changes, table = (one[one["application"] == application] for one in (changes, table))
+    own, by_itself = changes[changes["commit_sha"] == commit], table["commit_sha"] == commit
     if not len(own):  # a commit that brought changes of other commits, such as a merge
         brought = changes["deployed"].isin(table.loc[by_itself, "end"])
         own = changes[changes["commit_sha"].isin(changes.loc[brought, "commit_sha"])]
-    steps = []
-    made = history.git_commits.set_index("sha")[["author", "message"]]
+    steps: List[Tuple[Any, ...]] = []
+    made = history.git_commits.drop_duplicates("sha").set_index("sha")
     for row in own.drop_duplicates("commit_sha").to_dict("records"):
         words = [row["commit_sha"][:7], row["version"]]
         if row["commit_sha"] in made.index:
-            author, message = made.loc[[row["commit_sha"]]].iloc[0]
-            words.append(f"by {author}: {message}")
+            words.append("by {author}: {message}".format(**made.loc[row["commit_sha"]]))
         steps.append((row["committed"], "", "commit", " ".join(filter(None, words))))
     ready, since = (own["committed"].min(), "the commit") if len(own) else (None, "")
+    backs = history.rollbacks[has_word(history.rollbacks["application"], application)]
     for number, name in enumerate(history.environments):
-        there = has_word(table["environment"], name)
-        arrived = own.loc[has_word(own["environment"], name), "deployed"]
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
-        here = table[there & (by_itself | table["end"].isin(arrived.dropna()))]
-        if name == history.production and arrived.isna().any():
-            steps.append((history.window.end, name, "waits", "not there when the window ends"))
+        came = own[has_word(own["environment"], name)]
+        arrived = table["end"].isin(came["deployed"].dropna())
+        here = table[has_word(table["environment"], name) & (by_itself | arrived)]
         for row in here.to_dict("records"):
-            wait = "it is the first step that is known"
+            begin, end = row["timestamp"], row["end"]
+            wait = "the first step that is known"
             if ready is not None:
-                hours = max((row["timestamp"] - ready).total_seconds(), 0) / 3600
-                wait = in_human_units(hours, "h") if hours else "at once"
-                wait += f" after {since}{gate}"
-            if row["commit_sha"] != commit:
-                wait += f", in release {row['commit_sha'][:7]}"
-            steps.append((row["timestamp"], name, "sync", wait))
-            steps.append((row["end"], name, "end", outcome_text(row, own, name)))
+                hours = max((begin - ready).total_seconds(), 0) / 3600
+                wait = f"{in_human_units(hours, 'h') if hours else 'at once'} after {since}{gate}"
+            other = f", in release {row['commit_sha'][:7]}" * (row["commit_sha"] != commit)
+            steps.append((begin, name, "sync", wait + other))
+            outcome = f"{row['status']} after {row['duration_sec']} s, {outcome_text(row)}"
+            lead = came.loc[came["deployed"] == end, "committed"]
+            hours = (end - lead).dt.total_seconds() / 3600
+            spread = dict.fromkeys(in_human_units(hour, "h") for hour in (hours.min(), hours.max()))
+            after = f"; {' to '.join(spread)} after the commit" * (len(lead) > 0)
+            steps.append((end, name, "end", outcome + after))
             if row["health"] != DEGRADED:
-                ready, since = row["end"], f"{name} had it"
-            elif not pd.isna(row["recovered"]):
-                minutes = (row["recovered"] - row["end"]).total_seconds() / 60
-                text = f"good again after {in_human_units(minutes, 'min')}"
-                steps.append((row["recovered"], name, "recovery", text))
-    steps += rollback_steps(history, table[by_itself])
-    found = pd.DataFrame(steps, columns=["timestamp", "environment", "step", "what"])
-    found = found.sort_values("timestamp", kind="mergesort")
-    twice = (found["step"] == "recovery") & found["timestamp"].isin(
-        found.loc[found["step"] == "rollback", "timestamp"]
-    )
-    found = TraceTable(found[~twice].reset_index(drop=True))
+                ready, since = end, f"{name} had it"
+            over = row["recovered"]
+            back = backs[has_word(backs["environment"], name) & (backs["timestamp"] == end)]
+            for one in back.to_dict("records"):
+                result = "succeeded" if one["success"] else "failed"
+                minutes = in_human_units(one["duration_min"], "min")
+                text = f"to {one['to_commit'][:7]} {result} after {minutes}"
+                finished = end + pd.Timedelta(minutes=one["duration_min"])
+                steps.append((finished, name, "rollback", text))
+            if not pd.isna(over) and not back["success"].any():
+                minutes = in_human_units((over - end).total_seconds() / 60, "min")
+                steps.append((over, name, "recovery", f"good again after {minutes}"))
+        if name == history.production and came["deployed"].isna().any():
+            steps.append((history.window.end, name, "waits", "not there when the window ends"))
+    found = TraceTable(steps, columns=["timestamp", "environment", "step", "what"])
+    found = TraceTable(found.sort_values("timestamp", kind="mergesort").reset_index(drop=True))
     found.attrs.update(application=application, commit=commit)
     return found
+
+
+def outcome_text(row: Mapping[str, Any]) -> str:
+    """Return in words whether a deployment turned out well."""
+    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
+    return told.get(row["health"]) or f"degraded: {row['failure_reason']}"
 
 
 def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
@@ -5343,21 +5353,20 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     """
     table, changes = history.deployments, history.changes
     end = utc_times(seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy())
-    words = {name: table[name].astype(object) for name in ("application", "commit_sha")}
+    table = table.assign(end=end).astype({"application": object, "commit_sha": object})
     if changes is None:
         commits = history.git_commits.rename(
             columns={"sha": "commit_sha", "timestamp": "committed"}
         )
         events, frames = events_of(history, application_names(history)), []
-        for number, name in enumerate(history.environments):
+        for number in range(len(history.environments)):
             rows = events.deployments.environment == number
             shipped = shipped_changes(events.chosen(rows, events.rollbacks.success)).shipped
             deployed = as_times(np.where(shipped < NEVER, shipped, MISSING))
-            environment = pd.Categorical([name] * len(commits))
+            environment = word_column(np.full(len(commits), number), history.environments)
             frames.append(commits.assign(deployed=deployed, environment=environment, version=""))
-        changes = pd.concat([frame.astype({"environment": object}) for frame in frames])
-        changes = changes.astype({"environment": "category"})
-    return changes.astype({"application": object}), table.assign(end=end, **words)
+        changes = pd.concat(frames)
+    return changes.astype({"application": object}), table
 
 
 def find_release(
@@ -5392,32 +5401,6 @@ def find_release(
         raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {choice}")
     remedy = f"take a version, a commit or its beginning, or {', '.join(TRACED)}"
     raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
-
-
-def outcome_text(row: Mapping[str, Any], changes: pd.DataFrame, name: str) -> str:
-    """Return how a deployment ended, and the lead times of the changes that it brought."""
-    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
-    outcome = told.get(row["health"]) or f"degraded: {row['failure_reason']}"
-    brought = changes[(changes["deployed"] == row["end"]) & has_word(changes["environment"], name)]
-    hours = (brought["deployed"] - brought["committed"]).dt.total_seconds() / 3600
-    spread = dict.fromkeys(in_human_units(one, "h") for one in (hours.min(), hours.max()))
-    lead = f"; {' to '.join(spread)} after the commit" * (len(hours) > 0)
-    return f"{row['status']} after {row['duration_sec']} s, {outcome}{lead}"
-
-
-def rollback_steps(history: History, failed: pd.DataFrame) -> List[Tuple[Any, ...]]:
-    """Return the rollbacks of deployments as steps."""
-    keys = ["application", "environment", "time"]
-    backs = history.rollbacks.assign(time=history.rollbacks["timestamp"]).astype({keys[0]: object})
-    own = failed.assign(time=failed["end"])[keys].astype({keys[1]: object})
-    steps = []
-    for row in backs.astype({keys[1]: object}).merge(own, on=keys).to_dict("records"):
-        over = row["timestamp"] + pd.Timedelta(minutes=row["duration_min"])
-        result = "succeeded" if row["success"] else "failed"
-        minutes = in_human_units(row["duration_min"], "min")
-        text = f"to {row['to_commit'][:7]} {result} after {minutes}"
-        steps.append((over, row["environment"], "rollback", text))
-    return steps
 
 
 def format_trace(steps: pd.DataFrame) -> str:
