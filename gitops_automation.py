@@ -4806,7 +4806,7 @@ def production_frame(
     decimals: the last bits of a root differ between versions of numpy.
     """
     deployments, groups, covered = events.deployments, len(spans), days_known(history)
-    edges = np.array(spans).reshape(-1, 2)
+    edges = np.array(spans, int).reshape(-1, 2)
     known = np.append(0, np.cumsum(covered))[edges]
     days = np.where(known[:, 1] > known[:, 0], edges[:, 1] - edges[:, 0], np.nan)
     table = measure_production(events, changes, days)
@@ -5194,7 +5194,8 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
 
     made, changes = production_of(history, events_of(history, names), names)
     changes = changes._replace(group=np.where(changes.group < 0, -1, period_of(changes.shipped)))
-    made = made.grouped(*(period_of(table.time) for table in made[1:3]), len(starts))
+    deployment, rollback = (period_of(table.time) for table in (made.deployments, made.rollbacks))
+    made = made.grouped(deployment, rollback, len(starts))
     partly = first + starts * DAY < lost_since(history, names).max(initial=0)
     frame = production_frame(history, made, changes, list(zip(edges, edges[1:])), partly)
     number = frame.pop("group").to_numpy()
@@ -5780,7 +5781,7 @@ def application_lines(report: Report) -> List[str]:
     for name in ranked[:most]:
         cells = [
             "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
-            for row in map(rows[name].get, (LEAD, FREQUENCY, RECOVERY, FAIL_RATE))
+            for row in (rows[name][key] for key in (LEAD, FREQUENCY, RECOVERY, FAIL_RATE))
         ]
         label = f"  • {shorten_text(name, 24)}"
         lines.append(f"{label:<28}" + "".join(f"{cell:>13}" for cell in cells))
