@@ -4087,6 +4087,10 @@ class Target(NamedTuple):
         """The target with spaces, such as `< 24 h`."""
         return f"{self.better} {with_unit(f'{self.limit:g}', self.unit)}"
 
+    def is_met(self, value: Any) -> Any:
+        """Return whether a value, or each of an array, lies on the better side."""
+        return value > self.limit if self.better == ">" else value < self.limit
+
 
 class Metric(NamedTuple):
     """What a key of `metrics` means."""
@@ -4110,111 +4114,114 @@ class Metric(NamedTuple):
 # fmt: off
 METRICS: Dict[str, Metric] = {
     "deployment_frequency": Metric(
-        "Deployment Frequency", "/day",
-        "Deployments to all environments, failed ones included, over the days of the window.",
+        "Deployment Frequency", "/day", "Deployments, failed ones included, over the days.",
         Target(">", 1, "/day")),
     "mean_lead_time": Metric(
         "Lead Time", " hours",
-        "Mean time from a commit to the start of the production sync that applied it, over the "
-        "Synced production deployments. A commit with a later time than its sync is left out. Of "
-        "real deployments: the mean of change_lead_time_hours, over every change.",
+        "Mean time from a commit to the start of its Synced production deployment. A commit of a "
+        "later time is left out. Of real deployments: the mean of change_lead_time_hours.",
         Target("<", 24, "h")),
-    "mttr_minutes": Metric(
-        "MTTR", " minutes", "Mean duration of the rollbacks that succeeded, in all environments.",
-        Target("<", 60, "min")),
-    "change_failure_rate": Metric(
-        "Change Failure Rate", "%",
-        "Degraded deployments over all deployments, in environments where health was seen.",
-        Target("<", 15, "%")),
     "median_lead_time": Metric(
-        "Median Lead Time", " hours", "The median where mean_lead_time takes the mean."),
+        "Lead Time", " hours", "The median of the same times.", Target("<", 24, "h")),
+    "mttr_minutes": Metric(
+        "MTTR", " minutes",
+        "Mean duration of the rollbacks that succeeded. Of real deployments: the median of "
+        "failed_deployment_recovery_minutes.", Target("<", 60, "min")),
+    "change_failure_rate": Metric(
+        "Change Failure Rate", "%", "Degraded deployments over all.", Target("<", 15, "%")),
+    "scope": Metric("Scope", "", "What the numbers are of, a key of SCOPES."),
+    "not_judged": Metric("Not Judged", "", "Targets that are neither met nor missed, and why."),
     "lead_time_hours_by_environment": Metric(
         "Where the Lead Time Goes", " hours",
-        "For each environment the mean time from the sync of the stage before (in the first: from "
-        "the commit) to its own. The parts add up to mean_lead_time. Of simulations alone."),
-    "success_rates": Metric(
-        "Success Rates", "%", "For each environment its Healthy deployments over all of them."),
-    "overall_success_rate": Metric(
-        "Overall Success Rate", "%", "What is left of 100 % without the change_failure_rate."),
+        "Mean time from the environment before (in the first: from the commit) to each. The parts "
+        "add up to mean_lead_time."),
+    "success_rates": Metric("Success Rates", "%", "Healthy deployments of each environment."),
+    "overall_success_rate": Metric("Overall Success Rate", "%", "100 - change_failure_rate."),
     "production_deployment_frequency": Metric(
-        "Production Alone", "/day",
-        "Deployments to production, failed ones included, over the days of the window."),
+        "Production Alone", "/day", "Deployments to production over the days of the window."),
     "dated_deployments": Metric(
-        "Deployments with a Lead Time", "",
-        "Production deployments, or changes of real deployments, that mean_lead_time is made of."),
+        "Deployments with a Lead Time", "", "Production deployments that shipped a known change."),
     "total_deployments": Metric("Total Deployments", "", "Rows of the deployments table."),
     "failed_deployments": Metric("Failed Deployments", "", "Deployments whose health is Degraded."),
     "unseen_deployments": Metric(
-        "Deployments Not Looked At", "",
-        "Deployments whose health nobody saw. Some of them may have failed."),
+        "Deployments Not Looked At", "", "Production deployments whose health nobody saw."),
     "total_rollbacks": Metric("Total Rollbacks", "", "Rows of the rollbacks table."),
     "successful_rollbacks": Metric("Successful Rollbacks", "", "Rollbacks that succeeded."),
     "failed_rollbacks": Metric("Failed Rollbacks", "", "Rollbacks that did not succeed."),
     "rollback_success_rate": Metric(
         "Rollback Success Rate", "%", "Rollbacks that succeeded over all rollbacks.", digits=1),
-    "fastest_rollback_minutes": Metric(
-        "Fastest Rollback", " minutes", "Shortest rollback that succeeded.", digits=1),
-    "slowest_rollback_minutes": Metric(
-        "Slowest Rollback", " minutes", "Longest rollback that succeeded.", digits=1),
-    "failures_without_rollback": Metric(
-        "Failures Not Rolled Back", "",
-        "Failed deployments without a rollback. In a simulation no earlier release was good."),
-    "failure_reasons": Metric(
-        "Main Failure Reasons", "", "Failed deployments for each reason, most frequent first."),
-    "failure_reasons_by_environment": Metric(
-        "Failure Reasons by Environment", "", "The failure_reasons of each environment."),
-    "deployments_by_environment": Metric(
-        "Deployment Distribution", "", "Deployments to each environment."),
-    "healthy_by_environment": Metric(
-        "Healthy Deployments", "", "Healthy deployments to each environment."),
-    "rollbacks_by_environment": Metric(
-        "Rollbacks by Environment", "", "Rollbacks in each environment."),
-    "deployments_by_status": Metric(
-        "Deployment Status", "", "Deployments that ended in each status."),
-    "deployments_by_application": Metric(
-        "Deployments by Application", "", "Deployments of each application, most frequent first."),
+    "average_rollback_minutes": Metric("Average Rollback Time", " minutes", "Mean of successes."),
+    "fastest_rollback_minutes": Metric("Fastest Rollback", " minutes", "Of successes.", digits=1),
+    "slowest_rollback_minutes": Metric("Slowest Rollback", " minutes", "Of successes.", digits=1),
+    "failures_without_rollback": Metric("Failures Not Rolled Back", "", "Failed ones without one."),
+    "failure_reasons": Metric("Main Failure Reasons", "", "Failed deployments for each reason."),
+    "failure_reasons_by_environment": Metric("Failure Reasons", "", "Of each environment."),
+    "deployments_by_environment": Metric("Deployment Distribution", "", "To each environment."),
+    "healthy_by_environment": Metric("Healthy Deployments", "", "Those that did not fail."),
+    "rollbacks_by_environment": Metric("Rollbacks by Environment", "", "In each environment."),
+    "deployments_by_status": Metric("Deployment Status", "", "Deployments that ended in each."),
+    "deployments_by_application": Metric("Deployments by Application", "", "Of each application."),
     "total_commits": Metric("Total Commits", "", "Rows of the git_commits table."),
     "contributors": Metric("Contributors", "", "Different authors of the commits."),
     "applications": Metric("Applications", "", "Different applications of the commits."),
-    "commit_types": Metric(
-        "Commit Type Breakdown", "", "Commits of each type, most frequent first."),
+    "commit_types": Metric("Commit Type Breakdown", "", "Commits of each type."),
 }
-"""Every key of the metrics dict. The four with an elite target are the benchmarks of the report,
-the scorecard, the maturity level and the advice."""
-
-BENCHMARKS: Dict[str, Target] = {
-    key: metric.elite for key, metric in METRICS.items() if metric.elite
-}
-
-PRODUCTION_METRICS: Dict[str, Metric] = {  # as dora.dev defines them today
+"""Every key of the metrics dict. Of a measured history the numbers are of production; those by
+environment are of all. Counts by name are ranked, the most frequent first."""
+TARGETS: Dict[str, Target] = {key: metric.elite for key, metric in METRICS.items() if metric.elite}
+PRODUCTION_METRICS: Dict[str, Metric] = {
     "change_lead_time_hours": Metric(
         "Change lead time", "h",
         "Median, over every change, of the time from its commit to the end of the first Synced "
-        "production deployment that contains it. Changes that shipped with a newer release are "
-        "included, and so are those in a release that turned out bad later."),
+        "production deployment that contains it, be it of a newer release or a bad one."),
     "deployment_frequency_per_day": Metric(
         "Deployment frequency", "/day",
         "Deployments to production, failed ones included, over the days of the window. A lower "
-        "bound where the history of an application does not cover all of it."),
+        "bound where entries of an application are lost."),
     "failed_deployment_recovery_minutes": Metric(
         "Failed deployment recovery time", "min",
-        "Median, over the failed production deployments, of the time from their end to the end of "
-        "the rollback that succeeded. Where it failed or there was none, to the end of the next "
-        "good deployment of the application. Where it was seen good again before, to that time. "
-        "Where there was an incident, from its start to when it was resolved."),
+        "Median, over the failed production deployments, of the time from their end until they "
+        "were good again, or in which an incident lasted."),
     "change_fail_rate_pct": Metric(
         "Change fail rate", "%",
-        "Degraded production deployments over all production deployments. A lower bound where "
-        "nobody looked at some of them; its interval then ends as if all of these had failed."),
+        "Degraded production deployments over all of them. A lower bound where nobody looked at "
+        "some; its interval then ends as if all of these had failed."),
     "deployment_rework_rate_pct": Metric(
         "Deployment rework rate", "%",
-        "Rollbacks in production, and deployments that ended a failure which no rollback had "
-        "ended, over all production deployments and rollbacks. A lower bound as the fail rate is."),
+        "Rollbacks in production, and the first good deployments that came while a failure lasted, "
+        "over all production deployments and rollbacks. A lower bound as the fail rate is."),
 }
+"""The five metrics of dora.dev, which has had no levels since 2025."""
 # fmt: on
+LEAD, FREQUENCY, RECOVERY, FAIL_RATE, REWORK = PRODUCTION_METRICS
+THROUGHPUT, INSTABILITY = (LEAD, FREQUENCY, RECOVERY), (FAIL_RATE, REWORK)  # the two factors
+DORA_NAMES = {
+    "deployment_frequency": FREQUENCY,
+    "median_lead_time": LEAD,
+    "mttr_minutes": RECOVERY,
+    "change_failure_rate": FAIL_RATE,
+}
+"""The names of dora.dev for those of the seed."""
+
+ALL_ENVIRONMENTS, PRODUCTION_ALONE = "all environments", "production"
+SCOPES: Dict[str, Tuple[str, ...]] = {
+    ALL_ENVIRONMENTS: (
+        "deployment_frequency", "mean_lead_time", "mttr_minutes", "change_failure_rate",
+    ),
+    PRODUCTION_ALONE: tuple(DORA_NAMES),
+}  # fmt: skip
+"""The four metrics that are judged: of a simulation those of the seed, of a measured history those
+of dora.dev. Everything that judges reads them here."""
 
 ALL_APPLICATIONS = "(all)"
+ENOUGH = 6  # observations: with fewer, nothing is said but what all of them say
+ENOUGH_DAYS = 14  # covered days that a frequency is judged from
 Z_95 = 1.959963984540054  # the normal quantile of a 95 % interval
+
+
+def scope_of(history: History) -> str:
+    """Return what the verdict on a history is about: a key of SCOPES."""
+    return ALL_ENVIRONMENTS if history.is_simulated else PRODUCTION_ALONE
 
 
 class Level(NamedTuple):
@@ -4227,7 +4234,7 @@ class Level(NamedTuple):
     medal: str  # the colour of the drawn medal
 
 
-INDICATIVE = "of DevOps teams globally (indicative, not measured)"
+INDICATIVE = "of DevOps teams globally (indicative)"
 UNPUBLISHED = "(no share of teams is published for it)"
 LEVELS = (
     Level(4, "🏆", "ELITE PERFORMER", f"Top 7% {INDICATIVE}", "#e0a82e"),
@@ -4235,77 +4242,41 @@ LEVELS = (
     Level(2, "🥉", "MEDIUM PERFORMER", f"Medium {UNPUBLISHED}", "#b87745"),
     Level(0, "📈", "NEEDS IMPROVEMENT", f"Developing {UNPUBLISHED}", "#5b7fa6"),
 )
-
-
 NOT_ASSESSABLE = "NOT ASSESSABLE"  # in the place of a level
 
 
-def is_elite(key: str, metrics: Mapping[str, Any]) -> Any:
-    """Return whether a benchmark is surely met, of one run or of each run of many.
+def judge(key: str, metrics: Mapping[str, Any]) -> Any:
+    """Return 1 where a target is surely met, 0 where it is surely missed, NaN where neither.
 
-    1. An undefined value does not meet it, with one exception: where no deployment failed there was
-       nothing to recover from, and the recovery time counts as met.
-    2. Deployments that nobody looked at count as failed.
+    The metrics are those of one run, or arrays of many.
+
+    1. What is among `not_judged` is neither (see `doubts_of`), nor is an undefined value.
+    2. Where no deployment failed there was nothing to recover from: that target is met.
+    3. Any other value meets the target on the better side of its limit alone.
     """
-    value, target = np.asarray(metrics[key]), BENCHMARKS[key]
-    unseen = metrics.get("unseen_deployments", 0)
-    if key == "change_failure_rate" and unseen:
-        counts, rates = metrics["deployments_by_environment"], metrics["success_rates"]
-        value = value + 100 * unseen / sum(counts[name] for name in rates if rates[name] >= 0)
-    met = value > target.limit if target.better == ">" else value < target.limit
-    if key == "mttr_minutes" and not unseen:
-        met = met | (np.isnan(value) & (np.asarray(metrics["change_failure_rate"]) == 0))
-    return met[()]
+    value = np.asarray(metrics[key], float)
+    verdict = np.where(np.isnan(value), np.nan, TARGETS[key].is_met(value))
+    if key == "mttr_minutes":
+        nothing_failed = np.asarray(metrics["change_failure_rate"]) == 0
+        verdict = np.where(np.isnan(value) & nothing_failed, 1.0, verdict)
+    if key in metrics.get("not_judged", ()):
+        verdict = verdict * np.nan
+    return verdict[()]
 
 
-def is_judged(key: str, metrics: Mapping[str, Any]) -> Any:
-    """Return whether a benchmark is surely met or surely missed, of one run or of each of many.
+def judge_all(metrics: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what `judge` says of each of the four: the sum is the score, NaN if one is missing.
 
-    An undefined value is neither, nor is a lower bound that lies below its limit.
+    Raises GitOpsError if the metrics lack one of the four.
     """
-    value = np.asarray(metrics[key])
-    is_bound = key == "change_failure_rate" and metrics.get("unseen_deployments", 0) > 0
-    missed = ~np.isnan(value) & ~(is_bound & (value < BENCHMARKS[key].limit))
-    return (is_elite(key, metrics) | missed)[()]
-
-
-def why_not_judged(key: str, values: Mapping[str, Any]) -> str:
-    """Return why a benchmark of one run cannot be judged."""
-    unseen, rate = values["unseen_deployments"], values["change_failure_rate"]
-    if not values["total_deployments"]:
-        return "no deployment"
-    if key == "deployment_frequency":
-        return "less than a day is covered"
-    if key == "mean_lead_time":
-        reached = values["production_deployment_frequency"] > 0
-        return "no lead time is known" if reached else "nothing reached production"
-    if math.isnan(rate):
-        return "failures not observable"
-    if key == "change_failure_rate" or not values["failed_deployments"]:
-        return f"{count_text(unseen, 'deployment')} not looked at"
-    return "no rollback succeeded"
-
-
-def check_benchmarks(metrics: Mapping[str, Any]) -> None:
-    """Raise GitOpsError if one of the four benchmarks is not among the metrics."""
-    missing = [key for key in BENCHMARKS if key not in metrics]
+    keys = SCOPES[metrics.get("scope", ALL_ENVIRONMENTS)]
+    missing = [key for key in keys if key not in metrics]
     if missing:
-        needed = ", ".join(BENCHMARKS)
-        raise GitOpsError(f"the metrics have no {missing[0]!r}; calculate_maturity needs {needed}")
+        raise GitOpsError(f"the metrics have no {missing[0]!r}; the level needs {', '.join(keys)}")
+    return {key: judge(key, metrics) for key in keys}
 
 
-def maturity_score(metrics: Mapping[str, Any]) -> Any:
-    """Return how many benchmarks are met, in each run; GitOpsError if a metric is missing."""
-    check_benchmarks(metrics)
-    return sum(is_elite(key, metrics).astype(int) for key in BENCHMARKS)
-
-
-def is_assessable(metrics: Mapping[str, Any]) -> Any:
-    """Return whether all four benchmarks can be judged, in each run; if not, it has no level."""
-    return functools.reduce(np.logical_and, (is_judged(key, metrics) for key in BENCHMARKS))
-
-
-def level_of(score: int) -> Level:
+def level_of(score: float) -> Level:
     """Return the maturity level of a score."""
     return next(level for level in LEVELS if score >= level.score)
 
@@ -4313,17 +4284,16 @@ def level_of(score: int) -> Level:
 def calculate_maturity(metrics: Mapping[str, Any]) -> str:
     """Return the maturity level of a metrics dict, with its icon.
 
-    Without a value of each of the four there is no level. Raises GitOpsError if a key is missing.
+    Without a verdict on each of the four there is no level. GitOpsError if a key is missing.
 
     >>> calculate_maturity({"deployment_frequency": 13.7, "mean_lead_time": 32.4,
     ...                     "mttr_minutes": 12.3, "change_failure_rate": 6.1})
     '🥈 HIGH PERFORMER'
     """
-    check_benchmarks(metrics)
-    if not is_assessable(metrics):
+    score = sum(judge_all(metrics).values())
+    if math.isnan(score):
         return f"⚪ {NOT_ASSESSABLE}"
-    level = level_of(maturity_score(metrics))
-    return f"{level.icon} {level.name}"
+    return f"{level_of(score).icon} {level_of(score).name}"
 
 
 class Events(NamedTuple):
@@ -4335,55 +4305,75 @@ class Events(NamedTuple):
     commits: Commits
     deployments: Deployments
     rollbacks: Rollbacks
+    recovered: np.ndarray  # when each failed deployment was good again; NEVER while it lasts
     window: Window
     groups: int
     environments: int
+    fixed: Any = None  # whether each deployment came while a failure lasted, and was good
+    unseen: Any = None  # whether nobody saw the health of each
 
     def of_group(self, table: Any, chosen: Any = slice(None), weights: Any = None) -> np.ndarray:
         """Return how many chosen entries each group has in a table, or the sum of their weights."""
         return np.bincount(table.group[chosen], weights, minlength=self.groups)
 
-    def by_application(self, applications: int) -> Events:
-        """Return the same events with a group for each application."""
-        return self._replace(
-            commits=self.commits._replace(group=self.commits.application),
-            deployments=self.deployments._replace(group=self.deployments.application),
-            rollbacks=self.rollbacks._replace(group=self.rollbacks.application),
-            groups=applications,
-        )
-
-    def since(self, window: Window) -> Events:
-        """Return the events from the start of a shorter window on, and all commits."""
-        if window == self.window:
-            return self
-        kept, back = (
-            np.flatnonzero(table.time >= window.seconds[0])
-            for table in (self.deployments, self.rollbacks)
-        )
-        return self.chosen(kept, back)._replace(window=window)
-
     def chosen(self, kept: np.ndarray, back: np.ndarray) -> Events:
-        """Return the events with only some rows of the deployments and of the rollbacks."""
+        """Return the events with some rows of the deployments and of the rollbacks alone."""
+        columns = {
+            name: getattr(self, name)[kept]
+            for name in ("recovered", "fixed", "unseen")
+            if getattr(self, name) is not None
+        }
         deployments = Deployments(*(column[kept] for column in self.deployments))
         rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
-        new_row = np.full(len(self.deployments.time) + 1, -1)  # the last one is that of row -1
-        new_row[kept] = np.arange(len(kept))
-        rollbacks = rollbacks._replace(deployment=new_row[rollbacks.deployment])
-        return self._replace(deployments=deployments, rollbacks=rollbacks)
+        return self._replace(deployments=deployments, rollbacks=rollbacks, **columns)
 
     def in_production(self) -> Events:
         """Return the events of the last environment alone."""
         tables, last = (self.deployments, self.rollbacks), self.environments - 1
-        return self.chosen(*(np.flatnonzero(table.environment == last) for table in tables))
+        return self.chosen(*(table.environment == last for table in tables))
+
+    def since(self, window: Window) -> Events:
+        """Return the events from the start of a shorter window on, and all commits."""
+        tables = (self.deployments, self.rollbacks)
+        events = self.chosen(*(table.time >= window.seconds[0] for table in tables))
+        return events._replace(window=window)
+
+    def grouped(self, deployment: np.ndarray, rollback: np.ndarray, groups: int) -> Events:
+        """Return the events in other groups; what has the group -1 is left out."""
+        events = self._replace(
+            deployments=self.deployments._replace(group=deployment),
+            rollbacks=self.rollbacks._replace(group=rollback),
+            groups=groups,
+        )
+        return events.chosen(deployment >= 0, rollback >= 0)
 
 
 def events_of(history: History, applications: Sequence[str]) -> Events:
-    """Return a history as arrays, in one group."""
-    shas, names = history.git_commits["sha"], history.environments
+    """Return a history as arrays, in one group. No rollback knows its deployment."""
+    table, back, names = history.deployments, history.rollbacks, history.environments
+    deployments = deployments_from(table, applications, names, history.git_commits["sha"])
+    nothing, time = np.zeros(len(back), np.int64), seconds_of(back["timestamp"])
+    rollbacks = Rollbacks(
+        nothing,
+        time,
+        time + np.rint(back["duration_min"].to_numpy() * 60).astype(np.int64),
+        codes_of(back["application"], applications),
+        codes_of(back["environment"], names),
+        nothing - 1,
+        nothing - 1,
+        back["success"].to_numpy(bool),
+    )
+    over = np.where(table["recovered"].isna(), NEVER, seconds_of(table["recovered"]))
+    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(over))))
+    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
+    failed = np.flatnonzero(deployments.bad & (next_good >= 0))
+    fix = next_good[failed]
+    fixed = np.zeros(len(over), bool)
+    fixed[fix[deployments.end[fix] <= over[failed]]] = True
+    unseen = has_word(table["health"], UNKNOWN)
     commits = commits_of(history.git_commits, applications)
-    deployments = deployments_from(history.deployments, applications, names, shas)
-    rollbacks = rollbacks_from(history, deployments, applications)
-    return Events(commits, deployments, rollbacks, history.window, 1, len(names))
+    window, many = history.window, len(names)
+    return Events(commits, deployments, rollbacks, over, window, 1, many, fixed, unseen)
 
 
 def commits_of(table: pd.DataFrame, applications: Sequence[str]) -> Commits:
@@ -4413,64 +4403,28 @@ def deployments_from(
     )
 
 
-def rollbacks_from(
-    history: History, deployments: Deployments, applications: Sequence[str]
-) -> Rollbacks:
-    """Return a `rollbacks` table as arrays, each with the failed deployment that it took back.
+def headline_metrics(events: Events) -> Dict[str, np.ndarray]:
+    """Calculate the metrics of the seed for each group: {key of METRICS: an array over the groups}.
 
-    That is the one of its application, environment and commit that ended when it was detected.
-    """
-    table, shas = history.rollbacks, history.deployments["commit_sha"].cat
-    time = seconds_of(table["timestamp"])
-    application = codes_of(table["application"], applications)
-    environment = codes_of(table["environment"], history.environments)
-    commit = shas.categories.get_indexer(table["from_commit"])
-    failed = np.flatnonzero(deployments.bad)
-    ended = deployments.application, deployments.environment, shas.codes, deployments.end
-    keys = ["application", "environment", "commit", "time"]
-    known = pd.DataFrame({key: np.asarray(values)[failed] for key, values in zip(keys, ended)})
-    known = known.assign(deployment=failed).drop_duplicates(keys)
-    own = pd.DataFrame(dict(zip(keys, (application, environment, commit, time))))
-    matched = own.merge(known, how="left", on=keys)["deployment"]
-    return Rollbacks(
-        np.zeros(len(table), np.int64),
-        time,
-        time + np.rint(table["duration_min"].to_numpy() * 60).astype(np.int64),
-        application,
-        environment,
-        matched.fillna(-1).to_numpy(np.int64),
-        np.full(len(table), -1),
-        table["success"].to_numpy(bool),
-    )
-
-
-def headline_metrics(events: Events, observable: np.ndarray) -> Dict[str, np.ndarray]:
-    """Calculate the headline metrics of each group: {key of METRICS: an array over the groups}.
-
-    `observable` says of each environment whether its failures can be seen.
+    All deployments count; the last environment is production.
     """
     commits, deployments, rollbacks = events[:3]
-    days, last = events.window.days, events.environments - 1
-    total = events.of_group(deployments)
-    in_production = events.of_group(deployments, deployments.environment == last)
-    seen = events.of_group(deployments, observable[deployments.environment])
-    failed = events.of_group(deployments, deployments.bad)
+    days, production = events.window.days, deployments.environment == events.environments - 1
+    total, failed = events.of_group(deployments), events.of_group(deployments, deployments.bad)
     released = released_commits(events)
     lead = deployments.time[released] - commits.time[deployments.commit[released]]
-    hours = events.of_group(deployments, released, lead) / 3600
     dated = events.of_group(deployments, released)
     attempted, worked = events.of_group(rollbacks), rollbacks.success
     restored = events.of_group(rollbacks, worked)
     minutes = events.of_group(rollbacks, worked, (rollbacks.end - rollbacks.time)[worked]) / 60
-    median = group_medians(deployments.group[released], lead, events.groups) / 3600
     return {
         "deployment_frequency": total / days,
-        "mean_lead_time": safe_ratio(hours, dated),
+        "mean_lead_time": safe_ratio(events.of_group(deployments, released, lead) / 3600, dated),
+        "median_lead_time": group_medians(deployments.group[released], lead, events.groups) / 3600,
         "mttr_minutes": safe_ratio(minutes, restored),
-        "change_failure_rate": safe_ratio(100 * failed, seen),
-        "median_lead_time": median,
-        "overall_success_rate": safe_ratio(100 * (seen - failed), seen),
-        "production_deployment_frequency": in_production / days,
+        "change_failure_rate": safe_ratio(100 * failed, total),
+        "overall_success_rate": safe_ratio(100 * (total - failed), total),
+        "production_deployment_frequency": events.of_group(deployments, production) / days,
         "dated_deployments": dated,
         "total_deployments": total,
         "failed_deployments": failed,
@@ -4479,6 +4433,7 @@ def headline_metrics(events: Events, observable: np.ndarray) -> Dict[str, np.nda
         "failed_rollbacks": attempted - restored,
         "rollback_success_rate": safe_ratio(100 * restored, attempted),
         "failures_without_rollback": np.maximum(failed - attempted, 0),
+        "average_rollback_minutes": safe_ratio(minutes, restored),
     }
 
 
@@ -4496,26 +4451,41 @@ def released_commits(events: Events) -> np.ndarray:
     return rows[commits.time[deployments.commit[rows]] <= deployments.time[rows]]
 
 
-def lead_time_parts(events: Events) -> np.ndarray:
-    """Return the mean hours into each environment, from the one before, of released commits."""
-    commits, deployments = events[:2]
-    released = released_commits(events)
-    commit = deployments.commit[released]
-    marks = [commits.time[commit]]
-    for number in range(events.environments - 1):
-        rows = np.flatnonzero((deployments.environment == number) & (deployments.commit >= 0))[::-1]
-        first = np.full(len(commits.time), -1)
-        first[deployments.commit[rows]] = deployments.time[rows]  # reversed: the first one stays
-        marks.append(np.where(first[commit] < 0, marks[-1], first[commit]))
-    steps = np.diff(np.stack([*marks, deployments.time[released]]), axis=0)
-    count = np.full(len(steps), len(released))
-    return safe_ratio(steps.sum(axis=1) / 3600, count)
+def lead_time_parts(history: History, events: Events) -> Dict[str, float]:
+    """Return the mean hours into each environment from the one before, which add up to the mean.
+
+    They are those of released commits, or of the changes that shipped. A change that skipped an
+    environment takes no time into it; where all of them did, the part of it is undefined.
+    """
+    names, deployments = history.environments, events.deployments
+    if history.changes is None:
+        known, chosen = deployments.commit >= 0, released_commits(events)
+        item, place, times = deployments.commit, deployments.environment, deployments.time
+        begun, item, place, times = events.commits.time, item[known], place[known], times[known]
+        chosen, last = deployments.commit[chosen], deployments.time[chosen]
+    else:
+        table = history.changes.dropna(subset=["deployed"])
+        of_change = table.groupby(["application", "commit_sha"], observed=True, sort=False)
+        item, times = of_change.ngroup().to_numpy(np.int64), seconds_of(table["deployed"])
+        place = codes_of(table["environment"], names)
+        chosen = item[place == len(names) - 1]
+        last, begun = times[place == len(names) - 1], np.zeros(item.max(initial=-1) + 1, np.int64)
+        begun[item] = seconds_of(table["committed"])
+    first = np.full((len(names), len(begun)), NEVER)
+    np.minimum.at(first, (place, item), times)
+    before, parts = begun[chosen], {}
+    for name, there in zip(names, [*first[:-1, chosen], last]):
+        after = np.where(there < NEVER, np.clip(there, before, np.maximum(last, before)), before)
+        seen = (there < NEVER).any()
+        parts[name] = float((after - before).mean()) / 3600 if seen else math.nan
+        before = after
+    return parts
 
 
 class Changes(NamedTuple):
     """Changes as arrays. An entry is a change that came to production, or waits for it."""
 
-    group: np.ndarray
+    group: np.ndarray  # -1: it is left out
     committed: np.ndarray
     shipped: np.ndarray  # end of the first Synced deployment that contains it, or NEVER
 
@@ -4523,7 +4493,7 @@ class Changes(NamedTuple):
 def shipped_changes(events: Events) -> Changes:
     """Return when each commit shipped: with its own deployment or that of a newer commit.
 
-    The events are those of production.
+    The events are those of one environment.
     """
     commits, deployments = events[:2]
     rows = np.flatnonzero(deployments.synced & (deployments.commit >= 0))
@@ -4533,102 +4503,101 @@ def shipped_changes(events: Events) -> Changes:
     return Changes(commits.group, commits.time, newest_first.cummin().to_numpy(np.int64)[::-1])
 
 
-class Recoveries(NamedTuple):
-    """How the failed deployments to production ended: arrays with an entry for each."""
+def production_of(
+    history: History, events: Events, applications: Sequence[str]
+) -> Tuple[Events, Changes]:
+    """Return what happened in production, and the changes to it, grouped by application.
 
-    failed: np.ndarray  # its row in the deployments
-    rolled_back: np.ndarray  # when a rollback had succeeded; NEVER if none did
-    next_good: np.ndarray  # row of the next good deployment of its place, -1 if there is none
-    since: np.ndarray  # when it was noticed
-    over: np.ndarray  # when it was good again; NEVER if it is not
-    fixed: np.ndarray  # whether the next good deployment put it right
-
-
-def find_recoveries(
-    events: Events, seen: Optional[Tuple[np.ndarray, np.ndarray]] = None
-) -> Recoveries:
-    """Return what ended each failure; the events are those of production.
-
-    `seen` says of each deployment since when it was bad, and when it was seen good again or its
-    incident was resolved: NEVER if it still lasts, MISSING where nobody said.
+    1. The downtime of a deployment with incidents is the time in which at least one of them lasted:
+       it `recovered` as if they had come one after the other.
+    2. Without a table of changes each commit is one; that of a later time than its deployment is
+       none.
     """
-    deployments, rollbacks = events.deployments, events.rollbacks
-    good_rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
-    next_good = good_rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
-    rolled_back = np.full(len(deployments.bad), NEVER)
-    worked = rollbacks.success & (rollbacks.deployment >= 0)
-    np.minimum.at(rolled_back, rollbacks.deployment[worked], rollbacks.end[worked])
-    failed = np.flatnonzero(deployments.bad)
-    rolled_back, next_good = rolled_back[failed], next_good[failed]
-    put_right = np.where(next_good >= 0, deployments.end[next_good], NEVER)
-    fixed = (rolled_back == NEVER) & (next_good >= 0)
-    over, since = np.where(fixed, put_right, rolled_back), deployments.end[failed]
-    if seen is not None:
-        known = seen[1][failed] != MISSING
-        over = np.where(known, seen[1][failed], over)
-        since = np.where(known, seen[0][failed], since)
-        fixed &= ~known | ((put_right <= over) & (over < NEVER))
-    return Recoveries(failed, rolled_back, next_good, since, over, fixed)
+    made = events.in_production()
+    deployments, changes = made.deployments, history.changes
+    if history.incidents is not None and len(history.incidents):
+        table = history.incidents[has_word(history.incidents["environment"], history.production)]
+        table = table.sort_values("started")
+        application, ended = codes_of(table["application"], applications), table["deployed"]
+        owner = application * NEVER + seconds_of(ended)
+        begun, over = (seconds_of(table[edge]) for edge in ("started", "resolved"))
+        until = pd.Series(over).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
+        total = pd.Series(np.maximum(over - np.maximum(begun, until), 0)).groupby(owner).sum()
+        down = total.reindex(deployments.application * NEVER + deployments.end)
+        known = down.notna().to_numpy() & (made.recovered < NEVER)
+        recovered = np.where(known, deployments.end + down.fillna(0), made.recovered)
+        made = made._replace(recovered=recovered.astype(np.int64))
+    if changes is None:
+        known_changes = shipped_changes(made)
+        late = known_changes.shipped < known_changes.committed
+        group = np.where(late, -1, made.commits.application)
+        return made, known_changes._replace(group=group)
+    table = history.changes_to(history.production)
+    shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
+    group = codes_of(table["application"], applications)
+    return made, Changes(group, seconds_of(table["committed"]), shipped)
 
 
-class Measured(NamedTuple):
-    """The time that production is measured over, for each group."""
+def measure_production(events: Events, changes: Changes, days: Any = None) -> Grouped:
+    """Calculate dora.dev's metrics for each group, from the events of production.
 
-    first: np.ndarray  # the number of its first day, from the window's first
-    length: np.ndarray  # days
-    known: np.ndarray  # a row for each group: which of its days are covered at all
-    partly: np.ndarray  # whether some of its history is lost, so that counts are lower bounds
-    between_looks: bool  # whether a failure can hide between two looks
-
-    @classmethod
-    def of_window(cls, history: History, known: np.ndarray, partly: np.ndarray) -> Measured:
-        """Return the whole window for every group."""
-        whole = np.full(len(known), history.window.days)
-        hidden = hides_failures(history)
-        return cls(np.zeros(len(known), int), whole, known, partly, hidden)
-
-
-def production_by_group(
-    events: Events, changes: Changes, ended: Recoveries, over: Measured, unseen: np.ndarray
-) -> Dict[str, Dict[str, np.ndarray]]:
-    """Calculate dora.dev's metrics of production for each group, from the events of production.
-
-    Returns {key of PRODUCTION_METRICS: {column of `production_metrics`: an array over the groups}}.
-    `unseen` says of each deployment whether nobody saw its health. Changes that ship within the
-    same two days are not independent: they are a cluster of the lead time's interval.
+    The columns are `value` and `n`; of times also `mean`, `p90` and `open`, of rates `part`, `low`
+    and `high`. `days` is how many days each group has, by default those of the window.
     """
-    deployments, rollbacks, groups = events[1], events[2], events.groups
-    total = events.of_group(deployments)
-    failed = events.of_group(deployments, deployments.bad)
-    hidden = events.of_group(deployments, unseen)
-    rolled_back = events.of_group(rollbacks)
-    fixes = events.of_group(deployments, np.unique(ended.next_good[ended.fixed]))
-    recovery = np.where(ended.over < NEVER, np.maximum(ended.over - ended.since, 0), NEVER)
-    alone = np.arange(len(recovery))
-    lead = np.where(changes.shipped < NEVER, changes.shipped - changes.committed, NEVER)
-    together = changes.shipped // (2 * DAY)
-    start = events.window.seconds[0] // DAY + over.first[deployments.group]
-    most = over.known.shape[1]
-    cells = deployments.group * most + deployments.time // DAY - start
-    counts = np.bincount(cells, minlength=groups * most).reshape(groups, most)
-    days = np.where(over.known.sum(axis=1) > 0, over.length, np.nan)
-    low, high = frequency_interval(counts, days, over.known)
-    frequency = {"value": total / days, "low": low, "high": high, "n": total}
-    failures = rates_with_interval(failed, total, hidden)
-    rework = rates_with_interval(rolled_back + fixes, total + rolled_back, hidden)
-    missed = (hidden > 0) | over.between_looks
-    of_failures = deployments.group[ended.failed]
+    deployments, groups = events.deployments, events.groups
+    total, bad = events.of_group(deployments), deployments.bad
+    none = np.zeros(len(bad), bool)
+    fixed, unseen = (none if mask is None else mask for mask in (events.fixed, events.unseen))
+    hidden, back = events.of_group(deployments, unseen), events.of_group(events.rollbacks)
+    rework, failed = back + events.of_group(deployments, fixed), events.of_group(deployments, bad)
+    frequency = total / (events.window.days if days is None else days)
+    lead, down = (
+        seconds_between(changes.committed, changes.shipped),
+        seconds_between(deployments.end, events.recovered),
+    )
     return {
-        "change_lead_time_hours": medians_with_interval(
-            changes.group, lead, together, groups, 3600
-        ),
-        "deployment_frequency_per_day": {**frequency, "at_least": over.partly},
-        "failed_deployment_recovery_minutes": medians_with_interval(
-            of_failures, recovery, alone, groups, 60
-        ),
-        "change_fail_rate_pct": {**failures, "at_least": missed},
-        "deployment_rework_rate_pct": {**rework, "at_least": missed},
+        LEAD: times_by_group(changes.group, lead, groups, 3600),
+        FREQUENCY: {"value": frequency, "n": total},
+        RECOVERY: times_by_group(deployments.group[bad], down[bad], groups, 60),
+        FAIL_RATE: rates_with_interval(failed, total, hidden),
+        REWORK: rates_with_interval(rework, total + back, hidden),
     }
+
+
+Grouped = Dict[str, Dict[str, np.ndarray]]
+"""{key of PRODUCTION_METRICS: {column of a MetricRow: an array over the groups}}"""
+
+
+def scoped_metrics(table: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return the metrics of production under the names of the seed."""
+    values = {key: table[metric]["value"] for key, metric in DORA_NAMES.items()}
+    return {**values, "mean_lead_time": table[LEAD]["mean"]}
+
+
+def seconds_between(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Return the seconds from each begin to its end, NEVER where that did not come."""
+    return np.where(end < NEVER, np.maximum(end - begin, 0), NEVER)
+
+
+def times_by_group(
+    group: np.ndarray, seconds: np.ndarray, groups: int, unit: int
+) -> Dict[str, Any]:
+    """Return median, number, mean and 90th percentile of each group, in units of seconds.
+
+    Entries of NEVER are open: they are counted and left out.
+    """
+    group, seconds = group[group >= 0], seconds[group >= 0]
+    known = seconds < NEVER
+    n, waiting = (np.bincount(group[some], minlength=groups) for some in (known, ~known))
+    by = pd.Series(seconds[known] / unit).groupby(group[known])
+    middle, most = (by.quantile(share).reindex(range(groups)).to_numpy() for share in (0.5, 0.9))
+    total = np.bincount(group[known], seconds[known], minlength=groups) / unit
+    return {"value": middle, "n": n, "mean": safe_ratio(total, n), "p90": most, "open": waiting}
+
+
+def group_medians(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarray:
+    """Return the median of each group's values, NaN for an empty group."""
+    return pd.Series(values).groupby(group).median().reindex(range(groups)).to_numpy(float)
 
 
 def rates_with_interval(
@@ -4640,20 +4609,17 @@ def rates_with_interval(
     ends as if they all were. Where nobody looked at any, and none showed, there is no rate.
     """
     whole = np.where((part == 0) & (hidden > 0) & (hidden >= whole), 0, whole)
-    share, most = safe_ratio(part, whole), safe_ratio(np.minimum(part + hidden, whole), whole)
-    low, high = wilson(share, whole, -1), wilson(most, whole, 1)
-    return {"value": 100 * share, "low": 100 * low, "high": 100 * high, "n": whole}
+    ends = []
+    for count, side in ((part, -1), (np.minimum(part + hidden, whole), 1)):
+        share, shrink = safe_ratio(count, whole), 1 + safe_ratio(Z_95**2, whole)
+        middle = share + safe_ratio(Z_95**2, 2 * whole)
+        variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
+        ends.append(100 * np.clip((middle + side * Z_95 * np.sqrt(variance)) / shrink, 0, 1))
+    value = safe_ratio(100 * part, whole)
+    return {"value": value, "low": ends[0], "high": ends[1], "n": whole, "part": part}
 
 
-def wilson(share: np.ndarray, whole: np.ndarray, side: int) -> np.ndarray:
-    """Return the lower (-1) or upper (1) end of Wilson's 95 % interval of a share."""
-    shrink = 1 + safe_ratio(Z_95**2, whole)
-    middle = (share + safe_ratio(Z_95**2, 2 * whole)) / shrink
-    variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
-    return np.clip(middle + side * Z_95 / shrink * np.sqrt(variance), 0, 1)
-
-
-def student_t(df: np.ndarray) -> np.ndarray:
+def student_t(df: float) -> float:
     """Return the quantile of Student's t for a 95 % interval, from three degrees of freedom on.
 
     The first terms of the expansion in M. Abramowitz and I. Stegun, Handbook of Mathematical
@@ -4663,47 +4629,30 @@ def student_t(df: np.ndarray) -> np.ndarray:
     return Z_95 + first / df + second / df**2
 
 
-def medians_with_interval(
-    group: np.ndarray, seconds: np.ndarray, cluster: np.ndarray, groups: int, unit: int
-) -> Dict[str, np.ndarray]:
-    """Return median, 95 % interval, mean and 90th percentile of each group, in units of seconds.
+def median_interval(values: np.ndarray, cluster: np.ndarray) -> Tuple[float, float]:
+    """Return the 95 % interval of a median (R. S. Woodruff, JASA 47, 1952).
 
-    Entries of NEVER are open: they are counted and left out. Values of one cluster (an integer) are
-    not independent. The interval is R. S. Woodruff's (JASA 47, 1952). It lies between the quantiles
-    at 1/2 -+ t se, where se is the standard error of the share of values below the median. With d
-    more values above the median than below it in each of k clusters and n values in all,
+    Values of one cluster are not independent. The interval lies between the quantiles at
+    1/2 -+ t se, where se is the standard error of the share of values below the median. With d more
+    values above the median than below it in each of k clusters and n values in all,
     se = sqrt(k / (k - 1) sum(d^2)) / 2n (C. A. Francisco and W. A. Fuller, Annals of Statistics 19,
     1991), and t has k - 1 degrees of freedom. Fewer than six values or four clusters have none.
     """
-    known = (seconds < NEVER) & (group >= 0)
-    waiting = np.bincount(group[(seconds == NEVER) & (group >= 0)], minlength=groups)
-    group, seconds, cluster = group[known], seconds[known], cluster[known]
-    n = np.bincount(group, minlength=groups)
-    ordered = ordered_by_group(group, seconds, n)
-    middle = at_rank(ordered, n, (n - 1) / 2)
-    code, keys = pd.factorize(group.astype(np.int64) * NEVER + cluster)
-    above = np.bincount(code, np.sign(seconds - middle[group]), minlength=len(keys))
-    owner = keys // NEVER
-    k = np.maximum(np.bincount(owner, minlength=groups), 2)
-    squares = np.bincount(owner, above**2, minlength=groups) * k / (k - 1)
-    half = np.where((n >= 6) & (k >= 4), student_t(k - 1) * np.sqrt(squares) / 2, np.nan)
-    return {
-        "value": middle / unit,
-        "low": at_rank(ordered, n, np.maximum((n - 1) / 2 - half, 0)) / unit,
-        "high": at_rank(ordered, n, np.minimum((n - 1) / 2 + half, n - 1)) / unit,
-        "n": n,
-        "mean": safe_ratio(np.bincount(group, seconds, minlength=groups) / unit, n),
-        "p90": at_rank(ordered, n, (n - 1) * 0.9) / unit,
-        "open": waiting,
-    }
+    n, code = len(values), pd.factorize(cluster)[0]
+    k = int(code.max(initial=-1)) + 1
+    if n < ENOUGH or k < 4:
+        return math.nan, math.nan
+    more = np.bincount(code, np.sign(values - np.median(values)))
+    half = student_t(k - 1) * math.sqrt(k / (k - 1) * (more**2).sum()) / 2
+    ranks = np.clip([(n - 1) / 2 - half, (n - 1) / 2 + half], 0, n - 1)
+    low, high = np.quantile(values, ranks / (n - 1)).tolist()
+    return low, high
 
 
-def frequency_interval(
-    counts: np.ndarray, days: np.ndarray, known: np.ndarray
-) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the 95 % interval of events per day, from the counts of each group (row) and day.
+def frequency_interval(counts: np.ndarray, covered: np.ndarray) -> Tuple[float, float]:
+    """Return the 95 % interval of events per day, from the counts of the days.
 
-    `days` is how many days each group has, `known` (a row for each) which of them are covered.
+    `covered` says which days the history covers.
 
     1. Fewer than 20 events, or three weeks: they are taken as Poisson. The interval is Byar's
        approximation of the exact one (N. E. Breslow and N. E. Day, Statistical Methods in Cancer
@@ -4716,50 +4665,140 @@ def frequency_interval(
     4. The busiest day may lie just outside of the window, so the standard deviation is at least
        half its count.
     """
-    n = counts.sum(axis=1)
-    begun = (np.cumsum(counts, axis=1) > 0) | (np.arange(counts.shape[1]) >= 6)
-    used = begun & known
-    totals = np.cumsum(
-        [np.pad(of_day, ((0, 0), (7, 0))) for of_day in (counts * used, used)], axis=2
-    )
-    sums, full = totals[..., 7:] - totals[..., :-7]
-    whole = full == 7
-    number = np.maximum(whole.sum(axis=1), 1)
-    weeks = np.maximum((number + 6) / 7, 2)
-    mean = np.where(whole, sums, 0).sum(axis=1) / number
-    squares = np.where(whole, sums - mean[:, None], 0) ** 2
-    variance = squares.sum(axis=1) / number * weeks / (weeks - 1)
-    weight = np.maximum(safe_ratio(variance, mean), counts.max(axis=1) ** 2 / 4 / np.maximum(n, 1))
-    poisson = (n < 20) | (weeks < 3)
-    weight = np.where(poisson, 1, weight)
-    t = np.where(poisson, Z_95, student_t(1.5 * (weeks - 1)))
-    some, more = np.maximum(n, 1) / weight, n / weight + 1
-    low = n * np.maximum(1 - 1 / (9 * some) - t / (3 * np.sqrt(some)), 0) ** 3
-    high = (n + weight) * (1 - 1 / (9 * more) + t / (3 * np.sqrt(more))) ** 3
+    if not covered.any():
+        return math.nan, math.nan
+    n, days = int(counts.sum()), len(counts)
+    used = covered & ((np.cumsum(counts) > 0) | (np.arange(days) >= 6))
+    sums = np.array([])
+    if days >= 7:
+        week = np.ones(7, int)
+        sums = np.convolve(counts * used, week, "valid")[np.convolve(used, week, "valid") == 7]
+    weeks, weight, t = (len(sums) + 6) / 7, 1.0, Z_95
+    if n >= 20 and weeks >= 3:
+        spread = sums.var() * weeks / (weeks - 1) / max(sums.mean(), 1e-9)
+        weight = max(spread, counts.max() ** 2 / 4 / n)
+        t = student_t(1.5 * (weeks - 1))
+    some, more = max(n, 1) / weight, n / weight + 1
+    low = n * max(1 - 1 / (9 * some) - t / (3 * math.sqrt(some)), 0) ** 3
+    high = (n + weight) * (1 - 1 / (9 * more) + t / (3 * math.sqrt(more))) ** 3
     return low / days, high / days
 
 
-def group_medians(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarray:
-    """Return the median of each group's values (whole, not negative), NaN for an empty group."""
-    n = np.bincount(group, minlength=groups)
-    return at_rank(ordered_by_group(group, values, n), n, (n - 1) / 2)
+class MetricRow(NamedTuple):
+    """One metric of one group: what report, Markdown, HTML, JSON and picture show."""
+
+    key: str  # of METRICS or PRODUCTION_METRICS
+    value: float  # NaN where it is undefined
+    low: float = math.nan  # the 95 % interval
+    high: float = math.nan
+    n: int = 0
+    mean: float = math.nan
+    p90: float = math.nan
+    open: int = 0  # changes not shipped, failures not recovered at the end
+    at_least: bool = False  # whether the value is a lower bound, as not everything was seen
+    why: str = ""  # what the value is made of, or why it is undefined
+
+    @property
+    def metric(self) -> Metric:
+        """What the key means."""
+        return METRICS.get(self.key) or PRODUCTION_METRICS[self.key]
+
+    @property
+    def text(self) -> str:
+        """The value as people say it; a bound says so."""
+        text = in_human_units(self.value, self.metric.short_unit)
+        return f"at least {text}" if self.at_least else text
+
+    @property
+    def interval(self) -> str:
+        """The 95 % interval, nothing if there is none."""
+        if math.isnan(self.low):
+            return ""
+        return f"{show_number(self.low)} to {show_number(self.high)}"
 
 
-def ordered_by_group(group: np.ndarray, values: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return whole numbers in order within each group; n is the size of each group."""
-    lifted = np.sort(group.astype(np.int64) * NEVER + values)
-    return lifted - np.repeat(np.arange(len(n)) * NEVER, n)
+ROW = list(MetricRow._fields[1:])
 
 
-def at_rank(ordered: np.ndarray, n: np.ndarray, rank: np.ndarray) -> np.ndarray:
-    """Return the value at a (fractional) rank of each group; NaN where there is none."""
-    found = np.full(len(n), np.nan)
-    some = np.flatnonzero((n > 0) & ~np.isnan(rank))
-    below = np.floor(rank[some]).astype(np.int64)
-    first = (np.cumsum(n) - n)[some]
-    low, high = ordered[first + below], ordered[first + np.minimum(below + 1, n[some] - 1)]
-    found[some] = low + (high - low) * (rank[some] - below)
-    return found
+def production_frame(
+    history: History,
+    events: Events,
+    changes: Changes,
+    spans: Sequence[Tuple[int, int]],
+    partly: Any,
+) -> pd.DataFrame:
+    """Return the metrics of production of groups as a table: a row is a metric of a group.
+
+    A span is the first day of a group and that after its last. `partly` says of each group whether
+    entries of it are lost. More than MOST_INTERVALS groups have no intervals of times and
+    frequencies. Changes that ship within the same two days are one cluster. Edges have nine
+    decimals: the last bits of a root differ between versions of numpy.
+    """
+    deployments, groups, covered = events.deployments, len(spans), days_known(history)
+    edges = np.array(spans, int).reshape(-1, 2)
+    known = np.append(0, np.cumsum(covered))[edges]
+    days = np.where(known[:, 1] > known[:, 0], edges[:, 1] - edges[:, 0], np.nan)
+    table = measure_production(events, changes, days)
+    if groups <= MOST_INTERVALS:
+        lead = seconds_between(changes.committed, changes.shipped)
+        down = seconds_between(deployments.end, events.recovered)
+        day = (deployments.time - events.window.seconds[0]) // DAY
+        ends: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
+        for number, (low, high) in enumerate(spans):
+            rows = np.flatnonzero((changes.group == number) & (lead < NEVER))
+            cluster = changes.shipped[rows] // (2 * DAY)
+            ends[LEAD].append(median_interval(lead[rows] / 3600, cluster))
+            rows = np.flatnonzero(deployments.group == number)
+            counts = np.bincount(day[rows] - low, minlength=high - low)
+            ends[FREQUENCY].append(frequency_interval(counts, covered[low:high]))
+            rows = rows[deployments.bad[rows] & (down[rows] < NEVER)]
+            ends[RECOVERY].append(median_interval(down[rows] / 60, rows))
+        for metric, found in ends.items():
+            table[metric]["low"], table[metric]["high"] = np.reshape(found, (-1, 2)).T
+    unseen = (events.of_group(deployments, events.unseen) > 0) | hides_failures(history)
+    bounds = {FREQUENCY: partly, FAIL_RATE: unseen, REWORK: unseen}
+    total, bad = table[FREQUENCY]["n"].tolist(), table[FAIL_RATE]["part"].tolist()
+    frames = []
+    for metric, columns in table.items():
+        frame = pd.DataFrame({**dict.fromkeys(ROW, math.nan), **columns})
+        frame = frame.assign(group=range(groups), metric=metric, open=frame["open"].fillna(0))
+        frame["at_least"] = np.asarray(bounds.get(metric, False)) & frame["value"].notna()
+        parts = columns.get("part", columns["n"]).tolist()
+        told = zip(frame["value"].isna(), columns["n"].tolist(), parts, days.tolist(), total, bad)
+        frame["why"] = [made_of(metric, *numbers) for numbers in told]
+        frames.append(frame)
+    whole = pd.concat(frames).sort_values("group", kind="mergesort", ignore_index=True)
+    whole = whole.astype({"n": int, "open": int, "at_least": bool})
+    return whole[["group", "metric", *ROW]].round({"low": 9, "high": 9})
+
+
+MOST_INTERVALS = 200
+
+
+def made_of(
+    metric: str, nothing: bool, n: int, part: int, days: float, deployed: int, failed: int
+) -> str:
+    """Return what a metric of production is made of, or why it is undefined."""
+    if nothing and not deployed:
+        return "nothing reached production"
+    if metric == LEAD:
+        return "no lead time is known" if nothing else f"median of {count_text(n, 'change')}"
+    if metric == FREQUENCY:
+        if nothing:
+            return "less than a day is covered"
+        return f"{count_text(n, 'deployment')} in {count_text(int(days), 'day')}"
+    if metric == RECOVERY and nothing:
+        return "no failure has ended" if failed else "no failure was seen"
+    if metric == RECOVERY:
+        return f"median of {count_text(n, 'failure')}"
+    if nothing:
+        return "failures not observable"
+    return f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
+
+
+def hides_failures(history: History) -> bool:
+    """Return whether a failure can hide between two looks at a cluster."""
+    return history.source == "argocd" and history.incidents is None
 
 
 @dataclass(frozen=True)
@@ -4773,81 +4812,203 @@ class Metrics:
     days_known: np.ndarray  # the same shape: whether the history covers that day there
 
     @property
-    def unjudged(self) -> Dict[str, str]:
-        """The benchmarks that can be neither met nor missed, and why."""
-        values = self.values
-        return {
-            key: why_not_judged(key, values) for key in BENCHMARKS if not is_judged(key, values)
-        }
+    def scope(self) -> str:
+        """What the verdict is about: a key of SCOPES."""
+        return self.values["scope"]
+
+    @functools.cached_property
+    def met(self) -> Dict[str, float]:
+        """What `judge` says of each of the four."""
+        return judge_all(self.values)
+
+    @functools.cached_property
+    def rows(self) -> Dict[str, MetricRow]:
+        """The four that are judged: value and what it is made of, or why it is not judged."""
+        values, rows = self.values, {}
+        for key in SCOPES[self.scope]:
+            if self.scope == PRODUCTION_ALONE:
+                rows[key] = self.production_rows[DORA_NAMES[key]]._replace(key=key)
+            else:
+                why = simulated_evidence(key, values, self.history.window)
+                rows[key] = MetricRow(key, values[key], why=why)
+            rows[key] = rows[key]._replace(why=values["not_judged"].get(key, rows[key].why))
+        return rows
 
     @property
-    def elite(self) -> Dict[str, Optional[bool]]:
-        """Whether each benchmark is met; None where it cannot be judged."""
-        unjudged, values = self.unjudged, self.values
-        return {key: None if key in unjudged else bool(is_elite(key, values)) for key in BENCHMARKS}
+    def unjudged(self) -> Dict[str, str]:
+        """The targets that can be neither met nor missed, and why."""
+        return {key: self.rows[key].why for key, met in self.met.items() if math.isnan(met)}
 
     @property
     def score(self) -> int:
-        """How many benchmarks are met."""
-        return int(maturity_score(self.values))
+        """How many targets are met."""
+        return sum(met == 1 for met in self.met.values())
 
     @property
     def level(self) -> Optional[Level]:
-        """The maturity level; None where a benchmark cannot be judged."""
+        """The maturity level; None where a target cannot be judged."""
         return None if self.unjudged else level_of(self.score)
 
     @property
     def quick_check(self) -> Dict[str, float]:
-        """The Quick Check scores of production (see `quick_check`); a lower bound has none."""
-        known = self.overall["value"].where(~self.overall["at_least"])
-        return quick_check(known.to_dict())
+        """The Quick Check scores of production; a lower bound has none."""
+        return quick_check(self.overall["value"].where(~self.overall["at_least"]).to_dict())
 
-    @property
+    @functools.cached_property
     def overall(self) -> pd.DataFrame:
         """The metrics of production in all: a row is a metric (the index)."""
-        table = self.production.iloc[: len(PRODUCTION_METRICS)]
+        table = self.production.head(len(PRODUCTION_METRICS))
         return table.drop(columns="application").set_index("metric")
 
     @property
-    def by_application(self) -> Dict[str, pd.DataFrame]:
-        """The metrics of production of each application: a row is a metric (the index)."""
-        size = len(PRODUCTION_METRICS)
-        rows = self.production.drop(columns="application").iloc[size:]
-        names = self.production["application"].iloc[size::size]
-        pieces = (rows.iloc[at : at + size] for at in range(0, len(rows), size))
-        return {name: piece.set_index("metric") for name, piece in zip(names, pieces)}
+    def production_rows(self) -> Dict[str, MetricRow]:
+        """The metrics of production in all."""
+        return {metric: MetricRow(metric, *fields) for metric, *fields in self.overall.itertuples()}
+
+    @property
+    def by_application(self) -> Dict[str, Dict[str, MetricRow]]:
+        """The metrics of production of each application."""
+        found: Dict[str, Dict[str, MetricRow]] = {}
+        for name, *row in self.production.iloc[len(PRODUCTION_METRICS) :].itertuples(index=False):
+            found.setdefault(name, {})[row[0]] = MetricRow(*row)
+        return found
+
+
+def simulated_evidence(key: str, values: Mapping[str, Any], window: Window) -> str:
+    """Return the numbers that a metric of a simulation is made of, or why it is undefined."""
+    total, failed = values["total_deployments"], values["failed_deployments"]
+    dated, restored = values["dated_deployments"], values["successful_rollbacks"]
+    if not total:
+        return "nothing was deployed"
+    if key == "deployment_frequency":
+        return f"{count_text(total, 'deployment')} in {count_text(window.days, 'day')}"
+    if key == "change_failure_rate":
+        return f"{failed:,} failed of {count_text(total, 'deployment')}"
+    if key == "mttr_minutes":
+        none = "no rollback succeeded" if failed else "no deployment failed"
+        return f"mean of {count_text(restored, 'rollback')}" if restored else none
+    if dated:
+        return f"mean of {count_text(dated, 'production deployment')}"
+    reached = values["production_deployment_frequency"] > 0
+    return "no production deployment succeeded" if reached else "nothing reached production"
 
 
 def measure(history: History) -> Metrics:
     """Calculate everything that is shown of a history."""
-    names = application_names(history)
+    names, scope, window = application_names(history), scope_of(history), history.window
     events = events_of(history, names)
-    codes = codes_of(history.deployments["environment"], history.environments)
-    seen = ~has_word(history.deployments["health"], UNKNOWN)
-    observable = np.bincount(codes[seen], minlength=len(history.environments)) > 0
-    if history.is_simulated:
-        observable[:] = True
-    values = {key: array.item() for key, array in headline_metrics(events, observable).items()}
-    values["unseen_deployments"] = int(np.count_nonzero(~seen & observable[codes]))
-    values.update(counts_by_name(history, events, observable))
-    table = production_table(history, events, names)
+    made, changes = production_of(history, events, names)
+    lost, codes = lost_since(history, names), made.deployments.application
+    own = codes, made.rollbacks.application, changes.group
+    alone = [np.minimum(code, 0) for code in own]  # one group; what is left out stays -1
+    frames = []
+    for (deployment, rollback, change), labels, partly in (
+        (alone, [ALL_APPLICATIONS], (lost > 0).any()),
+        (own, names, lost > 0),
+    ):
+        grouped = made.grouped(deployment, rollback, len(labels))
+        spans = [(0, window.days)] * len(labels)
+        frame = production_frame(history, grouped, changes._replace(group=change), spans, partly)
+        frame.insert(0, "application", np.asarray(labels, object)[frame.pop("group")])
+        frames.append(frame)
+    if history.coverage is not None:  # what production never had is no application of it
+        shown = history.covered(history.production)["application"].astype(object)
+        frames[1] = frames[1][frames[1]["application"].isin(shown)]
+    table = pd.concat(frames, ignore_index=True)
+    of_scope = events if scope == ALL_ENVIRONMENTS else made
+    values = {key: array.item() for key, array in headline_metrics(of_scope).items()}
+    values.update(counts_by_name(history, scope))
+    values.update(scope=scope, not_judged={}, unseen_deployments=int(made.unseen.sum()))
+    values["lead_time_hours_by_environment"] = lead_time_parts(history, events)
+    if scope == PRODUCTION_ALONE:
+        overall = frames[0].set_index("metric").to_dict("index")
+        values.update(scoped_metrics(overall))
+        values["overall_success_rate"] = 100 - values["change_failure_rate"]
+        values["production_deployment_frequency"] = values["deployment_frequency"]
+        shipped = changes.group * NEVER + changes.shipped
+        values["dated_deployments"] = int(
+            np.isin(codes * NEVER + made.deployments.end, shipped).sum()
+        )
+        values["not_judged"] = doubts_of(history, values, overall, made, changes)
     known = np.stack([days_known(history, name) for name in history.environments])
-    if not known.any():
-        values["deployment_frequency"] = math.nan
-    if not known[-1].any():
-        values["production_deployment_frequency"] = math.nan
-    if history.changes is not None:
-        lead = table[table["metric"] == "change_lead_time_hours"].iloc[0]
-        values.update(mean_lead_time=float(lead["mean"]), median_lead_time=float(lead["value"]))
-        values["dated_deployments"] = int(lead["n"])
-        nothing = dict.fromkeys(history.environments, math.nan)
-        values["lead_time_hours_by_environment"] = nothing
-    day = (events.deployments.time - history.window.seconds[0]) // DAY
-    shape = len(history.environments), history.window.days
-    cells = np.bincount(
-        events.deployments.environment * shape[1] + day, minlength=shape[0] * shape[1]
+    day = (events.deployments.time - window.seconds[0]) // DAY
+    cells = events.deployments.environment * window.days + day
+    counts = np.bincount(cells, minlength=known.size).reshape(known.shape)
+    return Metrics(history, values, table, counts, known)
+
+
+def doubts_of(
+    history: History,
+    values: Mapping[str, Any],
+    overall: Mapping[str, Mapping[str, Any]],
+    made: Events,
+    changes: Changes,
+) -> Dict[str, str]:
+    """Return why a metric of production is not judged: what a sceptic would say.
+
+    1. An undefined value is not judged. That nothing failed meets the target of recovery, but it is
+       known only where everything was looked at.
+    2. A frequency needs fourteen covered days. A lower bound can only meet its target.
+    3. Of fewer than six times all must lie on one side of the target. A failure that lasts takes
+       longer than the target.
+    4. Half of the production deployments need a lead time.
+    5. A rate needs six deployments. A lower bound can only miss its target, unless it would meet it
+       if all that nobody looked at had failed.
+    """
+    doubts = {
+        key: overall[metric]["why"]
+        for key, metric in DORA_NAMES.items()
+        if math.isnan(overall[metric]["value"])
+    }
+    met = {key: judge(key, values) for key in DORA_NAMES}
+    total, unseen = values["total_deployments"], values["unseen_deployments"]
+    hidden = "a failure may hide between two looks"
+    if not hides_failures(history):
+        hidden = f"{count_text(unseen, 'deployment')} not looked at"
+    if met["mttr_minutes"] == 1 and math.isnan(values["mttr_minutes"]):
+        del doubts["mttr_minutes"]
+        if overall[FAIL_RATE]["at_least"]:
+            doubts["mttr_minutes"] = hidden
+    days = int(days_known(history).sum())
+    if 0 < days < ENOUGH_DAYS:
+        doubts["deployment_frequency"] = f"only {count_text(days, 'day')} covered"
+    elif overall[FREQUENCY]["at_least"] and not met["deployment_frequency"]:
+        doubts["deployment_frequency"] = "older entries are lost"
+    lead, down = (
+        seconds_between(changes.committed, changes.shipped),
+        seconds_between(made.deployments.end, made.recovered),
     )
-    return Metrics(history, values, table, cells.reshape(shape), known)
+    known = {"median_lead_time": lead[lead < NEVER], "mttr_minutes": down[made.deployments.bad]}
+    for key, times in known.items():
+        limit = TARGETS[key].limit * {"h": 3600, "min": 60}[TARGETS[key].unit]
+        within, many = int(np.count_nonzero(times < limit)), len(times)
+        if 0 < within < many < ENOUGH:
+            doubts[key] = f"{within} of {many} within the target, too few to tell"
+        elif many and met[key] == 1 and times.max() == NEVER and 2 * within <= many:
+            doubts[key] = f"{count_text(overall[RECOVERY]['open'], 'failure')} not over"
+    if 0 < 2 * values["dated_deployments"] < total:
+        doubts["median_lead_time"] = f"of {values['dated_deployments']:,} of {total:,} deployments"
+    if 0 < overall[FAIL_RATE]["n"] < ENOUGH:
+        doubts["change_failure_rate"] = f"only {count_text(total, 'deployment')}"
+    elif met["change_failure_rate"] == 1 and overall[FAIL_RATE]["at_least"]:
+        most = values["change_failure_rate"] + 100 * unseen / total
+        if hides_failures(history) or not TARGETS["change_failure_rate"].is_met(most):
+            doubts["change_failure_rate"] = hidden
+    return doubts
+
+
+def lost_since(history: History, names: Sequence[str]) -> np.ndarray:
+    """Return for each application the second from which all of its production is known.
+
+    That is 0 where nothing of the window is lost.
+    """
+    since = np.zeros(len(names), np.int64)
+    if history.coverage is not None:
+        covered = history.covered(history.production)
+        begins = seconds_of(covered["from"])
+        lost = (covered["lost"] > 0).to_numpy() & (begins > history.window.seconds[0])
+        since[codes_of(covered["application"], names)[lost]] = begins[lost]
+    return since
 
 
 def application_names(history: History) -> List[str]:
@@ -4857,38 +5018,44 @@ def application_names(history: History) -> List[str]:
     return sorted({name for column in known for name in count_words(column)})
 
 
-def counts_by_name(history: History, events: Events, observable: np.ndarray) -> Dict[str, Any]:
-    """Count what the report breaks down by environment, application, type, status or reason."""
-    deployments, rollbacks, names = events.deployments, events.rollbacks, history.environments
-    commits, reason = history.git_commits, history.deployments["failure_reason"].cat
-    environment, size = deployments.environment, len(reason.categories)
-    total, bad, back = (
-        np.bincount(codes, minlength=len(names))
-        for codes in (environment, environment[deployments.bad], rollbacks.environment)
+def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
+    """Count what the report breaks down by environment, application, type, status or reason.
+
+    The counts by environment are of all environments, the others of the scope.
+    """
+    table, commits, backs = history.deployments, history.git_commits, history.rollbacks
+    names, place = history.environments, table["environment"]
+    total, bad, looked, back = (
+        {name: counts.get(name, 0) for name in names}
+        for counts in map(
+            count_words,
+            (
+                place,
+                place[has_word(table["health"], DEGRADED)],
+                place[~has_word(table["health"], UNKNOWN)],
+                backs["environment"],
+            ),
+        )
     )
-    explained = np.flatnonzero(reason.codes >= 0)
-    cells = environment[explained] * size + reason.codes.to_numpy()[explained]
-    reasons = np.bincount(cells, minlength=len(names) * size).reshape(len(names), size)
-    minutes = (rollbacks.end - rollbacks.time)[rollbacks.success] / 60
-    synced = int(np.count_nonzero(deployments.synced))
-
-    def by_environment(values: np.ndarray) -> Dict[str, Any]:
-        return dict(zip(names, values.tolist()))
-
+    good = {name: total[name] - bad[name] for name in names}
+    reasons = {name: table["failure_reason"][has_word(place, name)] for name in names}
+    if scope == PRODUCTION_ALONE:
+        table = table[has_word(place, names[-1])]
+        backs = backs[has_word(backs["environment"], names[-1])]
+    minutes = backs.loc[backs["success"], "duration_min"]
     return {
-        "success_rates": by_environment(safe_ratio(100 * (total - bad), total * observable)),
-        "lead_time_hours_by_environment": by_environment(lead_time_parts(events)),
-        "deployments_by_environment": by_environment(total),
-        "healthy_by_environment": by_environment(total - bad),
-        "rollbacks_by_environment": by_environment(back),
-        "deployments_by_status": {SYNCED: synced, FAILED: len(deployments.synced) - synced},
-        "deployments_by_application": count_words(history.deployments["application"]),
-        "fastest_rollback_minutes": float(minutes.min()) if len(minutes) else math.nan,
-        "slowest_rollback_minutes": float(minutes.max()) if len(minutes) else math.nan,
-        "failure_reasons": rank_words(reason.categories, reasons.sum(axis=0)),
-        "failure_reasons_by_environment": {
-            name: rank_words(reason.categories, counts) for name, counts in zip(names, reasons)
+        "success_rates": {
+            name: 100 * good[name] / total[name] if looked[name] else math.nan for name in names
         },
+        "deployments_by_environment": total,
+        "healthy_by_environment": good,
+        "rollbacks_by_environment": back,
+        "deployments_by_status": {SYNCED: 0, FAILED: 0, **count_words(table["status"])},
+        "deployments_by_application": count_words(table["application"]),
+        "fastest_rollback_minutes": float(minutes.min()),
+        "slowest_rollback_minutes": float(minutes.max()),
+        "failure_reasons": count_words(table["failure_reason"]),
+        "failure_reasons_by_environment": {name: count_words(own) for name, own in reasons.items()},
         "total_commits": len(commits),
         "contributors": len(count_words(commits["author"])),
         "applications": len(count_words(commits["application"])),
@@ -4896,90 +5063,8 @@ def counts_by_name(history: History, events: Events, observable: np.ndarray) -> 
     }
 
 
-class Production(NamedTuple):
-    """What happened in production, as arrays, in one group."""
-
-    events: Events
-    changes: Changes  # grouped by application
-    ended: Recoveries
-    unseen: np.ndarray  # whether nobody saw the health of a deployment
-
-
-def production_of(history: History, events: Events, names: Sequence[str]) -> Production:
-    """Return what happened in production, of the events of a history."""
-    rows = has_word(history.deployments["environment"], history.production)
-    unseen = has_word(history.deployments["health"], UNKNOWN)[rows]
-    seen = seen_recoveries(history, events)
-    events = events.in_production()
-    ended = find_recoveries(events, None if seen is None else (seen[0][rows], seen[1][rows]))
-    return Production(events, known_changes(history, events, names), ended, unseen)
-
-
-def production_table(history: History, events: Events, names: Sequence[str]) -> pd.DataFrame:
-    """Return the table of `production_metrics`: all applications first, then each by name."""
-    events, changes, ended, unseen = production_of(history, events, names)
-    known = days_known(history, history.production)
-    apart, together = events.by_application(len(names)), changes._replace(group=changes.group * 0)
-    shown, partly = applications_in_production(history, names)
-    whole = Measured.of_window(history, known[None], np.array([partly.any()]))
-    each = Measured.of_window(history, np.repeat(known[None], len(names), axis=0), partly)
-    overall = production_by_group(events, together, ended, whole, unseen)
-    frames = [pd.DataFrame({"metric": metric, **columns}) for metric, columns in overall.items()]
-    frames = [frame.assign(application=ALL_APPLICATIONS, place=-1) for frame in frames]
-    for metric, columns in production_by_group(apart, changes, ended, each, unseen).items():
-        frame = pd.DataFrame({"application": names, "metric": metric, **columns})
-        frames.append(frame.assign(place=range(len(names))).iloc[shown])
-    table = pd.concat(frames, ignore_index=True).sort_values("place", kind="mergesort")
-    return tidy_production(table)[["application", *PRODUCTION_COLUMNS]].reset_index(drop=True)
-
-
-PRODUCTION_COLUMNS = ["metric", "value", "low", "high", "n", "mean", "p90", "open", "at_least"]
-
-
-def tidy_production(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of production metrics in which every column has its kind.
-
-    Its edges have nine decimals: the last bits of a root differ between versions of numpy.
-    """
-    counted = table["open"].fillna(0).astype(int)
-    bounds = table["at_least"].eq(True) & table["value"].notna()
-    table = table.assign(open=counted, at_least=bounds, n=table["n"].astype(int))
-    return table.round({"low": 9, "high": 9, "mean": 9})
-
-
-def applications_in_production(
-    history: History, names: Sequence[str]
-) -> Tuple[np.ndarray, np.ndarray]:
-    """Return which applications production has, and for each whether history of it is lost."""
-    if history.coverage is None:
-        return np.arange(len(names)), np.zeros(len(names), bool)
-    there = codes_of(history.covered(history.production)["application"], names)
-    lost = lost_history(history, names, [history.window.seconds])
-    return np.unique(there), lost[:, 0]
-
-
-def hides_failures(history: History) -> bool:
-    """Return whether a failure can hide between two looks at a cluster."""
-    return history.source == "argocd" and history.incidents is None
-
-
-def lost_history(
-    history: History, names: Sequence[str], periods: Sequence[Tuple[int, int]]
-) -> np.ndarray:
-    """Return for each application (row) and period whether entries of production are lost there."""
-    lost = np.zeros((len(names), len(periods)), bool)
-    if history.coverage is None:
-        return lost
-    covered = history.covered(history.production)
-    some = covered[(covered["lost"] > 0).to_numpy()]
-    there, begins = codes_of(some["application"], names), seconds_of(some["from"])
-    for number, (low, _) in enumerate(periods):
-        lost[there, number] = begins > low
-    return lost
-
-
-def days_known(history: History, environment: str) -> np.ndarray:
-    """Return whether the history covers each day of an environment.
+def days_known(history: History, environment: str = "") -> np.ndarray:
+    """Return whether the history covers each day of an environment, by default of production.
 
     On the other days no deployment is known, which is not the same as none. A history of less than
     a day covers no day.
@@ -4987,7 +5072,7 @@ def days_known(history: History, environment: str) -> np.ndarray:
     days = history.window.days
     if history.coverage is None:
         return np.ones(days, bool)
-    spans, start = history.covered(environment), history.window.seconds[0]
+    spans, start = history.covered(environment or history.production), history.window.seconds[0]
     begins, ends = seconds_of(spans["from"]), seconds_of(spans["to"])
     if not len(spans) or ends.max() - begins.min() < DAY:
         return np.zeros(days, bool)
@@ -4998,47 +5083,14 @@ def days_known(history: History, environment: str) -> np.ndarray:
     return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
 
 
-def seen_recoveries(history: History, events: Events) -> Optional[Tuple[np.ndarray, np.ndarray]]:
-    """Return since when each deployment was bad, and when it was good (see `find_recoveries`)."""
-    if history.is_simulated:
-        return None
-    ends = events.deployments.end.copy()
-    over = history.deployments["recovered"]
-    times = np.where(over.isna(), NEVER, seconds_of(over))
-    if history.incidents is not None and len(history.incidents):
-        table = history.incidents.groupby(
-            ["application", "environment", "deployed"], observed=True
-        )["started"].min()
-        keys = pd.MultiIndex.from_arrays(
-            [
-                history.deployments["application"].astype(object),
-                history.deployments["environment"].astype(object),
-                utc_times(ends),
-            ]
-        )
-        started = table.reindex(keys)
-        known = started.notna().to_numpy()
-        ends[known] = seconds_of(started[known])
-    return ends, times
-
-
-def known_changes(history: History, events: Events, names: Sequence[str]) -> Changes:
-    """Return the changes to production by application: those of a real history, or every commit."""
-    if history.changes is None:
-        return shipped_changes(events)._replace(group=events.commits.application)
-    table = history.changes_to(history.production)
-    shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
-    application = codes_of(table["application"], names)
-    return Changes(application, seconds_of(table["committed"]), shipped)
-
-
 def production_metrics(history: History) -> pd.DataFrame:
     """Return dora.dev's five metrics of production; a row is a metric of an application, or of all.
 
     Columns: `application`, `metric` (a key of `PRODUCTION_METRICS`), `value` (a median, rate or
     frequency; NaN where there is no data), `low` and `high` (its 95 % interval), `n`, `mean` and
     `p90` (of lead and recovery times), `open` (changes not shipped, failures not recovered at the
-    end), `at_least` (whether the value is a lower bound, as not everything was seen).
+    end), `at_least` (whether the value is a lower bound, as not everything was seen), `why` (what
+    the value is made of, or why there is none).
     """
     return measure(history).production
 
@@ -5048,82 +5100,45 @@ def calculate_dora_metrics(history: History) -> Dict[str, Any]:
     return measure(history).values
 
 
-ENOUGH = 6  # observations of a period: with fewer, nothing is said about it
-LIMIT_PERIODS = 5  # periods with enough data that natural process limits need
-
-
 def measure_trend(history: History, by: str) -> pd.DataFrame:
     """Return the metrics of production of each week (from Monday) or month, in UTC.
 
-    A row is a metric of a period. Columns: `period` (its first day), `days`, `metric`, `value`,
-    `low`, `high`, `n`, `mean`, `p90`, `open`, `at_least` (see `production_metrics`), `enough`
-    (whether there is enough data to say something), `limit_low` and `limit_high` (natural process
-    limits of the metric), `unusual` (outside of them), `change` (from the period before),
-    `change_low` and `change_high` (its 95 % interval), `differs` (whether that leaves zero out).
-
-    A deployment is of the period in which it began, a change of that in which it shipped. The
-    limits are those of an XmR chart: the mean of the periods -+ 2.66 times the mean difference
-    between neighbours (D. J. Wheeler, Understanding Variation, 1993). GitOpsError for another `by`.
+    A row is a metric of a period. Columns: `period` (its first day), `days`, those of
+    `production_metrics`, `enough` (whether there is enough data to say something), `change` (from
+    the period before), `change_low` and `change_high` (its 95 % interval), `differs` (whether that
+    leaves zero out). A deployment is of the period in which it began, a change of that in which it
+    shipped. GitOpsError for another `by`.
     """
     check_that(by in ("week", "month"), "by", "be week or month", by)
     names, window = application_names(history), history.window
-    events, changes, ended, unseen = production_of(history, events_of(history, names), names)
     days = pd.date_range(window.start, window.last, freq="D")
     begins = (days.day_of_week == 0) if by == "week" else (days.day == 1)
     starts = np.union1d(0, np.flatnonzero(begins))
-    length = np.diff(np.append(starts, len(days)))
-    first, over = window.seconds
+    edges, first = np.append(starts, len(days)), window.seconds[0]
 
     def period_of(seconds: np.ndarray) -> np.ndarray:
-        period = np.searchsorted(starts, (seconds - first) // DAY, side="right") - 1
-        return np.where((seconds >= first) & (seconds < over), period, -1)
+        day = (seconds - first) // DAY
+        inside = (day >= 0) & (day < len(days))
+        return np.where(inside, np.searchsorted(starts, day, side="right") - 1, -1)
 
-    deployments, rollbacks = events.deployments, events.rollbacks
-    kept = np.flatnonzero(period_of(rollbacks.time) >= 0)
-    rollbacks = Rollbacks(*(column[kept] for column in rollbacks))
-    apart = events._replace(
-        deployments=deployments._replace(group=period_of(deployments.time)),
-        rollbacks=rollbacks._replace(group=period_of(rollbacks.time)),
-        groups=len(starts),
+    made, changes = production_of(history, events_of(history, names), names)
+    changes = changes._replace(group=np.where(changes.group < 0, -1, period_of(changes.shipped)))
+    deployment, rollback = (period_of(table.time) for table in (made.deployments, made.rollbacks))
+    made = made.grouped(deployment, rollback, len(starts))
+    partly = first + starts * DAY < lost_since(history, names).max(initial=0)
+    frame = production_frame(history, made, changes, list(zip(edges, edges[1:])), partly)
+    number = frame.pop("group").to_numpy()
+    frame.insert(0, "period", days[starts][number])
+    frame.insert(1, "days", np.diff(edges)[number])
+    whole = np.add.reduceat(days_known(history), starts, dtype=int) == (
+        7 if by == "week" else days[starts].days_in_month
     )
-    shipped = np.where(changes.group >= 0, period_of(changes.shipped), -1)
-    of_period = np.arange(length.max())
-    covered = np.append(days_known(history, history.production), np.zeros(length.max(), bool))
-    known = covered[starts[:, None] + of_period] & (of_period < length[:, None])
-    edges = [(first + int(low) * DAY, first + int(low + n) * DAY) for low, n in zip(starts, length)]
-    partly = lost_history(history, names, edges).any(axis=0)
-    measured = Measured(starts, length, known, partly, hides_failures(history))
-    metrics = production_by_group(apart, changes._replace(group=shipped), ended, measured, unseen)
-    whole = known.sum(axis=1) == (7 if by == "week" else days[starts].days_in_month)
-    frames = []
-    for metric, columns in metrics.items():
-        frame = pd.DataFrame({"period": days[starts], "days": length, "metric": metric, **columns})
-        enough = whole if metric == "deployment_frequency_per_day" else frame["n"] >= ENOUGH
-        frames.append(add_trend(frame.assign(enough=enough & frame["value"].notna())))
-    table = tidy_production(pd.concat(frames, ignore_index=True))
-    return table[["period", "days", *PRODUCTION_COLUMNS, *TREND_COLUMNS]]
-
-
-TREND_COLUMNS = [
-    "enough", "limit_low", "limit_high", "unusual", "change", "change_low", "change_high",
-    "differs",
-]  # fmt: skip
-
-
-def add_trend(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the periods of a metric with its limits, and the difference from the one before."""
-    values = frame["value"].where(frame["enough"])
-    some = values.dropna()
-    low = high = math.nan
-    if len(some) >= LIMIT_PERIODS:
-        middle, spread = some.mean(), 2.66 * some.diff().abs().mean()
-        low, high = max(middle - spread, 0), middle + spread
-    both = frame["enough"] & frame["enough"].shift(1, fill_value=False)
-    before = frame[["value", "low", "high"]].shift(1)
-    change = difference_of(before, frame).where(both)
+    some = np.where(frame["metric"] == FREQUENCY, whole[number], frame["n"] >= ENOUGH)
+    frame["enough"] = some & frame["value"].notna()
+    before = frame.groupby("metric", sort=False)[["value", "low", "high", "enough"]].shift(1)
+    change = difference_of(before, frame).where(frame["enough"] & before["enough"].eq(True))
     differs = (change["change_low"] > 0) | (change["change_high"] < 0)
-    unusual = (values < low) | (values > high)
-    return frame.assign(limit_low=low, limit_high=high, unusual=unusual, **change, differs=differs)
+    return frame.assign(**change.round(9), differs=differs)
 
 
 def difference_of(before: Any, after: Any) -> pd.DataFrame:
@@ -5139,86 +5154,53 @@ def difference_of(before: Any, after: Any) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def compared_notes(document: Mapping[str, Any], history: History) -> List[str]:
-    """Return what an earlier run was about, and why it may not be comparable."""
-    source, window = at_path(document, "source", kind=str), window_in(document)
-    if window is None:
-        return ["The earlier run names no window."]
-    notes = [f"before: {window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({one_line(source)})"]
-    if source != history.source:
-        notes.append(f"The sources differ: {one_line(source)} and {history.source}.")
-    if window.end > history.window.start and window.start < history.window.end:
-        notes.append("The windows overlap: what both have is compared with itself.")
-    return notes
-
-
-def compare_with(document: Mapping[str, Any], table: pd.DataFrame) -> pd.DataFrame:
-    """Return how the metrics of production differ from those of an earlier `metrics.json`.
-
-    A row is a metric (the index). Columns: `before`, `before_n`, `after`, `after_n`, `change`,
-    `change_low`, `change_high`, `enough` and `differs` (see `measure_trend`).
-    """
-    keys = ("value", "low", "high", "n")
-    rows = {}
-    for metric in PRODUCTION_METRICS:
-        given = at_path(document, "production", metric)
-        plain = (given.get(key) for key in keys)
-        numbers = [value if isinstance(value, (int, float)) else math.nan for value in plain]
-        rows[metric] = dict(zip(keys, map(float, numbers)))
-    before = pd.DataFrame.from_dict(rows, orient="index")
-    change = difference_of(before, table)
-    enough = (before["n"] >= ENOUGH) & (table["n"] >= ENOUGH)
-    enough |= enough.index == "deployment_frequency_per_day"  # its interval needs no number
-    change = change.where(enough)
-    return pd.DataFrame(
-        {
-            "before": before["value"],
-            "before_n": before["n"],
-            "after": table["value"],
-            "after_n": table["n"],
-            **change,
-            "enough": enough & ~change["change_low"].isna(),
-            "differs": (change["change_low"] > 0) | (change["change_high"] < 0),
-        }
-    )
-
-
 QUICK_CHECK_MEANS_2025 = {
-    "change_lead_time_hours": 5.5,
-    "deployment_frequency_per_day": 4.8,
-    "failed_deployment_recovery_minutes": 7.4,
-    "change_fail_rate_pct": 8.1,
-    "deployment_rework_rate_pct": 7.8,
-}
+    "overall": 6.7, "throughput": 6.0, "stability": 7.9,
+    LEAD: 5.5, FREQUENCY: 4.8, RECOVERY: 7.4, FAIL_RATE: 8.1, REWORK: 7.8,
+}  # fmt: skip
 """dora.dev's Quick Check: the mean score of all industries in 2025."""
 
 MONTH = 30.4375  # days
 DURATION_BANDS = (1, 24, 7 * 24, MONTH * 24, 6 * MONTH * 24)  # hours: a step of two points each
-FREQUENCY_BANDS = (1 / (6 * MONTH), 1 / MONTH, 1 / 7, 1, 2)  # a day: a step of two points each
+FREQUENCY_BANDS = (1 / (6 * MONTH), 1 / MONTH, 1 / 7, 1, np.nextafter(24, 25))  # a day: likewise
 
 
 def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
-    """Return the Quick Check score, 0 to 10, of each metric, and their mean as `overall`."""
+    """Return the Quick Check score, 0 to 10, of all metrics, of each factor and of each metric."""
     scores = {}
     for metric, value in values.items():
         if math.isnan(value):
             scores[metric] = math.nan
-        elif metric.endswith("_pct"):
+        elif metric in INSTABILITY:
             scores[metric] = 10 - value / 10
-        elif metric == "deployment_frequency_per_day":
+        elif metric == FREQUENCY:
             scores[metric] = 2.0 * bisect.bisect_right(FREQUENCY_BANDS, value)
         else:
-            hours = value if metric == "change_lead_time_hours" else value / 60
+            hours = value if metric == LEAD else value / 60
             scores[metric] = 10 - 2.0 * bisect.bisect_right(DURATION_BANDS, hours)
-    defined = [score for score in scores.values() if not math.isnan(score)]
-    return {"overall": math.fsum(defined) / len(defined) if defined else math.nan, **scores}
+    means = {}
+    factors = {"overall": tuple(scores), "throughput": THROUGHPUT, "stability": INSTABILITY}
+    for name, keys in factors.items():
+        known = [scores[key] for key in keys if not math.isnan(scores.get(key, math.nan))]
+        means[name] = math.fsum(known) / len(known) if known else math.nan
+    return {**means, **scores}
 
 
 # ---- Trace: history -> the life of one release --------------------------------------------------
 
-TRACE_COLUMNS = ["timestamp", "environment", "step", "what", "counts_for"]
-TRACED = ("latest", "slowest", "failed")  # releases that a trace finds without a commit
-NO_METRIC = "no metric"
+TRACED = ("latest", "slowest", "failed")  # releases that a trace finds without a name
+
+
+class TraceTable(pd.DataFrame):
+    """The steps of a release: a notebook cuts none of their words off."""
+
+    @property
+    def _constructor(self) -> type:
+        return pd.DataFrame
+
+    def _repr_html_(self) -> Optional[str]:
+        with pd.option_context("display.max_colwidth", None):
+            return super()._repr_html_()
 
 
 def trace_release(
@@ -5226,206 +5208,146 @@ def trace_release(
 ) -> pd.DataFrame:
     """Return the life of one release: a row is a step, in the order of time.
 
-    `release` is a commit or its beginning, as APPLICATION:COMMIT where several applications have
-    it. Or it is the `latest` to production, the `slowest` from its commit to production, or the
-    last that `failed`. The gates are those of the `scenario`. Columns: `timestamp`, `environment`,
-    `step`, `what` happened, and the metrics that it `counts_for`. `attrs` has the `application` and
-    the `commit`. GitOpsError if there is no such release.
+    `release` is a version, a commit or its beginning, as APPLICATION:COMMIT where several
+    applications have it. Or it is the `latest` to production, the change that was `slowest` from
+    its commit to production, or the last deployment that `failed` there. The gates are those of the
+    `scenario`. Columns: `timestamp`, `environment`, `step`, `what` happened. `attrs` has the
+    `application` and the `commit`. GitOpsError if there is no such release.
     """
-    application, commit = find_release(history, release)
-    table = deployments_with_end(history)
-    table = table[has_word(table["application"], application)]
-    commits = history.git_commits[(history.git_commits["sha"] == commit).to_numpy(bool)]
-    steps, committed = [], None
-    for made in commits.to_dict("records"):
-        committed = made["timestamp"]
-        text = f"{made['type']} by {made['author']}: {made['message']}"
-        steps.append((committed, "", "commit", text, METRICS["total_commits"].label))
-    ready, before = committed, "the commit"
-    carried: List[Tuple[Any, ...]] = []
-    for name in history.environments:
-        there = table[has_word(table["environment"], name)]
-        own = there[has_word(there["commit_sha"], commit)]
-        gate = "" if scenario is None else gate_text(scenario, name)
-        for row in own.to_dict("records"):
-            waited = "began" if ready is None else waited_text(ready, row["timestamp"], before)
-            steps.append((row["timestamp"], name, "sync", waited + gate, "Deployment Frequency"))
-            steps.append((row["end"], name, "end", outcome_text(row), counted(history, row)))
-            steps += rollback_steps(history, row)
+    changes, table = traced_tables(history)
+    application, commit = find_release(history, changes, table, release)
+    changes, table = (one[one["application"] == application] for one in (changes, table))
+    own, by_itself = changes[changes["commit_sha"] == commit], table["commit_sha"] == commit
+    if not len(own):  # a commit that brought changes of other commits, such as a merge
+        brought = changes["deployed"].isin(table.loc[by_itself, "end"])
+        own = changes[changes["commit_sha"].isin(changes.loc[brought, "commit_sha"])]
+    steps: List[Tuple[Any, ...]] = []
+    made = history.git_commits.drop_duplicates("sha").set_index("sha")
+    for row in own.drop_duplicates("commit_sha").to_dict("records"):
+        words = [row["commit_sha"][:7], row["version"]]
+        if row["commit_sha"] in made.index:
+            words.append("by {author}: {message}".format(**made.loc[row["commit_sha"]]))
+        steps.append((row["committed"], "", "commit", " ".join(filter(None, words))))
+    ready, since = (own["committed"].min(), "the commit") if len(own) else (None, "")
+    backs = history.rollbacks[has_word(history.rollbacks["application"], application)]
+    for number, name in enumerate(history.environments):
+        gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
+        came = own[has_word(own["environment"], name)]
+        arrived = table["end"].isin(came["deployed"].dropna())
+        here = table[has_word(table["environment"], name) & (by_itself | arrived)]
+        for row in here.to_dict("records"):
+            begin, end = row["timestamp"], row["end"]
+            wait = "the first step that is known"
+            if ready is not None:
+                hours = max((begin - ready).total_seconds(), 0) / 3600
+                wait = f"{in_human_units(hours, 'h') if hours else 'at once'} after {since}{gate}"
+            other = f", in release {row['commit_sha'][:7]}" * (row["commit_sha"] != commit)
+            steps.append((begin, name, "sync", wait + other))
+            outcome = f"{row['status']} after {row['duration_sec']} s, {outcome_text(row)}"
+            lead = came.loc[came["deployed"] == end, "committed"]
+            hours = (end - lead).dt.total_seconds() / 3600
+            spread = dict.fromkeys(in_human_units(hour, "h") for hour in (hours.min(), hours.max()))
+            after = f"; {' to '.join(spread)} after the commit" * (len(lead) > 0)
+            steps.append((end, name, "end", outcome + after))
             if row["health"] != DEGRADED:
-                ready, before = row["end"], f"{name} had it"
-        if len(own):
-            carried = []  # what came here needs nobody to bring it before
-        elif committed is not None:
-            carried.append(carried_step(history, there, name, committed))
-    found = pd.DataFrame([*steps, *carried], columns=TRACE_COLUMNS).sort_values(
-        "timestamp", kind="mergesort"
-    )
+                ready, since = end, f"{name} had it"
+            over = row["recovered"]
+            back = backs[has_word(backs["environment"], name) & (backs["timestamp"] == end)]
+            for one in back.to_dict("records"):
+                result = "succeeded" if one["success"] else "failed"
+                minutes = in_human_units(one["duration_min"], "min")
+                text = f"to {one['to_commit'][:7]} {result} after {minutes}"
+                finished = end + pd.Timedelta(minutes=one["duration_min"])
+                steps.append((finished, name, "rollback", text))
+            if not pd.isna(over) and not back["success"].any():
+                minutes = in_human_units((over - end).total_seconds() / 60, "min")
+                steps.append((over, name, "recovery", f"good again after {minutes}"))
+        if name == history.production and came["deployed"].isna().any():
+            steps.append((history.window.end, name, "waits", "not there when the window ends"))
+    found = TraceTable(steps, columns=["timestamp", "environment", "step", "what"])
+    found = TraceTable(found.sort_values("timestamp", kind="mergesort").reset_index(drop=True))
     found.attrs.update(application=application, commit=commit)
-    return found.reset_index(drop=True)
-
-
-def deployments_with_end(history: History) -> pd.DataFrame:
-    """Return the deployments with the time at which each ended, as `end`."""
-    table = history.deployments
-    ends = seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy()
-    return table.assign(end=utc_times(ends))
-
-
-def find_release(history: History, release: str) -> Tuple[str, str]:
-    """Return the application and the commit of a release; GitOpsError if there is none or several.
-
-    1. `latest` is the last deployment to production, `failed` the last that failed, in production
-       if any did there.
-    2. `slowest` is the production deployment that brought the change with the longest lead time.
-    3. Anything else is the beginning of a commit, or of its application, a colon, and that.
-    """
-    table = history.deployments
-    production = has_word(table["environment"], history.production)
-    bad = has_word(table["health"], DEGRADED)
-    rows = {"latest": production, "failed": bad & production if (bad & production).any() else bad}
-    if release == "slowest":
-        rows[release] = slowest_deployment(history)
-    if release in rows:
-        found = table[rows[release]].tail(1)
-        if not len(found):
-            raise GitOpsError(f"no release to trace: this window has no {release} one")
-        return str(found["application"].iloc[0]), str(found["commit_sha"].iloc[0])
-    wanted, colon, beginning = release.rpartition(":")
-    names = ["application", "commit_sha"]
-    made = history.git_commits.rename(columns={"sha": "commit_sha"})
-    pairs = pd.concat([table[names].astype(str), made[names].astype(str)]).drop_duplicates()
-    chosen = pairs["commit_sha"].str.startswith(beginning) & (len(beginning) > 0)
-    if colon:
-        chosen &= pairs["application"] == wanted
-    found = pairs[chosen]
-    if len(found) == 1:
-        return found["application"].iloc[0], found["commit_sha"].iloc[0]
-    several = ", ".join(
-        f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()
-    )
-    if several:
-        raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {several}")
-    remedy = f"take a commit or its beginning, or {', '.join(TRACED)}"
-    raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
-
-
-def slowest_deployment(history: History) -> np.ndarray:
-    """Return which deployments brought the change with the longest lead time to production."""
-    table = deployments_with_end(history)
-    production = has_word(table["environment"], history.production)
-    if history.changes is None:
-        made = dict(zip(history.git_commits["sha"], history.git_commits["timestamp"]))
-        synced = production & has_word(table["status"], SYNCED)
-        begun = table["commit_sha"].astype(object).map(made)
-        lead = (table["timestamp"] - pd.to_datetime(begun, utc=True)).where(synced)
-        return np.asarray(lead == lead.max())
-    changes = history.changes_to(history.production)
-    lead = changes["deployed"] - changes["committed"]
-    slowest = changes[np.asarray(lead == lead.max())].head(1)
-    chosen = production & np.asarray(table["end"].isin(slowest["deployed"]))
-    return chosen & np.asarray(table["application"].isin(slowest["application"].astype(str)))
-
-
-def waited_text(ready: pd.Timestamp, start: pd.Timestamp, before: str) -> str:
-    """Return how long a release waited, and since when."""
-    hours = (start - ready).total_seconds() / 3600
-    return f"{in_human_units(hours, 'h')} after {before}" if hours else f"at once after {before}"
-
-
-def gate_text(scenario: Scenario, name: str) -> str:
-    """Return the gate of an environment of a scenario, in brackets."""
-    return f" ({stage_text(scenario.environments[scenario.names.index(name)])})"
+    return found
 
 
 def outcome_text(row: Mapping[str, Any]) -> str:
-    """Return how a deployment ended."""
-    seconds = f"{row['status']} after {row['duration_sec']} s"
-    if row["health"] == HEALTHY:
-        return f"{seconds}, healthy"
-    if row["health"] == UNKNOWN:
-        return f"{seconds}, nobody looked at its health"
-    return f"{seconds}, degraded: {row['failure_reason']}"
+    """Return in words whether a deployment turned out well."""
+    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
+    return told.get(row["health"]) or f"degraded: {row['failure_reason']}"
 
 
-def counted(history: History, row: Mapping[str, Any]) -> str:
-    """Return what the end of a deployment counts for."""
-    kinds = {HEALTHY: "as good", DEGRADED: "as failed", UNKNOWN: "as not looked at"}
-    counts = [f"Change Failure Rate ({kinds[row['health']]})"]
-    if row["environment"] != history.production or row["status"] != SYNCED:
-        return counts[0]
-    if history.changes is None:
-        made = history.git_commits
-        begun = made.loc[(made["sha"] == row["commit_sha"]).to_numpy(bool), "timestamp"]
-        hours = (row["timestamp"] - begun).dt.total_seconds() / 3600
-    else:
-        changes = history.changes_to(history.production)
-        brought = (changes["deployed"] == row["end"]) & (
-            changes["application"].astype(object) == row["application"]
+def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the changes to each environment, and the deployments with their end.
+
+    Without a table of changes, each commit is one: it comes with its own or a newer release.
+    """
+    table, changes = history.deployments, history.changes
+    end = utc_times(seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy())
+    table = table.assign(end=end).astype({"application": object, "commit_sha": object})
+    if changes is None:
+        commits = history.git_commits.rename(
+            columns={"sha": "commit_sha", "timestamp": "committed"}
         )
-        hours = (changes["deployed"] - changes["committed"])[brought].dt.total_seconds() / 3600
-    if len(hours):
-        spread = dict.fromkeys(in_human_units(one, "h") for one in (hours.min(), hours.max()))
-        counts.append(f"Lead Time ({count_text(len(hours), 'change')}: {' to '.join(spread)})")
-    return ", ".join(counts)
+        events, frames = events_of(history, application_names(history)), []
+        for number in range(len(history.environments)):
+            rows = events.deployments.environment == number
+            shipped = shipped_changes(events.chosen(rows, events.rollbacks.success)).shipped
+            deployed = as_times(np.where(shipped < NEVER, shipped, MISSING))
+            environment = word_column(np.full(len(commits), number), history.environments)
+            frames.append(commits.assign(deployed=deployed, environment=environment, version=""))
+        changes = pd.concat(frames)
+    return changes.astype({"application": object}), table
 
 
-def rollback_steps(history: History, row: Mapping[str, Any]) -> List[Tuple[Any, ...]]:
-    """Return the rollback of a deployment as a step, if it had one."""
-    table = history.rollbacks
-    own = table[
-        (table["timestamp"] == row["end"]).to_numpy(bool)
-        & (table["from_commit"] == row["commit_sha"]).to_numpy(bool)
-        & has_word(table["application"], row["application"])
-        & has_word(table["environment"], row["environment"])
-    ]
-    steps = []
-    for back in own.to_dict("records"):
-        minutes = in_human_units(back["duration_min"], "min")
-        result = "succeeded" if back["success"] else "failed"
-        text = f"to {back['to_commit'][:7]} {result} after {minutes}"
-        over = row["end"] + pd.Timedelta(minutes=back["duration_min"])
-        metric = f"MTTR ({minutes})" if back["success"] else f"{NO_METRIC}: it did not succeed"
-        steps.append((over, row["environment"], "rollback", text, metric))
-    return steps
-
-
-def carried_step(
-    history: History, there: pd.DataFrame, name: str, committed: pd.Timestamp
-) -> Tuple[Any, ...]:
-    """Return the step at which a newer release brought a change that did not come by itself."""
-    made = history.git_commits.set_index("sha")["timestamp"]
-    begun = pd.to_datetime(there["commit_sha"].astype(object).map(made), utc=True)
-    newer = there[has_word(there["status"], SYNCED) & (begun > committed).to_numpy(bool)]
-    production = name == history.production
-    if not len(newer):
-        metric = "Changes not yet shipped" if production else NO_METRIC
-        return history.window.end, name, "waits", "not there when the window ends", metric
-    first = newer.loc[newer["end"].idxmin()]
-    hours = in_human_units((first["end"] - committed).total_seconds() / 3600, "h")
-    metric = f"Change lead time ({hours})" if production else NO_METRIC
-    text = f"came with {first['commit_sha'][:7]}, a newer release"
-    return first["end"], name, "carried", text, metric
+def find_release(
+    history: History, changes: pd.DataFrame, table: pd.DataFrame, release: str
+) -> Tuple[str, str]:
+    """Return application and commit of a release; GitOpsError if there is none, or several."""
+    live = table[has_word(table["environment"], history.production)]
+    if release in TRACED:
+        found = live if release == "latest" else live[has_word(live["health"], DEGRADED)]
+        if release == "slowest":
+            shipped = changes[has_word(changes["environment"], history.production)]
+            lead = shipped["deployed"] - shipped["committed"]
+            found = shipped[np.asarray(lead == lead.max())]
+        if not len(found):
+            raise GitOpsError(f"no release to trace: this window has no {release} one")
+        return found["application"].iloc[-1], found["commit_sha"].iloc[-1]
+    made = history.git_commits.rename(columns={"sha": "commit_sha"})
+    columns = ["application", "commit_sha"]
+    pairs = pd.concat([frame[columns].astype(str) for frame in (table, changes, made)])
+    pairs = pairs.assign(name=pairs["commit_sha"])
+    versions = changes.assign(name=changes["version"])[[*columns, "name"]].astype(str)
+    wanted, colon, name = release.rpartition(":")
+    exact = versions[(versions["name"] == name) & (len(name) > 0)]
+    begins = pairs[pairs["commit_sha"].str.startswith(name) & (len(name) > 0)]
+    found = (exact if len(exact) else begins).drop_duplicates(columns)
+    found = found[found["application"] == wanted] if colon else found
+    if len(found) == 1:
+        return found["application"].iloc[0], found["commit_sha"].iloc[0]
+    several = [f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()]
+    if several:
+        choice = ", ".join(several)
+        raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {choice}")
+    remedy = f"take a version, a commit or its beginning, or {', '.join(TRACED)}"
+    raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
 
 
 def format_trace(steps: pd.DataFrame) -> str:
-    """Return the life of one release in words, with what each step counts for on a line below."""
+    """Return the life of one release in words."""
     commit, application = steps.attrs["commit"], steps.attrs["application"]
     lines = [DOUBLE_LINE, f"🔍 RELEASE {commit[:12]} OF {application}", DOUBLE_LINE]
     names = [shorten_text(name, 20) for name in steps["environment"]]
-    width = max(map(len, names))
+    width = max(map(len, names), default=0)
     for name, row in zip(names, steps.to_dict("records")):
         begin = f"{row['timestamp']:%Y-%m-%d %H:%M:%S}  {name:<{width}}  {row['step']:<8}  "
-        indent = " " * len(begin)
-        for lead, text in ((begin, row["what"]), (indent + "→ ", row["counts_for"])):
-            lines += textwrap.wrap(lead + text, MOST_COLUMNS, subsequent_indent=indent)
+        lines += textwrap.wrap(begin + row["what"], WIDTH, subsequent_indent=" " * len(begin))
     return "\n".join(lines)
 
 
 # ---- Reporting engine: metrics -> console and JSON ----------------------------------------------
 
-WIDTH = 80  # of the rules; lines of text have up to MOST_COLUMNS
-MOST_COLUMNS = 100
+WIDTH = 80
 LINE, DOUBLE_LINE = "-" * WIDTH, "=" * WIDTH
 
 
@@ -5433,7 +5355,7 @@ def show_number(value: float, unit: str = "", digits: int = 2) -> str:
     """Return a number with its unit; `n/a` if it is undefined."""
     if isinstance(value, float) and math.isnan(value):
         return "n/a"
-    return f"{value}{unit}" if isinstance(value, int) else f"{value:.{digits}f}{unit}"
+    return f"{value:,}{unit}" if isinstance(value, int) else f"{value:,.{digits}f}{unit}"
 
 
 def show_percent(part: float, whole: float, digits: int = 1) -> str:
@@ -5447,7 +5369,7 @@ def with_unit(number: str, unit: str) -> str:
 
 
 def in_human_units(value: float, unit: str, digits: int = 2) -> str:
-    """Return a benchmark as people say it: 9.89 min, 36.90 h, 5.20 days; `n/a` if undefined."""
+    """Return a value as people say it: 9.89 min, 36.90 h, 5.20 days; `n/a` if undefined."""
     if math.isnan(value):
         return "n/a"
     minutes = value * {"h": 60, "min": 1}.get(unit, math.nan)
@@ -5455,7 +5377,7 @@ def in_human_units(value: float, unit: str, digits: int = 2) -> str:
         value, unit = minutes / 60 / 24, "days"
     elif minutes >= 120:
         value, unit = minutes / 60, "h"
-    return with_unit(f"{value:.{digits}f}", unit)
+    return with_unit(show_number(float(value), "", digits), unit)
 
 
 def line_of(label: str, value: str) -> str:
@@ -5465,11 +5387,11 @@ def line_of(label: str, value: str) -> str:
 
 def fold(line: str) -> List[str]:
     """Return a line as lines that fit the report; those after the first begin below its text."""
-    if len(line) <= MOST_COLUMNS:
+    if len(line) <= WIDTH:
         return [line]
-    lead = re.match(r"[ •]*(?:[A-Z][a-z ]{,20}: +)?", line)
+    lead = re.match(r"[ •]*", line)
     indent = " " * (len(lead.group()) if lead else 0)
-    return textwrap.wrap(line, MOST_COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def join_folded(lines: Iterable[str]) -> str:
@@ -5477,16 +5399,18 @@ def join_folded(lines: Iterable[str]) -> str:
     return "\n".join(part for line in lines for part in fold(line))
 
 
-def listed_lines(rows: Mapping[str, str]) -> List[str]:
-    """Return a line for each name and its value, in columns; names that are too long are cut."""
-    names = {name: f"  • {shorten_text(name, 60)}:" for name in rows}
+def listed_lines(title: str, rows: Mapping[str, str]) -> List[str]:
+    """Return a title and a line for each name and its value; nothing if there is none."""
+    names = {name: f"  • {shorten_text(name, 45)}:" for name in rows}
     width = max([31, *map(len, names.values())])
-    return [f"{names[name]:<{width}} {text}" for name, text in rows.items()]
+    lines = [f"{names[name]:<{width}} {text}" for name, text in rows.items()]
+    return ["", f"{title}:", *lines] if rows else []
 
 
-def with_capital(name: str) -> str:
-    """Return a name with a capital letter at its beginning."""
-    return name[:1].upper() + name[1:]
+def with_shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[str, str]:
+    """Return the count of each name, with its share of the whole."""
+    whole = sum(counts.values()) if whole is None else whole
+    return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items()}
 
 
 class Report(NamedTuple):
@@ -5498,103 +5422,39 @@ class Report(NamedTuple):
     scenario: Optional[Scenario] = None
     tried: Optional[Sequence[str]] = None  # recommendations that were tried, if any were
     trend: Optional[pd.DataFrame] = None
-    compared: Optional[pd.DataFrame] = None
     commits_are_real: bool = False
     details: bool = False
 
     @property
-    def values(self) -> Dict[str, Any]:
-        """The metrics dict."""
-        return self.metrics.values
-
-    @property
     def advice(self) -> Sequence[str]:
         """The recommendations: those that were tried, or what follows from the metrics alone."""
-        return plain_recommendations(self.values) if self.tried is None else self.tried
+        return plain_recommendations(self.metrics.values) if self.tried is None else self.tried
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing happened at all."""
-        return not self.values["total_deployments"] and not self.values["total_commits"]
-
-
-class Breakdown(NamedTuple):
-    """A titled list within a section. It is left out when it has no line."""
-
-    title: str
-    lines: Callable[[Report], List[str]]
-
-
-class Section(NamedTuple):
-    """A section of the report.
-
-    `rows` are (label, key of METRICS); "" is an empty line. `lists` follow them. A section that
-    differs in kind has a `body` instead, a function that returns its lines. It is left out if it
-    returns none, and one of the `details` where they are not wanted.
-    """
-
-    title: str
-    rows: Sequence[Tuple[str, str]] = ()
-    lists: Sequence[Breakdown] = ()
-    body: Optional[Callable[[Report], List[str]]] = None
-    details: bool = False
-
-    def lines(self, report: Report) -> List[str]:
-        """Return the section, with an empty line at its end."""
-        if self.details and not report.details:
-            return []
-        lines = self.body(report) if self.body else []
-        for label, key in self.rows:
-            lines.append(line_of(f"{label}:", value_text(key, report.metrics)) if key else "")
-        for title, make in self.lists:
-            listed = make(report)
-            lines += ["", f"{title}:", *listed] if listed else []
-        folded = (part for line in lines for part in fold(line))
-        return [self.title, LINE, *folded, ""] if lines else []
-
-
-def value_text(key: str, metrics: Metrics) -> str:
-    """Return a value of `metrics` as it is shown: a bound says so, and long times in human units.
-
-    A lead time from a config repository begins with a commit there, not with the code.
-    """
-    value, history = metrics.values[key], metrics.history
-    text, unit = METRICS[key].text(value), METRICS[key].short_unit
-    if text == "n/a":
-        return text
-    unseen = metrics.overall.at["change_fail_rate_pct", "at_least"]
-    unseen |= metrics.values["unseen_deployments"] > 0
-    if key == "change_failure_rate" and unseen:
-        return f"at least {text}"
-    if key == "overall_success_rate" and unseen:
-        return f"at most {text}"
-    partly = metrics.overall.at["deployment_frequency_per_day", "at_least"]
-    if key == "production_deployment_frequency" and partly:
-        return f"at least {text}"
-    if unit in ("min", "h") and value >= 120:
-        text += f" ({in_human_units(value, unit)})"
-    is_lead_time = key in ("mean_lead_time", "median_lead_time")
-    if is_lead_time and history.changes is not None and history.source in ("git", "argocd"):
-        return f"{text} (config-repository lead time)"
-    return text
-
-
-def format_report(report: Report) -> str:
-    """Return the console report: every section of REPORT; of an empty window, the first two."""
-    lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE]
-    for section in REPORT[:2] if report.is_empty else REPORT:
-        lines += section.lines(report)
-    return "\n".join([*lines, DOUBLE_LINE])
+        values = self.metrics.values
+        return not len(self.metrics.history.deployments) and not values["total_commits"]
 
 
 SOURCES = {
     "simulated": "SIMULATED: these are the numbers of no real team",
     "git": "MEASURED from the config repository (desired state, not what a cluster did)",
     "argocd": "MEASURED from what Argo CD keeps of its syncs",
+    "tags": "MEASURED from the release tags of a repository",
     "files": "MEASURED from tables",
     SIMULATED_TABLES: "SIMULATED: these tables were written by a simulation",
 }
 """What a report says of where its deployments come from, for each `source` of a history."""
+LEAD_TIME_ENDS = {
+    "git": "the commit to production",
+    "argocd": "the end of its sync to production",
+    "tags": "the release tag",
+}
+"""Where a lead time ends, if it is not the end of a deployment to production."""
+NOTHING_HAPPENED = (
+    "Nothing happened: there is no commit and no deployment. Choose more --days, or another --end."
+)
 
 
 def source_text(report: Report) -> str:
@@ -5602,7 +5462,7 @@ def source_text(report: Report) -> str:
     source = report.metrics.history.source
     if source == "simulated" and report.commits_are_real:
         return "SIMULATED deployments of real commits"
-    return SOURCES.get(source, SOURCES["files"])
+    return SOURCES[source]
 
 
 def window_text(window: Window) -> str:
@@ -5611,118 +5471,132 @@ def window_text(window: Window) -> str:
     return f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({days}, UTC)"
 
 
-def evidence_of(key: str, metrics: Metrics) -> str:
-    """Return the numbers that a benchmark is made of."""
-    values, history = metrics.values, metrics.history
-    if key in metrics.unjudged and math.isnan(values[key]):
-        return metrics.unjudged[key]
-    if key == "deployment_frequency":
-        days = count_text(history.window.days, "day")
-        return f"{count_text(values['total_deployments'], 'deployment')} in {days}"
-    if key == "mean_lead_time":
-        kind = "production deployment" if history.changes is None else "change"
-        return f"mean of {count_text(values['dated_deployments'], kind)}"
-    if key == "mttr_minutes":
-        if math.isnan(values[key]):
-            return "no deployment failed"
-        return f"mean of {count_text(values['successful_rollbacks'], 'successful rollback')}"
-    seen = sum(
-        count
-        for name, count in values["deployments_by_environment"].items()
-        if not math.isnan(values["success_rates"][name])
-    )
-    unseen = values["unseen_deployments"]
-    also = f"; {unseen:,} not looked at" * (unseen > 0)
-    return f"{values['failed_deployments']:,} failed of {count_text(seen, 'deployment')}{also}"
+def lead_time_way(history: History) -> str:
+    """Return from where to where a lead time is measured."""
+    if history.is_simulated:
+        return "from a commit to the start of its production sync"
+    begin, changes = "a commit", history.changes
+    if history.source in ("git", "argocd"):
+        versions = changes is not None and (changes["version"] != "").any()
+        begin = "the first commit of a version" if versions else "a commit to the config repository"
+    end = LEAD_TIME_ENDS.get(history.source, "the end of its production deployment")
+    return f"from {begin} to {end}"
 
 
-def benchmark_text(key: str, metrics: Metrics) -> str:
-    """Return the value of a benchmark in human units; a lower bound says so."""
-    shown = in_human_units(metrics.values[key], BENCHMARKS[key].unit)
-    return f"≥ {shown}" if value_text(key, metrics).startswith("at least") else shown
+def value_text(key: str, metrics: Metrics) -> str:
+    """Return a value of `metrics` as it is shown: a bound says so, and long times in days."""
+    value, text = metrics.values[key], METRICS[key].text(metrics.values[key])
+    measured = metrics.scope == PRODUCTION_ALONE and text != "n/a"
+    names = {**DORA_NAMES, "overall_success_rate": FAIL_RATE}
+    if measured and key in names and metrics.overall.at[names[key], "at_least"]:
+        return f"{'at most' if key == 'overall_success_rate' else 'at least'} {text}"
+    unit = METRICS[key].short_unit
+    long = unit in ("min", "h") and value >= 120
+    return f"{text} ({in_human_units(value, unit)})" if long else text
 
 
-def verdict_rows(metrics: Metrics) -> List[Dict[str, str]]:
-    """Return the verdict on each benchmark: its value, what it is made of, its target, if met."""
-    marks = {True: "✅ yes", False: "❌ no", None: "⚪ n/a"}
-    return [
-        {
-            "Metric": METRICS[key].label,
-            "Value": benchmark_text(key, metrics),
-            "Made of": evidence_of(key, metrics),
-            "Elite": target.words,
-            "Met": marks[metrics.elite[key]],
-        }
-        for key, target in BENCHMARKS.items()
-    ]
+def value_lines(metrics: Metrics, rows: Mapping[str, str]) -> List[str]:
+    """Return a line for each label and its key of the metrics."""
+    return [line_of(f"{label}:", value_text(key, metrics)) for label, key in rows.items()]
 
 
-def production_text(metrics: Metrics) -> str:
-    """Return what production alone comes to, where the benchmarks are of all environments.
+def coverage_lines(report: Report) -> List[str]:
+    """Return what a real history covers: at most six lines, and every place in the details."""
+    history = report.metrics.history
+    if history.is_simulated:
+        return []
+    lines, coverage = [source_text(report), window_text(history.window)], history.coverage
+    if history.production != "production":
+        lines.append(f"{history.production} is taken for production: it is the last environment")
+    if coverage is not None:
+        counts = count_words(coverage["environment"])
+        places = ", ".join(f"{name} ({count})" for name, count in counts.items())
+        lines.append(f"Applications: {places}")
+        some = coverage[coverage["lost"] > 0]
+        if len(some):
+            last = history.covered(history.production)["from"].max()
+            days = max((history.window.end - last.ceil("D")).days, 0)
+            lines.append(
+                f"Lost: {some['lost'].sum():,} older entries in {len(some)} of {len(coverage)} "
+                f"places; production is known as a whole for the last {count_text(days, 'day')}"
+                + f" (--days {days})"
+                * (days > 0)
+            )
+        unclassified = has_word(coverage["environment"], UNCLASSIFIED)
+        named = sorted(set(coverage.loc[unclassified, "origin"]))
+        if named:
+            lines.append(
+                f"Unclassified: {', '.join(named[:3])}{', ...' * (len(named) > 3)}; "
+                "--environments or --environment-label says what they are"
+            )
+    lines += history.notes
+    folded = [part for line in lines for part in fold(line)]
+    if not report.details:
+        more = f"and {len(folded) - 5} more lines with --details"
+        return folded if len(folded) <= 6 else [*folded[:5], more]
+    for row in () if coverage is None else coverage.head(1000).to_dict("records"):
+        days = max((row["to"] - row["from"]).ceil("D").days, 1)
+        lost = f", {row['lost']:,} lost before" * (row["lost"] > 0)
+        origin = f"{shorten_text(row['origin'], 40)} ({row['rule']})"
+        name = f"{shorten_text(str(row['application']), 18)} in {row['environment']}"
+        folded += fold(f"  • {name}: {count_text(days, 'day')}{lost}, from {origin}")
+    return folded
 
-    A target that production misses is named.
-    """
-    values, table = metrics.values, metrics.overall
-    rate, lead = table.loc["change_fail_rate_pct"], table.loc["change_lead_time_hours"]
-    alone = {
-        "deployment_frequency": values["production_deployment_frequency"],
-        "change_failure_rate": rate["value"],
+
+def git_lines(report: Report) -> List[str]:
+    """Return the commits, their authors and types."""
+    types = report.metrics.values["commit_types"].items()
+    if not types and report.metrics.scope == PRODUCTION_ALONE:
+        return []  # tables without commits are no repository without commits
+    rows = {
+        "Total Commits": "total_commits",
+        "Contributors": "contributors",
+        "Applications": "applications",
     }
-    misses = {}
-    for key, value in alone.items():
-        missed = not math.isnan(value) and not is_elite(key, {key: value})
-        misses[key] = f", which misses {BENCHMARKS[key].words}" if missed else ""
-    failed = "failures n/a"
-    if not math.isnan(rate["value"]):
-        name = metrics.history.production
-        count = values["deployments_by_environment"][name] - values["healthy_by_environment"][name]
-        least = "at least " if rate["at_least"] else ""
-        failed = f"{least}{count} failed of {rate['n']} ({rate['value']:.2f} %)"
-    frequency = value_text("production_deployment_frequency", metrics)
-    median = in_human_units(lead["value"], "h")
-    changes = f" (median of {count_text(int(lead['n']), 'change')})" if lead["n"] else ""
-    parts = [
-        frequency + misses["deployment_frequency"],
-        failed + misses["change_failure_rate"],
-        f"lead time {median}{changes}",
+    named = {
+        f"{name} ({COMMIT_TYPES[name]})" if name in COMMIT_TYPES else name: n for name, n in types
+    }
+    return [
+        *value_lines(report.metrics, rows),
+        *listed_lines("Commit Type Breakdown", with_shares(named)),
     ]
-    return f"Production alone: {'; '.join(parts)}"
 
 
-NOTHING_HAPPENED = (
-    "Nothing happened: there is no commit and no deployment. Choose more --days, or another --end."
-)
-
-
-def verdict_lines(report: Report) -> List[str]:
-    """Return what was simulated or measured, the level, the benchmarks, and what to do first."""
-    metrics, history = report.metrics, report.metrics.history
-    lines = [source_text(report), f"Window:   {window_text(history.window)}"]
-    if report.is_empty:
-        return [*lines, NOTHING_HAPPENED]
-    rows = verdict_rows(metrics)
-    row = "{:<21} {:>11}   {:<46} {:<9} {}".format
-    together = " (all environments together)" * (len(history.environments) > 1)
-    heads = {**dict(zip(rows[0], rows[0])), "Made of": f"Made of{together}"}
-    lines += [f"Level:    {level_text(metrics)}: {score_text(metrics)}", "", row(*heads.values())]
-    lines += [row(*cells.values()) for cells in rows]
-    lines += [""]
-    if len(history.environments) > 1:
-        lines += [production_text(metrics), ""]
-    why, *remedy = report.advice[:2]
-    if metrics.score < len(BENCHMARKS):
-        lines += [f"Why:      {why}"]
-    if remedy and remedy[0].startswith(" "):
-        lines += [f"Next:     {remedy[0].strip()}"]
-    lines += [""]
+def deployment_lines(report: Report) -> List[str]:
+    """Return the metrics of the seed, and where deployments and lead times went."""
+    metrics, values = report.metrics, report.metrics.values
+    rows = {
+        "Deployment Frequency": "deployment_frequency",
+        "Total Deployments": "total_deployments",
+        "Mean Lead Time": "mean_lead_time",
+        "Median Lead Time": "median_lead_time",
+        "Change Failure Rate": "change_failure_rate",
+        "MTTR": "mttr_minutes",
+    }
+    counts = {
+        f"{name[:1].upper()}{name[1:]}": n
+        for name, n in values["deployments_by_environment"].items()
+    }
+    lines = value_lines(metrics, rows)
+    lines += listed_lines(
+        "Deployment Distribution", with_shares(counts) if sum(counts.values()) else {}
+    )
+    if report.flow is not None:
+        kinds = {"Superseded by a newer one": "superseded", "In flight at the end": "in_flight"}
+        if report.flow["held"].sum():
+            kinds["Held by an approval gate"] = "held"
+        sums = {label: f"{report.flow[kind].sum():,}" for label, kind in kinds.items()}
+        lines += listed_lines("Releases Not Deployed", sums)
+    parts, gates = values["lead_time_hours_by_environment"], {}
     if report.scenario is not None:
-        lines += ["Pipeline: " + describe_pipeline(report.scenario)]
-    if report.seed is not None:
-        meaning = "the same seed, window and scenario give the same run"
-        if not history.is_simulated:
-            meaning = "of the months on which changes were tried"
-        lines += [f"Seed:     {report.seed} ({meaning})"]
-    return lines
+        gates = {one.name: f", {stage_text(one)}" for one in report.scenario.environments}
+    known = {
+        f"Into {name}": f"{show_number(hours, ' hours')} "
+        f"({show_percent(hours, values['mean_lead_time'])}){gates.get(name, '')}"
+        for name, hours in parts.items()
+        if not math.isnan(hours)
+    }
+    return [*lines, *listed_lines("Where the Lead Time Goes", known)]
 
 
 def stage_text(environment: Environment) -> str:
@@ -5732,98 +5606,13 @@ def stage_text(environment: Environment) -> str:
         f"after {in_words('wait_hours', environment.wait_hours)}"
         * (environment.wait_hours[-1] > 0),
         f"every {environment.release_every_hours:g} h" * (environment.release_every_hours > 0),
-        environment.open_hours * (environment.open_hours != "always"),
+        str(environment.open_hours) * (environment.open_hours != "always"),
         count_text(len(environment.freezes), "freeze") * (len(environment.freezes) > 0),
         f"batch risk {environment.batch_risk:g}" * (environment.batch_risk > 0),
         f"{100 * environment.approval_rate:g} % pass" * (environment.approval_rate < 1),
         meanings[environment.promotion],
     ]
     return ", ".join(filter(None, knobs))
-
-
-def describe_pipeline(scenario: Scenario) -> str:
-    """Return the environments in order, each with its gate."""
-    return " → ".join(f"{one.name} ({stage_text(one)})" for one in scenario.environments)
-
-
-def share_lines(counts: Mapping[str, int], whole: Optional[int] = None) -> List[str]:
-    """Return a line for each name: its count and its share."""
-    whole = sum(counts.values()) if whole is None else whole
-    return listed_lines({name: f"{n} ({show_percent(n, whole)})" for name, n in counts.items()})
-
-
-def commit_type_lines(report: Report) -> List[str]:
-    """Return a line for each type of commit."""
-    types = report.values["commit_types"].items()
-    named = {
-        f"{name} ({COMMIT_TYPES[name]})" if name in COMMIT_TYPES else name: n for name, n in types
-    }
-    return share_lines(named)
-
-
-def environment_lines(key: str) -> Callable[[Report], List[str]]:
-    """Return a function that makes a line for each environment from a count of METRICS."""
-
-    def lines(report: Report) -> List[str]:
-        counts = report.values[key]
-        return (
-            share_lines({with_capital(name): n for name, n in counts.items()})
-            if sum(counts.values())
-            else []
-        )
-
-    return lines
-
-
-def flow_lines(report: Report) -> List[str]:
-    """Return what became of the releases that were not deployed."""
-    if report.flow is None:
-        return []
-    kinds = {
-        "Superseded by a newer one": "superseded",
-        "In flight at the end": "in_flight",
-        "Held by an approval gate": "held",
-    }
-    counts = {label: int(report.flow[kind].sum()) for label, kind in kinds.items()}
-    return listed_lines(
-        {label: f"{count}" for label, count in counts.items() if count or kinds[label] != "held"}
-    )
-
-
-def health_gate_lines(report: Report) -> List[str]:
-    """Return how many releases the health check of each environment kept from the next one."""
-    if report.scenario is None:
-        return []
-    counts = report.values["deployments_by_environment"]
-    healthy = report.values["healthy_by_environment"]
-    stages = report.scenario.environments
-    return listed_lines(
-        {
-            f"After {name}": f"{counts[name] - healthy[name]} of {counts[name]}"
-            for name, following in zip(counts, stages[1:])
-            if following.starts == "stage"
-        }
-    )
-
-
-def lead_time_lines(report: Report) -> List[str]:
-    """Return the part of each environment in the mean lead time."""
-    whole = report.values["mean_lead_time"]
-    parts = report.values["lead_time_hours_by_environment"]
-    if math.isnan(whole) or any(map(math.isnan, parts.values())):
-        return []
-    return listed_lines(
-        {
-            f"Into {name}": f"{show_number(hours, ' hours')} ({show_percent(hours, whole)})"
-            for name, hours in parts.items()
-        }
-    )
-
-
-def reason_lines(report: Report, most: int = 3) -> List[str]:
-    """Return the most frequent reasons of failures."""
-    reasons = dict(list(report.values["failure_reasons"].items())[:most])
-    return share_lines(reasons, report.values["failed_deployments"])
 
 
 def rate_grade(value: float) -> Tuple[str, str]:
@@ -5836,252 +5625,192 @@ def rate_grade(value: float) -> Tuple[str, str]:
 
 
 def success_lines(report: Report) -> List[str]:
-    """Return the success rate of each environment, and of all."""
-    values = report.values
+    """Return the success rate of each environment, and of all that the verdict is about."""
+    metrics, values = report.metrics, report.metrics.values
     counts, healthy = values["deployments_by_environment"], values["healthy_by_environment"]
-    names = {name: shorten_text(name, 40) for name in counts}
+    names = {name: shorten_text(name, 30) for name in counts}
     width = max(16, *map(len, names.values()))
-    lines, known = [], []
+    lines = []
     for name, rate in values["success_rates"].items():
-        note = f"({healthy[name]}/{counts[name]} successful)"
+        note = f"({healthy[name]:,}/{counts[name]:,} successful)"
         if counts[name] and math.isnan(rate):
             note = f"({count_text(counts[name], 'deployment')}, failures not observable)"
-        elif values["unseen_deployments"]:
-            note = f"({counts[name] - healthy[name]}/{counts[name]} seen to fail)"
-        if not math.isnan(rate):
-            known.append(name)
-        icon = rate_grade(rate)[0]
-        lines.append(f"{icon} {names[name]:<{width}} {show_number(rate, '%'):<7} {note}")
-    overall = value_text("overall_success_rate", report.metrics)
-    if known:
-        overall += (
-            f" ({sum(healthy[name] for name in known)}/{sum(counts[name] for name in known)})"
+        elif not metrics.history.is_simulated:
+            note = f"({counts[name] - healthy[name]:,}/{counts[name]:,} failed)"
+        lines.append(
+            f"{rate_grade(rate)[0]} {names[name]:<{width}} {show_number(rate, '%'):<7} {note}"
         )
-    return [*lines, "", line_of("Overall Success Rate:", overall)]
+    overall, total = value_text("overall_success_rate", metrics), values["total_deployments"]
+    overall += f" ({total - values['failed_deployments']:,}/{total:,})"
+    label = "Overall Success Rate" if metrics.scope == ALL_ENVIRONMENTS else "Production"
+    return [*lines, "", line_of(f"{label}:", overall)]
+
+
+def rollback_lines(report: Report) -> List[str]:
+    """Return the rollbacks, and the main reasons of failures."""
+    metrics, values = report.metrics, report.metrics.values
+    rows = {
+        "Total Rollbacks": "total_rollbacks",
+        "Successful Rollbacks": "successful_rollbacks",
+        "Failed Rollbacks": "failed_rollbacks",
+        "Rollback Success Rate": "rollback_success_rate",
+        "Failures Not Rolled Back": "failures_without_rollback",
+    }
+    times = {
+        "Average Rollback Time": "average_rollback_minutes",
+        "Fastest Rollback": "fastest_rollback_minutes",
+        "Slowest Rollback": "slowest_rollback_minutes",
+    }
+    by_name = values["rollbacks_by_environment"].items()
+    backs = {f"{name[:1].upper()}{name[1:]}": n for name, n in by_name}
+    reasons = dict(list(values["failure_reasons"].items())[:3])
+    return [
+        *value_lines(metrics, rows),
+        "",
+        *value_lines(metrics, times),
+        *listed_lines(
+            "Rollbacks by Environment", with_shares(backs) if sum(backs.values()) else {}
+        ),
+        *listed_lines("Main Failure Reasons", with_shares(reasons, values["failed_deployments"])),
+    ]
 
 
 def production_lines(report: Report) -> List[str]:
-    """Return dora.dev's metrics of production."""
-    overall, history = report.metrics.overall, report.metrics.history
-    columns = f"{'value':>10}  {'95% interval':<19} {'mean':>8} {'p90':>8} {'n':>6}"
-    lines = [line_of("Of production alone; times are medians", columns)]
-    lines += [production_line(metric, overall) for metric in PRODUCTION_METRICS]
-    lines += [
-        line_of("Changes not yet shipped:", f"{overall.at['change_lead_time_hours', 'open']}"),
-        line_of(
-            "Failures not yet recovered:",
-            f"{overall.at['failed_deployment_recovery_minutes', 'open']}",
-        ),
-    ]
-    if history.changes is not None and history.source in ("git", "argocd"):
-        first = "the first commit of a version to any environment"
-        own = "the commit to production's own path"
-        start = first if any(note.startswith("Layout: ") for note in history.notes) else own
-        lines.append(f"Lead time is config-repository lead time: from {start}, not of the code.")
-    if overall["at_least"].any():
-        lines.append("'at least' is a lower bound: not everything was seen.")
-    lines += looks_lines(history) if overall.at["change_fail_rate_pct", "at_least"] else []
-    if overall.at["deployment_frequency_per_day", "at_least"]:
-        lines.append(common_window_line(history))
+    """Return dora.dev's five metrics of production in two factors, beside the seed's names."""
+    rows, history = report.metrics.production_rows, report.metrics.history
+    names = {metric: f" ({METRICS[key].label})" for key, metric in DORA_NAMES.items()}
+    names[FREQUENCY] = ""  # it is the same
+    line, lines = "{:<41}{:>11}  {:<18}{:>8}".format, []
+    for factor, keys in (("Throughput", THROUGHPUT), ("Instability", INSTABILITY)):
+        lines.append(line(factor, "value", "95 % interval", "n"))
+        for metric in keys:
+            row = rows[metric]
+            value = "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
+            rest = (row.why, "") if math.isnan(row.value) else (row.interval, f"{row.n:,}")
+            label = f"  {row.metric.label}{names.get(metric, '')}"
+            lines.append(line(label, value, *rest).rstrip())
+    shipped, over = rows[LEAD].open, rows[RECOVERY].open
+    lines.append(f"Still open: {count_text(shipped, 'change')}, {count_text(over, 'failure')}")
+    if history.source == "git":
+        lines.append("A failure is one that was rolled back or reverted; a fix forward shows none.")
+    if any(row.at_least for row in rows.values()):
+        lines.append("≥ is a lower bound: not everything was seen.")
     return lines
 
 
-def looks_lines(history: History) -> List[str]:
-    """Return how failures of production are seen."""
-    if history.source == "git":
-        return [
-            "Failures are those that rollbacks and reverts show; a fix forward is not seen as one."
-        ]
-    return ["What failed and was over between two looks is in no number."] * hides_failures(history)
-
-
-def common_window_line(history: History) -> str:
-    """Return the window, if there is one, that all applications cover."""
-    covered = history.covered(history.production)
-    last = covered.groupby(covered["application"].astype(object))["from"].max().max()
-    start = (last + pd.Timedelta(days=1)).normalize()
-    days = (history.window.end - start).days
-    if days < 1:
-        return "No whole day is covered for all applications."
-    return f"All applications are covered for the last {days} days: --days {days} measures these."
-
-
-def production_line(metric: str, table: pd.DataFrame) -> str:
-    """Return the line of one metric of production."""
-    label, unit = PRODUCTION_METRICS[metric][:2]
-    row = table.loc[metric]
-    label = line_of(f"{label}:", "")
-    if math.isnan(row["value"]):
-        return f"{label}{'n/a':>10} ({why_undefined(metric, table)})"
-    interval = (
-        "" if math.isnan(row["low"]) else f"{show_number(row['low'])} to {show_number(row['high'])}"
-    )
-    spread = " ".join(f"{show_number(row[key]).replace('n/a', ''):>8}" for key in ("mean", "p90"))
-    value = f"{show_number(row['value'], unit):>10}  {interval:<19} {spread} {int(row['n']):>6}"
-    return label + value + "  at least" * bool(row["at_least"])
-
-
-def why_undefined(metric: str, table: pd.DataFrame) -> str:
-    """Return why a metric of production has no value."""
-    if not table.at["deployment_frequency_per_day", "n"]:
-        return "nothing reached production"
-    if metric == "deployment_frequency_per_day":
-        return "less than a day is covered"
-    if metric == "change_lead_time_hours":
-        return "no lead time is known"
-    hidden = math.isnan(table.at["change_fail_rate_pct", "value"])
-    return "failures not observable" if hidden else "no failure has ended"
-
-
-def application_lines(report: Report, most: int = 40) -> List[str]:
+def application_lines(report: Report) -> List[str]:
     """Return a line for each application in production, those deployed most first."""
-    tables = report.metrics.by_application
-    frequency = "deployment_frequency_per_day"
-    ranked = sorted(tables, key=lambda name: -tables[name].at[frequency, "n"])
-    heads = ("lead time", "frequency", "recovery", "fail rate", "rework")
-    lines = [line_of("", " ".join(f"{head:>11}" for head in heads))] if ranked else []
+    metrics, most = report.metrics, 1000 if report.details else 40
+    if metrics.history.is_simulated and not report.details:
+        return []
+    rows = metrics.by_application
+    ranked = sorted(rows, key=lambda name: -rows[name][FREQUENCY].n)
+    heads = ("lead time", "frequency", "recovery", "fail rate")
+    lines = ["{:<28}{:>13}{:>13}{:>13}{:>13}".format("", *heads)] if ranked else []
     for name in ranked[:most]:
-        table = tables[name]
         cells = [
-            "≥" * (bound and not math.isnan(value))
-            + show_number(value, PRODUCTION_METRICS[metric].unit)
-            for (metric, value), bound in zip(table["value"].items(), table["at_least"])
+            "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
+            for row in (rows[name][key] for key in (LEAD, FREQUENCY, RECOVERY, FAIL_RATE))
         ]
-        label = f"  • {shorten_text(name, 27)}"
-        lines.append(line_of(label, " ".join(f"{cell:>11}" for cell in cells)))
+        label = f"  • {shorten_text(name, 24)}"
+        lines.append(f"{label:<28}" + "".join(f"{cell:>13}" for cell in cells))
     if len(ranked) > most:
-        lines.append(f"  and {len(ranked) - most} more (--json has them all)")
+        lines.append(f"  and {len(ranked) - most:,} more (--json has them all)")
     return lines
 
 
 def quick_check_lines(report: Report) -> List[str]:
     """Return the Quick Check scores beside those of the industry."""
-    scores = report.metrics.quick_check
-    row = "  • {:<33} {:>4}   {}".format
-    lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
-    for metric, industry in QUICK_CHECK_MEANS_2025.items():
-        label = f"{PRODUCTION_METRICS[metric].label}:"
-        lines.append(row(label, show_number(scores[metric], "", 1), f"industry {industry}"))
-    defined = sum(not math.isnan(scores[metric]) for metric in PRODUCTION_METRICS)
-    note = f"(the mean of those with data: {defined})" if defined < len(PRODUCTION_METRICS) else ""
-    return [*lines, row("Overall:", show_number(scores["overall"], "", 1), note).rstrip()]
-
-
-def coverage_lines(report: Report) -> List[str]:
-    """Return which days of which application a real history covers, and what its reader noted."""
-    history, most = report.metrics.history, 1000 if report.details else 6
-    if history.is_simulated:
+    if not report.details:
         return []
-    lines = [*history.notes]
-    if history.production != "production":
-        lines.append(f"{history.production} is taken for production: it is the last environment.")
-    coverage = history.coverage
-    if coverage is None:
-        return lines
-    lines += [""] * bool(lines)
-    row = "{:<30} {:<18} {:<14} {:<14} {:>11}  {}".format
-    lines.append(row("its own name", "application", "environment", "told by", "lost", "days"))
-    for span in coverage.head(most).to_dict("records"):
-        widths = {"origin": 30, "application": 18, "environment": 14, "rule": 14}
-        names = (shorten_text(str(span[key]), width) for key, width in widths.items())
-        days = f"{max((span['to'] - span['from']).ceil('D').days, 1)}" + "*" * (span["lost"] > 0)
-        lines.append(row(*names, span["lost"], days).rstrip())
-    if len(coverage) > most:
-        lines.append(f"and {len(coverage) - most} more (--details; --json has them with dates)")
-    unclassified = sorted(set(coverage["origin"][has_word(coverage["environment"], UNCLASSIFIED)]))
-    if unclassified:
-        named = ", ".join([*unclassified[:5], *["..."] * (len(unclassified) > 5)])
-        remedy = "--environment-label KEY, --environment-pattern REGEX or --environment NAME"
-        lines.append(f"unclassified: {len(unclassified)} ({named}); {remedy} says what they are")
-    if (coverage["lost"] > 0).any():
-        lines.append(
-            "* older entries are gone; the first one left only marks where the covered time begins"
-        )
+    scores = report.metrics.quick_check
+    row = "  • {:<33} {:>4}   industry {}".format
+    lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
+    for name, industry in QUICK_CHECK_MEANS_2025.items():
+        label = PRODUCTION_METRICS[name].label if name in PRODUCTION_METRICS else name.capitalize()
+        lines.append(row(f"{label}:", show_number(scores[name], "", 1), industry))
+    known = sum(not math.isnan(scores[metric]) for metric in PRODUCTION_METRICS)
+    if known < len(PRODUCTION_METRICS):
+        lines.append(f"The means are of the {known} metrics that have a score.")
     return lines
-
-
-def change_text(row: Any, unit: str) -> str:
-    """Return what a difference comes to, in words."""
-    if not row["enough"] or math.isnan(row["change_low"]):
-        return "too little data"
-    if not row["differs"]:
-        return "within noise"
-    ends = f"{row['change_low']:+.2f} to {row['change_high']:+.2f}"
-    return f"{row['change']:+.2f}{unit} ({ends})"
 
 
 def trend_lines(report: Report) -> List[str]:
     """Return the metrics of production by week or month."""
-    trend = report.trend
     lines: List[str] = []
-    for metric, (label, unit, *_) in PRODUCTION_METRICS.items() if trend is not None else ():
-        rows = trend[trend["metric"] == metric]  # type: ignore[index]
-        if rows["value"].isna().all():
-            lines += [f"{label}: n/a in every period", ""]
-            continue
+    for metric, rows in () if report.trend is None else report.trend.groupby("metric", sort=False):
+        label, unit = PRODUCTION_METRICS[metric][:2]
         lines.append(f"{label} ({unit.replace('/', 'a ')})")
-        head = f"{'value':>9}  {'95% interval':<19} {'n':>5}  against the period before"
+        head = f"{'value':>9}  {'95% interval':<19} {'n':>6}  change"
         lines.append(f"  {'from':<12}{head}")
-        previous = None
-        for row in rows.to_dict("records"):
+        for number, row in enumerate(rows.to_dict("records")):
             interval = f"{show_number(row['low'])} to {show_number(row['high'])}"
             interval = "" if math.isnan(row["low"]) else interval
-            note = change_text(row, unit) if previous is not None else ""
-            note = note if row["enough"] else "too little data"
-            note += "; outside the limits" * bool(row["unusual"])
-            number = show_number(row["value"])
-            cells = f"{number:>9}  {interval:<19} {row['n']:>5}  {note}"
+            note = "within noise"
+            if not row["enough"]:
+                note = row["why"] if math.isnan(row["value"]) else "too little data"
+            elif number and math.isnan(row["change_low"]):
+                note = "too little data before"
+            elif row["differs"]:
+                ends = f"{row['change_low']:+.2f} to {row['change_high']:+.2f}"
+                note = f"{row['change']:+.2f} ({ends})"
+            note = note if number or not row["enough"] else ""
+            cells = f"{show_number(row['value']):>9}  {interval:<19} {row['n']:>6,}  {note}"
             lines.append(f"  {row['period']:%Y-%m-%d}  {cells}".rstrip())
-            previous = row
-        if rows["limit_low"].notna().any():
-            limits = (
-                show_number(float(rows[edge].iloc[0])) for edge in ("limit_low", "limit_high")
-            )
-            lines.append(f"  natural process limits: {' to '.join(limits)}")
         lines.append("")
     return lines[:-1]
 
 
-def compared_lines(report: Report) -> List[str]:
-    """Return how production differs from an earlier run."""
-    if report.compared is None:
-        return []
-    lines = [*report.compared.attrs.get("notes", [])]
-    for metric, row in report.compared.iterrows():
-        label, unit = PRODUCTION_METRICS[metric][:2]
-        numbers = f"{show_number(row['before'])} → {show_number(row['after'], unit)}"
-        counts = ", ".join(show_number(float(row[key]), "", 0) for key in ("before_n", "after_n"))
-        lines.append(f"{label + ':':<34}{numbers}: {change_text(row, unit)} (n = {counts})")
-    return lines
+def verdict_text(row: MetricRow, met: float) -> str:
+    """Return whether a target is met, in the words of the seed."""
+    target = TARGETS[row.key]
+    shown = show_number(row.value, target.unit)
+    if row.value >= 120 and target.unit in ("h", "min"):
+        shown = in_human_units(row.value, target.unit)
+    shown = "at least " * row.at_least + shown
+    if math.isnan(met):
+        return f"⚪ {shown} ({target} target, not judged)"
+    if math.isnan(row.value):
+        return f"✅ Elite ({target}; n/a: nothing to recover from)"
+    if met:
+        return f"✅ Elite ({target} achieved: {shown})"
+    return f"❌ Needs Improvement ({target} target, actual: {shown})"
+
+
+def production_text(metrics: Metrics) -> str:
+    """Return what production alone comes to, where the verdict is on all environments."""
+    rows = metrics.production_rows
+    told = [
+        f"{rows[FREQUENCY].text}",
+        f"lead time {rows[LEAD].text} (median)",
+        f"{rows[FAIL_RATE].why} ({rows[FAIL_RATE].text})",
+    ]
+    return f"Production alone: {', '.join(told)}"
 
 
 def maturity_lines(report: Report) -> List[str]:
-    """Return the verdict on each benchmark, the level, and the advice."""
-    metrics = report.metrics
-    width = max(len(METRICS[key].label) for key in BENCHMARKS) + 1
-    return [
-        *(
-            f"{METRICS[key].label + ':':<{width}} {target_verdict(key, metrics.values)}"
-            for key in BENCHMARKS
-        ),
-        "",
-        f"Performance Score: {score_text(metrics)}",
-        "",
-        f"Maturity Level: {level_text(metrics)}",
-        "",
-        "Recommendations:",
-        *(
-            f"    {line.strip()}" if line.startswith(" ") else f"  • {line}"
-            for line in report.advice
-        ),
-        "  • More: --levers (what matters most), --details, --trace slowest",
-    ]
+    """Return the verdict: its source, the four with what they are made of, level and advice."""
+    metrics, history = report.metrics, report.metrics.history
+    seed = "" if report.seed is None else f", seed {report.seed}"
+    lines = [source_text(report), f"{window_text(history.window)}, {metrics.scope}{seed}", ""]
+    for key, row in metrics.rows.items():
+        label = f"{row.metric.label}:"
+        lines.append(f"{label:<21} {verdict_text(row, metrics.met[key])}")
+        way = f", {lead_time_way(history)}" * (label == "Lead Time:" and not math.isnan(row.value))
+        lines.append(f"{'':<24}{row.why}{way}")
+    if metrics.scope == ALL_ENVIRONMENTS and len(history.environments) > 1:
+        lines.append(production_text(metrics))
+    lines += ["", f"Performance Score: {score_text(metrics)}"]
+    lines += ["", f"Maturity Level: {level_text(metrics)}", "", "Recommendations:"]
+    for line in report.advice:
+        lines.append(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}")
+    return lines
 
 
 def score_text(metrics: Metrics) -> str:
     """Return how many benchmarks are met, of those that could be judged."""
-    judged = len(BENCHMARKS) - len(metrics.unjudged)
-    if judged == len(BENCHMARKS):
+    judged = len(metrics.met) - len(metrics.unjudged)
+    if judged == len(metrics.met):
         return f"{metrics.score}/{judged} metrics meeting elite criteria"
     return f"{metrics.score} elite criteria met, {judged - metrics.score} missed"
 
@@ -6090,114 +5819,89 @@ def level_text(metrics: Metrics) -> str:
     """Return the maturity level with its icon, or why there is none."""
     if metrics.level is not None:
         return f"{metrics.level.icon} {metrics.level.name}"
-    why = "; ".join(f"{METRICS[key].label}: {why}" for key, why in metrics.unjudged.items())
-    return f"⚪ not assessable ({why})"
+    missing = ", ".join(METRICS[key].label for key in metrics.unjudged)
+    return f"⚪ not assessable ({missing} not judged)"
 
 
-def target_verdict(key: str, values: Mapping[str, Any]) -> str:
-    """Return whether a benchmark is met, in words."""
-    value, target = values[key], BENCHMARKS[key]
-    shown = show_number(value, target.unit)
-    if not is_judged(key, values):
-        shown = shown if math.isnan(value) else f"at least {shown}"
-        return f"⚪ {shown} ({target} target; {why_not_judged(key, values)})"
-    if math.isnan(value):
-        return f"✅ Elite ({target}; n/a: no deployment failed)"
-    if is_elite(key, values):
-        return f"✅ Elite ({target} achieved: {shown})"
-    return f"❌ Needs Improvement ({target} target, actual: {shown})"
+REPORT: Dict[str, Callable[[Report], List[str]]] = {
+    "📡 WHAT THIS HISTORY COVERS": coverage_lines,
+    "📝 GIT ACTIVITY": git_lines,
+    "🚀 DEPLOYMENT METRICS (DORA), {scope}": deployment_lines,
+    "✅ SUCCESS RATES BY ENVIRONMENT": success_lines,
+    "🔄 ROLLBACK SUMMARY": rollback_lines,
+    "🎯 PRODUCTION, AS DORA DEFINES IT": production_lines,
+    "📦 PRODUCTION BY APPLICATION": application_lines,
+    "🎓 DORA QUICK CHECK": quick_check_lines,
+    "📈 TREND OF PRODUCTION": trend_lines,
+    "🏆 DORA MATURITY ASSESSMENT": maturity_lines,
+}
+"""The sections of the report, from top to bottom. One without a line is left out."""
 
 
-REPORT = (
-    Section("🏁 VERDICT", body=verdict_lines),
-    Section("📡 WHAT THIS HISTORY COVERS", body=coverage_lines),
-    Section(
-        "📝 GIT ACTIVITY",
-        rows=[
-            ("Total Commits", "total_commits"),
-            ("Contributors", "contributors"),
-            ("Applications", "applications"),
-        ],
-        lists=[Breakdown("Commit Type Breakdown", commit_type_lines)],
-    ),
-    Section(
-        "🚀 DEPLOYMENT METRICS (DORA), ALL ENVIRONMENTS",
-        rows=[
-            ("Deployment Frequency", "deployment_frequency"),
-            ("  of which Production", "production_deployment_frequency"),
-            ("Total Deployments", "total_deployments"),
-            ("Mean Lead Time", "mean_lead_time"),
-            ("Median Lead Time", "median_lead_time"),
-            ("Change Failure Rate", "change_failure_rate"),
-            ("MTTR", "mttr_minutes"),
-        ],
-        lists=[
-            Breakdown("Deployment Distribution", environment_lines("deployments_by_environment")),
-            Breakdown("Releases Stopped by a Health Gate", health_gate_lines),
-            Breakdown("Releases Not Deployed", flow_lines),
-            Breakdown("Where the Lead Time Goes", lead_time_lines),
-        ],
-    ),
-    Section("✅ SUCCESS RATES BY ENVIRONMENT", body=success_lines),
-    Section(
-        "🔄 ROLLBACK SUMMARY",
-        rows=[
-            ("Total Rollbacks", "total_rollbacks"),
-            ("Successful Rollbacks", "successful_rollbacks"),
-            ("Failed Rollbacks", "failed_rollbacks"),
-            ("Rollback Success Rate", "rollback_success_rate"),
-            ("Failures Not Rolled Back", "failures_without_rollback"),
-            ("", ""),
-            ("Average Rollback Time", "mttr_minutes"),
-            ("Fastest Rollback", "fastest_rollback_minutes"),
-            ("Slowest Rollback", "slowest_rollback_minutes"),
-        ],
-        lists=[
-            Breakdown("Rollbacks by Environment", environment_lines("rollbacks_by_environment")),
-            Breakdown("Main Failure Reasons", reason_lines),
-        ],
-    ),
-    Section("🎯 PRODUCTION, AS DORA DEFINES IT", body=production_lines),
-    Section("📦 PRODUCTION BY APPLICATION", body=application_lines, details=True),
-    Section("🎓 DORA QUICK CHECK", body=quick_check_lines, details=True),
-    Section("📈 TREND OF PRODUCTION", body=trend_lines),
-    Section("📐 COMPARED WITH AN EARLIER RUN", body=compared_lines),
-    Section("🏆 DORA MATURITY ASSESSMENT", body=maturity_lines),
-)
-"""The sections of the report, from top to bottom."""
+def format_report(report: Report) -> str:
+    """Return the console report: every section of REPORT; of an empty window, one sentence."""
+    lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE, ""]
+    if report.is_empty:
+        lines += [source_text(report), window_text(report.metrics.history.window)]
+        return join_folded([*lines, NOTHING_HAPPENED, "", DOUBLE_LINE])
+    for title, section in REPORT.items():
+        found = section(report)
+        if found:
+            lines += [title.format(scope=report.metrics.scope.upper()), LINE, *found, ""]
+    return join_folded([*lines, DOUBLE_LINE])
 
 
 def metric_step_lines(metrics: Metrics) -> List[str]:
     """Return what the step that calculates the metrics prints."""
-    labels = {"mean_lead_time": "Mean Lead Time"}
-    keys = ("deployment_frequency", "mean_lead_time", "change_failure_rate", "mttr_minutes")
+    keys = dict.fromkeys([*SCOPES[metrics.scope][:2], "change_failure_rate", "mttr_minutes"])
+    labels = {"mean_lead_time": "Mean Lead Time", "median_lead_time": "Median Lead Time"}
     return [
         f"  ✓ {labels.get(key, METRICS[key].label)}: {value_text(key, metrics)}" for key in keys
     ]
 
 
-def format_summary(metrics: Metrics) -> str:
-    """Return the executive summary and the tier."""
+def format_summary(report: Report) -> str:
+    """Return the executive summary: the level, why and what next, and the tier."""
+    metrics, level = report.metrics, report.metrics.level
+    measured = not metrics.history.is_simulated
     rows = {
-        "Total Git Commits": "total_commits",
-        "Total Deployments": "total_deployments",
-        "Automated Rollbacks": "total_rollbacks",
-        "Deployment Frequency": "deployment_frequency",
-        "Average Lead Time": "mean_lead_time",
-        "Change Failure Rate": "change_failure_rate",
-        "MTTR": "mttr_minutes",
+        "  Total Git Commits": "total_commits",
+        "  Total Deployments": "total_deployments",
+        f"  {'' if measured else 'Automated '}Rollbacks": "total_rollbacks",
+        "  Deployment Frequency": "deployment_frequency",
+        f"  {'Median' if measured else 'Average'} Lead Time": SCOPES[metrics.scope][1],
+        "  Change Failure Rate": "change_failure_rate",
+        "  MTTR": "mttr_minutes",
     }
-    if not metrics.history.is_simulated:
-        rows = {label.replace("Automated ", ""): key for label, key in rows.items()}
-    shown = {label: value_text(key, metrics) for label, key in rows.items()}
-    shown["Overall Maturity"] = "not assessable" if metrics.level is None else metrics.level.name
-    lines = [
-        "📊 EXECUTIVE SUMMARY:",
-        *(line_of(f"  {label}:", text) for label, text in shown.items()),
+    lines = ["📊 EXECUTIVE SUMMARY:", *value_lines(metrics, rows)]
+    lines.append(line_of("  Overall Maturity:", level.name if level else "not assessable"))
+    for label, text in zip(("Why: ", "Next:"), why_and_next(report)):
+        lines += [f"  {label} {textwrap.shorten(text, WIDTH - 8, placeholder='...')}"] * bool(text)
+    if level is not None and not measured:
+        lines += ["", f"🏆 Performance Tier: {level.tier}"]
+    return join_folded(lines)
+
+
+def why_and_next(report: Report) -> Tuple[str, str]:
+    """Return the first gap and the change that closes it, as far as they are known."""
+    first, *more = report.advice
+    remedy = more[0].strip() if more and more[0].startswith(" ") else first.partition("; ")[2]
+    return first.partition("; ")[0], remedy.partition(": ")[0]
+
+
+def verdict_rows(metrics: Metrics) -> List[Dict[str, str]]:
+    """Return the verdict on each of the four, as a notebook and Markdown show it."""
+    marks = {1.0: "✅ yes", 0.0: "❌ no"}
+    return [
+        {
+            "Metric": row.metric.label,
+            "Value": row.text,
+            "Made of": row.why,
+            "Elite": TARGETS[key].words,
+            "Met": marks.get(metrics.met[key], "⚪ n/a"),
+        }
+        for key, row in metrics.rows.items()
     ]
-    if metrics.level is not None and metrics.history.is_simulated:
-        lines += ["", f"🏆 Performance Tier: {metrics.level.tier}"]
-    return "\n".join(lines)
 
 
 def as_markdown(text: str) -> str:
@@ -6205,62 +5909,68 @@ def as_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
 
 
-def markdown_table(rows: Sequence[Mapping[str, str]]) -> List[str]:
-    """Return rows, which have the same columns, as a table in Markdown."""
-    heads = list(rows[0])
-    lines = [heads, ["---"] * len(heads), *(list(map(as_markdown, row.values())) for row in rows)]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
+def markdown_table(title: str, rows: Sequence[Mapping[str, str]]) -> List[str]:
+    """Return a title and rows, which have the same columns, as a table; nothing without rows."""
+    if not rows:
+        return []
+    cells = [list(rows[0]), ["---"] * len(rows[0])]
+    cells += [list(map(as_markdown, row.values())) for row in rows]
+    return [f"### {title}", "", *(f"| {' | '.join(row)} |" for row in cells), ""]
 
 
 def format_markdown(report: Report) -> str:
-    """Return the verdict, the tables of production and of environments, and the advice."""
-    metrics, values = report.metrics, report.values
-    lines = [
-        f"## {as_markdown(level_text(metrics))}",
-        "",
-        f"**{as_markdown(source_text(report))}**, {window_text(metrics.history.window)}",
-        "",
-    ]
+    """Return one page: the verdict, production, environments, applications and the advice."""
+    metrics, values = report.metrics, report.metrics.values
+    lines = [f"## {as_markdown(level_text(metrics))}", ""]
+    window = f"{window_text(metrics.history.window)}, {metrics.scope}"
+    lines += [f"**{as_markdown(source_text(report))}**, {window}", ""]
     if report.is_empty:
         return "\n".join([*lines, NOTHING_HAPPENED, ""])
-    lines += [*markdown_table(verdict_rows(metrics)), "", "### Production alone", ""]
-    lines += [*markdown_table(production_rows(metrics)), "", "### Environments", ""]
-    rows = []
-    for name, count in values["deployments_by_environment"].items():
-        rate = show_number(values["success_rates"][name], " %")
-        rows.append({"Environment": name, "Deployments": f"{count:,}", "Success": rate})
-    lines += [*markdown_table(rows), "", "### Recommendations", ""]
+    lines += markdown_table("Verdict", verdict_rows(metrics))
+    production = [
+        {
+            "Metric": row.metric.label,
+            "Value": row.text,
+            "95 % interval": row.interval,
+            "Made of": row.why,
+        }
+        for row in metrics.production_rows.values()
+    ]
+    lines += markdown_table("Production", production)
+    environments = [
+        {
+            "Environment": name,
+            "Deployments": f"{count:,}",
+            "Success": show_number(values["success_rates"][name], " %"),
+        }
+        for name, count in values["deployments_by_environment"].items()
+    ]
+    lines += markdown_table("Environments", environments)
+    ranked = sorted(metrics.by_application.items(), key=lambda pair: -pair[1][FREQUENCY].n)
+    applications = [
+        {"Application": name, **{row.metric.label: row.text for row in rows.values()}}
+        for name, rows in ranked[:20]
+    ]
+    lines += markdown_table("Applications", applications)
+    lines += ["### Recommendations", ""]
     for line in report.advice:
-        lead = "  - " if line.startswith(" ") else "- "
-        lines.append(lead + as_markdown(line.strip()))
-    return "\n".join([*lines, ""])
-
-
-def production_rows(metrics: Metrics) -> List[Dict[str, str]]:
-    """Return dora.dev's metrics of production: label, value, interval and number."""
-    rows = []
-    for metric, row in metrics.overall.iterrows():
-        label, unit = PRODUCTION_METRICS[metric][:2]
-        value, low, high = (in_human_units(row[key], unit) for key in ("value", "low", "high"))
-        rows.append(
-            {
-                "Metric": label,
-                "Value": "at least " * bool(row["at_least"]) + value,
-                "95 % interval": "" if math.isnan(row["low"]) else f"{low} to {high}",
-                "n": f"{int(row['n']):,}",
-            }
+        lines.append(
+            "  - " * line.startswith(" ") + "- " * (line[:1] != " ") + as_markdown(line.strip())
         )
-    return rows
+    return "\n".join([*lines, ""])
 
 
 def format_html(report: Report) -> str:
     """Return the verdict as HTML for a notebook."""
     metrics = report.metrics
     title = html.escape(f"{level_text(metrics)}: {score_text(metrics)}")
-    window = window_text(metrics.history.window)
+    window = f"{window_text(metrics.history.window)}, {metrics.scope}"
     source = html.escape(f"{source_text(report)}, {window}")
-    table = pd.DataFrame(verdict_rows(metrics)).to_html(index=False, border=0)
-    return f"<h4>{title}</h4><p>{source}</p>{table}"
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(verdict_rows(metrics)).to_html(index=False, border=0)
+    told = zip(("Why", "Next"), why_and_next(report))
+    advice = "".join(f"<p>{label}: {html.escape(text)}</p>" for label, text in told if text)
+    return f"<h4>{title}</h4><p>{source}</p>{table}{advice}"
 
 
 def to_jsonable(value: Any) -> Any:
@@ -6283,7 +5993,7 @@ def summary_document(
     scenario: Optional[Scenario] = None,
 ) -> Dict[str, Any]:
     """Return what `--json` prints and `metrics.json` holds, as plain JSON values."""
-    history = metrics.history
+    history, level = metrics.history, metrics.level
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -6296,38 +6006,34 @@ def summary_document(
         "source": history.source,
         "scenario": None if scenario is None else json.loads(scenario.to_json()),
         "metrics": metrics.values,
-        "production": metric_documents(metrics.overall),
+        "production": row_documents(metrics.production_rows),
         "applications": {
-            name: metric_documents(table) for name, table in metrics.by_application.items()
+            name: row_documents(rows) for name, rows in metrics.by_application.items()
         },
         "quick_check": metrics.quick_check,
         "maturity": {
-            "level": None if metrics.level is None else metrics.level.name,
+            "scope": metrics.scope,
+            "level": None if level is None else level.name,
             "score": metrics.score,
-            "of": len(BENCHMARKS) - len(metrics.unjudged),
-            "elite": metrics.elite,
+            "of": len(metrics.met) - len(metrics.unjudged),
+            "elite": {
+                key: None if math.isnan(met) else met == 1 for key, met in metrics.met.items()
+            },
             "not_assessable": metrics.unjudged,
+            "lead_time": lead_time_way(history),
         },
         "flow": None if flow is None else flow.to_dict("index"),
     }
     if not history.is_simulated:
         document["notes"] = history.notes
-        document["coverage"] = []
-    if history.coverage is not None:
-        document["coverage"] = history.coverage.to_dict("records")
+        covered = history.coverage
+        document["coverage"] = [] if covered is None else covered.to_dict("records")
     return to_jsonable(document)
 
 
-def metric_documents(table: pd.DataFrame) -> Dict[str, Dict[str, Any]]:
-    """Return {metric: its fields}; a rate has no mean, 90th percentile or open ones."""
-    documents = table.to_dict("index")
-    for metric, fields in documents.items():
-        if not metric.endswith(("_hours", "_minutes")):
-            for name in ("mean", "p90", "open"):
-                del fields[name]
-        else:
-            del fields["at_least"]
-    return documents
+def row_documents(rows: Mapping[str, MetricRow]) -> Dict[str, Dict[str, Any]]:
+    """Return {metric: its fields}, the same for every metric."""
+    return {metric: dict(zip(ROW, row[1:])) for metric, row in rows.items()}
 
 
 def export_files(
@@ -6335,22 +6041,15 @@ def export_files(
 ) -> Dict[str, bytes]:
     """Return the content of each file of an export: the tables as CSV, the numbers as JSON."""
     tables = {file: getattr(metrics.history, name) for name, file in TABLE_FILES.items()}
+    tables["trend.csv"] = trend
     files = {file: as_csv(table) for file, table in tables.items() if table is not None}
-    if trend is not None:
-        files["trend.csv"] = as_csv(trend)
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     return {**files, "metrics.json": text.encode("utf-8", "replace")}
 
 
 def as_csv(table: pd.DataFrame) -> bytes:
     """Return a table as CSV in UTF-8, with times in ISO 8601 (UTC)."""
-    for column in table.columns:
-        if isinstance(table[column].dtype, pd.DatetimeTZDtype):
-            seconds = seconds_of(table[column])
-            times = np.char.add(np.datetime_as_string(seconds.view("M8[s]"), unit="s"), "Z")
-            texts = pd.Series(times, dtype=object, index=table.index)
-            table = table.assign(**{column: texts.where(table[column].notna(), "")})
-    text = table.to_csv(index=False)
+    text = table.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
     return text.replace(os.linesep, "\n").encode("utf-8", "replace")
 
 
@@ -6703,7 +6402,7 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
     ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
     ax.set_axis_off()
     mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", va="center")
-    judged, left, name = len(BENCHMARKS) - len(metrics.unjudged), 0.0, NOT_ASSESSABLE
+    judged, left, name = 4 - len(metrics.unjudged), 0.0, NOT_ASSESSABLE
     score = f"{metrics.score} of {judged} elite targets met"
     if metrics.level is None:
         score = f"met {metrics.score} of the {judged} targets that can be judged"
@@ -6713,15 +6412,13 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
     ax.text(left, 8.95, name, fontsize=20, fontweight="bold", **mono)
     ax.text(left, 7.9, score, fontsize=12, color=MUTED, **mono)
     ax.plot([0, 10], [6.95, 6.95], color=GRID, linewidth=1.2)
-    marks = {True: ("✓", GREEN), False: ("✗", RED), None: ("?", GREY)}
-    for y, key in zip((6.1, 4.4, 2.7, 1.0), BENCHMARKS):
-        mark, colour = marks[metrics.elite[key]]
+    marks = {1.0: ("✓", GREEN), 0.0: ("✗", RED)}
+    for y, key in zip((6.1, 4.4, 2.7, 1.0), metrics.rows):
+        mark, colour = marks.get(metrics.met[key], ("?", GREY))
         circle = dict(boxstyle="circle,pad=0.25", facecolor=colour, edgecolor="none")
         ax.text(0.25, y - 0.3, mark, color="white", ha="center", bbox=circle, **mono)
         ax.text(0.8, y, METRICS[key].label, fontsize=13, **mono)
-        ax.text(
-            10, y, benchmark_text(key, metrics), ha="right", fontsize=14, fontweight="bold", **mono
-        )
+        ax.text(10, y, metrics.rows[key].text, ha="right", fontsize=14, fontweight="bold", **mono)
         ax.text(0.8, y - 0.7, card_verdict(key, metrics), fontsize=10, color=MUTED, **mono)
     return ax
 
@@ -6730,8 +6427,8 @@ def card_verdict(key: str, metrics: Metrics) -> str:
     """Return whether a benchmark is met, by which target, and what it is measured over."""
     if key in metrics.unjudged:
         return f"not assessable: {metrics.unjudged[key]}"
-    target = BENCHMARKS[key]
-    verdict = "met" if metrics.elite[key] else "missed"
+    target = TARGETS[key]
+    verdict = "met" if metrics.met[key] else "missed"
     over = "all environments"
     if key == "mean_lead_time":
         over = "to production"
@@ -6801,7 +6498,7 @@ def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
     """Draw the four benchmarks, a card each: the months of each scenario against the elite line."""
     with picture_style():
         figure = new_page(dpi)
-        for number, key in enumerate(BENCHMARKS):
+        for number, key in enumerate(SCOPES[ALL_ENVIRONMENTS]):
             plot_months(forecast, key, add_panel(figure, number, columns=2))
         fit_panels(figure)
         note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
@@ -6828,7 +6525,7 @@ def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
 
     Lines mark the elite limit and what was measured. The name says how many months meet the target.
     """
-    metric, (better, limit, unit) = METRICS[key], BENCHMARKS[key]
+    metric, (better, limit, unit) = METRICS[key], TARGETS[key]
     noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
     labels = []
     for place, (name, months) in enumerate(forecast.months.items()):
@@ -7006,7 +6703,7 @@ MOST_RUNS = 100_000
 
 # fmt: off
 FORECAST_METRICS: Dict[str, Metric] = {
-    **{key: METRICS[key] for key in BENCHMARKS},
+    **{key: METRICS[key] for key in SCOPES[ALL_ENVIRONMENTS]},
     "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
         label="Production Deployment Frequency"),
     "production_median_lead_time": PRODUCTION_METRICS["change_lead_time_hours"]._replace(
@@ -7107,7 +6804,8 @@ def simulate_events(
     deployments = run_pipeline(commits, draws, window, noise)[0]
     rollbacks = roll_back(deployments, draws, noise, len(commits.time))
     runs, environments = sum(months for _, months in draws), len(draws[0][0].environments)
-    return Events(commits, deployments, rollbacks, window, runs, environments)
+    over = recovery_times(deployments, rollbacks)
+    return Events(commits, deployments, rollbacks, over, window, runs, environments)
 
 
 def forecast_months(
@@ -7204,7 +6902,7 @@ def month_metrics(
         own = production.deployments
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
     events, production = events.since(window), production.since(window)
-    known = headline_metrics(events, np.ones(events.environments, bool))
+    known = headline_metrics(events)
     total = events.of_group(production.deployments)
     failed = events.of_group(production.deployments, production.deployments.bad)
     shipped = (changes.shipped >= first) & (changes.shipped < end)
@@ -7233,16 +6931,19 @@ def hours_failed(events: Events) -> np.ndarray:
     A failure lasts to the end of the rollback that succeeded, the start of the next good deployment
     or the end of the window. Hours in which several deployments are failed count once.
     """
-    deployments, ended, end = events.deployments, find_recoveries(events), events.window.seconds[1]
-    begin = deployments.end[ended.failed]
-    next_good = np.where(ended.next_good >= 0, deployments.time[ended.next_good], NEVER)
-    over = np.minimum(np.minimum(ended.rolled_back, next_good), end)
-    place = deployments.place[ended.failed]
+    deployments, end = events.deployments, events.window.seconds[1]
+    chosen = np.flatnonzero(deployments.bad)
+    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
+    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)[chosen]
+    starts = np.where(next_good >= 0, deployments.time[next_good], NEVER)
+    begin = deployments.end[chosen]
+    over = np.minimum(np.minimum(events.recovered[chosen], starts), end)
+    place = deployments.place[chosen]
     order = np.lexsort((begin, place))
     lift = number_runs(place[order]) * NEVER  # sets the places apart
     counted = np.append(0, np.maximum.accumulate(over[order] + lift))[:-1] - lift
     failed = np.maximum(over[order] - np.maximum(begin[order], counted), 0) / 3600
-    return events.of_group(deployments, ended.failed[order], failed)
+    return events.of_group(deployments, chosen[order], failed)
 
 
 def level_counts(months: Months, calibration: Optional[Calibration] = None) -> Dict[str, int]:
@@ -7252,10 +6953,13 @@ def level_counts(months: Months, calibration: Optional[Calibration] = None) -> D
     there is no such month.
     """
     counts = dict.fromkeys((level.name for level in LEVELS), 0)
-    if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(BENCHMARKS):
+    if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(
+        SCOPES[ALL_ENVIRONMENTS]
+    ):
         return {}
-    judged = is_assessable(months)
-    scores = np.bincount(maturity_score(months)[judged], minlength=len(BENCHMARKS) + 1).tolist()
+    judged = ~np.isnan(sum(judge_all(months).values()))
+    known = sum(judge_all(months).values())[judged].astype(int)
+    scores = np.bincount(known, minlength=5).tolist()
     for score, count in enumerate(scores):
         counts[level_of(score).name] += count
     none = int(np.count_nonzero(~judged))
@@ -7467,7 +7171,7 @@ def lever_table(
     Without one it is the benchmark that the fewest months meet. `attrs["metric"]` names it.
     GitOpsError for a metric that cannot be forecast from the history.
     """
-    for key in BENCHMARKS if metric == "elite" else [metric]:
+    for key in SCOPES[ALL_ENVIRONMENTS] if metric == "elite" else [metric]:
         why = calibration.assumed.get(key)
         if metric == "elite" and key in calibration.bounds:
             why = "only a lower bound of it was measured"
@@ -7480,13 +7184,13 @@ def lever_table(
     changes.update({one.path: functools.partial(one.apply, 1 - step) for one in levers})
     months = forecast_months(changes, calibration, window, runs, seed, progress)
     baseline = months.pop("")
-    open_ones = [key for key in BENCHMARKS if target_odds(baseline, key)[1]]
+    open_ones = [key for key in SCOPES[ALL_ENVIRONMENTS] if target_odds(baseline, key)[1]]
     metric = metric or min(open_ones, key=lambda key: target_odds(baseline, key)[0])
 
     def values(own: Months) -> np.ndarray:
         if metric != "elite":
             return own[metric]
-        return 100.0 * (maturity_score(own) == len(BENCHMARKS))
+        return 100.0 * (sum(judge_all(own).values()) == 4)
 
     rows = []
     for lever in levers:
@@ -7553,7 +7257,7 @@ class Advice(NamedTuple):
 def target_odds(months: Months, metric: str) -> Tuple[int, int]:
     """Return how many months meet the target, and how many have a value at all."""
     known = ~np.isnan(months[metric])
-    return int(np.count_nonzero(is_elite(metric, months) & known)), int(np.count_nonzero(known))
+    return int(np.count_nonzero((judge(metric, months) == 1) & known)), int(np.count_nonzero(known))
 
 
 def odds_known(months: Months, metric: str) -> bool:
@@ -7651,7 +7355,7 @@ def advice_line(metric: str, advice: Advice, trial: Trial) -> str:
         label = label.lower()
     before = month_spread(trial.baseline[metric])[0]
     after, low, high = month_spread(advice.months[metric])
-    reached = with_unit(f"{after:.1f}", BENCHMARKS[metric].unit)
+    reached = with_unit(f"{after:.1f}", TARGETS[metric].unit)
     elite, levels = "", level_counts(advice.months, trial.calibration)
     if levels:
         elite = f", ELITE in {levels[LEVELS[0].name]} of {trial.runs}"
@@ -7667,10 +7371,10 @@ def advice_line(metric: str, advice: Advice, trial: Trial) -> str:
 
 def target_gap(key: str, values: Mapping[str, Any]) -> str:
     """Return by how much a benchmark is missed."""
-    value, target, label = values[key], BENCHMARKS[key], METRICS[key].label
+    value, target, label = values[key], TARGETS[key], METRICS[key].label
     if math.isnan(value):
         return f"{label} could not be measured"
-    if not is_judged(key, values):
+    if math.isnan(judge(key, values)):
         return f"{label} is at least {in_human_units(value, target.unit)}"
     shown = in_human_units(value, target.unit)
     missed_by = 100 * abs(value - target.limit) / target.limit
@@ -7718,7 +7422,7 @@ def lead_time_cause(values: Mapping[str, Any]) -> str:
 def failure_cause(values: Mapping[str, Any]) -> str:
     """Return which environment fails most, and why."""
     rates = {name: rate for name, rate in values["success_rates"].items() if not math.isnan(rate)}
-    if rates and not is_judged("change_failure_rate", values):
+    if rates and math.isnan(judge("change_failure_rate", values)):
         unseen = count_text(values["unseen_deployments"], "deployment")
         return f"nobody looked at {unseen}: tell with --incidents which of them failed"
     if not rates:
@@ -7754,7 +7458,7 @@ CAUSES = {
 
 def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
     """Return the gap and the cause of each benchmark that is missed; one line if none is."""
-    missed = [key for key in BENCHMARKS if not is_elite(key, values)]
+    missed = [key for key in SCOPES[ALL_ENVIRONMENTS] if judge(key, values) != 1]
     lines = [f"{target_gap(key, values)}; {CAUSES[key](values)}" for key in missed]
     return lines or ["None: all four targets are met"]
 
@@ -7765,17 +7469,17 @@ def tried_recommendations(metrics: Metrics, trial: Trial) -> List[str]:
     For each benchmark that is missed: by how much, the cause, and a simulated change that meets it.
     """
     values, lines = metrics.values, []
-    missed = [key for key in BENCHMARKS if not is_elite(key, values)]
+    missed = [key for key in SCOPES[ALL_ENVIRONMENTS] if judge(key, values) != 1]
     for key, line in zip([*missed, ""], plain_recommendations(values)):
         lines.append(line)
-        if key and not math.isnan(values[key]) and is_judged(key, values):
+        if key and not math.isnan(values[key]) and not math.isnan(judge(key, values)):
             lines.append("  " + tried_line(key, metrics, trial))
     return lines
 
 
 def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
     """Return what helps against a miss, or why nothing is recommended."""
-    value, unit = metrics.values[key], BENCHMARKS[key].unit
+    value, unit = metrics.values[key], TARGETS[key].unit
     n = observations(metrics)[key]
     if n < FEW:
         few = count_text(n, "observation")
@@ -8754,7 +8458,7 @@ def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
     ]
     held = {} if forecast.scores is None else forecast.scores["held"].to_dict()
     for key in SHOWN:
-        metric, target = FORECAST_METRICS[key], BENCHMARKS.get(key)
+        metric, target = FORECAST_METRICS[key], TARGETS.get(key)
         mark = "  ! the band did not hold in the backtest" * (held.get(key, 1) < HOLDS)
         lines.append(metric.label + (f" (elite {target})" if target else "") + mark)
         if key in calibration.assumed:
@@ -8783,7 +8487,7 @@ def forecast_html(forecast: Forecast) -> str:
     heads = ["median month (5 % to 95 %)", "mean difference from the baseline (95 % interval)"]
     rows = {}
     for key in SHOWN:
-        target = BENCHMARKS.get(key)
+        target = TARGETS.get(key)
         label = FORECAST_METRICS[key].label + (f" (elite {target})" if target else "")
         for name, own in forecast.months.items():
             difference = difference_text(key, own, forecast.baseline)
@@ -8855,7 +8559,11 @@ def level_lines(forecast: Forecast) -> List[str]:
     calibration = forecast.calibration
     if not level_counts(forecast.baseline, calibration):
         bound = "only a lower bound of the change failure rate was measured"
-        why = [calibration.assumed[key] for key in BENCHMARKS if key in calibration.assumed]
+        why = [
+            calibration.assumed[key]
+            for key in SCOPES[ALL_ENVIRONMENTS]
+            if key in calibration.assumed
+        ]
         why += [bound] * ("change_failure_rate" in calibration.bounds)
         return [f"Months that reach each level: not assessable, {'; '.join(dict.fromkeys(why))}"]
     counted = {name: level_counts(own, calibration) for name, own in forecast.months.items()}
@@ -9072,7 +8780,6 @@ class GitOpsAutomation:
     flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
     measured: Any  # the Metrics that `metrics` is the dict of
     by: Optional[str]  # the period of the report's trend: week, month or none
-    earlier: Optional[Mapping[str, Any]]  # the metrics.json that the report compares with
 
     def __init__(
         self,
@@ -9093,7 +8800,8 @@ class GitOpsAutomation:
         check_that(callable_or_none, "on_rollback", "be a function", on_rollback)
         self.on_rollback = on_rollback
         self.advice_runs: Optional[int] = None  # months on which advice is tried; None: enough
-        self.by, self.earlier = None, None
+        self.by = None
+        self.printed_in: Optional[int] = None  # the notebook's cell that shows the report already
         self._end = window_end(end)
         self._store(git_commits=None, window=None)
 
@@ -9239,21 +8947,26 @@ class GitOpsAutomation:
         return trace_release(self.history, release, self.scenario if self._real is None else None)
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows of this object: the verdict, or the step that comes next."""
+        """Return what a notebook shows of this object: the verdict, or the step that comes next.
+
+        The cell whose `main()` printed the report shows nothing more.
+        """
+        if self.printed_in is not None and self.printed_in == cell_number():
+            return ""
         if self.metrics is None:
             step = next(name for name in self.STEPS if getattr(self, name) is None)
             return f"<p>GitOpsAutomation: call {self.STEPS[step]} next</p>"
-        return format_html(self._report(advised=False))
+        return format_html(self._report())
 
-    def _report(self, details: bool = False, advised: bool = True) -> Report:
+    def _report(self, details: bool = False) -> Report:
         """Return what the report is made from."""
         self._need("metrics")
         scenario = self.scenario if self._real is None else None
         usual = "week" if self.window.days <= 62 else "month"
         trend = self._trend(usual if details and self.by is None else self.by)
-        advice = self._once("advice", self._advice) if advised else None
+        advice = self._once("advice", self._advice)
         return Report(
-            self.measured, self.flow, self.seed, scenario, advice, trend, self._compared(),
+            self.measured, self.flow, self.seed, scenario, advice, trend,
             self._commits_are_real, details,
         )  # fmt: skip
 
@@ -9266,14 +8979,6 @@ class GitOpsAutomation:
     def _trend(self, by: Optional[str]) -> Optional[pd.DataFrame]:
         """Return the trend by week or month; None for no period."""
         return None if by is None else self._once(f"trend by {by}", lambda: self.trend(by))
-
-    def _compared(self) -> Optional[pd.DataFrame]:
-        """Return the comparison of the report, if it has one."""
-        if self.earlier is None:
-            return None
-        table = compare_with(self.earlier, self.measured.overall)
-        table.attrs["notes"] = compared_notes(self.earlier, self.measured.history)
-        return table
 
     def visualize_metrics(self, dpi: int = 300) -> Path:
         """Draw the dashboard into `gitops_dashboard.png` in the output folder; return its path.
@@ -9402,11 +9107,9 @@ class GitOpsAutomation:
         seed, scenario = (self.seed, self.scenario) if simulated else (None, None)
         document = summary_document(self.measured, seed, self.flow, scenario)
         document["commits_are_real"] = self._commits_are_real or not simulated
-        trend, compared = self._trend(self.by), self._compared()
+        trend = self._trend(self.by)
         if trend is not None:
             document["trend"] = to_jsonable(trend.to_dict("records"))
-        if compared is not None:
-            document["compared"] = to_jsonable(compared.to_dict("index"))
         return document
 
     def production_metrics(self) -> pd.DataFrame:
@@ -9434,6 +9137,11 @@ def notebook_kernel() -> Any:
     """Return the shell of the notebook kernel that runs this, or None."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell if hasattr(shell, "kernel") else None
+
+
+def cell_number() -> Optional[int]:
+    """Return the number of the notebook's cell that runs this, None outside of a notebook."""
+    return getattr(notebook_kernel(), "execution_count", None)
 
 
 def show_in_notebook(picture: Optional[bytes]) -> None:
@@ -9494,7 +9202,6 @@ examples:
 
 exit status:
   0    done
-  1    done, and a limit of --fail-on was crossed
   2    unusable input: one line on standard error says what to do
   130  interrupted
 """
@@ -9556,59 +9263,6 @@ def share_option(text: str) -> float:
     return float(text)
 
 
-class Limit(NamedTuple):
-    """A limit of `--fail-on`: a metric on the wrong side of it."""
-
-    key: str  # of METRICS or PRODUCTION_METRICS
-    sign: str
-    number: float
-
-    def is_crossed(self, value: float) -> bool:
-        """Return whether a value lies on the wrong side."""
-        sides = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-        return bool(sides[self.sign](value, self.number))
-
-
-def limit_option(text: str) -> Limit:
-    """Return a limit such as `change_failure_rate>15`: an argparse type."""
-    known = [*numeric_metrics(), *PRODUCTION_METRICS]
-    found = re.fullmatch(r"([a-z_0-9]+) *(<=|>=|<|>) *([0-9]{1,9}(?:\.[0-9]{1,9})?)", text.strip())
-    if not found:
-        rule = "must be METRIC>NUMBER or METRIC<NUMBER, such as change_failure_rate>15"
-        raise argparse.ArgumentTypeError(f"{rule}, not {in_quotes(text)}")
-    key, sign, number = found.groups()
-    if key not in known:
-        near = difflib.get_close_matches(key, known, 1) or list(BENCHMARKS)
-        raise argparse.ArgumentTypeError(f"has no metric {in_quotes(key)}; try {', '.join(near)}")
-    return Limit(key, sign, float(number))
-
-
-def numeric_metrics() -> List[str]:
-    """Return the keys of METRICS whose values are one number."""
-    empty = {"success_rates", "failure_reasons", "commit_types", "lead_time_hours_by_environment"}
-    return [key for key in METRICS if key not in empty and "_by_" not in key]
-
-
-def check_limits(limits: Sequence[Limit], metrics: Metrics) -> int:
-    """Say which limits are crossed, and which could not be judged; return the exit status."""
-    status = 0
-    for limit in limits:
-        table, is_bound = metrics.overall, False
-        if limit.key in PRODUCTION_METRICS:
-            value, is_bound = table.at[limit.key, "value"], table.at[limit.key, "at_least"]
-            shown = PRODUCTION_METRICS[limit.key].text(value)
-        else:
-            value, shown = metrics.values[limit.key], value_text(limit.key, metrics)
-            is_bound = shown.startswith("at")
-        rule = f"{limit.key}{limit.sign}{limit.number:g}"
-        if limit.is_crossed(value):
-            print_problem("limit crossed", f"{limit.key} is {shown}, and --fail-on says {rule}")
-            status = 1
-        elif math.isnan(value) or is_bound:
-            print_problem("warning", f"--fail-on {rule} cannot be judged: {limit.key} is {shown}")
-    return status
-
-
 def price_option(text: str) -> float:
     """Return the value of an option that is a price: an argparse type."""
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
@@ -9667,8 +9321,6 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     "over time": [
         ("--by", dict(choices=("week", "month")),
          "also show the metrics of production for each week or month"),
-        ("--compare", dict(metavar="FILE"),
-         "show what differs from the metrics.json of an earlier run"),
     ],
     "what if": [
         ("--what-if", dict(metavar="CHANGE", action="append"),
@@ -9700,9 +9352,6 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "slowest or failed one of production"),
         ("--markdown", dict(metavar="FILE"),
          "write the verdict, its tables and the advice as Markdown, as for a CI job's summary"),
-        ("--fail-on", dict(metavar="LIMIT", action="append", type=limit_option),
-         "end with status 1 if a metric crosses a limit, such as \"change_failure_rate>15\"; "
-         "repeatable"),
         ("--output", dict(metavar="DIR", default="output"),
          "write the files into this folder (default: output)"),
         ("--dpi", dict(metavar="N", default=300, type=whole_option(10, 1200)),
@@ -9766,17 +9415,17 @@ def check_options(options: argparse.Namespace) -> None:
         ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
         ({"alert_webhook"}, bool(options.what_if),
          "has no meaning with --what-if: nothing is rolled back"),
-        ({"by", "compare"}, bool(options.what_if), "has no meaning with --what-if"),
+        ({"by"}, bool(options.what_if), "has no meaning with --what-if"),
         ({"levers", "backtest"}, bool(options.what_if), "has no meaning with --what-if"),
-        ({"by", "compare", "alert_webhook", "backtest"}, options.levers is not None,
+        ({"by", "alert_webhook", "backtest"}, options.levers is not None,
          "has no meaning with --levers"),
-        ({"by", "compare"}, bool(options.backtest), "has no meaning with --backtest"),
+        ({"by"}, bool(options.backtest), "has no meaning with --backtest"),
         ({"backtest"}, not real, needs_real),
         ({"step"}, options.levers is None, "needs --levers"),
-        ({"details", "trace", "markdown", "fail_on"},
+        ({"details", "trace", "markdown"},
          bool(options.what_if or options.levers is not None or options.backtest),
          "has no meaning with a forecast"),
-        ({"details", "markdown", "fail_on", "by", "compare"}, options.trace is not None,
+        ({"details", "markdown", "by"}, options.trace is not None,
          "has no meaning with --trace"),
         ({"cost_per_failed_hour", "cost_per_waiting_hour"}, not options.what_if,
          "needs --what-if CHANGE"),
@@ -9797,15 +9446,15 @@ def check_folder(folder: Path) -> None:
     raise GitOpsError(f"cannot write into {one_line(folder)}; --output takes a folder")
 
 
-def run_options(options: argparse.Namespace) -> int:
-    """Do what the command line asks for; return the exit status."""
+def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
+    """Do what the command line asks for; return what it was done with, if anything was run."""
     check_options(options)
     scenario = Scenario()
     if options.config is not None:
         scenario = PRESETS.get(options.config) or read_scenario(options.config)
     if options.print_config:
         print_text(scenario.to_json())
-        return 0
+        return None
     alerts = None if options.alert_webhook is None else WebhookAlerts(options.alert_webhook)
     gitops = GitOpsAutomation(
         scenario, seed=options.seed, end=options.end, output_dir=options.output, on_rollback=alerts
@@ -9829,7 +9478,8 @@ def run_options(options: argparse.Namespace) -> int:
         print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         print_text(json.dumps(document, indent=2))
-    return check_limits(options.fail_on, gitops.measured) if options.fail_on else 0
+    gitops.printed_in = cell_number()
+    return gitops
 
 
 @contextlib.contextmanager
@@ -9865,7 +9515,6 @@ def load_real_history(
         gitops.load_git_history(options.repo, options.days or 30)
         print_text(f"    • {other_reading(options.repo)}")
     gitops.by = options.by
-    gitops.earlier = None if options.compare is None else read_document(options.compare)
 
 
 def read_real_history(options: argparse.Namespace) -> Optional[History]:
@@ -9919,7 +9568,7 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
         file = Path(options.markdown)
         write_files(file.parent, {file.name: gitops.markdown().encode("utf-8", "replace")})
     print_text("\n✅ GitOps automation complete!\n")
-    print_text(format_summary(gitops.measured))
+    print_text(format_summary(gitops._report()))
     return gitops.document()
 
 
@@ -10032,27 +9681,25 @@ def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace
     return option_parser().parse_args(arguments)
 
 
-def main(argv: Union[None, str, Sequence[str]] = None) -> None:
+def main(argv: Union[None, str, Sequence[str]] = None) -> Optional[GitOpsAutomation]:
     """Run the program with some arguments, as `"--days 7"` or `["--days", "7"]`.
 
-    They are those of the process by default; in a notebook none, as those are the kernel's. Raises
-    SystemExit (in a notebook GitOpsError) only if something is wrong.
+    They are those of the process by default; in a notebook none, as those are the kernel's. Returns
+    the GitOpsAutomation that ran, which can be asked further. Raises SystemExit (in a notebook
+    GitOpsError) only if something is wrong.
     """
     if notebook_kernel() is not None:
         try:
             options = parse_arguments(argv or [])
         except SystemExit:  # the help or the version was printed
-            return
-        run_options(options)
-        return
+            return None
+        return run_options(options)
     try:
         try:
-            status = run_options(parse_arguments(argv))
+            return run_options(parse_arguments(argv))
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
-        if status:
-            sys.exit(status)
     except GitOpsError as error:
         sys.exit(print_problem("error", str(error)))
     except KeyboardInterrupt:
@@ -10063,6 +9710,12 @@ def main(argv: Union[None, str, Sequence[str]] = None) -> None:
         if not isinstance(error, BrokenPipeError):
             message = f"cannot print or write: {error}; give the output a place with room"
             sys.exit(print_problem("error", message))
+    return None
+
+
+def run_command() -> None:
+    """Run the program as the installed command, whose exit status must not be an object."""
+    main()
 
 
 if __name__ == "__main__":

@@ -83,24 +83,67 @@ def random_history(seed, source="simulated"):
 
     commits = [commit() for _ in range(rng.randint(0, 30))]
     commits.sort(key=lambda row: row[1])
-    shas = [row[0] for row in commits] + ["%040x" % i for i in range(3)]
+    owner = {row[0]: row[4] for row in commits}
+    shas = [*owner] + ["%040x" % i for i in range(3)]
     outcomes = [("Synced", "Healthy")] * 3 + [("Failed", "Degraded"), ("Synced", "Degraded")]
     unseen = {name: rng.choice([0, 0.3, 1]) for name in environments if source != "simulated"}
     deployments = []
     for _ in range(rng.randint(0, 120)):
         status, health = rng.choice(outcomes)
         reason = rng.choice(["OOMKilled", "CrashLoopBackOff"]) if health == "Degraded" else None
-        place = rng.choice("xyz"), rng.choice(environments)
+        sha = rng.choice(shas)
+        place = owner.get(sha) or rng.choice("xyz"), rng.choice(environments)
         if health == "Healthy" and unseen and rng.random() < unseen[place[1]]:
             health = "Unknown"
         seconds = rng.randint(0, 90)
-        deployments.append((moment(), *place, rng.choice(shas), status, health, seconds, reason))
+        deployments.append((moment(), *place, sha, status, health, seconds, reason))
     deployments.sort(key=lambda row: row[0])
     deployments = table("deployments", *deployments)
     policy = RollbackPolicy(success_rate=rng.choice([0, 0.5, 1]))
     deployments, rollbacks = gitops.simulate_rollbacks(deployments, policy, seed)
-    commits = table("git_commits", *commits)
-    return History(commits, deployments, rollbacks, window, environments, source)
+    commits, details = table("git_commits", *commits), {}
+    if source != "simulated" and rng.random() < 0.7:
+        details["changes"] = table("changes", *random_changes(rng, deployments, environments))
+    if source != "simulated" and rng.random() < 0.5:
+        incidents, recovered = random_incidents(rng, deployments)
+        details["incidents"] = table("incidents", *incidents)
+        deployments = deployments.assign(recovered=gitops.as_times(recovered))
+    return History(commits, deployments, rollbacks, window, environments, source, **details)
+
+
+def random_changes(rng, deployments, environments):
+    """Return rows of changes that some deployments brought, and of some that wait."""
+    rows = []
+    for row in deployments.to_dict("records"):
+        end = row["timestamp"] + pd.Timedelta(seconds=row["duration_sec"])
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            sha, begun = "%040x" % rng.getrandbits(160), end - pd.Timedelta(rng.random() * 4, "D")
+            begun = begun.floor("s")
+            place = row["application"], row["environment"], sha, rng.choice(["", "v1"])
+            rows.append((*place, begun, end if rng.random() < 0.9 else None))
+            if row["environment"] == environments[-1]:  # it came through some of the others
+                for name in environments[:-1]:
+                    moment = begun + (end - begun) * rng.random()
+                    came = (row["application"], name, *place[2:], begun, moment.floor("s"))
+                    rows += [came] * (rng.random() < 0.6)
+    return rows
+
+
+def random_incidents(rng, deployments):
+    """Return rows of incidents of the failed deployments, and when each deployment recovered."""
+    rows, recovered = [], []
+    for row in deployments.to_dict("records"):
+        over = row["recovered"]
+        if row["health"] == "Degraded" and rng.random() < 0.6 and not pd.isna(over):
+            end = row["timestamp"] + pd.Timedelta(seconds=row["duration_sec"])
+            spans = []
+            for _ in range(rng.randint(1, 3)):
+                begun = end + pd.Timedelta(seconds=rng.randint(0, 5000))
+                spans.append((begun, begun + pd.Timedelta(seconds=rng.randint(0, 5000))))
+                rows.append((row["application"], row["environment"], *spans[-1], end))
+            over = max(span[1] for span in spans)
+        recovered.append(over)
+    return rows, pd.Series(recovered, dtype="datetime64[ns, UTC]").array
 
 
 # ---- The invariants of a history ----------------------------------------------------------------
@@ -439,40 +482,35 @@ def rows_of(shown):
 
 def plain_metrics(history):
     """Return the keys of `METRICS`, each by its definition."""
-    commits, deployments, rollbacks = (
-        getattr(history, name).to_dict("records") for name in COLUMNS
-    )
+    measured, production = not history.is_simulated, history.environments[-1]
+    commits = history.git_commits.to_dict("records")
+    everywhere = with_ends(history)
+    backs = history.rollbacks.to_dict("records")
+    every_back = backs
+    deployments = everywhere
+    if measured:  # production alone
+        deployments = [row for row in everywhere if row["environment"] == production]
+        backs = [row for row in backs if row["environment"] == production]
     committed = {row["sha"]: row["timestamp"] for row in commits}
     days = (history.window.end - history.window.start) / pd.Timedelta(days=1)
-    production = history.environments[-1]
     failed = [row for row in deployments if row["health"] == "Degraded"]
-    looked_at = {row["environment"] for row in deployments if row["health"] != "Unknown"}
-    observable = [
-        name for name in history.environments if history.is_simulated or name in looked_at
-    ]
-    seen = [row for row in deployments if row["environment"] in observable]
-    releases = [
-        ((row["application"], row["environment"]), row["health"] != "Degraded")
-        for row in deployments
-    ]
-    minutes = [row["duration_min"] for row in rollbacks if row["success"]]
+    looked_at = {row["environment"] for row in everywhere if row["health"] != "Unknown"}
+    minutes = [row["duration_min"] for row in backs if row["success"]]
 
     first = {}  # time of the first deployment of each commit to each environment
-    for row in deployments:
+    for row in everywhere:
         first.setdefault((row["commit_sha"], row["environment"]), row["timestamp"])
-    leads, parts = [], {name: [] for name in history.environments}
+    leads, ways = [], []  # a way has the moments from the commit to production
     for row in deployments:
         sha = row["commit_sha"]
         if row["environment"] != production or row["status"] != "Synced" or sha not in committed:
             continue
-        if committed[sha] > row["timestamp"]:
-            continue
-        leads.append(hours(row["timestamp"] - committed[sha]))
-        before = committed[sha]
-        for name in history.environments:
-            reached = row["timestamp"] if name == production else first.get((sha, name), before)
-            parts[name].append(hours(reached - before))
-            before = reached
+        if committed[sha] <= row["timestamp"]:
+            leads.append(hours(row["timestamp"] - committed[sha]))
+            there = [first.get((sha, name)) for name in history.environments[:-1]]
+            ways.append([committed[sha], *there, row["timestamp"]])
+    if history.changes is not None:
+        ways = plain_ways(history)
 
     def in_environments(rows):
         return {
@@ -483,40 +521,46 @@ def plain_metrics(history):
     def counted(rows, column):
         return dict(collections.Counter(row[column] for row in rows))
 
-    healthy = [row for row in deployments if row["health"] != "Degraded"]
-    deployed, healthy_in = in_environments(deployments), in_environments(healthy)
-    return {
+    deployed = in_environments(everywhere)
+    good = {
+        name: [row for row in rows if row["health"] != "Degraded"]
+        for name, rows in deployed.items()
+    }
+    seen = [name for name in history.environments if not measured or name in looked_at]
+    values = {
+        "scope": "production" if measured else "all environments",
         "deployment_frequency": len(deployments) / days,
         "mean_lead_time": average(leads),
         "median_lead_time": middle(leads),
-        "lead_time_hours_by_environment": {name: average(part) for name, part in parts.items()},
+        "lead_time_hours_by_environment": plain_parts(history, ways),
         "success_rates": {
-            name: 100 * ratio(len(healthy_in[name]), len(rows) * (name in observable))
+            name: 100 * ratio(len(good[name]), len(rows) * (name in seen))
             for name, rows in deployed.items()
         },
-        "overall_success_rate": 100 * ratio(len(seen) - len(failed), len(seen)),
-        "change_failure_rate": 100 * ratio(len(failed), len(seen)),
+        "change_failure_rate": 100 * ratio(len(failed), len(deployments)),
         "mttr_minutes": average(minutes),
+        "average_rollback_minutes": average(minutes),
         "production_deployment_frequency": len(deployed[production]) / days,
         "total_deployments": len(deployments),
         "dated_deployments": len(leads),
         "failed_deployments": len(failed),
-        "unseen_deployments": sum(row["health"] == "Unknown" for row in seen),
-        "total_rollbacks": len(rollbacks),
+        "unseen_deployments": sum(row["health"] == "Unknown" for row in deployed[production]),
+        "total_rollbacks": len(backs),
         "successful_rollbacks": len(minutes),
-        "failed_rollbacks": sum(not row["success"] for row in rollbacks),
-        "rollback_success_rate": 100 * ratio(len(minutes), len(rollbacks)),
+        "failed_rollbacks": sum(not row["success"] for row in backs),
+        "rollback_success_rate": 100 * ratio(len(minutes), len(backs)),
         "fastest_rollback_minutes": min(minutes, default=math.nan),
         "slowest_rollback_minutes": max(minutes, default=math.nan),
-        "failures_without_rollback": list(plain_targets(releases).values()).count(None),
+        "failures_without_rollback": len(failed) - len(backs),
         "failure_reasons": counted(failed, "failure_reason"),
         "failure_reasons_by_environment": {
-            name: counted(rows, "failure_reason") for name, rows in in_environments(failed).items()
+            name: counted([row for row in rows if row["failure_reason"]], "failure_reason")
+            for name, rows in deployed.items()
         },
         "deployments_by_environment": {name: len(rows) for name, rows in deployed.items()},
-        "healthy_by_environment": {name: len(rows) for name, rows in healthy_in.items()},
+        "healthy_by_environment": {name: len(rows) for name, rows in good.items()},
         "rollbacks_by_environment": {
-            name: len(rows) for name, rows in in_environments(rollbacks).items()
+            name: len(rows) for name, rows in in_environments(every_back).items()
         },
         "deployments_by_status": {"Synced": 0, "Failed": 0, **counted(deployments, "status")},
         "deployments_by_application": counted(deployments, "application"),
@@ -524,74 +568,190 @@ def plain_metrics(history):
         "contributors": len(counted(commits, "author")),
         "applications": len(counted(commits, "application")),
         "commit_types": counted(commits, "type"),
+        "not_judged": {},
     }
+    if measured:
+        of = plain_production(history)
+        shipped = {(row["application"], row["shipped"]) for row in of["changes"]}
+        values.update(
+            deployment_frequency=of["deployment_frequency_per_day"],
+            production_deployment_frequency=of["deployment_frequency_per_day"],
+            mean_lead_time=average(of["change_lead_time_hours"]),
+            median_lead_time=middle(of["change_lead_time_hours"]),
+            mttr_minutes=middle(of["failed_deployment_recovery_minutes"]),
+            change_failure_rate=of["change_fail_rate_pct"],
+            dated_deployments=sum(
+                (row["application"], row["end"]) in shipped for row in deployments
+            ),
+        )
+        values["not_judged"] = plain_doubts(history, values, of)
+    values["overall_success_rate"] = 100 - values["change_failure_rate"]
+    return values
 
 
-def plain_production(history, application=None):
-    """Return dora.dev's metrics of production, of one application or of all.
+def with_ends(history):
+    """Return the deployments as dicts with their end; what never recovered has None."""
+    rows = history.deployments.to_dict("records")
+    for row in rows:
+        row["end"] = row["timestamp"] + pd.Timedelta(seconds=row["duration_sec"])
+        row["recovered"] = None if pd.isna(row["recovered"]) else row["recovered"]
+        row["failure_reason"] = None if pd.isna(row["failure_reason"]) else row["failure_reason"]
+    return rows
+
+
+def plain_ways(history):
+    """Return the moments of each change that shipped, from its commit to production."""
+    reached = collections.defaultdict(dict)
+    for row in history.changes.to_dict("records"):
+        own = reached[row["application"], row["commit_sha"]]
+        own["commit"] = row["committed"]
+        if not pd.isna(row["deployed"]):
+            own[row["environment"]] = min(own.get(row["environment"], END), row["deployed"])
+    ways = []
+    for row in history.changes.to_dict("records"):
+        if row["environment"] == history.environments[-1] and not pd.isna(row["deployed"]):
+            own = reached[row["application"], row["commit_sha"]]
+            there = [own.get(name) for name in history.environments[:-1]]
+            ways.append([own["commit"], *there, row["deployed"]])
+    return ways
+
+
+def plain_parts(history, ways):
+    """Return the mean hours into each environment of ways whose unknown moments are None."""
+    parts = {name: [] for name in history.environments}
+    seen = {name: False for name in history.environments}
+    for begin, *moments in ways:
+        for name, moment in zip(history.environments, moments):
+            seen[name] |= moment is not None
+            after = begin if moment is None else max(begin, min(moment, moments[-1]))
+            parts[name].append(hours(after - begin))
+            begin = after
+    return {name: average(part) if seen[name] else math.nan for name, part in parts.items()}
+
+
+def plain_production(history, application=None, period=None):
+    """Return dora.dev's metrics of production, of one application or of all, in a part of the time.
 
     The two durations are lists of times, and each has the number of those that are still open.
     """
-    commits, deployments, rollbacks = (
-        [
+    production = history.environments[-1]
+    start, over = period or history.window
+
+    def inside(time):
+        return period is None or (time is not None and start <= time < over)
+
+    def own(rows):
+        return [
             row
-            for row in getattr(history, name).to_dict("records")
+            for row in rows
             if application in (None, row["application"])
-            and row.get("environment") in (None, history.environments[-1])
+            and row.get("environment", production) == production
         ]
-        for name in COLUMNS
-    )
-    for row in deployments:
-        row["end"] = row["timestamp"] + pd.Timedelta(seconds=row["duration_sec"])
+
+    deployments, rollbacks = own(with_ends(history)), own(history.rollbacks.to_dict("records"))
+    commits = own(history.git_commits.to_dict("records"))
     place = {row["sha"]: number for number, row in enumerate(commits)}
-    leads = []
-    for number, change in enumerate(commits):
+    changes = []
+    for number, change in enumerate(commits if history.changes is None else ()):
         ends = [
             row["end"]
             for row in deployments
             if row["status"] == "Synced"
             and row["application"] == change["application"]
-            and place[row["commit_sha"]] >= number
+            and place.get(row["commit_sha"], -1) >= number
         ]
-        leads += [hours(min(ends) - change["timestamp"])] if ends else []
-    recoveries, failures, fixes = [], 0, set()
+        times = {"committed": change["timestamp"], "shipped": min(ends, default=None)}
+        if not ends or min(ends) >= change["timestamp"]:
+            changes.append({"application": change["application"], **times})
+    for row in () if history.changes is None else own(history.changes.to_dict("records")):
+        shipped = None if pd.isna(row["deployed"]) else row["deployed"]
+        times = {"committed": row["committed"], "shipped": shipped}
+        changes.append({"application": row["application"], **times})
+    recoveries, fixes, failures = [], set(), 0
     for number, bad in enumerate(deployments):
-        if bad["health"] == "Healthy":
+        if bad["health"] != "Degraded":
             continue
-        failures += 1
-        taken_back = bad["application"], bad["commit_sha"], bad["end"]
-        restored = [
-            row["timestamp"] + pd.Timedelta(seconds=round(row["duration_min"] * 60))
-            for row in rollbacks
-            if row["success"]
-            and (row["application"], row["from_commit"], row["timestamp"]) == taken_back
+        later = [
+            row
+            for row in deployments[number + 1 :]
+            if row["application"] == bad["application"] and row["health"] != "Degraded"
         ]
-        if not restored:
-            later = [
-                following
-                for following, row in enumerate(deployments)
-                if following > number
-                and row["application"] == bad["application"]
-                and row["health"] == "Healthy"
-            ]
-            fixes.update(later[:1])
-            restored = [deployments[following]["end"] for following in later[:1]]
-        recoveries += [max(60 * hours(time - bad["end"]), 0) for time in restored]
+        if later and (bad["recovered"] is None or later[0]["end"] <= bad["recovered"]):
+            fixes.add(id(later[0]))
+        if inside(bad["timestamp"]):
+            failures += 1
+        if inside(bad["timestamp"]) and bad["recovered"] is not None:
+            recoveries.append(max(plain_downtime(history, bad), 0) / 60)
+    changes = [row for row in changes if inside(row["shipped"])]
+    deployments, rollbacks = (
+        [row for row in rows if inside(row["timestamp"])] for rows in (deployments, rollbacks)
+    )
+    fixes &= set(map(id, deployments))
     total = len(deployments)
+    seen = [row for row in deployments if row["health"] != "Unknown"]
+    leads = [hours(row["shipped"] - row["committed"]) for row in changes if row["shipped"]]
+    reworked, whole = len(rollbacks) + len(fixes), len(rollbacks) + total
+    none_seen = total and not seen
     return {
+        "changes": changes,
         "change_lead_time_hours": leads,
-        "changes_open": len(commits) - len(leads),
-        "deployment_frequency_per_day": total / history.window.days,
+        "changes_open": len(changes) - len(leads),
+        "deployment_frequency_per_day": total / (over - start).days,
         "failed_deployment_recovery_minutes": recoveries,
         "failures_open": failures - len(recoveries),
-        "change_fail_rate_pct": 100 * ratio(failures, total),
-        "deployment_rework_rate_pct": 100
-        * ratio(len(rollbacks) + len(fixes), len(rollbacks) + total),
+        "deployments": total,
+        "change_fail_rate_pct": math.nan if none_seen else 100 * ratio(failures, total),
+        "deployment_rework_rate_pct": math.nan
+        if none_seen and not reworked and total >= whole
+        else 100 * ratio(reworked, whole),
     }
+
+
+def plain_downtime(history, bad):
+    """Return the seconds in which an incident of a deployment lasted, or until it was good."""
+    lasted = set()
+    for row in () if history.incidents is None else history.incidents.to_dict("records"):
+        names = ("application", "environment")
+        if all(row[name] == bad[name] for name in names) and row["deployed"] == bad["end"]:
+            begin, over = (int(row[edge].timestamp()) for edge in ("started", "resolved"))
+            lasted.update(range(begin, over))
+    if lasted:
+        return len(lasted)
+    return (bad["recovered"] - bad["end"]).total_seconds()
+
+
+def plain_doubts(history, values, of):
+    """Return what a sceptic would not let be judged, of a history that is covered as a whole."""
+    doubts, total = {}, values["total_deployments"]
+    if history.window.days < 14:
+        doubts["deployment_frequency"] = "few days"
+    blind = history.source == "argocd" and history.incidents is None
+    hidden = values["unseen_deployments"] > 0 or blind
+    for key, times, still, limit in (
+        ("median_lead_time", of["change_lead_time_hours"], 0, 24),
+        ("mttr_minutes", of["failed_deployment_recovery_minutes"], of["failures_open"], 60),
+    ):
+        within = sum(time < limit for time in times)
+        known = len(times) + still
+        if not times and (key != "mttr_minutes" or known or hidden or not total):
+            doubts[key] = "undefined"
+        elif times and (0 < within < known < 6):
+            doubts[key] = "few times"
+        elif times and still and values[key] < limit and 2 * within <= known:
+            doubts[key] = "too many still last"
+    if 0 < values["dated_deployments"] < total / 2:
+        doubts["median_lead_time"] = "few deployments"
+    rate = values["change_failure_rate"]
+    most = 100 if blind else rate + 100 * ratio(values["unseen_deployments"], total)
+    if math.isnan(rate) or total < 6 or (rate < 15 and hidden and not most < 15):
+        doubts["change_failure_rate"] = "few or unseen"
+    return doubts
 
 
 def same(one, two):
     """Return whether two dicts of dicts hold equal numbers, NaN being equal to NaN."""
+    if isinstance(one, str):
+        return isinstance(two, str)
     if isinstance(one, dict):
         return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
     return one == pytest.approx(two, rel=1e-12, abs=1e-12, nan_ok=True)

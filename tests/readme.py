@@ -208,11 +208,11 @@ def table(heads, rows):
 
 def headline():
     rows = []
-    for key, metric in gitops.METRICS.items():
-        if metric.elite:
-            sign = {">": "&gt;", "<": "&lt;"}[metric.elite.better]
-            elite = f"{sign} {metric.elite.limit:g} {metric.elite.unit}"
-            rows.append([f"`{key}`", metric.label, metric.definition, elite])
+    for key in gitops.SCOPES["all environments"]:
+        metric, target = gitops.METRICS[key], gitops.TARGETS[key]
+        sign = {">": "&gt;", "<": "&lt;"}[target.better]
+        elite = f"{sign} {target.limit:g} {target.unit}"
+        rows.append([f"`{key}`", metric.label, metric.definition, elite])
     return table(["key", "in the report", "definition", "elite"], rows)
 
 

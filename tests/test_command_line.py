@@ -35,7 +35,7 @@ FLAGS = [
     ),
     *("--argocd", "--tags", "--application", "--environment-label", "--ignore-authors"),
     *("--incident-days", "--incidents-complete"),
-    *("--deployments-from", "--environments", "--history", "--incidents", "--by", "--compare"),
+    *("--deployments-from", "--environments", "--history", "--incidents", "--by"),
     *(
         "--what-if",
         "--levers",
@@ -47,7 +47,7 @@ FLAGS = [
         "--investment",
     ),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
-    *("--details", "--trace", "--markdown", "--fail-on"),
+    *("--details", "--trace", "--markdown"),
 ]
 RUN = ["--seed", "7", "--end", "2026-01-31", "--runs", "3"]
 FAST = [*RUN, "--no-dashboard"]
@@ -133,7 +133,7 @@ def test_help_fits_a_plain_console(capsys, monkeypatch, columns):
 
 def test_help_says_what_the_exit_status_means(capsys):
     statuses = re.findall(r"^  (\d+) +\w+", called(capsys, "-h")[1].split("exit status:")[1], re.M)
-    assert statuses == ["0", "1", "2", "130"]
+    assert statuses == ["0", "2", "130"]
 
 
 def test_help_shows_examples(capsys):
@@ -179,7 +179,7 @@ def test_a_run_with_no_option_prints_the_report_beside_the_picture():
     for phrase in (
         "🔄 GitOps Workflow Automation with ArgoCD",
         "Performance Score",
-        "Seed:",
+        ", seed ",
         "EXECUTIVE SUMMARY",
     ):
         assert phrase in text
@@ -201,7 +201,7 @@ def test_the_same_seed_gives_the_same_bytes_everywhere():
 
 def test_the_seed_that_a_run_prints_repeats_it(capsys):
     free = called(capsys, "--no-dashboard", "--end", "2026-01-31")[1]
-    seed = re.search(r"Seed:\s+(\d+)", free).group(1)
+    seed = re.search(r", seed (\d+)", free).group(1)
     assert called(capsys, "--no-dashboard", "--end", "2026-01-31", "--seed", seed)[1] == free
     assert called(capsys, "--no-dashboard", "--end", "2026-01-31")[1] != free
 
@@ -212,7 +212,7 @@ def test_every_seed_that_the_class_takes_is_taken(capsys, seed):
         capsys, "--seed", seed, "--end", "2026-01-31", "--no-dashboard", "--days", "2"
     )
     assert (status, err) == (0, "")
-    assert re.search(r"Seed:\s+%d " % int(seed), out)
+    assert f", seed {int(seed)} " in " ".join(out.split())
 
 
 def test_the_window_ends_at_todays_utc_midnight_unless_told_otherwise(capsys, monkeypatch):
@@ -339,7 +339,7 @@ def test_an_environment_of_the_default_keeps_its_own_defaults(capsys):
     assert production["wait_hours"] == [24, 72]
     assert production["approval_rate"] == 0.8
     report = called(capsys, *FAST, "--config", "gate.json")[1]
-    assert re.search(r"^Pipeline:\s+production \(", report, re.M)
+    assert "after 24-72 h, 80 % pass, newest wins" in " ".join(report.split())
     assert (
         json.loads(called(capsys, *FAST, "--config", "gate.json", "--json")[1])["metrics"][
             "mean_lead_time"
@@ -404,7 +404,7 @@ def test_no_commits_are_reported_as_nothing(capsys):
     assert len(files("output")) == 4
     maturity = json.loads(called(capsys, *FAST, "--config", "none.json", "--json")[1])["maturity"]
     assert (maturity["level"], maturity["elite"]["mean_lead_time"]) == (None, None)
-    assert maturity["not_assessable"]["mean_lead_time"] == "no deployment"
+    assert maturity["not_assessable"]["mean_lead_time"] == "nothing was deployed"
 
 
 def test_one_environment_is_a_whole_pipeline(capsys):
@@ -455,7 +455,7 @@ def test_real_commits_take_the_place_of_simulated_ones(capsys):
     )
     assert (status, err) == (0, "")
     assert "✓ Read 3 commits" in out
-    assert re.search(r"Window: +2025-12-29 to 2026-01-07 \(10 days, UTC\)", out)
+    assert "\n2025-12-29 to 2026-01-07 (10 days, UTC), all environments" in out
     document = json.loads(
         called(capsys, "--repo", "shop", "--json", "--no-dashboard", "--end", "2026-01-07")[1]
     )
@@ -699,13 +699,11 @@ def test_a_label_where_there_are_none_is_told_so(capsys, team):
         ["--argocd", "missing.json"],
         ["--argocd", "apps.json", "file"],
         ["--argocd", "apps.json", "--incidents", "file"],
-        ["--argocd", "apps.json", "--compare", "file"],
         ["--argocd", "apps.json", "--what-if", "production.nope=1"],
         ["--argocd", "apps.json", "--backtest"],
         ["--repo", "missing", "--deployments-from"],
         ["--repo", "config", "--deployments-from", "x/{environment}"],
         ["--history", "missing"],
-        ["--compare", "missing.json"],
         ["--what-if", "production.nope=1"],
         ["--what-if", "missing.json"],
         ["--what-if", "elite", "--what-if", "elite"],
@@ -795,9 +793,9 @@ NO_MEANING = {  # (options, what the line says of them)
         ["--what-if", "elite", "--by", "week"],
         "--by has no meaning with --what-if",
     ),
-    "a what-if compared": (
-        ["--what-if", "elite", "--compare", "x.json"],
-        "--compare has no meaning with --what-if",
+    "a what-if over time": (
+        ["--what-if", "elite", "--by", "month"],
+        "--by has no meaning with --what-if",
     ),
     "a price of nothing": (
         ["--cost-per-failed-hour", "9"],
@@ -1026,8 +1024,11 @@ def test_main_leaves_the_console_as_it_was(capsys, arguments):
     assert sys.stdout is console
 
 
-def test_main_returns_nothing():
-    assert module.main([*FAST, "--quiet"]) is None
+def test_main_returns_what_it_ran_and_the_command_nothing(monkeypatch):
+    """The console script of an installation hands its result to `sys.exit`."""
+    assert module.main([*FAST, "--quiet"]).metrics["total_deployments"] > 0
+    monkeypatch.setattr(sys, "argv", ["gitops-automation", *FAST, "--quiet"])
+    assert module.run_command() is None
 
 
 LIKELY_NAMES = """
@@ -1110,38 +1111,7 @@ def test_a_repository_is_measured_by_its_tags_or_its_layout(capsys, tagged, opti
     assert set(document["metrics"]["deployments_by_application"]) <= {"tagged", "shop"}
 
 
-# ---- Limits and summaries for CI ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("limit", "status", "told"),
-    [
-        ("mean_lead_time>24", 1, "limit crossed: mean_lead_time is 44.49 hours"),
-        ("mean_lead_time < 24", 0, ""),
-        ("change_fail_rate_pct>=4", 1, "limit crossed: change_fail_rate_pct is 4.55%"),
-        ("production_deployment_frequency<=2", 0, ""),
-    ],
-)
-def test_a_crossed_limit_ends_with_status_1(capsys, limit, status, told):
-    found, out, err = called(capsys, *FAST, "--fail-on", limit)
-    assert found == status
-    assert "VERDICT" in out
-    assert told in err and bool(err) == bool(told)
-
-
-def test_a_limit_of_what_was_not_measured_warns_and_does_not_fail(capsys):
-    written("none.json", {"team": {"commits_per_day": 0}})
-    limit = "change_failure_rate>15"
-    status, out, err = called(capsys, *FAST, "--config", "none.json", "--fail-on", limit)
-    assert status == 0
-    assert "warning: --fail-on change_failure_rate>15 cannot be judged" in err
-
-
-@pytest.mark.parametrize("limit", ["change_failure>15", "mean_lead_time", "success_rates>1", ">3"])
-def test_a_limit_that_is_none_is_refused_before_the_work(capsys, limit):
-    status, out, err = called(capsys, *FAST, "--fail-on", limit)
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1 and "--fail-on" in err
+# ---- Summaries for CI --------------------------------------------------------------------------
 
 
 def test_the_markdown_file_is_written_beside_the_report(capsys):

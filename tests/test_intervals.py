@@ -9,14 +9,12 @@ from plain_model import EACH, END
 from gitops_automation import (
     NEVER,
     PRESETS,
-    Measured,
     Noise,
     Scenario,
     Window,
-    find_recoveries,
     frequency_interval,
-    medians_with_interval,
-    production_by_group,
+    median_interval,
+    rates_with_interval,
     shipped_changes,
     simulate_events,
     student_t,
@@ -37,25 +35,20 @@ CASES = {
 }
 
 
-def median_of(seconds, cluster, group=None, groups=1):
-    """Low, value and high of each group."""
-    seconds = np.asarray(seconds, np.int64)
-    group = np.zeros(len(seconds), np.int64) if group is None else np.asarray(group)
-    found = medians_with_interval(group, seconds, np.asarray(cluster), groups, 1)
-    return np.array([found["low"], found["value"], found["high"]])
+def interval_of(values, cluster):
+    """Low and high of a median."""
+    return median_interval(np.asarray(list(values), float), np.asarray(cluster))
 
 
-def frequency_of(counts, days=None):
-    """Low and high of the count itself, of one group."""
-    counts = np.asarray([counts])
-    days = counts.shape[1] if days is None else days
-    low, high = frequency_interval(counts, days, np.ones(counts.shape[1], bool))
-    return low[0] * days, high[0] * days
+def frequency_of(counts):
+    """Low and high of the count itself."""
+    low, high = frequency_interval(np.asarray(counts), np.ones(len(counts), bool))
+    return low * len(counts), high * len(counts)
 
 
 @pytest.mark.parametrize("df", EXACT_T)
 def test_students_t_is_that_of_the_tables_within_a_twentieth(df):
-    assert student_t(np.array(df)) == pytest.approx(EXACT_T[df], rel=0.04)
+    assert student_t(df) == pytest.approx(EXACT_T[df], rel=0.04)
 
 
 def test_the_interval_of_a_median_is_that_of_its_clusters():
@@ -63,47 +56,36 @@ def test_the_interval_of_a_median_is_that_of_its_clusters():
 
     2 n se = sqrt(20 / 19 * 20 * 4) = 9.177, and t of 19 degrees of freedom is 2.093: 9.60 ranks.
     """
-    pairs = median_of(range(1, 41), np.arange(40) // 2)[:, 0]
-    assert pairs == pytest.approx([10.9, 20.5, 30.1], abs=0.01)
+    pairs = interval_of(range(1, 41), np.arange(40) // 2)
+    assert pairs == pytest.approx((10.9, 30.1), abs=0.01)
 
 
 def test_a_median_is_certain_where_each_cluster_lies_on_both_sides_of_it():
     halves = np.minimum(np.arange(40), 39 - np.arange(40))
-    assert median_of(range(1, 41), halves)[:, 0] == pytest.approx(20.5)
+    assert interval_of(range(1, 41), halves) == pytest.approx((20.5, 20.5))
 
 
 @pytest.mark.parametrize("n", [40, 400, 4001])
 def test_independent_values_have_the_interval_between_order_statistics(n):
     """Hahn and Meeker's normal approximation: the ranks n/2 -+ 1.96 sqrt(n)/2, to one rank."""
-    expected = (n + 1) / 2 + np.array([-1, 0, 1]) * 1.96 * math.sqrt(n) / 2
+    expected = (n + 1) / 2 + np.array([-1, 1]) * 1.96 * math.sqrt(n) / 2
     shuffled = np.random.default_rng(1).permutation(np.arange(1, n + 1))
-    assert np.abs(median_of(shuffled, np.arange(n))[:, 0] - expected).max() < 1
+    assert np.abs(np.array(interval_of(shuffled, np.arange(n))) - expected).max() < 1
 
 
-def test_few_values_or_few_clusters_have_no_interval():
-    """Five values; eight values in four clusters; six in three; none; six values alone."""
-    group = np.repeat([0, 1, 2, 4], [5, 8, 6, 6])
-    cluster = np.concatenate([np.arange(5), np.arange(8) // 2, np.arange(6) // 2, np.arange(6)])
-    low, value, high = median_of(np.arange(25), cluster, group, 5)
-    assert np.isnan(low).tolist() == [True, False, True, True, False]
-    assert np.isnan(high).tolist() == [True, False, True, True, False]
-    assert np.isnan(value).tolist() == [False, False, False, True, False]
-
-
-def test_each_group_is_measured_apart():
-    group = np.repeat([0, 1], 20)
-    values = np.arange(40) % 20 * np.where(group, 3, 1)
-    together = median_of(values, np.arange(40), group, 2)
-    for number in (0, 1):
-        alone = median_of(values[group == number], np.arange(20))
-        np.testing.assert_array_equal(together[:, number], alone[:, 0])
-
-
-def test_an_open_entry_is_counted_but_not_measured():
-    group = np.zeros(8, np.int64)
-    seconds = np.array([1, 2, 3, 4, 5, 6, NEVER, NEVER])
-    found = medians_with_interval(group, seconds, np.arange(8), 1, 1)
-    assert (found["n"][0], found["open"][0], found["value"][0]) == (6, 2, 3.5)
+@pytest.mark.parametrize(
+    ("cluster", "known"),
+    [
+        (np.arange(5), False),
+        (np.arange(8) // 2, True),
+        (np.arange(6) // 2, False),
+        (np.arange(6), True),
+        ([], False),
+    ],
+)
+def test_few_values_or_few_clusters_have_no_interval(cluster, known):
+    low, high = interval_of(range(len(cluster)), cluster)
+    assert math.isnan(low) == math.isnan(high) == (not known)
 
 
 @pytest.mark.parametrize("n", EXACT_POISSON)
@@ -158,16 +140,55 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
     """
     runs, window, scenario = 2000, Window.before(END, days), CASES[name]
     events = simulate_events([(scenario, runs)], window, Noise(3, 1)).in_production()
-    changes = shipped_changes(events)
-    nothing = np.zeros(runs, np.int64)
-    over = Measured(nothing, nothing + days, np.ones((runs, days), bool), nothing > 0, False)
-    unseen = np.zeros(len(events.deployments.time), bool)
-    table = production_by_group(events, changes, find_recoveries(events), over, unseen)
-    lead, frequency = table["change_lead_time_hours"], table["deployment_frequency_per_day"]
-    hours = (changes.shipped - changes.committed)[changes.shipped < NEVER] / 3600
+    changes, day = shipped_changes(events), (events.deployments.time - window.seconds[0]) // 86400
+    known = changes.shipped < NEVER
+    lead = (changes.shipped - changes.committed) / 3600
+    leads, frequencies, totals = [], [], []
+    for run in range(runs):
+        own = known & (changes.group == run)
+        leads.append(median_interval(lead[own], changes.shipped[own] // (2 * 86400)))
+        counts = np.bincount(day[events.deployments.group == run], minlength=days)
+        frequencies.append(frequency_interval(counts, np.ones(days, bool)))
+        totals.append(counts.sum())
     train = scenario.environments[-1].release_every_hours > 0
-    assert 92.5 < covered(lead["low"], lead["high"], np.median(hours)) < (100 if train else 97.5)
-    mean = frequency["value"].mean()
+    least, most = (92.5, 100) if train else (92.5, 97.5)
+    assert least < covered(*np.array(leads).T, np.median(lead[known])) < most
     least, most = (94, 100.1) if train else (93, 98.5)
-    assert least < covered(frequency["low"], frequency["high"], mean) < most
-    assert np.isnan(lead["low"]).mean() < 0.1  # where three trains alone have shipped
+    assert least < covered(*np.array(frequencies).T, np.mean(totals) / days) < most
+    assert np.isnan(leads).mean() < 0.1  # where three trains alone have shipped
+
+
+# ---- Rates --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "low", "high"),
+    [(81, 263, 25.53, 36.62), (15, 148, 6.24, 16.05), (0, 20, 0, 16.11)],
+)
+def test_rates_have_the_wilson_intervals_that_newcombe_published(part, whole, low, high):
+    """R. G. Newcombe, Statistics in Medicine 17, 1998, table I, method 3."""
+    rates = rates_with_interval(*(np.array([number]) for number in (part, whole, 0)))
+    assert (rates["low"][0], rates["high"][0]) == pytest.approx((low, high), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "hidden", "value", "n"),
+    [
+        (0, 10, 10, math.nan, 0),  # nobody looked at any
+        (0, 10, 9, 0, 10),
+        (2, 10, 10, 20, 10),  # nobody looked, but reverts showed two
+        (0, 0, 0, math.nan, 0),
+    ],
+)
+def test_there_is_a_rate_where_somebody_looked_or_something_showed(part, whole, hidden, value, n):
+    rates = rates_with_interval(*(np.array([number]) for number in (part, whole, hidden)))
+    assert rates["value"][0] == pytest.approx(value, nan_ok=True)
+    assert rates["n"][0] == n
+    assert math.isnan(rates["high"][0]) == math.isnan(value)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+def test_the_wilson_interval_covers_the_true_rate_95_times_in_100_on_average(share):
+    failed = np.random.default_rng(2).binomial(60, share, 20_000)
+    rates = rates_with_interval(failed, np.full(20_000, 60), np.zeros(20_000, int))
+    assert covered(rates["low"], rates["high"], 100 * share) == pytest.approx(95, abs=3)
