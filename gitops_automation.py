@@ -2126,13 +2126,12 @@ def collector_paused() -> Iterator[None]:
 # outrank it, and no subcommand runs that does more than read.
 GIT = (
     "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "log.showRoot=true",
-    "-c", "diff.orderFile=" + os.devnull, "-c", "protocol.allow=never",
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "protocol.allow=never",
+    "-c", "log.showSignature=false", "-c", "log.showRoot=true", "-c", "diff.orderFile=" + os.devnull,
 )
 GIT_LOG = (
     "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
-    "--no-color", "--no-relative", "--no-show-signature", "--no-ext-diff", "--no-textconv",
-    "--ignore-submodules=none", "--encoding=UTF-8",
+    "--no-relative", "--ignore-submodules=none", "--encoding=UTF-8",
 )
 # fmt: on
 GIT_ENVIRONMENT = {
