@@ -126,7 +126,13 @@ __all__ = [
     "History",
     "Metrics",
     "Window",
-    "EnvironmentRules",
+    "load_gitops_repository",
+    "load_release_tags",
+    "load_argocd",
+    "join_histories",
+    "load_tables",
+    "read_incidents",
+    "with_incidents",
     "PRESETS",
     "measure",
     "calibrate",
@@ -300,6 +306,7 @@ class History(NamedTuple):
                 "choose other --days or --end"
             )
         low, high = window.seconds
+        high = high if window.end < self.window.end else NEVER  # what came later is told of it all
         tables = {}
         for name, column in TIME_OF.items():
             table = getattr(self, name)
@@ -465,6 +472,8 @@ def count_text(count: int, noun: str) -> str:
 
 def make_printable(text: str, keep: str = "") -> str:
     """Replace characters that could steer a terminal or hide by spaces, except those to keep."""
+    if text.isprintable():
+        return text
     unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible formats, half pairs, line ends
     found = {char for char in set(text) - set(keep) if unicodedata.category(char) in unsafe}
     return text.translate(dict.fromkeys(map(ord, found), " ")) if found else text
@@ -1797,40 +1806,27 @@ class Stages(NamedTuple):
     @classmethod
     def of(cls, environments: Union[None, str, Sequence[str]]) -> Stages:
         """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
-        pairs = []
         listed = environments.split(",") if isinstance(environments, str) else environments or ()
+        pairs = []
         for text in listed:
             name, equals, pattern = str(text).strip().partition("=")
             check_word("an environment of --environments", name)
-            pairs.append(((pattern if equals else name).lower(), name))
+            plain = "production" if name in PRODUCTION_WORDS else name
+            pairs.append(((pattern if equals else plain).lower(), name))
         return cls(tuple(pairs))
 
-    @property
-    def production(self) -> str:
-        """The name of production."""
-        return self.patterns[-1][1] if self.patterns else "production"
-
-    def taker(self, *names: str) -> int:
-        """Return the position of the first pattern that takes in one of the names, or -1.
-
-        A word alone (`staging`) takes in what the first name usually means, too, unless another
-        pattern does.
-        """
-        lower = [name.lower() for name in names if name]
-        for at, (pattern, _) in enumerate(self.patterns):
-            if fnmatch.filter(lower, pattern):
-                return at
-        for at, (pattern, _) in enumerate(self.patterns):
-            if pattern in ENVIRONMENT_WORDS and usual_stage(pattern) == usual_stage(names[0]):
-                return at
-        return -1
-
-    def stage_of(self, own: str, *others: str) -> str:
-        """Return the stage of an environment, "" if no pattern takes it in.
+    def taker(self, own: str, *others: str) -> int:
+        """Return the position of the first pattern that takes in an environment, or -1.
 
         `own` is its name, "" if nothing tells one. `others` are what else the patterns may match:
         the full name, the namespace and the destination of an application.
         """
+        names = {name.lower() for name in (own, usual_stage(own), *others) if name}
+        found = (at for at, (one, _) in enumerate(self.patterns) if fnmatch.filter(names, one))
+        return next(found, -1)
+
+    def stage_of(self, own: str, *others: str) -> str:
+        """Return the stage of an environment (see `taker`), "" if no pattern takes it in."""
         at = self.taker(own, *others)
         return self.patterns[at][1] if at >= 0 else "" if self.patterns else usual_stage(own)
 
@@ -1839,20 +1835,22 @@ class Stages(NamedTuple):
         return bool(environment_words(name)) or self.taker(name) >= 0
 
     def check(self, environments: Iterable[Sequence[str]]) -> None:
-        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history."""
+        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history.
+
+        A usual word alone (`dev`) may take in nothing, if another pattern takes in something.
+        """
         there = {tuple(names) for names in environments}
-        used = {self.taker(*names) for names in there}
-        for at, (pattern, _) in enumerate(self.patterns):
-            if at not in used:
-                known = sorted({names[0] for names in there} - {"", UNCLASSIFIED})
+        used = {self.taker(*names) for names in there} - {-1}
+        for at, (pattern, stage) in enumerate(self.patterns):
+            if at not in used and not (used and stage in ENVIRONMENT_WORDS and stage == pattern):
+                known = sorted({own for own, *_ in there} - {""})
                 near = difflib.get_close_matches(pattern, known, 1)
-                hint = f"did you mean {one_line(near[0], 60)}? " if near else ""
                 raise GitOpsError(
-                    f"--environments: {in_quotes(pattern)} takes in nothing; {hint}there are "
-                    f"{one_line(', '.join(known) or 'no names', 120)}; write production=PATTERN"
+                    f"--environments: {in_quotes(pattern)} takes in nothing; there are "
+                    f"{one_line(', '.join([*near, *known]) or 'no names', 120)}; write NAME=PATTERN"
                 )
 
-    def order(self, found: Iterable[str]) -> Tuple[str, ...]:
+    def order(self, found: Iterable[str] = ()) -> Tuple[str, ...]:
         """Return the environments of a history in promotion order; the last one is production.
 
         Names without the word of an environment come before staging.
@@ -1861,7 +1859,7 @@ class Stages(NamedTuple):
         there = sorted(found, key=lambda name: (ranks.get(name.lower(), 4), name))
         if self.patterns:
             there = [name for name in there if name == UNCLASSIFIED]
-        stages = [stage for _, stage in self.patterns] or [*there, "production"]
+        stages = [stage for _, stage in self.patterns] or ["production"]
         return tuple(dict.fromkeys([*there, *stages]))
 
 
@@ -2500,13 +2498,17 @@ class Replay:
 
     def moves(self) -> Iterator[Tuple[Any, Move]]:
         """Read the log once and yield what each landing changed at a place, oldest first."""
-        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
-            arrived = list(self._arrivals(records)) if records else []
+        for arrived in self.arrivals():
             blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
             contents = read_blobs(self.repo, blobs)
             for number, steps in arrived:
                 yield from self._changes(number, steps, contents)
+
+    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
+        """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+            yield list(self._arrivals(records)) if records else []
 
     def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
         """Yield the landings that touch places: (number, [(number of a commit, its files)]).
@@ -2605,7 +2607,7 @@ def template_owners(
         folders[place_of(make_printable(file))].add("/".join(file.split("/")[:depth]))
     folders.pop(None, None)
     usual = any(stages.knows(name) for _, name in folders)
-    kept = chosen_applications({application for application, _ in folders}, applications)
+    kept = choose_applications({application for application, _ in folders}, applications)
 
     def is_measured(place: PlaceName) -> bool:
         known = stages.knows(place[1]) or not usual
@@ -2661,8 +2663,8 @@ class Travels:
     6. A version with a word of its environment (`1.4-approved`) is the same as the one without.
     """
 
-    def __init__(self, replay: Replay, stages: Stages, ignored: str) -> None:
-        self.replay, self.ignored = replay, re.compile(ignored)
+    def __init__(self, replay: Replay, stages: Stages, ignored: Pattern[str]) -> None:
+        self.replay, self.ignored = replay, ignored
         self.stage: Dict[PlaceName, str] = {}
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
         self.changes: List[Row] = []  # and whether another stage had the version before
@@ -2804,12 +2806,8 @@ def load_gitops_repository(
     authors commit is deployed, but it is no change. Raises GitOpsError for a repository that cannot
     be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
-    stages, ignored = Stages.of(environments), ignore_authors or "$^"
-    try:
-        re.compile(ignored)
-    except re.error as error:
-        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
-        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
+    stages = Stages.of(environments)
+    ignored = author_pattern(ignore_authors)
     with collector_paused():
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
@@ -2841,7 +2839,6 @@ def load_gitops_repository(
 
 # Layouts: which part of a path is the application, and which is the environment.
 
-RECENT = 5000  # commits: a file that none of them has is not looked for
 TEMPLATE_HELP = "--deployments-from takes one such as apps/{application}/overlays/{environment}"
 NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the files of one
     "app application applications apps argocd base cluster clusters common component components "
@@ -2851,7 +2848,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "patches release releases replicas resources secret secrets service services settings "
     "templates tenants values variables version versions".split()
 )
-IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.(?:ya?ml|json|env|properties|tfvars))?")
+IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2907,12 +2904,13 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
                 yield (*parts[:at], joined), application, name[begin:]
 
 
-def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str, int]]:
-    """Return (score, template, number of files) of the layouts that explain files, best first.
+def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, List[str]]:
+    """Return (score, template, its number of files, the files it leaves) of the best layout.
 
     1. A template counts the files of applications that are in production and in another stage.
-    2. More applications count for it, a little. So does a template without `*`.
-    3. `*` takes the place of a folder, such as a team's, where templates differ in it.
+    2. More applications count for it, a little. So does a template without `*`, which takes the
+       place of a folder, such as a team's, where templates differ in it.
+    3. It is none if these are less than a tenth of the files that match it: most names are others.
     """
     found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
     for file in files:
@@ -2920,45 +2918,28 @@ def usual_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[float, str
             for parts, application, name in readings(file, stages):
                 found.setdefault(parts, {}).setdefault(application, []).append(name)
     counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
+    production = stages.order()[-1]
     for parts, applications in found.items():
         folders = [at for at, part in enumerate(parts) if "{" not in part]
-        some = [one for size in range(3) for one in itertools.combinations(folders, size)]
         for application, names in applications.items():
             there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
-            if len(there) > 1 and stages.production in there:
-                for any_of in some:
-                    key = tuple("*" if at in any_of else part for at, part in enumerate(parts))
-                    counted = counts.setdefault(key, {})
-                    counted[application] = counted.get(application, 0) + len(names)
-    ranked = []
-    for parts, counted in counts.items():
-        fields = [at for at, part in enumerate(parts) if "{" in part]
-        stars = parts.count("*") + parts[fields[0] : fields[-1]].count("*")  # between them twice
-        total = sum(counted.values())
-        ranked.append((total * len(counted) ** 0.2 * 0.8**stars, "/".join(parts), total))
-    return sorted(ranked, key=lambda row: (-row[0], -len(row[1]), row[1]))
-
-
-def plain_layouts(files: Sequence[str], stages: Stages) -> List[Tuple[str, int]]:
-    """Return (template, number of files) of the best layout, and of others nearly as good.
-
-    Of the files that the better ones leave, these explain at least half as much as the best. One
-    that explains less than a tenth of the files that match it is none: most names are other ones.
-    """
-    plain: List[Tuple[str, int]] = []
-    enough = 0.0
-    while len(plain) < 6:
-        score, template, count = next(iter(usual_layouts(files, stages)), (0.0, "", 0))
-        if score <= enough:
-            break
-        pattern = template_pattern(template)
-        read = [(file, pattern.fullmatch(file)) for file in files]
-        if sum(1 for _, one in read if one) > 10 * count:
-            break
-        plain.append((template, count))
-        enough = enough or score / 2
-        files = [file for file, one in read if not (one and stages.knows(one["environment"]))]
-    return plain
+            for star in [-1, *folders] if len(there) > 1 and production in there else ():
+                key = (*parts[: max(star, 0)], *["*"][: star + 1], *parts[star + 1 :])
+                counted = counts.setdefault(key, {})
+                counted[application] = counted.get(application, 0) + len(names)
+    ranked = [
+        (sum(counted.values()) * len(counted) ** 0.2 * 0.8 ** ("*" in parts), parts)
+        for parts, counted in counts.items()
+    ]
+    score, best = max(ranked, default=(0.0, ()))
+    template, count = "/".join(best), sum(counts.get(best, {}).values())
+    if not count:
+        return 0.0, "", 0, []
+    matched = [(file, template_pattern(template).fullmatch(file)) for file in files]
+    if sum(1 for _, one in matched if one) > 10 * count:
+        return 0.0, "", 0, []
+    rest = [file for file, one in matched if not (one and stages.knows(one["environment"]))]
+    return score, template, count, rest
 
 
 def find_layout(
@@ -2966,203 +2947,256 @@ def find_layout(
 ) -> str:
     """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
 
-    1. Without a template it is the usual layout that explains most files. Where others explain
-       nearly as much, they are listed. A branch for each environment is named as what it is.
-    2. A template that matches nothing is refused, with the nearest paths. What is gone from HEAD is
-       looked for in the newest commits.
-    3. A template without production is refused where the usual layout has one.
+    1. Without a template it is the usual layout that explains most files. Where another one
+       explains half as much of the files that it leaves, both are listed. A branch for each
+       environment is named as what it is.
+    2. A template that matches no file, not even of the newest commits, is refused with the nearest.
+    3. A template that makes environments of other names is refused where a usual layout is plain.
     """
-    environments: Set[str] = set()
+    names: Dict[str, int] = {}
     if template:
-        pattern = template_pattern(template)
-        environments = {one["environment"] for one in map(pattern.fullmatch, files) if one}
-        if not environments:
-            newest = read_log(repo, (), f"-{RECENT}")
-            entries = (RAW_ENTRY.findall(record[-1]) for group in newest for record in group)
-            paths = {path.decode("utf-8", "replace") for found in entries for _, path in found}
-            if not any(map(pattern.fullmatch, paths)):
-                near = one_line(", ".join(nearest_paths(template, [*files, *paths])))
-                raise GitOpsError(
-                    f"no file is at {in_quotes(template)}; the nearest are {near}; {TEMPLATE_HELP}"
-                )
-        named = stages.production in map(stages.stage_of, environments)
-        if named or stages.patterns or not environments:
+        pattern, wanted = template_pattern(template), template.strip("/").split("/")
+        matched = filter(None, map(pattern.fullmatch, files))
+        names = collections.Counter(one["environment"] for one in matched)
+        if not names:
+            records = itertools.chain.from_iterable(read_log(repo, (), "-5000"))
+            entries = (path for record in records for _, path in RAW_ENTRY.findall(record[-1]))
+            there = {*files, *(path.decode("utf-8", "replace") for path in entries)}
+            if not any(map(pattern.fullmatch, there)):
+                paths = sorted({"/".join(file.split("/")[: len(wanted)]) for file in there})
+                paths.sort(key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
+                near = one_line(", ".join(difflib.get_close_matches(template, paths[:200], 3, 0)))
+                problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
+                raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
+        known = sum(count for name, count in names.items() if stages.knows(name))
+        if stages.patterns or 10 * known >= sum(names.values()):
             return template
-    layouts = plain_layouts(files, stages)
-    if template and len(layouts) == 1:
-        names = one_line(", ".join(sorted(environments)), 60)
-        raise GitOpsError(
-            f"{in_quotes(template)} makes environments of {names}: none is production; the usual "
-            f"layout here is {layouts[0][0]}; --environments says which are environments"
-        )
-    if template or len(layouts) == 1:
-        return template or layouts[0][0]
+    score, best, count, rest = best_layout(files, stages)
+    other_score, other, other_count, _ = best_layout(rest, stages)
+    if template and score > 2 * other_score:
+        told = f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}"
+        remedy = "--environments says which are environments"
+        raise GitOpsError(f"{told}; the usual layout here is {one_line(best)}; {remedy}")
+    if template or score > 2 * other_score:
+        return template or best
+    where = one_line(repo)
+    if best:
+        both = f"{one_line(best)} ({count_text(count, 'file')}) and {one_line(other)}"
+        both += f" ({count_text(other_count, 'file')})"
+        raise GitOpsError(f"two layouts explain {where}: {both}; --deployments-from takes one")
     form = "--format=%(refname:lstrip=-1)"
     heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
     branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
-    if not layouts and len(set(map(usual_stage, branches))) > 1:
-        raise GitOpsError(
-            f"{one_line(repo)} has a branch for each environment: {', '.join(branches)}; a branch "
-            "does not say when it was deployed: measure --argocd FILE, or --tags of production's"
-        )
-    listed = ", ".join(f"{one_line(one)} ({count_text(n, 'file')})" for one, n in layouts)
-    raise GitOpsError(
-        f"the layout of {one_line(repo)} is not plain: "
-        f"{listed or 'no name tells production and another environment'}; {TEMPLATE_HELP}, and "
-        "--environments names such as dev,production=live-*"
-    )
+    if len(set(map(usual_stage, branches))) > 1:
+        problem = f"{where} has a branch for each environment: {', '.join(branches)}"
+        remedy = "measure what Argo CD says (--argocd), or the tags of one branch (--tags)"
+        raise GitOpsError(f"{problem}; no commit says when it was deployed; {remedy}")
+    problem = f"no layout explains {where}: no names tell production and another environment"
+    raise GitOpsError(f"{problem}; {TEMPLATE_HELP}, and --environments dev,production=live-*")
 
 
-def nearest_paths(template: str, files: Iterable[str]) -> List[str]:
-    """Return the paths that are most like a template."""
-    wanted = template.strip("/").split("/")
-    paths = {"/".join(file.split("/")[: len(wanted)]) for file in files}
-    alike = sorted(paths, key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
-    return difflib.get_close_matches(template, sorted(alike[:200]), 3, 0)
+def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
+    """Return the applications that patterns take in, all of them without any.
 
-
-def chosen_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
-    """Return the applications that the patterns take in, all of them without a pattern."""
-    names, chosen = sorted(names), set()
+    Raises GitOpsError for a pattern that takes in none, with the nearest names.
+    """
+    there, chosen = sorted(names), set()
     for pattern in patterns or ["*"]:
-        found = fnmatch.filter(names, pattern)
-        if not found and patterns:
-            near = difflib.get_close_matches(pattern, names, 3, 0)
-            raise GitOpsError(
-                f"--application: {in_quotes(pattern)} takes in none; the nearest are "
-                f"{one_line(', '.join(near))}"
-            )
+        found = fnmatch.filter(there, pattern)
+        if patterns and not found:
+            near = one_line(", ".join(difflib.get_close_matches(pattern, there, 3, 0)))
+            called = f"no application is called {in_quotes(pattern)}"
+            raise GitOpsError(f"{called}; the nearest are {near}")
         chosen.update(found)
     return chosen
 
 
+# Release tags: each one on the main line is a deployment to production.
+
+HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
+REVERT, MERGED = re.compile(r'^Revert "(.+)"$'), re.compile(r" \(#\d+\)$")  # as forges say it
+PRERELEASE = re.compile(r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|snapshot)[._-]?\d*)$")
+
+
+def load_release_tags(
+    repo: FilePath,
+    patterns: Union[str, Sequence[str]] = ("v*",),
+    *,
+    ignore_authors: Optional[str] = None,
+) -> History:
+    """Return the releases that the tags of any repository show, as deployments to production.
+
+    1. A tag of the main line, of one of these patterns, is a deployment. Its changes are the
+       commits since the tag before, each with its own time. The first tag brings its commit alone.
+       Commits after the last tag wait.
+    2. A release that reverts or hotfixes, as a commit or the tag says, makes the one before a
+       failure that it recovered. Whether others failed is unknown.
+    3. A pre-release (`v2.0.0-rc1`) is none, unless there are no others.
+
+    `ignore_authors` is a regular expression: what these authors commit is no change. Raises
+    GitOpsError for a repository that cannot be read, and for patterns that take in no tag.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    ignored, where = author_pattern(ignore_authors), one_line(repo)
+    form = "--format=%(refname:lstrip=2) %(objectname) %(creatordate:unix) %(*objectname)"
+    listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
+    tags = [[*line.split(" "), ""] for line in listed if line]
+    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
+    problem = f"the current branch of {where} has no tag like {' or '.join(patterns)}"
+    remedy = f"its last tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
+    chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
+    chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
+    if not chosen:
+        raise GitOpsError(f"{problem}; {remedy}")
+    everything: Any = collections.defaultdict(lambda: [("", True)])
+    replay = Replay(repo, everything)
+    collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
+    found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
+    for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
+        sha = tag[3] or tag[1]
+        if sha in replay.landing_of:
+            landing = replay.landing_of[sha]
+            found[sha] = landing, max(time, replay.seconds[landing]), one_line(tag[0], 100)
+    if not found:
+        raise GitOpsError(f"{problem}; {remedy}")
+    landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
+
+    commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
+    commits = commits.assign(application=repository_name(repo), environment="production")
+    which = np.searchsorted(landings, commits["landing"])  # the release that brought each
+    subjects = commits["message"].str.replace(MERGED, "", regex=True)
+    release_of = {**dict(zip(subjects, which)), **dict(zip(commits["sha"], which))}
+    reasons: Dict[int, str] = {}
+    told = [*zip(which.tolist(), commits["reverts"], subjects)]
+    for number, reverts, text in [*told, *((at, (), name) for at, name in enumerate(names))]:
+        undone = reverts or REVERT.findall(text)
+        undone = [one for one in undone if release_of.get(one, number) < number]
+        if number < len(names) and (undone or HOTFIX.search(text)):
+            how = "Reverted" if undone else "Hotfixed"
+            reasons.setdefault(number - 1, f"{how} by {names[number]}")
+    releases = []
+    for number, (sha, time) in enumerate(zip(shas, times)):
+        over = max(times[number : number + 2]) if number in reasons else MISSING
+        release = Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
+        releases.append(release)
+    end, rule = max([*times, *replay.seconds]), ", ".join(patterns)
+    place = Place(repository_name(repo), "production", rule, "tag", releases, min(times), end)
+
+    deployed, versions = np.append(times, MISSING)[which], np.append(names, "")[which]
+    commits = commits.assign(version=versions, deployed=deployed)
+    landing = commits["landing"]
+    merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
+    bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
+    later = (which > 0) | (commits["sha"] == shas[0])
+    columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
+    changes = commits.loc[later & ~merge & ~bots, columns].itertuples(index=False, name=None)
+    table = commits_from(commits[later].sort_values(["seconds", "sha"]), branch_of(repo))
+    notes = [f"Releases: the tags {rule}; of failures those are known that a tag put right"]
+    return history_from("tags", [place], table, changes, notes, ["production"])
+
+
+def author_pattern(text: Optional[str]) -> Pattern[str]:
+    """Return the pattern of the authors to ignore, that of nobody without a text."""
+    try:
+        return re.compile("$^" if text is None else text)
+    except re.error as error:
+        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
+        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
+
+
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
 
-# What Argo CD 3 keeps. `status.history` has only the successful, full syncs, by default the last
-# ten. `status.operationState` is the last operation, which may have failed. `status.health` may be
-# older than that operation.
+# What Argo CD 3 keeps of an application. `status.history` has the full syncs that succeeded, by
+# default the last ten. `status.operationState` is the last operation: one that failed, or that
+# synced a part, leaves no other trace. `status.health` may be older than that operation.
 
-KARGO = "kargo.akuity.io/authorized-stage"
+KARGO = "kargo.akuity.io/authorized-stage"  # its value is project:stage
 MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
-ENVIRONMENT_KEYS = ("environment", "env", KARGO)
+DEFINITION = json.JSONEncoder(sort_keys=True)
 
 
 class ArgoSource(NamedTuple):
-    """One source of a sync."""
+    """One source of an application: what it applies of its repository."""
 
-    paths: Tuple[str, ...]  # what it uses of its repository; "" is all of it
-    own_path: str  # where a kustomization may refer to bases; "" if it has none
-    chart: bool
-    definition: str  # its parameters; other parameters make another release of the same revision
-
-
-class ArgoEntry(NamedTuple):
-    """A sync that Argo CD recorded, or a last operation that failed."""
-
-    id: int
-    start: int  # seconds since 1970
-    end: int
-    revisions: Tuple[str, ...]
-    sources: Tuple[ArgoSource, ...]
-    failure: str = ""
+    definition: str  # its parameters: others make another release of the same revision
+    paths: Tuple[str, ...]  # files and folders; "" is the whole repository
+    folder: str  # where a kustomization may name bases; "" if it has none
 
 
 @dataclass
 class ArgoApplication:
-    """All that the files say of one Argo CD application."""
+    """What the files say of an Argo CD application. Times are seconds since 1970, 0 for none."""
 
-    name: str
     namespace: str
-    marks: Dict[str, str] = field(default_factory=dict)  # labels and annotations
-    hints: Tuple[str, ...] = ()  # source paths, destination name, destination namespace
-    parent: bool = False  # whether its only resources are applications
-    created: int = 0  # seconds since 1970; 0 if that is not known
-    entries: Dict[str, ArgoEntry] = field(default_factory=dict)  # by id and time
-    failures: Dict[int, ArgoEntry] = field(default_factory=dict)  # by their start
-    looks: Dict[int, Look] = field(default_factory=dict)
+    name: str
+    number: int  # in the order in which the files name them
+    document: Mapping[str, Any] = field(default_factory=dict)  # the newest one
+    newest: int = -1  # the newest time in that document
     seen: int = 0  # the newest time in the files that name it
-    automatic: bool = False  # whether Argo CD syncs it by itself
-    files: List[Tuple[int, int]] = field(default_factory=list)  # (newest end in a file, its time)
-    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and as read
+    created: int = 0
+    looks: Dict[int, Look] = field(default_factory=dict)
+    rows: List[Row] = field(default_factory=list)  # of its syncs, see `add_rows`
+    title: str = ""  # what the tables call it
+    origin: str = ""  # the full name, with the number where several have it
+    environment: str = UNCLASSIFIED
+    rule: str = "none"  # what told the environment
+    syncs: List[Sync] = field(default_factory=list)
+    shipped: List[Row] = field(default_factory=list)  # (commit, version, end of the first sync)
+    had: Dict[Any, int] = field(default_factory=dict)  # {paths of a source: newest landing there}
+    tried: int = -1  # the newest landing that a sync had, or failed to bring
 
     @property
     def full_name(self) -> str:
         """The name with its namespace."""
         return "/".join(filter(None, (self.namespace, self.name)))
 
-    @functools.cached_property
-    def syncs(self) -> List[ArgoEntry]:
-        """All syncs in order, once all are read, but failed ones of which a retry succeeded."""
-        starts = {entry.start for entry in self.entries.values()}
-        failed = [entry for start, entry in self.failures.items() if start not in starts]
-        return sorted([*self.entries.values(), *failed], key=lambda entry: (entry.end, entry.id))
+    @property
+    def marks(self) -> Dict[str, str]:
+        """Its annotations and labels."""
+        parts = (at_path(self.document, "metadata", key) for key in ("annotations", "labels"))
+        pairs = (pair for part in parts for pair in part.items())
+        return {key: value for key, value in pairs if value and isinstance(value, str)}
 
-
-@dataclass(frozen=True)
-class EnvironmentRules:
-    """How to tell the environment of an application. Without a rule its name tells it.
-
-    `fixed` is the environment of all. `label` is the key of a label or annotation. `pattern` is a
-    regular expression on the name; its group is the environment. `stages` are the environments in
-    promotion order (see `Stages`). Raises GitOpsError for a rule that can tell no environment.
-    """
-
-    fixed: Optional[str] = None
-    label: Optional[str] = None
-    pattern: Optional[str] = None
-    stages: Union[None, str, Sequence[str]] = None
-
-    def __post_init__(self) -> None:
-        if self.fixed is not None:
-            check_word("--environment", self.fixed)
-        if self.label is not None and not self.label.strip():
-            key = in_quotes(self.label)
-            raise GitOpsError(f"--environment-label is the key of a label, such as tier, not {key}")
-        try:
-            groups = re.compile(self.pattern).groups if self.pattern is not None else 1
-        except (re.error, RecursionError, OverflowError) as error:
-            problem = f"--environment-pattern is no regular expression: {one_line(error)}"
-            raise GitOpsError(problem) from None
-        if groups < 1:
-            pattern = in_quotes(self.pattern)
-            problem = f"--environment-pattern needs a group, as ='-(dev|prod)$', not {pattern}"
-            raise GitOpsError(problem)
+    @property
+    def left_out(self) -> str:
+        """Why it is not measured; nothing if it is."""
+        resources = at_path(self.document, "status", "resources", kind=list)
+        kinds = {at_path(resource, "kind", kind=str) for resource in resources}
+        if kinds and kinds <= {"Application", "ApplicationSet"}:
+            return "App of apps, not counted"
+        if at_path(self.document, "spec").get("revisionHistoryLimit") == 0:
+            return "No history is kept (revisionHistoryLimit: 0; set it to 10 to measure them)"
+        return ""
 
 
 # Reading the documents.
 
 
-def read_argocd(
-    files: Union[FilePath, Sequence[FilePath]],
-) -> List[ArgoApplication]:
+def read_argocd(files: Sequence[FilePath]) -> List[ArgoApplication]:
     """Return the applications in JSON documents of kubectl, argocd or its REST API.
 
-    Snapshots of one application are merged. Raises GitOpsError that names the file, and the entry
-    if one is wrong.
+    Snapshots of one application are merged. Raises GitOpsError that names the file, the application
+    and the entry where something is wrong.
     """
-    known: Dict[Tuple[str, str], ArgoApplication] = {}
-    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
-    for file in files:
-        name = "standard input" if str(file) == "-" else one_line(file)
-        try:
+    known: Dict[Row, ArgoApplication] = {}
+    entries: Dict[str, Row] = {}
+    names = ["standard input" if str(file) == "-" else one_line(file) for file in files]
+    try:
+        for file, name in zip(files, names):
             documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
-            found = [read_application(document, name, known) for document in documents]
-        except RecursionError:
-            problem = f"{name} is nested too deeply to be of Argo CD; ask for -o json"
-            raise GitOpsError(problem) from None
-        seen = max((time for _, _, time in found), default=0)
-        for application, newest, _ in found:
-            application.seen = max(application.seen, seen)
-            application.files.append((newest, seen))
-    applications = [known[key] for key in sorted(known)]
-    if not any(application.syncs for application in applications):
-        listed = ", ".join(one_line(file) for file in files)
-        problem = f"no deployment in {listed}: no application has a history"
-        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
-    newest = max(application.seen for application in applications)
-    for application in applications:
-        application.seen = application.seen or newest
-    return applications
+            found = [read_application(one, name, known, entries) for one in documents]
+            seen = max((newest for _, newest in found), default=0)
+            for one, _ in found:
+                one.seen = max(one.seen, seen)
+        if entries:
+            add_rows(list(known.values()), entries.values())
+    except RecursionError:
+        problem = f"{', '.join(names)}: nested too deeply to be of Argo CD; ask for -o json"
+        raise GitOpsError(problem) from None
+    newest = max((one.seen for one in known.values()), default=0)
+    for one in known.values():
+        one.seen = one.seen or newest
+    return [known[key] for key in sorted(known)]
 
 
 def read_text(file: FilePath, takes: str) -> str:
@@ -3178,50 +3212,37 @@ def read_text(file: FilePath, takes: str) -> str:
 
 
 def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
-    """Return the applications among one or several JSON documents, told by their structure."""
-    space = re.compile(r"[\s,]*")
-    position, found, is_known = 0, [], False
-    while True:
-        position = space.match(text, position).end()  # type: ignore[union-attr]
-        if position == len(text) and text.strip():
-            break
-        try:
-            document, position = json.JSONDecoder().raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            hint = "ask for -o json"
-            if looks_like_yaml(text):
-                hint = "it looks like YAML: ask for JSON with -o json"
-            raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
-        items = argo_items(document)
-        is_known = is_known or items is not None
-        found += items or []
-    if not is_known:
-        takes = "--argocd takes what `argocd app list -o json` prints"
-        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
-    return found
-
-
-def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
-    """Return the applications in a document; None if it is of another kind.
+    """Return the applications in a text: JSON documents, one after the other.
 
     A document is an application, an array, a list under `items`, or the `result` of a stream.
     """
-    if isinstance(document, dict):
-        streamed = at_path(document, "result", "application")
-        if streamed:
-            return argo_items(streamed)
-        named = at_path(document, "metadata", "name", kind=str)
-        if named and isinstance(at_path(document, "spec").get("destination"), Mapping):
-            return [document]
-        if "items" not in document:
-            return None
-        document = document["items"] or []
-    if not isinstance(document, list):
-        return None
-    groups = [argo_items(item) for item in document]
-    if groups and all(group is None for group in groups):
-        return None
-    return [item for group in groups for item in group or []]
+    text, position, queue = text.strip(), 0, []
+    while position < len(text) or not text:
+        try:
+            document, position = json.JSONDecoder().raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            hint = "it looks like YAML: ask for JSON with" if looks_like_yaml(text) else "ask for"
+            problem = f"{name} is not JSON ({one_line(error, 80)}); {hint} -o json"
+            raise GitOpsError(problem) from None
+        position = re.compile(r"[\s,]*").match(text, position).end()  # type: ignore[union-attr]
+        queue.append(document)
+    found, others = [], False
+    queue.reverse()
+    while queue:
+        one = queue.pop()
+        one = at_path(one, "result", "application") or one
+        if isinstance(one, dict) and "items" in one:
+            one = one["items"] or []
+        if isinstance(one, list):
+            queue += reversed(one)
+        elif at_path(one, "metadata", "name", kind=str) and at_path(one, "spec", "destination"):
+            found.append(one)
+        else:
+            others = True
+    if others and not found:
+        takes = "--argocd takes what `argocd app list -o json` prints"
+        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
+    return found
 
 
 def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
@@ -3231,28 +3252,8 @@ def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
     return document if isinstance(document, kind) else kind()
 
 
-def checked(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
-    """Return a list or an object of a document; GitOpsError if it is of another kind."""
-    value = holder.get(key)
-    if value is not None and not isinstance(value, kind):
-        what = "a list" if kind is list else "an object"
-        raise GitOpsError(f"{where}: {key} is not {what}: {in_quotes(value)}")
-    return kind() if value is None else value
-
-
-def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
-    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
-    value = holder.get(key)
-    if value in (None, "") and not needed:
-        return 0
-    try:
-        return seconds_from(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError, OverflowError):
-        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
-        raise GitOpsError(f"{where}: {rule}") from None
-
-
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+PLAIN_TIMES = re.compile(r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n)*", re.ASCII)
 
 
 @functools.lru_cache(maxsize=1 << 18)
@@ -3268,151 +3269,187 @@ def seconds_from(text: str) -> int:
     return seconds
 
 
-def read_application(
-    document: Mapping[str, Any], file: str, known: Dict[Tuple[str, str], ArgoApplication]
-) -> Tuple[ArgoApplication, int, int]:
-    """Add a document to what is known of its application.
+def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
+    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
+    value = holder.get(key)
+    try:
+        return seconds_from(value) if value or needed else 0
+    except (ValueError, TypeError, OverflowError):
+        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
+        raise GitOpsError(f"{where}: {rule}") from None
 
-    Returns the application, the end of the newest sync in the document, and the newest time in it.
+
+def times_in(values: Sequence[Any], key: str, places: Sequence[str]) -> np.ndarray:
+    """Return a column of times in seconds since 1970; plain ones are read all at once."""
+    try:
+        lines = "\n".join([*values, ""])
+        if PLAIN_TIMES.fullmatch(lines):
+            seconds = np.array(lines.replace("Z", "").split(), "M8[s]").astype(np.int64)
+            if 0 <= seconds.min() and seconds.max() <= LAST_SECOND:
+                return seconds
+    except (TypeError, ValueError):
+        pass
+    pairs = zip(({key: value} for value in values), places)
+    return np.array([time_at(one, key, place, needed=True) for one, place in pairs], np.int64)
+
+
+def read_application(
+    document: Mapping[str, Any],
+    file: str,
+    known: Dict[Row, ArgoApplication],
+    entries: Dict[str, Row],
+) -> Tuple[ArgoApplication, int]:
+    """Add a document to what is known of its application; return that and the newest time in it.
+
+    A snapshot repeats most of the one before: `entries` has each once. The `uid` tells applications
+    of the same name apart, where each cluster has an Argo CD of its own.
     """
-    metadata, spec = at_path(document, "metadata"), at_path(document, "spec")
-    namespace, name = at_path(metadata, "namespace", kind=str), metadata["name"]
-    where = f"{file}: application {one_line(name, NAME_WIDTH)}"
-    status = checked(document, "status", dict, where)
-    key = one_line(name, NAME_WIDTH), one_line(namespace, NAME_WIDTH) if namespace else ""
-    application = known.setdefault(key, ArgoApplication(*key))
-    reconciled = time_at(status, "reconciledAt", where)
-    created = time_at(metadata, "creationTimestamp", where)
-    newest = 0
-    for number, entry in enumerate(checked(status, "history", list, where)):
+    metadata = at_path(document, "metadata")
+    texts = [at_path(metadata, key, kind=str) for key in ("namespace", "name", "uid")]
+    key = tuple(one_line(text, NAME_WIDTH) if text else "" for text in texts)
+    one = known.setdefault(key, ArgoApplication(key[0], key[1], len(known)))
+    where, newest = f"{file}: application {key[1]}", 0
+    last: Any = {}
+    status = {} if document.get("status") is None else document["status"]
+    history = (status.get("history") or []) if isinstance(status, dict) else status
+    if not isinstance(history, list):
+        raise GitOpsError(
+            f"{where}: its status or history is of another kind: {in_quotes(history)}"
+        )
+    for number, last in enumerate(history):
         place = f"{where}, history entry {number}"
-        if not isinstance(entry, dict):
-            raise GitOpsError(f"{place}: not an object: {in_quotes(entry)}")
-        mark = f"{entry.get('id', 0)} {entry.get('deployedAt')}"
-        if mark not in application.entries:  # a snapshot repeats most of the one before
-            application.entries[mark] = read_entry(application, entry, place)
-        newest = max(newest, application.entries[mark].end)
-    operation = read_operation(application, status, where)
-    if reconciled and reconciled >= max(newest, operation):
+        if not isinstance(last, dict):
+            raise GitOpsError(f"{place}: not an object: {in_quotes(last)}")
+        mark = f"{one.number} {last.get('id')} {last.get('deployedAt')}"
+        if mark not in entries:
+            entries[mark] = last, "", one.number, place
+    if last:
+        newest = time_at(last, "deployedAt", place, needed=True)
+    state = at_path(status, "operationState")
+    finished, reconciled = (
+        time_at(holder, key, where)
+        for holder, key in ((state, "finishedAt"), (status, "reconciledAt"))
+    )
+    operation = operation_entry(state, last)
+    if finished and operation is not None:
+        entries[f"{one.number} {finished}"] = *operation, one.number, where
+    if reconciled >= max(newest, finished if finished or not state else NEVER, 1):
         health = at_path(status, "health")
-        application.looks[reconciled] = Look(
+        one.looks[reconciled] = Look(
             reconciled,
             at_path(health, "status", kind=str),
             time_at(health, "lastTransitionTime", where),
             at_path(status, "sync", "status", kind=str) == SYNCED,
             one_line(at_path(health, "message", kind=str) or "Degraded health", 60),
         )
-    seen = max(newest, operation if operation < NEVER else 0, reconciled, created)
-    if seen >= application.seen:
-        application.marks = {
-            str(key): value
-            for part in ("annotations", "labels")
-            for key, value in at_path(metadata, part).items()
-            if isinstance(value, str)
-        }
-        destination = at_path(spec, "destination")
-        application.hints = (
-            "\n".join(path for source in read_sources(application, spec) for path in source.paths),
-            at_path(destination, "name", kind=str),
-            at_path(destination, "namespace", kind=str),
-        )
-        kinds = {at_path(one, "kind", kind=str) for one in at_path(status, "resources", kind=list)}
-        application.parent = kinds == {"Application"}
-        policy = at_path(spec, "syncPolicy").get("automated")
-        application.automatic = isinstance(policy, dict) and policy.get("enabled") is not False
-    application.created = application.created or created
-    return application, newest, seen
+    created = time_at(metadata, "creationTimestamp", where)
+    one.created = one.created or created
+    newest = max(newest, finished, reconciled, created)
+    if newest >= one.newest:
+        one.document, one.newest = document, newest
+    return one, newest
 
 
-def read_entry(application: ArgoApplication, entry: Mapping[str, Any], where: str) -> ArgoEntry:
-    """Return an entry of `status.history`."""
-    number = entry.get("id", 0)
-    if not isinstance(number, int) or isinstance(number, bool) or abs(number) > 2**62:
-        raise GitOpsError(f"{where}: id is not a whole number: {in_quotes(number)}")
-    end = time_at(entry, "deployedAt", where, needed=True)
-    start = time_at(entry, "deployStartedAt", where) or end
-    return ArgoEntry(number, min(start, end), end, *read_revisions(application, entry))
+def operation_entry(
+    state: Mapping[str, Any], last: Mapping[str, Any]
+) -> Optional[Tuple[Dict[str, Any], str]]:
+    """Return a last operation that left no entry as one, and why it failed; else None.
 
-
-def read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> int:
-    """Note a failed operation and return when it ended: 0 without one, NEVER while it runs."""
-    state = at_path(status, "operationState")
-    if not state:
-        return 0
-    finished = time_at(state, "finishedAt", where)
-    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
-    whole = isinstance(sync, dict) and not (sync.get("dryRun") or sync.get("resources"))
-    if finished and whole and state.get("phase") in ("Failed", "Error"):
-        started = time_at(state, "startedAt", where, needed=True)
-        result = {key: value for key, value in at_path(state, "syncResult").items() if value}
-        revisions, sources = read_revisions(application, {**sync, **result})
-        message = one_line(at_path(state, "message", kind=str) or state["phase"], 60)
-        start = min(started, finished)
-        application.failures[start] = ArgoEntry(-1, start, finished, revisions, sources, message)
-    return finished or NEVER
-
-
-def sources_of(holder: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the sources of a spec, an entry or an operation; `sources` outrank `source`."""
-    listed = at_path(holder, "sources", kind=list)
-    return [one for one in listed if isinstance(one, dict)] or [at_path(holder, "source")]
-
-
-def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tuple[ArgoSource, ...]:
-    """Return the sources of a spec, an entry or an operation; what was read last is kept."""
-    given = sources_of(holder)
-    if application.latest[0] != given:
-        application.latest = given, tuple(read_source(source, given) for source in given)
-    return application.latest[1]
-
-
-def read_revisions(
-    application: ArgoApplication, holder: Mapping[str, Any]
-) -> Tuple[Tuple[str, ...], Tuple[ArgoSource, ...]]:
-    """Return the revisions and sources of a sync, in an order of their own.
-
-    Argo CD may give the same sources in another order.
+    1. A sync of everything that failed is one.
+    2. So is a sync of a part that brings another revision than the last entry has.
+    3. Not so a part that Argo CD heals by itself, and a dry run: nothing new came.
     """
-    sources = read_sources(application, holder)
-    single = at_path(holder, "revision", kind=str)
-    listed = at_path(holder, "revisions", kind=list) or [single]
-    clean = [one_line(revision, 100) if revision else "" for revision in listed]
-    clean += [""] * (len(sources) - len(clean))
-    if len(sources) == 1:
-        return (clean[0],), sources
-    pairs = sorted(zip(clean, sources), key=lambda pair: (pair[1].definition, pair[0]))
-    return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
+    if not isinstance(sync, dict) or sync.get("dryRun"):
+        return None
+    result, part = at_path(state, "syncResult"), bool(sync.get("resources"))
+    names = ("revision", "revisions", "source", "sources")
+    entry = {name: result.get(name) or sync.get(name) for name in names}
+    entry.update(id=-1, deployStartedAt=state.get("startedAt"), deployedAt=state.get("finishedAt"))
+    phase = state.get("phase")
+    if phase in ("Failed", "Error"):
+        why = one_line(at_path(state, "message", kind=str) or phase, 60)
+        return None if part else (entry, why)
+    heals = part and at_path(state, "operation", "initiatedBy").get("automated")
+    is_new = phase == "Succeeded" and revisions_of(entry) != revisions_of(last)
+    return (entry, "") if is_new and not heals else None
 
 
-def read_source(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> ArgoSource:
-    """Return a source: its path and its value files, or those that others refer to it for."""
-    path, ref = at_path(source, "path", kind=str), at_path(source, "ref", kind=str)
-    if ref:
-        mark = f"${ref}/"
-        files = [file for other in sources for file in helm_files(other) if file.startswith(mark)]
-        files = [file[len(mark) :] for file in files]
-    else:
-        files = [posixpath.join(path, file) for file in helm_files(source)]
-    # a pattern of files stands for the folder above it
-    used = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in files if "$" not in file}
-    if path or not ref:
-        used.add(path)
-    paths = {clean_path(name) for name in used if "://" not in name}
-    parameters = {key: value for key, value in source.items() if key != "targetRevision"}
-    return ArgoSource(
-        tuple(sorted(paths)),
-        clean_path(path) if path else "",
-        bool(at_path(source, "chart", kind=str)),
-        json.dumps(parameters, sort_keys=True, default=str),
-    )
+def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) -> None:
+    """Give the entries, read as columns, to their applications in the order of their ends.
+
+    A row is start, end, why it failed, (source, revision) of each part, and how many entries before
+    it are lost: the numbers that are left out. They begin at 0 again where an application was made
+    anew. A failed operation that began together with an entry is left out, as a retry succeeded.
+    """
+    documents, failures, owners, places = zip(*entries)
+    ends = times_in([one.get("deployedAt") for one in documents], "deployedAt", places)
+    begins = [one.get("deployStartedAt") or one.get("deployedAt") for one in documents]
+    starts = np.minimum(times_in(begins, "deployStartedAt", places), ends)
+    numbers = [one.get("id", 0) for one in documents]
+    for number, place in zip(numbers, places):
+        if type(number) is not int or abs(number) > 2**62:
+            raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
+    given, sources = None, sources_of({})
+    parts: List[Tuple[Tuple[ArgoSource, str], ...]] = []
+    for one in documents:  # the sources of an application seldom change
+        now = one.get("sources") or one.get("source")
+        if now != given:
+            given, sources = now, sources_of(one)
+        if len(sources) == 1:
+            parts.append(((sources[0], revisions_of(one)[0]),))
+        else:
+            revisions = revisions_of(one) + [""] * len(sources)
+            parts.append(tuple(sorted(zip(sources, revisions))))
+    table = pd.DataFrame({"owner": owners, "id": numbers, "start": starts, "end": ends})
+    table = table.assign(failure=failures, parts=parts)
+    began = table["owner"] * NEVER + starts
+    table = table[(table["id"] >= 0) | ~began.isin(began[table["id"] >= 0])]
+    table = table.sort_values(["owner", "end", "id"], kind="stable", ignore_index=True)
+    kept = table[table["id"] >= 0]
+    before = kept.groupby("owner")["id"].shift(fill_value=-1)
+    lost = (kept["id"] - before.where(before <= kept["id"], -1) - 1).clip(lower=0)
+    table = table.assign(lost=lost.reindex(table.index, fill_value=0))
+    columns = (table[name].tolist() for name in ("start", "end", "failure", "parts", "lost"))
+    rows, edges = list(zip(*columns)), np.searchsorted(table["owner"], range(len(applications) + 1))
+    for one, low, high in zip(applications, edges, edges[1:]):
+        one.rows = rows[low:high]
 
 
-def helm_files(source: Mapping[str, Any]) -> List[str]:
-    """Return the value files and file parameters of a source."""
-    helm = at_path(source, "helm")
-    files = [at_path(file, "path", kind=str) for file in at_path(helm, "fileParameters", kind=list)]
-    files += at_path(helm, "valueFiles", kind=list)
-    return [file for file in files if isinstance(file, str) and file]
+def revisions_of(entry: Mapping[str, Any]) -> List[str]:
+    """Return the revisions of an entry, in the order of its sources."""
+    listed = entry.get("revisions")
+    listed = listed if listed and isinstance(listed, list) else [entry.get("revision")]
+    return [one_line(one, 100) if one and isinstance(one, str) else "" for one in listed]
+
+
+def sources_of(holder: Mapping[str, Any]) -> List[ArgoSource]:
+    """Return the sources of a spec or an entry; `sources` outrank `source`.
+
+    A source applies its path and its value files. One with a `ref` applies the files that others
+    refer to it for. A pattern of files stands for the folder above it.
+    """
+    listed = [one for one in at_path(holder, "sources", kind=list) if isinstance(one, dict)]
+    listed = listed or [at_path(holder, "source")]
+    files = []
+    for helm in (at_path(source, "helm") for source in listed):
+        own = [at_path(one, "path", kind=str) for one in at_path(helm, "fileParameters", kind=list)]
+        own += at_path(helm, "valueFiles", kind=list)
+        files.append([file for file in own if isinstance(file, str) and file])
+    found = []
+    for source, own in zip(listed, files):
+        path, ref = (at_path(source, key, kind=str) for key in ("path", "ref"))
+        used = [posixpath.join(path, file) for file in own]
+        if ref:
+            mark = f"${ref}/"
+            used = [file[len(mark) :] for file in itertools.chain(*files) if file.startswith(mark)]
+        used = [file for file in used if "$" not in file and "://" not in file]
+        used = [re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in used]
+        used += [path] * bool(path or not (ref or source.get("chart")))
+        parameters = {key: value for key, value in source.items() if key != "targetRevision"}
+        paths = tuple(sorted(map(clean_path, used)))
+        found.append(ArgoSource(DEFINITION.encode(parameters), paths, clean_path(path)))
+    return found
 
 
 def clean_path(path: str) -> str:
@@ -3421,817 +3458,613 @@ def clean_path(path: str) -> str:
     return "" if path == "." or path.startswith("..") or make_printable(path) != path else path
 
 
-# What a clone of the config repository knows.
+# The environment of an application, and its name without it.
 
 
-class Clone:
-    """What a clone of the config repository knows of some revisions; nothing without one.
+def name_application(
+    one: ArgoApplication, pattern: Optional[Pattern[str]], label: Optional[str]
+) -> Tuple[str, ...]:
+    """Find what told the environment of an application, and its name without the environment.
 
-    - `commit` is {revision: its commit}.
-    - `bases` is {application: the paths outside of its own that change what it runs}.
-    - `tree` is {(commit, path): the object there}.
-    - `commits` are those that the revisions contain, newest first.
-    - `position` is {commit: its position in `commits`}.
-    - `touching` is {path: positions of the commits that change it}.
-    - `contained` is {(commit, place): a number with a bit for each commit to the place's files}.
+    Returns the environment's own name ("" if nothing tells one) and others that patterns of
+    `--environments` can match. The first rule that tells one counts:
+
+    1. The template of the config repository matches a source path.
+    2. A label or an annotation names it.
+    3. The name has the word of one environment, or of several and one at its end.
+    4. The source paths, the destination's name or its namespace have the word of just one.
+
+    In the name a cluster goes with its environment: the destination's name, or the words behind it
+    that a path or the destination has together with it, as `shop-prod-eu` at `apps/shop/prod-eu`.
     """
-
-    def __init__(self, repo: Optional[FilePath], applications: Sequence[ArgoApplication]) -> None:
-        self.repo = repo
-        self.commit: Dict[str, str] = {}
-        self.bases: Dict[str, List[str]] = collections.defaultdict(list)
-        self.tree: Dict[Tuple[str, str], str] = {}
-        self.commits: List[GitCommit] = []
-        self.position: Dict[str, int] = {}
-        self.touching: Dict[str, List[int]] = {}
-        self.contained: Dict[Tuple[str, int], int] = {}
-        if repo is None:
-            return
-        used = [
-            (application, revision, source)
-            for application in applications
-            for sync in application.syncs
-            for revision, source in zip(sync.revisions, sync.sources)
-            if not source.chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", revision)
-        ]
-        revisions = list(dict.fromkeys(revision for _, revision, _ in used))
-        found = self.objects([f"{revision}^{{commit}}" for revision in revisions])
-        self.commit = {revision: sha for revision, sha in zip(revisions, found) if sha}
-        self.find_bases(applications)
-        places = {
-            (self.commit[revision], path)
-            for application, revision, source in used
-            if revision in self.commit
-            for path in self.paths(application, source)
-        }
-        self.read_commits({path for _, path in places})
-        # git is several times faster where neighbours in the history are asked for together
-        names = sorted(places, key=lambda place: self.position[place[0]])
-        self.tree = dict(zip(names, self.objects([f"{sha}:{path}" for sha, path in names])))
-
-    def paths(self, application: ArgoApplication, source: ArgoSource) -> Sequence[str]:
-        """Return all paths whose content a source of an application applies."""
-        return (*source.paths, *self.bases[application.full_name])
-
-    def objects(self, names: Sequence[str]) -> List[str]:
-        """Return the object id of each name, "" where there is none."""
-        check = "cat-file", "--buffer", "--batch-check=%(objectname)"
-        questions = "\n".join(names).encode("utf-8", "replace")
-        lines = ask_git(self.repo, *check, stdin=questions).split("\n")  # type: ignore[arg-type]
-        return ["" if " " in line else line for line in lines]
-
-    def find_bases(self, applications: Sequence[ArgoApplication]) -> None:
-        """Find the paths that kustomizations and annotations name, as of the newest sync."""
-        folders: Dict[Tuple[str, str], List[str]] = collections.defaultdict(list)
-        named: Dict[str, List[str]] = {}
-        for application in applications:
-            name = application.full_name
-            own = [
-                (self.commit[revision], source.own_path)
-                for sync in application.syncs[-1:]
-                for revision, source in zip(sync.revisions, sync.sources)
-                if revision in self.commit and source.own_path
-            ]
-            folders_of_own = {folder for _, folder in own}
-            marks = application.marks.get(MANIFEST_PATHS, "").split(";")
-            paths = {
-                clean_path(posixpath.join("/", folder, mark.strip()))
-                for mark in marks
-                for folder in folders_of_own
-            }
-            named[name] = sorted(paths - folders_of_own - {""})
-            for place in own:
-                folders[place].append(name)
-        assert self.repo is not None
-        for name, bases in find_bases(self.repo, folders).items():
-            named[name] = list(dict.fromkeys([*named[name], *bases]))
-        self.bases.update(named)
-
-    def read_commits(self, paths: Set[str]) -> None:
-        """Read the commits that the revisions contain, and which of `paths` each touches."""
-        wanted = "\n".join(set(self.commit.values())).encode()
-        self.touching = {path: [] for path in paths}
-        above: Dict[bytes, List[str]] = {}  # of each file those of the paths that it is at or below
-        if not wanted:
-            return
-        assert self.repo is not None
-        for commit in read_graph(self.repo, *GIT_FILES, "--topo-order", "--stdin", stdin=wanted):
-            sha, listed, seconds, name, subject, body, rest = commit
-            parents = tuple(listed.decode().split())
-            files = [] if len(parents) > 1 else rest.split(b"\0")[1:-1]
-            for file in files:
-                if file not in above:
-                    path = file.decode("utf-8", "surrogateescape").lstrip("\n")
-                    parts = itertools.accumulate(path.split("/"), "{}/{}".format)
-                    above[file] = [path for path in ("", *parts) if path in paths]
-            for path in {path for file in files for path in above[file]}:
-                self.touching[path].append(len(self.commits))
-            if b"Argocd-reference" in body:
-                seconds = committed_at(body, seconds)
-            row = sha.decode(), seconds, name, subject, reverts_in(body), len(files), parents
-            self.commits.append(GitCommit(*row))
-        self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
-
-    def merges_reverted(self, position: int) -> List[GitCommit]:
-        """Return the merges that a commit says it reverts."""
-        known = (self.position.get(sha) for sha in self.commits[position].reverts)
-        found = (self.commits[at] for at in known if at is not None)
-        return [commit for commit in found if len(commit.parents) > 1]
-
-    def find_contained(self, places: Sequence[ArgoPlace], wanted: Mapping[str, Set[int]]) -> None:
-        """Find which of a place's commits a commit contains; `wanted` is {commit: places}."""
-        counted = sorted({at for one in places for at in one.touching}, reverse=True)
-        bit = {position: number for number, position in enumerate(counted)}
-        bits = [[bit[position] for position in one.touching] for one in places]
-        children = collections.Counter(sha for commit in self.commits for sha in commit.parents)
-        state: Dict[str, int] = {}  # of a commit, until its last child has been here
-        for position in range(len(self.commits) - 1, -1, -1):
-            commit, here = self.commits[position], 0
-            for parent in commit.parents:
-                here |= state.get(parent, 0)
-                children[parent] -= 1
-                if not children[parent]:
-                    state.pop(parent, None)
-            if position in bit:
-                here |= 1 << bit[position]
-            if children[commit.sha]:
-                state[commit.sha] = here
-            data = here.to_bytes(len(counted) // 8 + 1, "little") if commit.sha in wanted else b""
-            for number in wanted.get(commit.sha, ()):
-                self.contained[commit.sha, number] = sum(
-                    (data[one >> 3] >> (one & 7) & 1) << at for at, one in enumerate(bits[number])
-                )
-
-
-HYDRATED = re.compile(rb"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
-
-
-def committed_at(body: bytes, seconds: int) -> int:
-    """Return when a change was made: of a commit by Argo CD's source hydrator, what it names."""
-    trailers = dict(HYDRATED.findall(body))
-    if b"sha" in trailers and b"date" in trailers:
-        with contextlib.suppress(ValueError):
-            return seconds_from(trailers[b"date"].decode().strip())
-    return seconds
-
-
-# From applications to places.
-
-
-class ArgoPlace(NamedTuple):
-    """An Argo CD application, what it is taken for, and its files in the clone."""
-
-    number: int
-    application: ArgoApplication
-    syncs: List[ArgoEntry]
-    environment: str
-    rule: str
-    base: str  # its name without the environment
-    name: str  # the same, or the full name where two of an environment would have it
-    own: Set[int]  # positions of the commits to its own files
-    touching: List[int]  # and to those of its bases too, oldest first
-
-    def gaps(self) -> List[int]:
-        """Return the ends of the entries before which others are lost."""
-        ids = {entry.id for entry in self.syncs}
-        return [entry.end for entry in self.syncs if entry.id > 0 and entry.id - 1 not in ids]
-
-
-def classify_application(
-    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]]
-) -> Tuple[str, str, str]:
-    """Return (environment, what told it, the name without it), by the first rule that tells one.
-
-    1. One environment was given for all.
-    2. The template of the config repository matches a source path.
-    3. A label or an annotation names it.
-    4. A pattern on the name was given.
-    5. The name has the word of one environment, or of several and one at its end.
-    6. The source paths, the destination's name or its namespace have the word of just one.
-    """
-    name = application.name
-    words = environment_words(name)
-    if rules.fixed:
-        return rules.fixed, "given", name
-    for path in application.hints[0].split("\n"):
+    name, spec = one.name, at_path(one.document, "spec")
+    paths = [path for source in sources_of(spec) for path in source.paths]
+    keys = ("name", "namespace", "server")
+    cluster, space, server = (at_path(spec, "destination", key, kind=str) for key in keys)
+    others = one.full_name, name, one.namespace, cluster, space, server
+    one.title, marks = name, one.marks
+    for path in paths:
         found = pattern and (pattern.fullmatch(f"{path}/") or pattern.fullmatch(path))
         if found:
-            return found["environment"], "path", found.groupdict().get("application") or name
-    for key in [rules.label] if rules.label else ENVIRONMENT_KEYS:
-        value = application.marks.get(key, "")
-        if key == KARGO:
-            value = value.rpartition(":")[2]  # it is project:stage
-        if value:
-            word = one_line(value, 40).lower()
-            named = [found for found in words if found[0] == word]
-            return word, f"label {one_line(key, 60)}", without(name, *named[-1:])
-    if rules.pattern:
-        match = re.search(rules.pattern, name)
-        if match and match.group(1):
-            where = (match.group(1).lower(), *match.span(1))
-            return where[0], "pattern", without(name, where)
-    if words and (len({word for word, _, _ in words}) == 1 or words[-1][2] == len(name)):
-        return words[-1][0], "name", without(name, words[-1])
-    hints = "source path", "destination name", "destination namespace"
-    for hint, text in zip(hints, application.hints):
-        told = {word for word, _, _ in environment_words(text)}
-        if len(told) == 1:
-            return told.pop(), hint, name
-    return UNCLASSIFIED, "none", name
+            one.rule, one.title = "path", found.groupdict().get("application") or name
+            return (found["environment"], *others)
+    environment = ""
+    hints = ("name", name), ("source path", "\n".join(paths)), ("destination name", cluster)
+    for key in [label] if label else ("environment", "env", KARGO):
+        if key in marks and not environment:
+            value = marks[key].rpartition(":")[2] if key == KARGO else marks[key]
+            environment, one.rule = one_line(value, 40).lower(), f"label {one_line(key, 60)}"
+    for rule, text in (*hints, ("destination namespace", space)) if not environment else ():
+        words = environment_words(text)
+        at_end = rule == "name" and words[-1:] and words[-1][2] == len(name)
+        if not environment and (at_end or len({word for word, *_ in words}) == 1):
+            environment, one.rule = words[-1][0], rule
+    words = environment_words(name) if environment else ()
+    begin, end = next(
+        (span for word, *span in words[::-1] if usual_stage(word) == usual_stage(environment)),
+        (len(name), len(name)),
+    )
+    dashed, spans = dash_words(name), [(begin, end)]
+    elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
+    stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
+    spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
+    at = dashed.find(dash_words(cluster)) if cluster else -1
+    if 0 <= at <= begin and end <= at + len(cluster):
+        spans.append((at, at + len(cluster)))
+    spans = [(low, high) for low, high in spans if high - low < len(name)]
+    low, high = max(spans, default=(0, 0), key=lambda span: span[1] - span[0])
+    before, after = name[:low].rstrip("-_/."), name[high:].lstrip("-_/.")
+    one.title = before + (name[low - 1] if before and after else "") + after
+    own = name[low:high] if begin < end else environment
+    return (own or environment, environment, name[low:high], *others)
 
 
-def without(name: str, *words: Tuple[str, int, int]) -> str:
-    """Return a name without a word and the mark that joins it; all of it if nothing is left."""
-    for _, begin, end in words:
-        before, after = name[:begin].rstrip("-_/."), name[end:].lstrip("-_/.")
-        joint = name[begin - 1] if before and after else ""
-        return before + joint + after or name
-    return name
+def dash_words(text: str) -> str:
+    """Return a text in small letters with a dash in the place of all that parts its words."""
+    return "-" + re.sub(r"[-_./\s]", "-", text.lower()) + "-"
 
 
+def name_applications(
+    found: Sequence[ArgoApplication], template: Optional[str], label: Optional[str], stages: Stages
+) -> None:
+    """Name the environment of each application, and the application itself.
+
+    Two teams' applications of the same name are told apart by their namespaces. GitOpsError for a
+    label that no application has.
+    """
+    there = {key for one in found for key in one.marks} if label else set()
+    if label is not None and label not in there:
+        keys = ", ".join(sorted(there, key=lambda key: ("/" in key, key))) or "none"
+        problem = f"no application has the label or annotation {one_line(label, 60)}"
+        raise GitOpsError(f"{problem}; --environment-label takes one of these: {one_line(keys)}")
+    pattern = template_pattern(template) if template else None
+    named = [name_application(one, pattern, label) for one in found]
+    stages.check(named)
+    teams: Dict[Row, Set[str]] = collections.defaultdict(set)
+    for one, names in zip(found, named):
+        one.environment = stages.stage_of(*names) or UNCLASSIFIED
+        teams[one.environment, one.title].add(one.namespace)
+    shared = {title for (_, title), namespaces in teams.items() if len(namespaces) > 1}
+    twins = collections.Counter(one.full_name for one in found)
+    for one in found:
+        one.title = f"{one.namespace}/{one.title}" if one.title in shared else one.title
+        one.origin = one.full_name + f" ({one.number})" * (twins[one.full_name] > 1)
+
+
+# The syncs of an application, and what a clone of the config repository knows of them.
+
+
+def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Replay:
+    """Return the main line of a clone, with a trail for each source of each application."""
+    tree, owners = HeadTree(repo), {}
+    for one in applications:
+        marks = one.marks.get(MANIFEST_PATHS, "").split(";")
+        for source in {source for *_, parts, _ in one.rows for source, _ in parts}:
+            named = {clean_path(posixpath.join("/", source.folder, mark.strip())) for mark in marks}
+            bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
+            owners[one.full_name, source.paths] = source.paths, bases
+    clone, form = Replay(repo, Owners(owners)), "--format=%(objectname) %(*objectname)"
+    assert clone.trails is not None  # it reads the log
+    for line in ask_git(repo, "for-each-ref", form, "refs/tags").splitlines():
+        tag, _, commit = line.partition(" ")  # the revision of an annotated tag is the tag's own
+        if commit in clone.landing_of:
+            clone.landing_of[tag] = clone.landing_of[commit]
+    return clone
+
+
+def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
+    """Find the syncs of an application, and what a clone knows of them.
+
+    1. A sync is what the parameters and the paths of its sources hold, or the revision where the
+       clone does not have it.
+    2. It ships the commits to its own paths that no earlier one had. What the first one has was
+       there before; so was what comes after a gap, but for a commit of the hour before.
+    3. It takes back what its commits revert, and what a sync of an older revision lacks.
+    """
+    policy = at_path(one.document, "spec", "syncPolicy").get("automated")
+    automatic = isinstance(policy, dict) and policy.get("enabled") is not False
+    for start, end, failure, parts, lost in one.rows:
+        release = revision = "+".join([text for _, text in parts if text]) or "(none)"
+        if clone is None:
+            one.syncs.append(Sync(start, end, parts, revision, failure, automatic=automatic))
+            continue
+        content: List[Any] = []
+        moves: List[Move] = []
+        lacks: List[Move] = []
+        newest = max(one.had.values(), default=None)
+        for source, text in parts:
+            landing = clone.landing_of.get(text)
+            content += [source.definition, text]
+            if landing is None:
+                continue
+            trail = clone.trails.get((one.full_name, source.paths), [])
+            begin = one.had.get(source.paths, landing if newest is None else newest)
+            now, before = (bisect.bisect_left(trail, (at + 1,)) for at in (landing, begin))
+            content[-1], revision = 0, clone.landings[landing]
+            if now:
+                last = trail[now - 1]
+                versions = ", ".join(version for _, version, _ in last.versions)
+                content[-1], release = last.content, versions or clone.landings[last.landing]
+            if lost:
+                recent = start - clone.seconds[landing] < 3600
+                before = now - (recent and now > 0 and trail[now - 1].landing == landing)
+            moves, lacks = moves + trail[before:now], lacks + trail[now:before]
+            one.tried = max(one.tried, landing)
+            if not failure:
+                one.had[source.paths] = max(landing, begin)
+        commits = [clone.commits[number] for move in moves for number in move.commits]
+        brings = [name for commit in commits for name in (commit.sha, commit.message)]
+        undone = {name for commit in commits for name in commit.reverts}
+        whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
+        takes = {name for commit in whole for name in commit.reverts} - set(brings)
+        takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
+        facts = failure, brings, takes, automatic, release
+        one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
+        named = {number: version for move in moves for _, version, number in move.versions}
+        for number in [number for move in moves for number in move.own if not failure]:
+            one.shipped.append((clone.commits[number], named.get(number, ""), end))
+
+
+def judge_application(one: ArgoApplication, start: int) -> Place:
+    """Return what the syncs of an application come to. Each time without a gap is judged alone."""
+    rows, looks = one.rows, [one.looks[time] for time in sorted(one.looks)]
+    cuts = [number for number, row in enumerate(rows) if row[4] or not number]
+    releases: List[Release] = []
+    for low, high in zip(cuts, [*cuts[1:], len(rows)]):
+        until = rows[high][0] if high < len(rows) else NEVER
+        seen = [look for look in looks if rows[low][0] <= look.time < until]
+        begins = rows[low][4] > 0 and not one.syncs[low].brings
+        releases += classify_syncs(one.syncs[low:high], seen, begins)
+    begin = rows[cuts[-1]][1] if rows and rows[cuts[-1]][4] else start
+    names = one.title, one.environment, one.origin, one.rule
+    return Place(*names, releases, begin, max(begin, one.seen), sum(row[4] for row in rows))
+
+
+def changes_of(
+    applications: Sequence[ArgoApplication], clone: Replay, production: str
+) -> Dict[Row, Row]:
+    """Return {(application, environment, commit): (commit, version, end of the first sync)}.
+
+    What another environment has had, or a sync failed to bring, waits for production.
+    """
+    found: Dict[Row, Row] = {}
+    tried: Dict[str, Dict[str, int]] = collections.defaultdict(dict)
+    for one in applications:
+        stages = tried[one.title]
+        stages[one.environment] = max(stages.get(one.environment, -1), one.tried)
+        for row in one.shipped:
+            key = one.title, one.environment, row[0].sha
+            found[key] = min(found.get(key, row), row, key=lambda row: row[2])
+    for one in applications:
+        if one.environment == production:
+            others = {**tried[one.title], UNCLASSIFIED: -1, production: one.tried}
+            for paths, had in one.had.items():
+                trail = clone.trails.get((one.full_name, paths), [])
+                waiting = [move for move in trail if had < move.landing <= max(others.values())]
+                for commit in (clone.commits[number] for move in waiting for number in move.own):
+                    found.setdefault((one.title, production, commit.sha), (commit, "", MISSING))
+    return found
+
+
+@collector_paused()
 def load_argocd(
-    files: Sequence[FilePath],
+    files: Union[FilePath, Sequence[FilePath]],
     repo: Optional[FilePath] = None,
-    rules: EnvironmentRules = EnvironmentRules(),
+    *,
+    environments: Union[None, str, Sequence[str]] = None,
+    label: Optional[str] = None,
     template: Optional[str] = None,
+    applications: Sequence[str] = (),
 ) -> History:
     """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. With
-    `template` (see `load_gitops_repository`) the names are those of the repository's folders.
-    Raises GitOpsError for files that hold no deployment.
+    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. The key
+    of a label or annotation, `label`, and the `template` of the repository's paths tell the
+    environments; `environments` names them (see `Stages`). `applications` are the names to measure,
+    perhaps with a `*`. Raises GitOpsError for files that hold no deployment.
     """
-    with collector_paused():
-        return argocd_history(read_argocd(files), repo, rules, template)
-
-
-def argocd_history(
-    applications: Sequence[ArgoApplication],
-    repo: Optional[FilePath],
-    rules: EnvironmentRules,
-    template: Optional[str],
-) -> History:
-    """Return the history that applications and a clone of the config repository come to."""
-    parents = [application.full_name for application in applications if application.parent]
-    applications = [application for application in applications if not application.parent]
-    if not any(application.syncs for application in applications):
-        raise GitOpsError(
-            "no deployment: these are apps of apps, and applications without a history; "
-            "--argocd takes the applications that deploy something"
-        )
-    check_label(rules.label, applications)
-    clone = Clone(repo, applications)
-    pattern = template_pattern(template) if template else None
-    stages = Stages.of(rules.stages)
-    places = name_places(applications, clone, rules, pattern, stages)
-    teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
-    for one in places:
-        teams[one.base].append(one)
-    clone.find_contained(places, wanted_commits(places, teams, clone))
-    names = stages.order({one.environment for one in places})
-    start = min(
-        one.syncs[0].end if one.syncs[0].id > 0 else one.application.created or one.syncs[0].start
-        for one in places
-        if one.syncs
-    )
-    found: List[Place] = []
-    changes: List[Row] = []
-    for one in places:
-        syncs, had = syncs_of(one, clone, changes)
-        looks = [one.application.looks[time] for time in sorted(one.application.looks)]
-        outcome, spans = classify_syncs(syncs, looks), covered_spans(one, start // DAY * DAY)
-        row = one.name, one.environment, one.rule, one.application.full_name
-        found.append(Place(*row, outcome, spans, syncs, looks))
-        if one.environment == names[-1]:
-            changes += undated_deployments(one, outcome, clone)
-            changes += waiting_changes(one, teams[one.base], clone, had)
-    notes = [f"App of apps, not counted: {', '.join(parents)}"] if parents else []
-    if repo is None:
+    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    by_reason: Dict[str, List[ArgoApplication]] = collections.defaultdict(list)
+    for one in read_argocd(files):
+        by_reason[one.left_out].append(one)
+    found = by_reason.pop("", [])
+    notes = [f"{why}: {few_names(some)}" for why, some in by_reason.items()]
+    if not any(one.rows for one in found):
+        problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
+        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
+    stages = Stages.of(environments)
+    name_applications(found, template, label, stages)
+    chosen = choose_applications({one.title for one in found}, applications)
+    found = [one for one in found if one.title in chosen]
+    unknown = [one for one in found if one.environment == UNCLASSIFIED]
+    if unknown:
+        remedy = "--environments 'production=*-x' or --environment-label KEY says it"
+        notes.append(f"Nothing tells the environment of {few_names(unknown)}: {remedy}")
+    clone = None if repo is None else read_clone(repo, found)
+    for one in found:
+        follow_syncs(one, clone)
+    firsts = [(one, *one.rows[0]) for one in found if one.rows]
+    times = [end if lost else one.created or start for one, start, end, *_, lost in firsts]
+    begin = min(times, default=found[0].seen) // DAY * DAY
+    places = [judge_application(one, begin) for one in found]
+    order, changes = stages.order({one.environment for one in found}), {}
+    if clone is None:
         notes.append("Without --repo every new revision counts, even if it changes nothing here")
-    return history_from("argocd", found, argo_commits(found, changes, clone), changes, notes, names)
+    else:
+        notes.append(OWN_LEAD_TIME)
+        changes = changes_of(found, clone, order[-1])
+    commits = {sha: (*one, name) for (name, _, sha), (one, *_) in changes.items()}
+    rows = sorted(commits.values(), key=lambda row: (row[1], row[0]))
+    made = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
+    table = commits_from(made, "" if repo is None else branch_of(repo))
+    told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
+    return history_from("argocd", places, table, told, notes, order)
 
 
-def check_label(label: Optional[str], applications: Sequence[ArgoApplication]) -> None:
-    """Refuse a label that no application has, with those that there are."""
-    there = {key for application in applications for key in application.marks}
-    if label is not None and label not in there:
-        plain_first = sorted(there, key=lambda key: ("/" in key, key))
-        raise GitOpsError(
-            f"no application has the label or annotation {one_line(label, 60)}; "
-            f"--environment-label takes one of these: {one_line(', '.join(plain_first) or 'none')}"
-        )
+def few_names(applications: Sequence[ArgoApplication]) -> str:
+    """Return the full names of a few applications, and how many more there are."""
+    names = [one.full_name for one in applications]
+    return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
-def name_places(
-    applications: Sequence[ArgoApplication],
-    clone: Clone,
-    rules: EnvironmentRules,
-    pattern: Optional[Pattern[str]],
-    stages: Stages,
-) -> List[ArgoPlace]:
-    """Return the place of each application: its environment, its name and its files."""
-    classes = [classify_application(one, rules, pattern) for one in applications]
-    raw = {environment for environment, _, _ in classes}
-    stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
-    taken = collections.Counter((stage[environment], base) for environment, _, base in classes)
-    places = []
-    for number, (one, (environment, rule, base)) in enumerate(zip(applications, classes)):
-        single = taken[stage[environment], base] == 1
-        syncs = one.syncs
-        paths = {path for sync in syncs for source in sync.sources for path in source.paths}
-        own, bases = (
-            {at for path in part for at in clone.touching.get(path, ())}
-            for part in (paths, clone.bases[one.full_name])
-        )
-        name = base if single else one.full_name
-        touching = sorted(own | bases, reverse=True)
-        row = number, one, syncs, stage[environment], rule, base, name, own, touching
-        places.append(ArgoPlace(*row))
-    return places
-
-
-def wanted_commits(
-    places: Sequence[ArgoPlace], teams: Mapping[str, Sequence[ArgoPlace]], clone: Clone
-) -> Dict[str, Set[int]]:
-    """Return {commit: places}: what the commit contains of their files is asked for."""
-    wanted: Dict[str, Set[int]] = collections.defaultdict(set)
-    for one in places:
-        for other in teams[one.base]:
-            entries = other.syncs if other is one else newest_syncs(other)
-            for entry in entries:
-                for revision in entry.revisions:
-                    wanted[clone.commit.get(revision, "")].add(one.number)
-        for position in one.touching:
-            for merge in clone.merges_reverted(position):
-                wanted[merge.sha].add(one.number)
-                wanted[merge.parents[0]].add(one.number)
-    return wanted
-
-
-def newest_syncs(one: ArgoPlace) -> List[ArgoEntry]:
-    """Return the newest sync of a place, and those that failed."""
-    return [*one.syncs[-1:], *(entry for entry in one.syncs if entry.failure)]
-
-
-def set_bits(number: int) -> Iterator[int]:
-    """Yield the positions of the bits that are set."""
-    while number:
-        low = number & -number
-        yield low.bit_length() - 1
-        number ^= low
-
-
-def shipped_change(one: ArgoPlace, clone: Clone, position: int, deployed: int) -> Row:
-    """Return the row of `changes` for a commit to a place's files."""
-    commit, is_shared = clone.commits[position], position not in one.own
-    return one.name, one.environment, commit.sha, commit.seconds, deployed, is_shared, None
-
-
-def syncs_of(one: ArgoPlace, clone: Clone, changes: List[Row]) -> Tuple[List[Sync], int]:
-    """Return the syncs of a place, and all commits that it has had; add its changes to the list."""
-    gaps = set(one.gaps())
-    syncs: List[Sync] = []
-    had, begun = 0, False
-    for entry in one.syncs:
-        after_gap = entry.end in gaps
-        contains = commits_in(one, entry, clone)
-        adds: FrozenSet[str] = frozenset()
-        reverts: FrozenSet[str] = frozenset()
-        if contains & ~had and begun and not after_gap:
-            positions = [one.touching[bit] for bit in set_bits(contains & ~had)]
-            adds = frozenset(clone.commits[at].sha for at in positions)
-            undone = {sha for at in positions for sha in clone.commits[at].reverts}
-            standing = [at for at in positions if clone.commits[at].sha not in undone]
-            reverts = frozenset(sha for at in standing for sha in reverted_by(at, one, clone))
-            if not entry.failure:
-                changes += [shipped_change(one, clone, at, entry.end) for at in positions]
-        if not entry.failure:
-            had, begun = had | contains, True
-        syncs.append(
-            Sync(
-                entry.start, entry.end, {"": content_of(one, entry, clone)},
-                commit_of(entry, clone), entry.failure, one.application.automatic, contains, adds,
-                reverts - adds, after_gap,
-            )
-        )  # fmt: skip
-    return syncs, had
-
-
-def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
-    """Return which commits to a place's files a sync contains, a bit for each.
-
-    Of several sources each has the commits to its own paths.
-    """
-    bits = 0
-    for revision, source in zip(entry.revisions, entry.sources):
-        if revision in clone.commit:
-            here = clone.contained[clone.commit[revision], one.number]
-            if len(entry.sources) > 1:
-                paths = clone.paths(one.application, source)
-                used = {at for path in paths for at in clone.touching.get(path, ())}
-                here &= sum(1 << bit for bit, at in enumerate(one.touching) if at in used)
-            bits |= here
-    return bits
-
-
-def reverted_by(position: int, one: ArgoPlace, clone: Clone) -> Iterator[str]:
-    """Yield the commits that a commit says it reverts; of a merge those that it brought."""
-    yield from clone.commits[position].reverts
-    for merge in clone.merges_reverted(position):
-        before = clone.contained.get((merge.parents[0], one.number), 0)
-        for bit in set_bits(clone.contained[merge.sha, one.number] & ~before):
-            yield clone.commits[one.touching[bit]].sha
-
-
-def content_of(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> Tuple[Any, ...]:
-    """Return what a sync applied: equal contents run the same.
-
-    It is the parameters of each source, with what lies at its paths where the clone has them, else
-    with its revision.
-    """
-    parts: List[Any] = []
-    for revision, source in zip(entry.revisions, entry.sources):
-        parts.append(source.definition)
-        if revision in clone.commit:
-            sha = clone.commit[revision]
-            paths = clone.paths(one.application, source)
-            parts += [clone.tree[sha, path] for path in paths]
-        else:
-            parts.append(revision)
-    return tuple(parts)
-
-
-def commit_of(entry: ArgoEntry, clone: Clone) -> str:
-    """Return the commit of a sync; its revisions where the clone has none of them."""
-    known = [clone.commit[revision] for revision in entry.revisions if revision in clone.commit]
-    return known[0] if known else "+".join(entry.revisions) or "(none)"
-
-
-def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
-    """Return the spans of time in which no entry of an application is lost.
-
-    They begin with the window where its history is complete, as nothing came before it. A gap
-    between two files ends a span with the last file before it.
-    """
-    begins = one.gaps()
-    if not one.syncs or one.syncs[0].id <= 0:
-        begins.insert(0, start)
-    spans = []
-    for low, after in zip(begins, [*begins[1:], NEVER]):
-        files = [seen for newest, seen in one.application.files if newest < after]
-        done = [entry.end for entry in one.syncs if low <= entry.end < after]
-        high = one.application.seen if after == NEVER else max([low, *done, *files])
-        spans.append((low, min(high, after)))
-    return spans
-
-
-def undated_deployments(one: ArgoPlace, outcome: Outcome, clone: Clone) -> Iterator[Row]:
-    """Yield a row of `changes` for each deployment without a lead time, with the reason."""
-    for number in outcome.deployments:
-        sync = outcome.releases[number]
-        if sync.failure or sync.adds or not number:
-            continue
-        if clone.repo is None:
-            why = "no repository given (--repo)"
-        elif number in outcome.begins:
-            why = "it came in a gap of the history"
-        elif not sync.contains:
-            why = "its revision is not in the repository"
-        else:
-            why = "no new commit is at its paths"
-        yield one.name, one.environment, sync.commit, MISSING, sync.end, False, why
-
-
-def waiting_changes(
-    one: ArgoPlace, team: Sequence[ArgoPlace], clone: Clone, had: int
-) -> Iterator[Row]:
-    """Yield the changes that production has not had: another environment has, or a sync failed."""
-    if not one.syncs:
-        return
-    newest, namespace = 0, one.application.namespace
-    for other in team:
-        same = one.name == one.base or other.application.namespace == namespace
-        if other.environment != UNCLASSIFIED and same:
-            for entry in newest_syncs(other):
-                newest |= commits_in(one, entry, clone)
-    for bit in set_bits(newest & ~had):
-        yield shipped_change(one, clone, one.touching[bit], MISSING)
-
-
-def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) -> pd.DataFrame:
-    """Return the `git_commits` table: the changes, and the commits of the deployments."""
-    owner = {row[2]: row[0] for row in reversed(changes) if row[2] in clone.position}
-    for place in places:
-        for number in place.outcome.deployments if clone.commits else ():
-            owner.setdefault(place.outcome.releases[number].commit, place.application)
-    known = [clone.commits[clone.position[sha]] for sha in owner if sha in clone.position]
-    known.sort(key=lambda commit: (commit.seconds, -clone.position[commit.sha]))
-    return commits_of_owners(((commit, owner[commit.sha]) for commit in known), clone.repo)
-
-
-# ---- Real history: tables and incidents from files ----------------------------------------------
-
-TABLE_FILES = {  # of an export, in the order in which they are written
-    "git_commits": "commits.csv",
-    "deployments": "deployments.csv",
-    "rollbacks": "rollbacks.csv",
-    "changes": "changes.csv",
-    "coverage": "coverage.csv",
-    "incidents": "incidents.csv",
-}
-
-
-def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
-    """Return a history from a folder of CSV files, such as `--export` writes.
-
-    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
-    environments. Without it the window is the days of the deployments, and the environments are in
-    the usual order. Raises GitOpsError that names the wrong file.
-    """
-    folder = Path(folder)
-    if not (folder / "deployments.csv").exists():
-        raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    tables = {}
-    for name, file in TABLE_FILES.items():
-        if (folder / file).exists():
-            tables[name] = read_table(folder / file, name)
-        elif name in COLUMNS:
-            tables[name] = table_from(name, [])
-    path = folder / "metrics.json"
-    document = read_document(path) if path.exists() else {}
-    window = window_in(document)
-    if len(tables["deployments"]):
-        days = window_around(tables["deployments"]["timestamp"])
-        known = window or days
-        window = Window(min(days.start, known.start), max(days.end, known.end))
-    if window is None:
-        path = folder / "deployments.csv"
-        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
-    found = at_path(document, "environments", kind=list)
-    there = count_words(tables["deployments"]["environment"])
-    if environments is not None:
-        stages = Stages.of(environments)
-        stages.check((name,) for name in there)
-        found = list(stages.order(there))
-        for name, table in tables.items():
-            if "environment" in table:
-                named = table["environment"].map(lambda one: stages.stage_of(one) or one)
-                tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-    elif not found:
-        found = list(Stages.of(None).order(there))
-    for name in found:
-        check_word(f"an environment of {one_line(folder)}", name)
-    real = {name: tables.pop(name, None) for name in DETAILS}
-    history = History.of(**tables, window=window, environments=found)
-    source = at_path(document, "source", kind=str) or "files"
-    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
-    return history._replace(source=source, notes=notes, **real)
-
-
-def check_rows(table: pd.DataFrame) -> None:
-    """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = [], ""
-    if "status" in table:
-        wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
-        why = "a Failed sync is Degraded, and not Healthy or Unknown"
-    elif "deployed" in table:
-        wrong, why = table["committed"] > table["deployed"], "it was deployed before its commit"
-    if np.any(wrong):
-        raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
-
-
-CAN_BE_EMPTY = ("failure_reason", "version", "deployed", "recovered", "resolved", "message")
-WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
-
-
-def read_table(path: Path, name: str) -> pd.DataFrame:
-    """Return a table from a CSV file; GitOpsError if it cannot be used."""
-    try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
-        if name == "changes":
-            texts = texts.assign(**{"version": "", **texts})
-        if name == "deployments":
-            texts = texts.assign(**{"recovered": "", **texts})
-        kinds = ALL_COLUMNS[name]
-        missing = [column for column in kinds if column not in texts]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
-        columns = {column: read_column(texts[column], kind) for column, kind in kinds.items()}
-        table = as_table(name, columns)
-        check_rows(table)
-    except (OSError, ValueError) as error:
-        problem = f"{one_line(path)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; the README has the columns") from None
-    if "timestamp" not in table:
-        return table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True)
-
-
-def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
-    column, values = str(texts.name), {}
-    for text in texts.unique():
-        try:
-            values[text] = read_value(text, column, kind)
-        except (ValueError, KeyError, OverflowError):
-            row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = f"hold {KINDS[kind]}"
-            if column in WORDS:
-                rule = f"be one of {', '.join(WORDS[column])}"
-            raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
-    read = [values[text] for text in texts]
-    return np.array(read, np.int64) if kind == "time" else read
-
-
-KINDS = {
-    "time": "a time such as 2026-01-31T12:00:00Z",
-    "count": "a whole number",
-    "number": "a number",
-    "flag": "True or False",
-    "word": "a name",
-    "text": "a text",
-}
-
-
-def with_zone(text: Any) -> Any:
-    """Return a time with its zone: UTC where it names none."""
-    plain = isinstance(text, str) and len(text) == len("2026-01-31 12:00:00")
-    return f"{text}Z" if plain else text
-
-
-def read_value(text: str, column: str, kind: str) -> Any:
-    """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
-    if not text and column in CAN_BE_EMPTY:
-        return {"time": MISSING, "text": "", "word": None}[kind]
-    if kind == "time":
-        return seconds_from(with_zone(text))
-    if kind == "flag":
-        return {"true": True, "false": False}[text.lower()]
-    if kind == "number":
-        return float(text or "nan")
-    if kind == "count":
-        number = int(text)
-        if number < MISSING or (number < 0 and column != "syncs"):
-            raise ValueError(text)
-        return number
-    if not text or text not in WORDS.get(column, (text,)):
-        raise ValueError(text)
-    return one_line(text, NAME_WIDTH)
-
-
-def read_document(path: FilePath) -> Mapping[str, Any]:
-    """Return a `metrics.json`; GitOpsError if it is none."""
-    takes = "it is what --export writes as metrics.json"
-    text = read_text(path, takes)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
-        raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
-    return document
-
-
-def window_in(document: Mapping[str, Any]) -> Optional[Window]:
-    """Return the window that a document names, None if it names none."""
-    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
-    try:
-        return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
-    except ValueError:
-        return None
-
-
-WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
+OWN_LEAD_TIME = "Lead time: from a commit at an environment's own path to the end of its sync"
+WITH_CLUSTER = (
+    "In the time that Argo CD covers this is what the cluster did, before that desired state: what "
+    "the config repository asked for. Lead time ends when the repository asks for a change"
+)
 
 
 def join_histories(repository: History, cluster: History) -> History:
     """Return the history of a config repository in which Argo CD says what the cluster did.
 
-    In the spans that Argo CD covers, the deployments and rollbacks of an application in an
-    environment are its own. The changes, and so the lead times, are those of the repository.
+    In the time that Argo CD covers, the deployments and rollbacks of an application in an
+    environment are its own. Before it they are the repository's. So are those of places that Argo
+    CD does not know, and all changes, with their lead times. A place has one row of coverage.
     """
     assert repository.coverage is not None and cluster.coverage is not None
-    spans = collections.defaultdict(list)
-    for row in cluster.coverage.to_dict("records"):
-        spans[row["application"], row["environment"]].append((row["from"], row["to"]))
-    joined = {}
+    keys, plain = ["application", "environment"], {"application": object, "environment": object}
+    known = cluster.coverage.astype(plain)[[*keys, "from", "to"]]
+    joined: Dict[str, Any] = {}
     for name in ("deployments", "rollbacks"):
-        mine, theirs, time = getattr(repository, name), getattr(cluster, name), TIME_OF[name]
-        covered = [
-            any(low <= when <= high for low, high in spans.get((application, environment), ()))
-            for application, environment, when in zip(
-                mine["application"], mine["environment"], mine[time]
-            )
-        ]
-        both = pd.concat([mine[~np.array(covered, bool)], theirs], ignore_index=True)
-        joined[name] = as_table(name, both.sort_values(time, kind="stable", ignore_index=True))
-    known = dict.fromkeys([*repository.environments, *cluster.environments])
-    order = [name for name in known if name != repository.production] + [repository.production]
-    commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
-    commits = commits.drop_duplicates("sha").sort_values("timestamp", kind="stable")
-    coverage = pd.concat([repository.coverage, cluster.coverage], ignore_index=True)
-    places = coverage.astype({"application": object, "environment": object}).groupby(
-        ["application", "environment"], sort=False
-    )
-    coverage = places.agg(
-        {"origin": "last", "rule": "last", "from": "min", "to": "max", "lost": "first"}
-    ).reset_index()
+        tables = [getattr(one, name).astype(plain) for one in (repository, cluster)]
+        for number, table in enumerate(tables):
+            span = table.merge(known, "left", keys)
+            inside = span["timestamp"].between(span["from"], span["to"])
+            tables[number] = table[(inside == bool(number)).to_numpy()]
+        both = pd.concat(tables, ignore_index=True)
+        joined[name] = as_table(name, both.sort_values("timestamp", kind="stable"))
+    coverage = pd.concat([repository.coverage.astype(plain), cluster.coverage.astype(plain)])
+    rules = {"origin": ", ".join, "rule": "first", "from": "first", "to": "max", "lost": "first"}
+    coverage = coverage.sort_values("from", kind="stable").groupby(keys, as_index=False).agg(rules)
+    commits = pd.concat([repository.git_commits, cluster.git_commits]).drop_duplicates("sha")
+    windows, production = (repository.window, cluster.window), repository.production
+    order = dict.fromkeys([*repository.environments, *cluster.environments])
+    others = [note for note in cluster.notes if note != OWN_LEAD_TIME]
     return repository._replace(
-        git_commits=as_table("git_commits", commits.reset_index(drop=True)),
+        git_commits=as_table("git_commits", commits.sort_values("timestamp", kind="stable")),
         coverage=as_table("coverage", coverage),
-        window=window_around(coverage["from"], coverage["to"]),
-        environments=tuple(order),
+        window=Window(min(one.start for one in windows), max(one.end for one in windows)),
+        environments=(*(name for name in order if name != production), production),
         source="argocd",
-        notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
+        notes=(*repository.notes, *others, WITH_CLUSTER),
         **joined,
     )
 
 
-def read_incidents(file: FilePath) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
+# ---- Real history: tables and incidents from files ----------------------------------------------
 
-    The columns are `application`, `environment` ("" is production), and in seconds since 1970
-    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
-    entry.
+TABLE_FILES = {name: f"{name}.csv" for name in ALL_COLUMNS}  # of an export
+TABLE_FILES["git_commits"] = "commits.csv"
+CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
+    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec", "version"),
+    *("failure_reason", "recovered", "to_commit", "reason", "origin", "rule", "lost"),
+    *("deployed", "resolved"),
+)
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
+FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+LARGEST = 10_000_000  # of a number; as minutes it is 19 years
+# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's is made one of these.
+US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
+TIME_TEXT = re.compile(
+    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[T ]"
+    r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?: ?(?:Z|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
+    re.ASCII,
+)
+
+
+def load_tables(
+    folder: FilePath,
+    environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+) -> History:
+    """Return a history from a folder of CSV files, such as `--export` writes.
+
+    `deployments.csv` is enough. `environments` are their names in promotion order, such as
+    `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
+
+    1. `metrics.json` tells the window and the environments. Without it the window is the days of
+       the deployments, and the environments are in the usual order.
+    2. Without a `recovered` in any row, the next good deployment to the same environment ends a
+       failure. That of another region does not.
+    3. Without `changes.csv`, the commits of `commits.csv` are the changes.
+    4. A simulation that is read back stays SIMULATED, and is measured as a real history is.
+
+    Raises GitOpsError that names file, row, column and value.
     """
-    name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
+    files = {name: Path(folder) / file for name, file in TABLE_FILES.items()}
+    if not os.path.exists(files["deployments"]):
+        raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
+    there = [name for name, path in files.items() if os.path.exists(path)]
+    tables = {name: read_table(files[name], name) for name in there}
+    beside, document = Path(folder) / "metrics.json", {}
+    if os.path.exists(beside):
+        try:
+            document = json.loads(read_text(beside, "--export writes it"))
+        except (ValueError, RecursionError) as error:
+            raise GitOpsError(f"{one_line(beside)} is not JSON: {one_line(error, 80)}") from None
+
+    # An environment is a stage. `cluster` is the name that it has in the file.
+    named = pd.concat([table["environment"] for table in tables.values() if "environment" in table])
+    stages, named = Stages.of(environments), named.unique()
+    stages.check([(name,) for name in named])
+    listed = at_path(document, "environments", kind=list) if environments is None else []
+    listed = [*dict.fromkeys(map(one_line, listed))]
+    stage = {name: name if name in listed else stages.stage_of(name) for name in named}
+    found = {*stage.values()} - {""}
+    order = listed if found <= {*listed} else stages.order(sorted(found))
+    kept = choose_applications(tables["deployments"]["application"].unique(), applications)
+    for name, table in tables.items():
+        tables[name] = table = table[table["application"].isin(kept)]
+        if "environment" in table:
+            own = table["environment"]
+            table = table.assign(cluster=own, environment=own.map(stage))
+            tables[name] = table[table["environment"] != ""]
+    rows = tables["deployments"].drop_duplicates()
+    if not len(rows):
+        raise GitOpsError(f"no deployment in {one_line(files['deployments'])}; --history needs one")
+
+    end, bad = rows["timestamp"] + rows["duration_sec"], rows["health"] == DEGRADED
+    over = rows["recovered"]
+    if (over == MISSING).all():
+        good = end.where(~bad).groupby([rows["application"], rows["cluster"]]).bfill()
+        over = np.maximum(good, end).fillna(MISSING).astype(np.int64)
+    rows = rows.assign(
+        failure_reason=rows["failure_reason"].where(bad),
+        recovered=over.where(bad, MISSING),
+        release=rows["commit_sha"],
+        row=rows.index,
+    )
+    if "rollbacks" in tables:
+        back = tables["rollbacks"]
+        tables["rollbacks"] = merge_clusters(back.assign(release=back["from_commit"]))
+    tables["deployments"] = merge_clusters(rows)
+    if "changes" not in tables and len(tables.get("git_commits", ())):
+        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
+
+    # A row is once in its table, and all tables are of one window.
+    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
+    made = {name: table_from(name, []) for name in COLUMNS}
+    for name, table in tables.items():
+        table = table.drop_duplicates(unique.get(name))
+        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
+        made[name] = as_table(name, columns)
+    window = window_around(made["deployments"]["timestamp"])
+    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
+    edges = read_times(pd.Series(edges, dtype=object)).to_numpy() // DAY * DAY
+    if 0 <= edges[0] < edges[1]:
+        start, end = utc_times(edges)
+        window = Window(min(window.start, start), max(window.end, end))
+    source = one_line(at_path(document, "source", kind=str) or "files")
+    source = SIMULATED_TABLES if source == "simulated" else source
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    history = History(window=window, environments=tuple(order), source=source, notes=notes, **made)
+    return history.within(window)
+
+
+def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return the changes that commits are: a deployment contains its commit and all before it."""
+    keys = ["application", "commit_sha"]
+    commits = commits.rename(columns={"sha": "commit_sha", "timestamp": "committed"})
+    commits = commits[commits["application"].isin(rows["application"])].drop_duplicates(keys)
+    commits = commits.sort_values(["application", "committed"], kind="stable")
+    rows = rows.assign(end=rows["timestamp"] + rows["duration_sec"])
+    early = rows.merge(commits[[*keys, "committed"]], on=keys).query("committed > end")
+    if len(early):
+        row = f"deployments.csv: row {early['row'].iloc[0]}"
+        raise GitOpsError(f"{row} was deployed before its commit; are both in one time zone?")
+    parts = []
+    for environment in order:
+        good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
+        own = good.groupby(keys)["end"].min().reindex(pd.MultiIndex.from_frame(commits[keys]))
+        own = own.fillna(NEVER)[::-1].groupby(level=0).cummin()[::-1].to_numpy(np.int64)
+        deployed = np.where(own < NEVER, own, MISSING)
+        part = commits.assign(environment=environment, deployed=deployed, version="")
+        parts.append(part[(own < NEVER) | (environment == order[-1])])
+    return pd.concat(parts)
+
+
+def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the columns of a table from a CSV file or a JSON list, times in seconds since 1970.
+
+    What is empty is not known. The index is the number of the row. Raises GitOpsError that names
+    file, row, column and value.
+    """
+    needed = [column for column in ALL_COLUMNS[name] if column not in {*CAN_BE_EMPTY, *optional}]
+    takes = f"it takes the columns {', '.join(needed)}"
+    text = read_text(file, takes)
     try:
-        if text.lstrip()[:1] in ("[", "{"):
-            rows = json.loads(text)
-            rows = rows.get("incidents") if isinstance(rows, Mapping) else rows
+        if text.lstrip().startswith("["):
+            entries = json.loads(text)
+            if not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError("it is no list of objects")
+            texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
         else:
-            texts = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-            texts = texts.rename(columns=str.strip)
-            rows = texts.to_dict("records")
-            if not {"application", "started"} <= set(rows[0] if rows else texts.columns):
-                raise ValueError("no such columns")
-        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-            raise ValueError("not a list of incidents")
+            plain = dict(keep_default_na=False, skip_blank_lines=False, skipinitialspace=True)
+            texts = pd.read_csv(io.StringIO(text), dtype=str, **plain)
+            if len(texts) and not isinstance(texts.index, pd.RangeIndex):
+                raise ValueError("its rows have more cells than its first line")
+        texts = texts.fillna("").astype(str).astype(object)
+        texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts.index = np.arange(len(texts)) + (1 if text.lstrip().startswith("[") else 2)
+        texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
+        lost = [column for column in needed if column not in texts]
+        if lost:
+            has = in_quotes(", ".join(texts.columns))
+            raise ValueError(f"no column {lost[0]!r} in {has}; {takes}, separated by commas")
+        texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
+        table = pd.DataFrame(index=texts.index)
+        wrong = []
+        for column, kind in ALL_COLUMNS[name].items():
+            codes, cells = pd.factorize(texts[column])
+            values, good, rule = read_cells(pd.Series(cells, name=column, dtype=object), kind)
+            table[column] = values.to_numpy()[codes]
+            good |= (cells == "") & (column not in needed)
+            wrong.append((column, ~good.to_numpy()[codes], rule))
+        if name == "deployments":
+            failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
+            wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
+            early = table["recovered"].between(0, end - 1)
+            wrong.append(("recovered", early, "not be before its end"))
+            table["health"] = table["health"].mask(failed, DEGRADED)
+        for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
+            if first in table:
+                early = table[second].between(0, table[first] - 1)
+                wrong.append((second, early, f"not be before {first}"))
+        for column, bad, rule in wrong:
+            if bad.any():
+                at = int(np.argmax(bad))
+                row, value = texts.index[at], in_quotes(texts[column].iloc[at])
+                raise ValueError(f"row {row}: {column} must {rule}, not {value}")
     except (ValueError, RecursionError) as error:
-        needs = "it needs the columns application, started and perhaps resolved, environment"
-        raise GitOpsError(f"{name} holds no incidents ({one_line(error, 80)}); {needs}") from None
-    found = []
-    for number, row in enumerate(rows, 1):
-        where = f"{name}: incident {number}"
-        owner = row.get("application")
-        if not isinstance(owner, str) or not owner.strip():
-            raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
-        started = time_at(times, "started", where, needed=True)
-        resolved = time_at(times, "resolved", where) or MISSING
-        if MISSING < resolved < started:
-            raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
-            )
-        environment = one_line(row["environment"]) if row.get("environment") else ""
-        found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    columns = ["application", "environment", "started", "resolved"]
-    return pd.DataFrame(sorted(found), columns=columns)
+        raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
+    time = [column for column in ("timestamp", "started") if column in table]
+    return table.sort_values(time, kind="stable") if time else table
 
 
-def with_incidents(history: History, incidents: pd.DataFrame) -> History:
+def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
+    """Return texts as values of a kind, which of them are good, and what a good one has to be."""
+    if kind == "time":
+        values = read_times(cells)
+        return values, values != MISSING, "be a time such as 2026-01-31T12:00:00Z"
+    if kind == "flag":
+        values = cells.str.lower().map(FLAGS)
+        return values, values.notna(), "be True or False"
+    if kind in ("count", "number"):
+        good = pd.to_numeric(cells, errors="coerce").between(0, LARGEST)
+        values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
+        values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
+        return values, good, f"be a number from 0 to {LARGEST}"
+    empty = "" if kind == "text" else UNKNOWN
+    values = cells.map(lambda text: one_line(text, NAME_WIDTH) if text else empty)
+    one_of = WORDS.get(str(cells.name))
+    rule = "be a name" if one_of is None else f"be one of {', '.join(one_of)}"
+    return values, cells != "" if one_of is None else cells.isin(one_of), rule
+
+
+def read_times(cells: pd.Series) -> pd.Series:
+    """Return texts as seconds since 1970, in UTC if they name no zone; MISSING for other texts."""
+    parts = cells.str.replace(US_DATE, r"\3-\1-\2 ", regex=True).str.extract(TIME_TEXT)
+    day = pd.to_datetime(parts[["year", "month", "day"]].astype(float), errors="coerce")
+    part = parts.drop(columns="zone").fillna("0").astype(np.int64)
+    ahead = part["hours"] * 3600 + part["minutes"] * 60
+    ahead = ahead.mask(parts["zone"] == "-", -ahead)
+    clock = part["hour"] * 3600 + part["minute"] * 60 + part["second"]
+    seconds = seconds_of(day) + clock - ahead
+    return seconds.where(seconds.between(0, LAST_SECOND), MISSING)
+
+
+def read_incidents(file: FilePath) -> pd.DataFrame:
+    """Return incidents from a CSV file or a JSON list, in order of time; a row is an incident.
+
+    The columns are `application`, `environment` (UNKNOWN: production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError as `read_table` does.
+    """
+    return read_table(file, "incidents", ("environment",)).drop(columns="deployed")
+
+
+def with_incidents(
+    history: History, incidents: pd.DataFrame, days: int = 7, complete: bool = False
+) -> History:
     """Return a history in which incidents say which deployments failed, and until when.
 
-    An incident belongs to the newest deployment of its application, in its environment, that ended
-    before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, the list is complete: every other
-    deployment of unknown health was healthy. The notes name incidents that match no deployment.
+    1. An incident belongs to the newest deployment of its application, in its environment or
+       production, that ended before it, within so many days. The notes list the others.
+    2. That deployment failed. It recovered when the last of its incidents was resolved.
+    3. A deployment of unknown health without one was healthy, where the incidents would tell: in
+       their environments and production, of the applications that they name, from their first day
+       to their last. With `complete` they tell of all applications and days.
+    4. Incidents of which none belongs to a deployment tell nothing.
+
+    Raises GitOpsError for an application that the history does not have.
     """
-    rows, production = history.deployments, history.production
+    days, rows = check_whole("days", days, 1, MOST_DAYS), history.deployments
+    names = application_names(history)
+    for row, name in incidents["application"].items():
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
+            what = f"incidents, row {row}: no application {in_quotes(name)} was deployed"
+            raise GitOpsError(f"{what}; the nearest is {near}")
+    stages, places = Stages.of(None), ["application", "environment"]
+    stage = {name: stages.stage_of(name) for name in incidents["environment"].unique()}
+    stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
+    incidents = incidents.assign(environment=incidents["environment"].map(stage))
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
-    usual = dict.fromkeys(("", *PRODUCTION_WORDS), production)
-    usual.update((name, name) for name in history.environments)
-    environments = incidents["environment"].map(lambda name: usual.get(name, name))
-    reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments])
-    health = health.where(~told | (health != UNKNOWN), HEALTHY)
-    recovered = np.where(rows["recovered"].isna(), MISSING, seconds_of(rows["recovered"]))
-    found: Dict[int, int] = {}
-    listed, notes = [], []
-    places = rows.groupby(["application", "environment"], observed=True).indices
-    for name, environment, start, resolved in zip(
-        incidents["application"], environments, incidents["started"], incidents["resolved"]
-    ):
-        there = places.get((name, environment), np.array([], np.int64))
-        before = there[ends[there] <= start]
-        if not len(before):
-            when = utc_times(np.array([start]))[0]
-            notes.append(
-                f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
-            )
-            continue
-        at = int(before[np.argmax(ends[before])])
-        reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
-        health[at] = DEGRADED
-        found[at] = max(NEVER if resolved == MISSING else resolved, found.get(at, 0))
-        recovered[at] = MISSING if found[at] == NEVER else found[at]
-        listed.append((name, environment, start, resolved, int(ends[at])))
-    columns = dict(health=health, failure_reason=reasons, recovered=recovered)
+    deployed = rows[places].astype(object).assign(deployed=ends, at=np.arange(len(rows)))
+    incidents = pd.merge_asof(
+        incidents.astype(dict.fromkeys(places, object)),
+        deployed.sort_values("deployed", kind="stable"),
+        left_on="started", right_on="deployed", by=places, tolerance=days * DAY,
+    )  # fmt: skip
+    lost, found = incidents[incidents["at"].isna()], incidents.dropna(subset=["at"])
+    if len(lost):
+        started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
+        listed = ", ".join(lost["application"] + " " + started)
+        before = f"the {days} days before {count_text(len(lost), 'incident')}"
+        note = one_line(f"No deployment in {before}: {listed}")
+        history = history._replace(notes=(*history.notes, note))
+    if not len(found):
+        return history
+    found = found.astype({"at": np.int64, "deployed": np.int64})
+    told = rows["environment"].isin([history.production, *found["environment"]])
+    if not complete:
+        first = incidents["started"].min() // DAY * DAY
+        last = incidents[["started", "resolved"]].max().max()
+        told &= rows["application"].isin(incidents["application"])
+        told &= (ends >= first) & (ends // DAY <= last // DAY)
+    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
+    at, reason = over.index, rows["failure_reason"].astype(object)
+    reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
+    health[at], recovered = DEGRADED, rows["recovered"].copy()
+    recovered[at] = as_times(over.replace(NEVER, MISSING).to_numpy())
+    judged = dict(health=health, failure_reason=reason, recovered=recovered)
+    columns = {column: found[column].to_numpy() for column in ALL_COLUMNS["incidents"]}
     return history._replace(
-        deployments=as_table("deployments", rows.assign(**columns)),
-        incidents=table_from("incidents", listed),
-        notes=(*history.notes, *notes),
+        deployments=as_table("deployments", rows.assign(**judged)),
+        incidents=as_table("incidents", columns),
     )
 
 
@@ -9222,7 +9055,7 @@ class GitOpsAutomation:
     """
 
     STEPS = {
-        "git_commits": "simulate_git_activity() or load_git_history()",
+        "git_commits": "simulate_git_activity(), load_git_history() or load_history()",
         "deployments": "simulate_deployments()",
         "rollbacks": "simulate_rollbacks()",
         "metrics": "calculate_dora_metrics()",
@@ -9234,7 +9067,6 @@ class GitOpsAutomation:
     metrics: Any
     window: Any
     _real: Optional[History]  # the real deployments that were loaded, in the window
-    _whole: Any  # all of them
     _commits_are_real: bool
     flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
     measured: Any  # the Metrics that `metrics` is the dict of
@@ -9329,109 +9161,24 @@ class GitOpsAutomation:
         print_text(f"  ✓ Read {count_text(len(commits), 'commit')}")
         return commits
 
-    def load_argocd_history(
-        self,
-        files: Sequence[Union[str, os.PathLike]],
-        repo: Union[None, str, os.PathLike] = None,
-        *,
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments in the place of the three simulations: the `deployments` table.
+    def load_history(self, history: History, days: Optional[int] = None) -> pd.DataFrame:
+        """Take a real history in the place of the three simulations: the `deployments` table.
 
-        `files` are JSON documents of Argo CD applications ("-" is standard input), `repo` is a
-        clone of the config repository, `rules` tell the environment, `days` cut a window out. Next
-        comes `calculate_dora_metrics()`. GitOpsError for a file that is none, naming the entry.
+        It comes from `load_gitops_repository`, `load_release_tags`, `load_argocd` or `load_tables`.
+        `days` cuts a window out that ends with `end`, by default with the history. Next comes
+        `calculate_dora_metrics()`. GitOpsError where nothing is known of the window.
         """
-        print_text("\n📡 Reading Argo CD history...")
-        return self._take(load_argocd(files, repo, rules), days)
-
-    def load_gitops_repository(
-        self,
-        repo: Union[str, os.PathLike],
-        template: Optional[str] = None,
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        argocd: Sequence[Union[str, os.PathLike]] = (),
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments from a config repository's own history: the `deployments` table.
-
-        See the function of this name. Where `argocd` files cover an application, its deployments,
-        failures and rollbacks come from them. GitOpsError for what cannot be read.
-        """
-        print_text("\n📡 Reading the config repository's history...")
-        template = template or find_template(repo)
-        history = load_gitops_repository(repo, template, environments)
-        if argocd:
-            rules = dataclasses.replace(rules, stages=environments)
-            history = join_histories(history, load_argocd(argocd, repo, rules, template))
-        return self._take(history, days)
-
-    def load_history(
-        self,
-        folder: Union[str, os.PathLike],
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read a history from CSV files, such as an export: the `deployments` table.
-
-        See `load_tables`. GitOpsError naming the file at fault.
-        """
-        print_text("\n📡 Reading the tables of a history...")
-        history = load_tables(folder, environments)
-        if history.is_simulated and days is None and self._end is None:
-            return self._take_simulation(history, read_document(Path(folder) / "metrics.json"))
-        source = SIMULATED_TABLES if history.is_simulated else history.source
-        return self._take(history._replace(source=source), days)
-
-    def _take_simulation(self, history: History, document: Mapping[str, Any]) -> pd.DataFrame:
-        """Store a simulation that was read back, with the scenario and the seed that it had."""
-        if not isinstance(document.get("scenario"), dict) or not at_path(document, "flow"):
-            raise GitOpsError(
-                "metrics.json has no scenario and flow of a simulation; export it anew"
-            )
-        self.scenario = Scenario.from_json(json.dumps(document["scenario"]))
-        self.seed = check_whole("seed", document.get("seed"), 0, 2**63 - 1)
-        self._store(git_commits=history.git_commits, window=history.window)
-        self._commits_are_real = document.get("commits_are_real") is True
-        self.flow = pd.DataFrame.from_dict(dict(at_path(document, "flow")), orient="index")
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} of a simulation")
-        return self.deployments
-
-    def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
-        """Let incidents say which of the real deployments failed; return the incidents.
-
-        See `with_incidents`. GitOpsError without real deployments, or naming the entry at fault.
-        """
-        if self._real is None:
-            raise GitOpsError("incidents belong to real deployments: load a real history first")
-        incidents = read_incidents(file)
-        whole = with_incidents(self._whole, incidents)
-        self._keep(whole if whole.window == self.window else whole.within(self.window), whole)
-        print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
-        return incidents
-
-    def _take(self, history: History, days: Optional[int]) -> pd.DataFrame:
-        """Store the part of a real history that lies in the window that was asked for."""
+        check_that(isinstance(history, History), "history", "be what a loader returns", history)
         if days is not None or self._end is not None:
             end = self._end or history.window.end
             length = max((end - history.window.start).days, 1) if days is None else days
-            self._keep(history.within(Window.before(end, length)), history)
-        else:
-            self._keep(history, history)
+            history = history.within(Window.before(end, length))
+        self._store(git_commits=history.git_commits, window=history.window)
+        self.deployments, self.rollbacks = history.deployments, history.rollbacks
+        self._real = history
         rollbacks = count_text(len(self.rollbacks), "rollback")
         print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} and {rollbacks}")
         return self.deployments
-
-    def _keep(self, history: History, whole: History) -> None:
-        """Store a real history, and what it is a part of, in the place of a simulated one."""
-        self._store(git_commits=history.git_commits, window=history.window)
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        self._real, self._whole = history, whole
 
     def trend(self, by: str = "month") -> pd.DataFrame:
         """Return the metrics of production of each `week` or `month` (see `measure_trend`)."""
@@ -9884,28 +9631,37 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "the file leaves out keeps its default"),
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
         ("--repo", dict(metavar="DIR"),
-         "take the commits from this git repository, and simulate their deployments"),
+         "take the commits from this git repository, and simulate their deployments; --tags and "
+         "--deployments-from measure the real ones"),
     ],
     "your own deployments": [
         ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
-         "measure the deployments that the history of --repo shows; TEMPLATE is a path with "
-         "{environment} and {application} (default: a usual layout is looked for)"),
+         "measure the deployments that the history of --repo shows, a config repository; TEMPLATE "
+         "is a path with {environment} and {application} (default: the layout is looked for)"),
+        ("--tags", dict(metavar="PATTERN", nargs="*"),
+         "measure the release tags of --repo, of any repository, as deployments to production "
+         "(default: v*)"),
         ("--argocd", dict(metavar="FILE", nargs="+"),
          "measure what Argo CD recorded, in files that `argocd app list -o json` wrote (- is "
          "standard input); --repo is then the config repository"),
-        ("--environment", dict(metavar="NAME"),
-         "with --argocd: the environment of all applications (one Argo CD for each environment)"),
+        ("--application", dict(metavar="NAME", action="append"),
+         "measure this application alone, as shop or shop-*; repeatable"),
+        ("--environments", dict(metavar="LIST"),
+         "the environments in promotion order, as dev,staging,production=prod-*; a pattern matches "
+         "the name of an environment, an application, its namespace or destination"),
         ("--environment-label", dict(metavar="KEY"),
          "with --argocd: the label or annotation that names the environment"),
-        ("--environment-pattern", dict(metavar="REGEX"),
-         "with --argocd: a regular expression whose group finds the environment in the name"),
-        ("--environments", dict(metavar="LIST"),
-         "the environments in promotion order, as dev,staging,production=prod-*"),
+        ("--ignore-authors", dict(metavar="REGEX"),
+         "what these authors commit is no change, as 'bot$'"),
         ("--history", dict(metavar="DIR"),
          "measure the tables in this folder, which --export wrote"),
         ("--incidents", dict(metavar="FILE"),
          "a CSV or JSON file of incidents (application, started, resolved), which say what "
          "deployments failed"),
+        ("--incident-days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
+         "an incident belongs to a deployment of so many days before it (default: 7)"),
+        ("--incidents-complete", dict(action="store_true", default=None),
+         "the file has the incidents of all applications and days, not from its first to its last"),
     ],
     "over time": [
         ("--by", dict(choices=("week", "month")),
@@ -9991,13 +9747,19 @@ def option_parser() -> argparse.ArgumentParser:
 def check_options(options: argparse.Namespace) -> None:
     """Reject meaningless combinations of options."""
     given = {name for name, value in vars(options).items() if value is not None}
-    real = {"argocd", "deployments_from", "history"} & given
+    real = {"argocd", "deployments_from", "history", "tags"} & given
+    needs_real = "needs real deployments: --argocd, --deployments-from, --tags or --history"
     rules = [  # (options, whether they are out of place, why)
-        ({"environment", "environment_label", "environment_pattern"}, not options.argocd,
-         "needs --argocd FILE"),
-        ({"deployments_from"}, options.repo is None, "needs --repo DIR"),
-        ({"environments", "incidents"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"environment_label"}, not options.argocd, "needs --argocd FILE"),
+        ({"deployments_from", "tags"}, options.repo is None, "needs --repo DIR"),
+        ({"incidents"}, not real, needs_real),
+        ({"incident_days", "incidents_complete"}, options.incidents is None,
+         "needs --incidents FILE"),
+        ({"environments", "application"}, not real - {"tags"},
+         "needs --argocd, --deployments-from or --history"),
+        ({"ignore_authors"}, not {"deployments_from", "tags"} & given,
+         "needs --deployments-from or --tags"),
+        ({"argocd", "deployments_from"}, options.tags is not None, "has no meaning with --tags"),
         ({"argocd", "repo", "deployments_from"}, options.history is not None,
          "has no meaning with --history"),
         ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
@@ -10008,8 +9770,7 @@ def check_options(options: argparse.Namespace) -> None:
         ({"by", "compare", "alert_webhook", "backtest"}, options.levers is not None,
          "has no meaning with --levers"),
         ({"by", "compare"}, bool(options.backtest), "has no meaning with --backtest"),
-        ({"backtest"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"backtest"}, not real, needs_real),
         ({"step"}, options.levers is None, "needs --levers"),
         ({"details", "trace", "markdown", "fail_on"},
          bool(options.what_if or options.levers is not None or options.backtest),
@@ -10091,26 +9852,57 @@ def load_real_history(
 
     For a forecast it is the whole, as the days are those of a month of the forecast.
     """
-    rules = EnvironmentRules(
-        options.environment, options.environment_label, options.environment_pattern,
-        options.environments,
-    )  # fmt: skip
-    days = None if whole else options.days
-    if options.history is not None:
-        gitops.load_history(options.history, options.environments, days=days)
-    elif options.deployments_from is not None:
-        gitops.load_gitops_repository(
-            options.repo, options.deployments_from or None, options.environments,
-            argocd=options.argocd or (), rules=rules, days=days,
-        )  # fmt: skip
-    elif options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=rules, days=days)
+    history = read_real_history(options)
+    if history is not None:
+        if options.incidents is not None:
+            incidents = read_incidents(options.incidents)
+            print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
+            days, complete = options.incident_days or 7, bool(options.incidents_complete)
+            history = with_incidents(history, incidents, days, complete)
+        gitops.load_history(history, None if whole else options.days)
     elif options.repo is not None:
-        gitops.load_git_history(options.repo, days or 30)
-    if options.incidents is not None:
-        gitops.load_incidents(options.incidents)
+        gitops.load_git_history(options.repo, options.days or 30)
+        print_text(f"    • {other_reading(options.repo)}")
     gitops.by = options.by
     gitops.earlier = None if options.compare is None else read_document(options.compare)
+
+
+def read_real_history(options: argparse.Namespace) -> Optional[History]:
+    """Return the real history that the options name, if they name one."""
+    repo, environments = options.repo, options.environments
+    applications = {"applications": options.application or ()}
+    if options.history is not None:
+        print_text("\n📡 Reading the tables of a history...")
+        return load_tables(options.history, environments, **applications)
+    if options.tags is not None:
+        print_text("\n📡 Reading the release tags...")
+        return load_release_tags(repo, options.tags or "v*", ignore_authors=options.ignore_authors)
+    template, repository = options.deployments_from, None
+    if template is not None:
+        print_text("\n📡 Reading the config repository's history...")
+        if options.argocd:  # both read the same layout
+            template = find_layout(repo, HeadTree(repo).files, template, Stages.of(environments))
+        repository = load_gitops_repository(
+            repo, template, environments, ignore_authors=options.ignore_authors, **applications
+        )
+    if not options.argocd:
+        return repository
+    print_text("\n📡 Reading Argo CD history...")
+    cluster = load_argocd(
+        options.argocd, repo, environments=environments, label=options.environment_label,
+        template=template, **applications,
+    )  # fmt: skip
+    return cluster if repository is None else join_histories(repository, cluster)
+
+
+def other_reading(repo: FilePath) -> str:
+    """Return which option would measure what a repository shows of its deployments, if any."""
+    said = "its deployments are simulated"
+    if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
+        return f"{said}; --tags measures its release tags"
+    files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
+    layout = best_layout(files, Stages.of(None))[1]
+    return f"{said}; --deployments-from measures those of {layout}" if layout else said
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:

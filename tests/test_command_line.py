@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 
 import pytest
-from conftest import called
+from conftest import TEMPLATE, called, git
 
 import gitops_automation as module
 from gitops_automation import Scenario, calculate_maturity
@@ -33,7 +33,8 @@ FLAGS = [
         "--dpi",
         "--no-dashboard",
     ),
-    *("--argocd", "--environment", "--environment-label", "--environment-pattern"),
+    *("--argocd", "--tags", "--application", "--environment-label", "--ignore-authors"),
+    *("--incident-days", "--incidents-complete"),
     *("--deployments-from", "--environments", "--history", "--incidents", "--by", "--compare"),
     *(
         "--what-if",
@@ -562,8 +563,8 @@ def test_a_bad_option_is_one_line_with_its_remedy(capsys, bad_files, what):
         (["--what"], "--what-if"),
         (["--webhook", "http://localhost:1"], "--alert-webhook"),
         (["--cost", "9"], "--cost-per-failed-hour or --cost-per-waiting-hour"),
-        (["days", "7"], "--days"),
-        (["--environment-patern", "x"], "--environment-pattern"),
+        (["days", "7"], "--days or --incident-days"),
+        (["--environmet-label", "x"], "--environment-label"),
     ],
     ids=" ".join,
 )
@@ -724,15 +725,28 @@ REAL = {
     "argocd": ["--argocd", "apps.json"],
     "deployments-from": ["--repo", "config", "--deployments-from"],
     "history": ["--history", "tables"],
+    "tags": ["--repo", "config", "--tags"],
 }
-NEEDS_REAL = "needs real deployments: --argocd, --deployments-from or --history"
+NEEDS_REAL = "needs real deployments: --argocd, --deployments-from, --tags or --history"
+NEEDS_NAMES = "needs --argocd, --deployments-from or --history"
 NO_MEANING = {  # (options, what the line says of them)
-    "environment": (["--environment", "dev"], "--environment needs --argocd FILE"),
     "label": (["--environment-label", "tier"], "--environment-label needs --argocd FILE"),
-    "pattern": (["--environment-pattern", "(x)"], "--environment-pattern needs --argocd FILE"),
-    "environment of a history": (
-        [*REAL["history"], "--environment", "dev"],
-        "--environment needs --argocd FILE",
+    "tags alone": (["--tags", "v*"], "--tags needs --repo DIR"),
+    "an application of tags": (
+        [*REAL["tags"], "--application", "a"],
+        f"--application {NEEDS_NAMES}",
+    ),
+    "tags and a config repository": (
+        [*REAL["tags"], "--deployments-from"],
+        "--deployments-from has no meaning with --tags",
+    ),
+    "authors of a history": (
+        [*REAL["history"], "--ignore-authors", "bot"],
+        "--ignore-authors needs --deployments-from or --tags",
+    ),
+    "days of no incidents": (
+        [*REAL["history"], "--incident-days", "3"],
+        "--incident-days needs --incidents FILE",
     ),
     "environment of a repository": (
         [*REAL["deployments-from"], "--environment-label", "tier"],
@@ -743,10 +757,10 @@ NO_MEANING = {  # (options, what the line says of them)
         ["--deployments-from", "{environment}/{application}"],
         "--deployments-from needs --repo DIR",
     ),
-    "environments of a simulation": (["--environments", "a,b"], f"--environments {NEEDS_REAL}"),
+    "environments of a simulation": (["--environments", "a,b"], f"--environments {NEEDS_NAMES}"),
     "environments of commits": (
         ["--repo", "config", "--environments", "a,b"],
-        f"--environments {NEEDS_REAL}",
+        f"--environments {NEEDS_NAMES}",
     ),
     "incidents of a simulation": (["--incidents", "x.csv"], f"--incidents {NEEDS_REAL}"),
     "incidents of commits": (
@@ -1066,14 +1080,34 @@ def test_a_metric_of_the_json_is_the_one_of_the_report(capsys):
 
 
 def test_a_value_that_begins_with_a_dash_is_told_how_to_be_given(capsys):
-    status, _, err = called(
-        capsys, "--environment-pattern", "-(dev|prod)$", "--argocd", "apps.json"
-    )
+    status, _, err = called(capsys, "--ignore-authors", "-bot", "--repo", "x", "--tags")
     assert (status, err.count("\n")) == (2, 1)
     assert "--option=-value" in err
-    status, _, err = called(capsys, "--environment-pattern=-(dev|prod)$", "--argocd", "apps.json")
-    assert status == 2
-    assert "cannot read apps.json" in err
+    status, _, err = called(capsys, "--ignore-authors=-bot", "--repo", "x", "--tags")
+    assert (status, "cannot open x" in err) == (2, True)
+
+
+@pytest.fixture
+def tagged(team, tmp_path):
+    """A clone of the team's config repository with a release tag."""
+    git(tmp_path, "clone", "-q", str(team / "config"), "tagged")
+    git(tmp_path / "tagged", "tag", "v1")
+    return tmp_path / "tagged"
+
+
+def test_simulated_deployments_of_a_repository_name_what_measures_them(capsys, team, tagged):
+    options = {team / "config": f"--deployments-from measures those of {TEMPLATE}"}
+    for repo, option in {**options, tagged: "--tags measures its release tags"}.items():
+        out = called(capsys, "--repo", repo, *FAST)[1]
+        assert f"its deployments are simulated; {option}" in out
+
+
+@pytest.mark.parametrize("option", [["--tags"], ["--deployments-from", "--application", "s*"]])
+def test_a_repository_is_measured_by_its_tags_or_its_layout(capsys, tagged, option):
+    status, out, _ = called(capsys, "--repo", tagged, *option, "--json", "--no-dashboard")
+    document = json.loads(out)
+    assert (status, document["simulated"]) == (0, False)
+    assert set(document["metrics"]["deployments_by_application"]) <= {"tagged", "shop"}
 
 
 # ---- Limits and summaries for CI ----------------------------------------------------------------
