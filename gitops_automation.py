@@ -2124,8 +2124,9 @@ def collector_paused() -> Iterator[None]:
 # outrank it, and no subcommand runs that does more than read.
 GIT = (
     "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "protocol.allow=never",
-    "-c", "log.showSignature=false", "-c", "log.showRoot=true", "-c", "diff.orderFile=" + os.devnull,
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "log.showRoot=true",
+    "-c", "protocol.allow=never", "-c", "diff.orderFile=" + os.devnull,
+    "-c", "log.showSignature=false",
 )
 GIT_LOG = (
     "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
