@@ -9894,7 +9894,7 @@ def read_real_history(options: argparse.Namespace) -> Optional[History]:
 def other_reading(repo: FilePath) -> str:
     """Return which option would measure what a repository shows of its deployments, if any."""
     said = "its deployments are simulated"
-    if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
+    if ask_git(repo, "for-each-ref", "--merged=HEAD", "refs/tags/v*"):
         return f"{said}; --tags measures its release tags"
     files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
     layout = best_layout(files, Stages.of(None))[1]
