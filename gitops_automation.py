@@ -2125,12 +2125,12 @@ def collector_paused() -> Iterator[None]:
 GIT = (
     "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
     "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "log.showRoot=true",
-    "-c", "diff.orderFile=" + os.devnull, "-c", "protocol.allow=never",
+    "-c", "protocol.allow=never", "-c", "diff.orderFile=" + os.devnull,
+    "-c", "log.showSignature=false",
 )
 GIT_LOG = (
     "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
-    "--no-color", "--no-relative", "--no-show-signature", "--no-ext-diff", "--no-textconv",
-    "--ignore-submodules=none", "--encoding=UTF-8",
+    "--no-relative", "--ignore-submodules=none", "--encoding=UTF-8",
 )
 # fmt: on
 GIT_ENVIRONMENT = {
@@ -2207,7 +2207,9 @@ def read_blobs(repo: FilePath, blobs: Sequence[bytes]) -> Iterator[bytes]:
     questions = b"\n".join(blobs)
     with git_output(repo, "cat-file", "--buffer", "--batch", stdin=questions) as printed:
         for blob in blobs:  # git prints "name kind size" and the content, or "name missing"
-            size = printed.readline().split()[-1]
+            *_, size = printed.readline().split() or [b""]
+            if not size:
+                break  # git failed: at the end it is said why
             if not size.isdigit() and blob.strip(b"0"):
                 raise GitOpsError(
                     f"{one_line(repo)} lacks the file {blob.decode()}; clone it without --filter"
@@ -2632,7 +2634,7 @@ def template_owners(
     return Owners(bases, matched), [place for place in folders if place not in bases]
 
 
-@dataclass
+@dataclass(eq=False)
 class Version:
     """A version of an application on its way through the environments."""
 
@@ -2642,7 +2644,6 @@ class Version:
     line: List[Version]  # the versions that replaced each other, in the order of their landings
     rank: int  # its position there
     came: Dict[str, int]  # {stage: the landing with which it, or a newer one, came there}
-    ran: Set[str]  # the stages in which it ran itself
     dropped: bool = False  # whether it was put back before it went on
 
 
@@ -2671,6 +2672,8 @@ class Travels:
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
+        # {(place, line): the versions that ran there, but those that were put back}
+        self.ran: Dict[Any, Dict[Version, None]] = collections.defaultdict(dict)
         runs: Dict[PlaceName, int] = {}
         for place, move in replay.moves():
             if place not in self.stage:
@@ -2690,13 +2693,16 @@ class Travels:
             if new:
                 version = self.version(application, stage, old, new, number, move.landing)
                 replaced = self.known.get((application, old), version)
-                rank = replaced.rank if replaced.line is version.line else 0
-                goes_back = goes_back and stage in version.ran and version.rank < rank
-                if goes_back:
+                ran = self.ran[place, id(version.line)]
+                since = version in ran and replaced.line is version.line
+                if since and version.rank < replaced.rank:
                     takes.add(old)
-                    for one in version.line[version.rank + 1 : rank + 1]:
-                        one.ran.discard(stage)
-                        one.dropped = list(one.came)[-1:] == [stage]
+                    while next(reversed(ran)) is not version:
+                        one, _ = ran.popitem()
+                        one.dropped = one.dropped or list(one.came)[-1:] == [stage]
+                else:
+                    goes_back = False
+                ran[version] = None
                 arrivals.append(version)
         takes = takes if goes_back else set()
         self.ship(application, stage, arrivals, move.landing)
@@ -2722,7 +2728,7 @@ class Travels:
                 before = self.known.get((application, old))
                 line = [] if before is None else before.line
                 commit = self.replay.commits[number]
-                known = Version(new, commit, landing, line, len(line), {}, set())
+                known = Version(new, commit, landing, line, len(line), {})
                 line.append(known)
                 self.known.setdefault(bare, known)
             self.known[application, new] = known
@@ -2733,7 +2739,6 @@ class Travels:
         told: Set[str] = set()  # the commits of several versions are changes once
         for version in arrivals:
             version.dropped = False
-            version.ran.add(stage)
             key, carried = (stage, id(version.line)), [version]
             newest = self.newest.get(key)
             if newest is None or newest.rank < version.rank:
