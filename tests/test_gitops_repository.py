@@ -15,7 +15,7 @@ from conftest import called
 from load import Commit, bytes_of, git, imported, stream_of
 
 import gitops_automation as module
-from gitops_automation import GitOpsAutomation, GitOpsError, load_gitops_repository
+from gitops_automation import GitOpsError, load_gitops_repository
 
 TEMPLATE = "apps/{application}/overlays/{environment}"
 FILE = "apps/{}/overlays/{}/kustomization.yaml"
@@ -982,9 +982,9 @@ def joined(config, tmp_path):
 
 def test_with_argo_cd_nothing_counts_twice_and_failures_are_its_own(joined):
     folder, file = joined()
-    gitops = GitOpsAutomation(seed=1)
-    gitops.load_gitops_repository(folder, TEMPLATE, argocd=[file])
-    history = gitops.history
+    mine = module.load_gitops_repository(folder, TEMPLATE)
+    its = module.load_argocd([file], folder, template=TEMPLATE)
+    history = module.join_histories(mine, its)
     assert [row[0] for row in deployments(history, "dev")] == [
         "05 10:00",
         "07 10:00",
