@@ -3319,14 +3319,13 @@ def read_application(
             f"{where}: its status or history is of another kind: {in_quotes(history)}"
         )
     for number, last in enumerate(history):
-        place = f"{where}, history entry {number}"
         if not isinstance(last, dict):
-            raise GitOpsError(f"{place}: not an object: {in_quotes(last)}")
+            raise GitOpsError(f"{where}, history entry {number}: no object: {in_quotes(last)}")
         mark = f"{one.number} {last.get('id')} {last.get('deployedAt')}"
         if mark not in entries:
-            entries[mark] = last, "", one.number, place
+            entries[mark] = last, "", one.number, f"{where}, history entry {number}"
     if last:
-        newest = time_at(last, "deployedAt", place, needed=True)
+        newest = time_at(last, "deployedAt", entries[mark][3], needed=True)
     state = at_path(status, "operationState")
     finished, reconciled = (
         time_at(holder, key, where)
@@ -3507,9 +3506,10 @@ def name_application(
         (len(name), len(name)),
     )
     dashed, spans = dash_words(name), [(begin, end)]
-    elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
-    stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
-    spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
+    if end < len(name):
+        elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
+        stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
+        spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
     at = dashed.find(dash_words(cluster)) if cluster else -1
     if 0 <= at <= begin and end <= at + len(cluster):
         spans.append((at, at + len(cluster)))
