@@ -3808,7 +3808,7 @@ def load_tables(
     `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
 
     1. `metrics.json` tells the window and the environments. Without it the window is the days of
-       the deployments, and the environments are in the usual order.
+       the deployments and of the coverage, and the environments are in the usual order.
     2. Without a `recovered` in any row, the next good deployment to the same environment ends a
        failure. That of another region does not.
     3. Without `changes.csv`, the commits of `commits.csv` are the changes.
@@ -3879,6 +3879,9 @@ def load_tables(
     if 0 <= edges[0] < edges[1]:
         start, end = utc_times(edges)
         window = Window(min(window.start, start), max(window.end, end))
+    elif "coverage" in made:
+        known = made["coverage"]
+        window = window_around(made["deployments"]["timestamp"], known["from"], known["to"])
     source = one_line(at_path(document, "source", kind=str) or "files")
     source = SIMULATED_TABLES if source == "simulated" else source
     notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
@@ -4479,7 +4482,7 @@ def headline_metrics(events: Events, observable: np.ndarray) -> Dict[str, np.nda
         "successful_rollbacks": restored,
         "failed_rollbacks": attempted - restored,
         "rollback_success_rate": safe_ratio(100 * restored, attempted),
-        "failures_without_rollback": failed - attempted,
+        "failures_without_rollback": np.maximum(failed - attempted, 0),
     }
 
 
