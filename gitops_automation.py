@@ -2815,6 +2815,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "templates tenants values variables version versions".split()
 )
 IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
+ENDINGS = ("", ".yaml", ".yml", ".json", ".env", ".toml", ".properties", ".tf", ".tfvars")  # no code
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2850,7 +2851,7 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
         before, name, *after = inside.groups("") if inside else ("", part, "")
         if part in ("base", "bases"):
             return
-        if not stages.knows(name):
+        if not stages.knows(name) or "".join(after[1:]) not in ENDINGS:
             continue
         shape = (*parts[:at], before + "{environment}" + "".join(after))
         yield shape, "", name
@@ -3772,7 +3773,7 @@ def load_tables(
     `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
 
     1. `metrics.json` tells the window and the environments. Without it the window is the days of
-       the deployments, and the environments are in the usual order.
+       the deployments and of the coverage, and the environments are in the usual order.
     2. Without a `recovered` in any row, the next good deployment to the same environment ends a
        failure. That of another region does not.
     3. Without `changes.csv`, the commits of `commits.csv` are the changes.
@@ -3843,6 +3844,9 @@ def load_tables(
     if 0 <= edges[0] < edges[1]:
         start, end = utc_times(edges)
         window = Window(min(window.start, start), max(window.end, end))
+    elif "coverage" in made:
+        known = made["coverage"]
+        window = window_around(made["deployments"]["timestamp"], known["from"], known["to"])
     source = one_line(at_path(document, "source", kind=str) or "files")
     source = SIMULATED_TABLES if source == "simulated" else source
     notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
@@ -9513,7 +9517,7 @@ def read_real_history(options: argparse.Namespace) -> Optional[History]:
 def other_reading(repo: FilePath) -> str:
     """Return which option would measure what a repository shows of its deployments, if any."""
     said = "its deployments are simulated"
-    if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
+    if ask_git(repo, "for-each-ref", "--merged=HEAD", "refs/tags/v*"):
         return f"{said}; --tags measures its release tags"
     files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
     layout = best_layout(files, Stages.of(None))[1]
