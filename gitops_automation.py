@@ -78,6 +78,7 @@ from pathlib import Path
 from time import monotonic
 from typing import (
     IO,
+    TYPE_CHECKING,
     Any,
     Callable,
     Dict,
@@ -100,18 +101,10 @@ if __name__ == "__main__" and "IPython" not in sys.modules:
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import dates as mdates
-from matplotlib import patches as mpatches
-from matplotlib import style as mpl_style
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import EngFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
-from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
+
+if TYPE_CHECKING:  # matplotlib and seaborn are imported where a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __version__ = "2.0.0"
 __all__ = [
@@ -459,6 +452,13 @@ def clean_names(values: Iterable[str]) -> np.ndarray:
 def count_text(count: int, noun: str) -> str:
     """Return a count with its noun, in the plural unless it is one."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def shorten_text(text: str, width: int) -> str:
+    """Return the beginning and the end of a text that is too long: both tell names apart."""
+    if len(text) <= width:
+        return text
+    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
 
 
 def make_printable(text: str, keep: str = "") -> str:
@@ -6175,44 +6175,33 @@ def as_csv(table: pd.DataFrame) -> bytes:
 
 # ---- Reporting engine: metrics -> dashboard ------------------------------------------------------
 
-INK, MUTED, GRID = "#1f2933", "#52606d", "#d9e2ec"
+INK, MUTED, PALE = "#1f2933", "#52606d", "#d9e2ec"
 GREEN, YELLOW, RED, GREY = (rate_grade(rate)[1] for rate in (100, 90, 0, math.nan))
-GRADE_MARKS = {GREEN: "✓ ", YELLOW: "! ", RED: "✗ ", GREY: ""}  # read without colours as well
-ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
+GRADE_MARKS = {GREEN: "✓", YELLOW: "!", RED: "✗", GREY: ""}  # read without colours as well
+ENVIRONMENT_COLOURS = {"dev": "C0", "staging": "C1", "production": "C2", "others": GREY}
 LINE_STYLES = (("-", "o"), ("--", "s"), ("-", "^"), (":", "D"))
-# fmt: off
-TYPE_COLOURS = dict(zip(COMMIT_TYPES, (  # in the order of the types; those without one stand back
-    "#4c9f9a", "#f28e5c", "#8da0cb", "#d986b8", "#b5cf5f", "#f3d250", "#c49a6c", "#e9b9d4",
-    "#9c7bb8", "#6fb1d6", "#a05a4a", "#b8c2cc",
-)))
-# fmt: on
 THEME = {
     "font.family": "DejaVu Sans",
-    "font.size": 11,
     "text.color": INK,
-    "axes.titlesize": 14,
-    "axes.titleweight": "bold",
-    "axes.titlecolor": INK,
-    "axes.titlepad": 14,
+    "text.hinting": "no_hinting",  # a tenth of the time to draw
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 11,
-    "axes.edgecolor": "#bcccdc",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": GRID,
+    "grid.color": PALE,
     "hatch.linewidth": 2.5,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5,
     "legend.frameon": False,
-    "text.hinting": "no_hinting",  # a tenth of the time to draw
 }
+PAGE_X, PAGE_Y, HEAD = 18, 10, 9.2  # of the page, in inches; the header begins at HEAD
+GAP, PAD = 0.108, 0.234  # between two cards; from the edge of a card to what is in it
 MOST_DAYS_DRAWN = 60  # days that have a dot each; of more, the weeks are drawn
+MOST_SHOWN = 8  # bars, slices and lines; of more, the rest is one
 BADGES = {
     "simulated": "SIMULATED",
     "git": "Desired state, from the config repository",
     "argocd": "Measured from Argo CD",
+    "tags": "Measured from release tags",
     "files": "Measured from tables",
     SIMULATED_TABLES: "SIMULATED, read from tables",
 }
@@ -6221,108 +6210,87 @@ BADGES = {
 @contextlib.contextmanager
 def picture_style() -> Iterator[None]:
     """Set seaborn's white style in our colours; the caller's rcParams come back as they were."""
-    with mpl_style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
+    import seaborn as sns
+    from matplotlib import style
+
+    with style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
         yield
 
 
-def colours_of(names: Sequence[str], known: Mapping[str, str]) -> List[Any]:
-    """Return the known colour of each name; the others take unused colours in turn."""
-    spare = iter(sns.color_palette("husl", len(names)))
-    return [known.get(name) or next(spare) for name in names]
+@picture_style()
+def draw_dashboard(
+    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
+) -> Figure:
+    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
+
+    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
+    """
+    history, values, when = metrics.history, metrics.values, metrics.history.window
+    by_environment, badge = values["deployments_by_environment"], BADGES[history.source]
+    total, rates = sum(by_environment.values()), values["success_rates"].values()
+    nothing = "" if total else "No deployment is known in this window"
+    unseen = "Unknown: failures are not observable here" * all(map(math.isnan, rates))
+    production = "No deployment to production is known" * (not values["total_deployments"])
+    commits = "" if values["commit_types"] else "No commit is known in this window"
+    panels = {
+        "Deployments Over Time": (plot_deployments_over_time, nothing),
+        "Success Rate by Environment": (plot_success_rates, nothing or unseen),
+        "Commit Types Distribution": (plot_commit_types, commits),
+        "Deployment Status": (plot_deployment_status, nothing or production),
+        "Deployments by Application": (plot_deployments_by_application, nothing or production),
+        "DORA Metrics Scorecard": (plot_scorecard, ""),
+    }
+    note = f"{when.start:%Y-%m-%d} to {when.last:%Y-%m-%d} UTC, {count_text(when.days, 'day')}"
+    if history.is_simulated and seed is not None:
+        note += f", seed {seed}"
+    if history.is_simulated and real_commits:
+        badge = "SIMULATED deployments of real commits"
+    count = count_text(total, "deployment")
+    to = f"{by_environment[history.production]:,} of them to {drawable(history.production)}"
+    header = ("GitOps delivery dashboard", badge, note, count, to)
+    figure, axes = new_page(header, list(panels), dpi)
+    for ax, (plot, why) in zip(axes, panels.values()):
+        if why:
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, why, color=MUTED, fontsize=12, ha="center", transform=ax.transAxes)
+        else:
+            plot(metrics, ax)
+    return figure
 
 
-def drawable(text: str, width: int = 18) -> str:
-    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
-    known = font_characters()
-    text = "".join(character if ord(character) in known else "?" for character in text)
-    return shorten_text(text, width).replace("$", r"\$")
-
-
-def shorten_text(text: str, width: int) -> str:
-    """Return the beginning and the end of a text that is too long: both tell names apart."""
-    if len(text) <= width:
-        return text
-    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
-
-
-def drawable_names(names: Sequence[str], width: int = 18) -> List[str]:
-    """Return the labels of names beside each other; look-alikes begin where they differ."""
-    labels = [drawable(name, width) for name in names]
-    for label, count in collections.Counter(labels).items():
-        if count > 1:
-            twins = [name for name, short in zip(names, labels) if short == label]
-            begin = max(len(os.path.commonprefix(twins)) - 3, 0)
-            for place, name in enumerate(names):
-                if name in twins:
-                    labels[place] = drawable(f"…{name[begin:]}", width)
-    return labels
-
-
-@functools.lru_cache(maxsize=1)
-def font_characters() -> FrozenSet[int]:
-    """Return the characters that the font has."""
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
-
-
-def draw_message(ax: Axes, title: str, message: str) -> Axes:
-    """Draw a sentence in the place of a panel."""
-    ax.set_title(title)
-    ax.set_axis_off()
-    place: Dict[str, Any] = dict(transform=ax.transAxes, ha="center", va="center")
-    ax.text(0.5, 0.5, message, color=MUTED, fontsize=12, **place)
-    return ax
-
-
-def why_no_deployment(metrics: Metrics) -> str:
-    """Return what to say where no deployment is known; nothing where one is."""
-    if metrics.values["total_deployments"]:
-        return ""
-    if metrics.days_known.any():
-        return "No deployment in this window"
-    return "Unknown: less than a day is covered"
-
-
-def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> Axes:
+def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> None:
     """Draw a line for each environment through its daily counts, or its weekly means if many."""
-    title, history, why = "Deployments Over Time", metrics.history, why_no_deployment(metrics)
-    if why:
-        return draw_message(ax, title, why)
-    names, days = history.environments, np.arange(history.window.days)
-    dates = mdates.date2num(history.window.start.to_pydatetime()) + days
-    places, counts, known = dates, metrics.deployments_by_day, metrics.days_known
-    weekly = len(days) > MOST_DAYS_DRAWN
-    if weekly:
-        places, counts, known = weekly_means(dates, counts, known)
+    history, days = metrics.history, metrics.history.window.days
+    counts = np.where(metrics.days_known, metrics.deployments_by_day, np.nan)
+    names, counts = few(history.environments, counts)
+    x, weekly = np.arange(days), days > MOST_DAYS_DRAWN
+    if weekly:  # whole weeks, counted from the end; a week is known where all its days are
+        counts = counts[:, days % 7 :].reshape(len(names), -1, 7).mean(axis=2)
+        x = x[days % 7 + 3 :: 7]
     else:
-        weekend = (history.window.start.weekday() + days) % 7 >= 5
-        stripes = [(day - 0.5, 1) for day in dates[weekend]]
-        across: Dict[str, Any] = dict(transform=ax.get_xaxis_transform(), linewidth=0)
-        ax.broken_barh(stripes, (0, 1), color="#e9edf1", zorder=0, **across)
-    steps = max(400 // len(places), 1)  # from one count to the next
-    x = np.interp(np.arange((len(places) - 1) * steps + 1) / steps, np.arange(len(places)), places)
-    few = len(places) <= MOST_DAYS_DRAWN
-    colours = colours_of(names, ENVIRONMENT_COLOURS)
-    rows = np.where(known, counts, np.nan)
-    for name, colour, row, style in zip(names, colours, rows, itertools.cycle(LINE_STYLES)):
-        look: Dict[str, Any] = dict(color=colour, linewidth=1.7, clip_on=False)
-        if few:
-            look.update(marker=style[1], markersize=4.5, markevery=steps)
-        if name == history.production:
-            look.update(linewidth=2.8)
-        ax.plot(x, monotone_line(row, steps), style[0], **look)
-    ax.set(title=title, ylabel="Deployments a day" + ", weekly mean" * weekly)
-    ax.set(xlim=(dates[0] - 0.6, dates[-1] + 0.6), ylim=(0, None))
-    if not weekly or ax.get_ylim()[1] > 3:
-        count_axis(ax.yaxis)
-    date_axis(ax, dates)
-    legend_below(ax, ax.get_lines(), names)
-    return ax
-
-
-def weekly_means(*rows: np.ndarray) -> Tuple[np.ndarray, ...]:
-    """Return dates, counts and whether they are known, of whole weeks counted from the end."""
-    weeks = [row[..., row.shape[-1] % 7 :].reshape(*row.shape[:-1], -1, 7) for row in rows]
-    return weeks[0].mean(axis=-1), weeks[1].mean(axis=-1), weeks[2].all(axis=-1)
+        for day in x[(history.window.start.weekday() + x) % 7 >= 5]:  # weekends
+            ax.axvspan(day - 0.5, day + 0.5, color="#e9edf1", linewidth=0, zorder=0)
+    steps = max(400 // len(x), 1)  # from one count to the next
+    places = np.linspace(x[0], x[-1], (len(x) - 1) * steps + 1)
+    styles = zip(colours_of(names, ENVIRONMENT_COLOURS), itertools.cycle(LINE_STYLES))
+    for name, row, (colour, (line, marker)) in zip(names, counts, styles):
+        look: Dict[str, Any] = dict(color=colour, clip_on=False)
+        look.update(linewidth=2.8 if name == history.production else 1.7)
+        if len(x) <= MOST_DAYS_DRAWN:
+            look.update(marker=marker, markersize=4.5, markevery=steps)
+        ax.plot(places, monotone_line(row, steps), line, **look)
+    ax.set(ylabel="Deployments a day" + ", weekly mean" * weekly)
+    ax.set(xlim=(-0.6, days - 0.4), ylim=(0, None))
+    left = 0.3 + number_axis(ax.yaxis, whole=not weekly)
+    dates, pattern, step = pd.date_range(history.window.start, periods=days), "%d %b", days / 6
+    ticks = np.arange(0, days, math.ceil(step) if step <= 3 else 7 * math.ceil(step / 7))
+    if days > 100:  # the first of months: at most six dates in all
+        months, pattern = dates.year * 12 + dates.month - 1, "%b %Y"
+        every = next((n for n in (1, 2, 3, 6, 12, 24, 60, 120) if days <= 190 * n), 600)
+        ticks = np.flatnonzero((dates.day == 1) & (months % every == 0))
+    ax.set_xticks(ticks)
+    ax.set_xticklabels(dates[ticks].strftime(pattern))
+    leave_room(ax, left, 0.3 + legend_below(ax, ax.get_lines(), names))
 
 
 def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
@@ -6338,443 +6306,321 @@ def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
     slope = np.where(same, 2 * before * after / np.where(same, before + after, 1), 0)
     slope = np.where(np.isnan(before), np.nan_to_num(after), slope)
     slope = np.where(np.isnan(after), np.nan_to_num(before), slope)
-    t = np.arange(steps) / steps
-    low, high = counts[:-1, None], counts[1:, None]
-    curve = low + (high - low) * t**2 * (3 - 2 * t)
+    t, low = np.arange(steps) / steps, counts[:-1, None]
+    curve = low + rise[:, None] * t**2 * (3 - 2 * t)
     curve += slope[:-1, None] * t * (1 - t) ** 2 - slope[1:, None] * t**2 * (1 - t)
     line = np.append(curve.ravel(), counts[-1])
     line[::steps] = counts  # those before a gap as well
     return line
 
 
-def count_axis(axis: Axis) -> None:
-    """Write whole numbers on an axis, 2.5M for millions."""
-    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axis.set_major_formatter(EngFormatter(sep=""))
+def plot_success_rates(metrics: Metrics, ax: Axes) -> None:
+    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it.
 
-
-def date_axis(ax: Axes, dates: np.ndarray) -> None:
-    """Write at most six dates on the axis; of many days weeks, months or years."""
-    if len(dates) <= 100:
-        step = math.ceil(len(dates) / 6)
-        ax.set_xticks(dates[:: step if step < 4 else 7 * math.ceil(step / 7)])
-    else:
-        ax.xaxis.set_major_locator(mdates.AutoDateLocator(_dt.timezone.utc, minticks=3, maxticks=5))
-    pattern = "%d %b" if len(dates) <= 200 else "%b %Y" if len(dates) <= 2000 else "%Y"
-    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, _dt.timezone.utc))
-
-
-def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str], columns: int = 4) -> None:
-    """Draw a legend under the panel; of many, the last twelve (production is last)."""
-    artists, names = artists[-12:], names[-12:]
-    few = len(names) <= 4
-    look: Dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.09), ncol=columns)
-    look.update(fontsize=10.5 if few else 8, columnspacing=1.4, labelspacing=0.2, handlelength=2.6)
-    legend = ax.legend(artists, ["name"] * len(names), borderpad=0.2, **look)
-    for text, label in zip(legend.get_texts(), drawable_names(names, 80 // columns if few else 12)):
-        text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
-
-
-def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it."""
-    title, values = "Success Rate by Environment", metrics.values
-    rates, counts = values["success_rates"], values["deployments_by_environment"]
-    why = why_no_deployment(metrics)
-    if why or all(map(math.isnan, rates.values())):
-        return draw_message(ax, title, why or "Unknown: failures are not observable here")
-    heights = np.nan_to_num(list(rates.values()))
-    colours = [rate_grade(rate)[1] for rate in rates.values()]
-    bound = values["unseen_deployments"] > 0  # some of them may have failed
-    if bound:
-        colours = [RED if colour == RED else GREY for colour in colours]
-    ax.bar(range(len(rates)), heights, width=0.6, color=colours)
-    target: Dict[str, Any] = dict(color="#1b6b3c", zorder=3)
-    ax.axhline(95, linestyle="--", linewidth=2, **target)
-    target.update(transform=ax.get_yaxis_transform(), va="center", fontweight="bold")
-    ax.text(1.01, 95, "Target\n95%", fontsize=10, **target)
-    few, upright = len(rates) <= 5, len(rates) <= 8
-    low = heights < (86 if upright else 76)  # so that the label ends below the target line
-    tops = np.where(low, heights, np.maximum(heights, 95)) + 1.5
-    look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
-    look.update(fontsize=12.5 if few else 7.5, rotation=0 if upright else 90)
-    for place, (rate, colour) in enumerate(zip(rates.values(), colours)):
-        at_most = "≤ " * (bound and not math.isnan(rate))
-        text = GRADE_MARKS[colour] + at_most + show_number(rate, "%", 1 if upright else 0)
-        ax.text(place, tops[place], text, **look)
-    seen = "Not seen to fail (%)" if bound else "Healthy deployments (%)"
-    edge = 0.6 if len(rates) > 1 else 1
-    ax.set(title=title, ylabel=seen, ylim=(0, 110 if upright else 118), yticks=range(0, 101, 20))
-    ax.set(xlim=(-edge, len(rates) - 1 + edge), xticks=range(len(rates)))
-    labels = drawable_names(list(rates), 16 if len(rates) <= 3 else 12)
-    ends = "\n" if few else ", "
-    labels = [f"{label}{ends}n={counts[name]:,}" for label, name in zip(labels, rates)]
-    ax.set_xticklabels(labels, fontsize=10.5 if few else 8.5)
-    if not few:
-        ax.tick_params("x", labelrotation=40)
+    Where the health of some deployments was not seen, the rate is an upper bound. The bar is grey
+    then unless it is red: they may have failed.
+    """
+    history, health = metrics.history, [HEALTHY, DEGRADED, UNKNOWN]
+    seen = history.deployments[["environment", "health"]].value_counts().unstack()
+    seen = seen.reindex(index=history.environments, columns=health).fillna(0)
+    names, counts = few(history.environments, seen.to_numpy())
+    total, bound, spread = counts.sum(axis=1), counts[:, 2] > 0, len(names) > 4
+    rates = safe_ratio(100 * (total - counts[:, 1]), total * (total > counts[:, 2]))
+    size, lowest = (min(10, 66 / len(names)), 76) if spread else (12, 85)
+    for place, (rate, at_most) in enumerate(zip(rates.tolist(), bound.tolist())):
+        colour = GREY if at_most and rate >= 90 else rate_grade(rate)[1]
+        words = [GRADE_MARKS[colour], "≤" * (at_most and rate >= 0), show_number(rate, "%", 1)]
+        text = ("\n" if spread else " ").join(filter(None, words))
+        height = np.nan_to_num(rate)
+        top = height if height < lowest else max(95, height)  # no label on the target line
+        ax.text(place, top + 1, text, ha="center", va="bottom", fontweight="bold", fontsize=size)
+        ax.bar(place, height, width=0.6, color=colour)
+    ax.axhline(95, color="#1b6b3c", linestyle="--", linewidth=2, zorder=3)
+    look: Dict[str, Any] = dict(transform=ax.get_yaxis_transform(), va="center")
+    ax.text(1.01, 95, "Target\n95%", color="#1b6b3c", fontweight="bold", **look)
+    ax.set(ylabel="Not seen to fail (%)" if bound.any() else "Healthy deployments (%)")
+    ax.set(ylim=(0, 115), yticks=range(0, 101, 20))
+    ax.set(xlim=(-0.7, len(names) - 0.3), xticks=range(len(names)))
+    labels = [drawable(name, 15 if len(names) < 4 else 12) for name in names]
+    labels = [f"{name}{', ' if spread else chr(10)}n={n:,.0f}" for name, n in zip(labels, total)]
+    ax.set_xticklabels(labels)
+    left, bottom = 0.65, 0.5
+    if spread:
+        ax.tick_params("x", labelrotation=40, labelsize=8.5)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
+        bottom = 0.25 + 0.65 * width_of(labels, 8.5)
+        left = max(left, 0.77 * width_of(labels[:1], 8.5) - 2 / len(names))
     ax.grid(False, axis="x")
-    return ax
+    leave_room(ax, left, bottom, 0.55)
 
 
-def plot_commit_types(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a pie of the commit types; those too thin for a label of their own are one slice."""
-    title, types = "Commit Types Distribution", metrics.values["commit_types"]
-    if not types:
-        simulated = metrics.history.is_simulated
-        why = "No commit in this window" if simulated else "Commits: not in this history"
-        return draw_message(ax, title, why)
-    commits, rest = metrics.values["total_commits"], "rarer types"
-    wide = [count / commits >= 0.03 for count in types.values()].count(True)
-    types = dict(sorted(top(types, max(wide, 1), rest).items(), key=lambda pair: -pair[1]))
-    plain = {"other": "no type", rest: rest}
-    names = [plain.get(name) or drawable(name, 11) for name in types]
-    labels = [f"{name} {show_percent(n, commits)}" for name, n in zip(names, types.values())]
-    look: Dict[str, Any] = dict(startangle=180, counterclock=False, labels=labels)
-    look.update(colors=colours_of(list(types), {**TYPE_COLOURS, rest: GRID}))
-    edges = dict(edgecolor="white", linewidth=1.5)
-    texts = ax.pie(list(types.values()), wedgeprops=edges, **look)[1]
-    for side in ("left", "right"):
+def plot_commit_types(metrics: Metrics, ax: Axes) -> None:
+    """Draw a pie of the commit types, each with its name and share beside its slice."""
+    import seaborn as sns
+
+    types = metrics.values["commit_types"]
+    names, counts = few(list(types)[::-1], list(types.values())[::-1])
+    known = {**dict(zip(COMMIT_TYPES, sns.color_palette("deep"))), "other": PALE, "others": GREY}
+    plain = [drawable({"other": "no type"}.get(name, name), 11) for name in names]
+    labels = [f"{name} {show_percent(n, sum(counts))}" for name, n in zip(plain, counts)]
+    look: Dict[str, Any] = dict(startangle=180, labels=labels, colors=colours_of(names, known))
+    texts = ax.pie(counts, wedgeprops=dict(edgecolor="white", linewidth=1.5), **look)[1]
+    for side in ("left", "right"):  # labels that would touch move up or down, as little as may be
         column = [text for text in texts if text.get_ha() == side]
         column.sort(key=lambda text: text.get_position()[1])
-        for text, y in zip(column, apart([one.get_position()[1] for one in column], 0.17)):
-            x = max(math.sqrt(max(1.1**2 - y**2, 0)), 0.05)
-            text.set_position((x if side == "left" else -x, y))
-    ax.set(title=title, ylim=(-1.25, 1.25))
-    return ax
+        steps = 0.17 * np.arange(len(column))
+        y = np.array([text.get_position()[1] for text in column]) - steps
+        up, down = np.maximum.accumulate(y), np.minimum.accumulate(y[::-1])[::-1]
+        for text, place in zip(column, (up + down) / 2 + steps):
+            x = max(math.sqrt(max(1.1**2 - place**2, 0)), 0.05)
+            text.set_position((x if side == "left" else -x, place))
+    ax.set_ylim(-1.25, 1.25)
 
 
-def apart(places: Sequence[float], gap: float) -> np.ndarray:
-    """Return ascending places, moved as little as may be, so that a gap is between them."""
-    steps = gap * np.arange(len(places))
-    up = np.maximum.accumulate(places - steps)
-    down = np.minimum.accumulate((places - steps)[::-1])[::-1]
-    return (up + down) / 2 + steps
-
-
-def top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
-    """Return the first `most` of a ranking, and the others, if there are several, as one entry."""
-    names = list(counts)
-    if len(names) <= most + 1:
-        return dict(counts)
-    first = {name: counts[name] for name in names[:most]}
-    return {**first, rest: sum(counts[name] for name in names[most:])}
-
-
-def plot_deployment_status(metrics: Metrics, ax: Axes) -> Axes:
+def plot_deployment_status(metrics: Metrics, ax: Axes) -> None:
     """Draw how many syncs ended Synced and Failed, and what became of the Synced."""
-    title, values, why = "Deployment Status", metrics.values, why_no_deployment(metrics)
-    if why:
-        return draw_message(ax, title, why)
+    values = metrics.values
     synced, failed = (values["deployments_by_status"][name] for name in (SYNCED, FAILED))
-    by_environment, rates = values["deployments_by_environment"], values["success_rates"]
-    blind = sum(n for name, n in by_environment.items() if math.isnan(rates[name]))
-    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"] + blind
-    parts: List[Tuple[str, int, Dict[str, Any]]] = [
-        ("Healthy", synced - degraded - unseen, dict(color=GREEN)),
-        ("health not seen", unseen, dict(color="#cbd2d9")),
-        ("Synced, then Degraded", degraded, dict(color="white", edgecolor=RED, hatch="//")),
-    ]
-    parts, bottom = [part for part in parts if part[1]], 0
-    for _, count, look in parts:
-        ax.bar(0, count, width=0.5, bottom=bottom, linewidth=0, **look)
-        bottom += count
-    artists = [bars[0] for bars in ax.containers]
+    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"]
+    height = 0
+    for name, count, colour, edge, hatch in (
+        ("Healthy", synced - degraded - unseen, GREEN, GREEN, ""),
+        ("health not seen", unseen, "#cbd2d9", "#cbd2d9", ""),
+        ("Synced, then Degraded", degraded, "white", RED, "//"),
+    ):
+        if count:
+            look: Dict[str, Any] = dict(color=colour, edgecolor=edge, hatch=hatch, linewidth=0)
+            ax.bar(0, count, 0.5, height, label=f"{name}: {count:,}", **look)
+            height += count
     ax.bar(1, failed, width=0.5, color=RED)
     failures = f"{failed:,}" + " seen" * (unseen > 0)
-    if metrics.history.source == "git":
+    if metrics.history.source in ("git", "tags"):
         failures = "unknown:\na repository shows\nno failed syncs"
-    over: Dict[str, Any] = dict(ha="center", fontweight="bold", fontsize=12.5)
-    tallest = max(synced, failed)
-    ax.text(0, synced + 0.015 * tallest, f"{synced:,}", **over)
-    ax.text(1, failed + 0.015 * tallest, failures, **over)
-    ax.set(title=title, ylabel="Deployments", xlim=(-0.6, 1.6), ylim=(0, 1.12 * tallest))
+    for place, count, text in ((0, synced, f"{synced:,}"), (1, failed, failures)):
+        at = place, count + 0.015 * max(synced, failed)
+        ax.text(*at, text, ha="center", fontweight="bold", fontsize=12)
+    ax.set_ylabel(f"Deployments, {metrics.scope}")
+    ax.set(xlim=(-0.6, 1.6), ylim=(0, 1.12 * max(synced, failed)))
     ax.set(xticks=[0, 1], xticklabels=[SYNCED, FAILED])
-    count_axis(ax.yaxis)
     ax.grid(False, axis="x")
+    left, bottom = 0.3 + number_axis(ax.yaxis), 0.3
     if degraded or unseen:
-        legend_below(ax, artists, [f"{name}: {count:,}" for name, count, _ in parts], 2)
-    return ax
+        bottom += legend_below(ax, *ax.get_legend_handles_labels())
+    leave_room(ax, left, bottom)
 
 
-def plot_deployments_by_application(metrics: Metrics, ax: Axes, most: int = 10) -> Axes:
-    """Draw the deployments of each application, the greatest on top; of many, the rest as one."""
-    title, counts = "Deployments by Application", metrics.values["deployments_by_application"]
-    if not counts:
-        return draw_message(ax, title, why_no_deployment(metrics))
-    shown = top(counts, most, f"{len(counts) - most} others")
-    ascending = sorted(shown.items(), key=lambda pair: (pair[1], pair[0]))
-    heights = [count for _, count in ascending]
-    bars = ax.barh(range(len(ascending)), heights, height=0.6, color="#f093fb", edgecolor="black")
-    ax.bar_label(bars, [f"{count:,}" for count in heights], padding=5, fontweight="bold")
-    ax.set(title=title, xlabel="Deployments", yticks=range(len(ascending)))
-    ax.set_yticklabels(drawable_names([name for name, _ in ascending]))
-    edge = 0.6 if len(ascending) > 1 else 1
-    ax.set_ylim(-edge, len(ascending) - 1 + edge)
-    count_axis(ax.xaxis)
+def plot_deployments_by_application(metrics: Metrics, ax: Axes) -> None:
+    """Draw the deployments of each application, the greatest on top."""
+    ranking = metrics.values["deployments_by_application"]
+    names, counts = few(list(ranking)[::-1], list(ranking.values())[::-1])
+    labels = [drawable(name, 24) for name in names]
+    bars = ax.barh(range(len(names)), counts, height=0.6, color="#f093fb", edgecolor="black")
+    ax.bar_label(bars, [f"{count:,}" for count in counts], padding=5, fontweight="bold")
+    ax.set_xlabel(f"Deployments, {metrics.scope}")
+    ax.set(ylim=(-0.7, len(names) - 0.3), yticks=range(len(names)))
+    ax.set_yticklabels(labels)
     ax.margins(x=0.15)
     ax.grid(False, axis="y")
-    return ax
+    number_axis(ax.xaxis)
+    leave_room(ax, 0.15 + width_of(labels), 0.5)
 
 
-def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw the level with its medal, and the four benchmarks with their targets, in monospace."""
-    ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
+def plot_scorecard(metrics: Metrics, ax: Axes) -> None:
+    """Draw the level with its medal, and the judged metrics with their targets, in monospace."""
+    say: Callable[..., Any] = functools.partial(ax.text, family="DejaVu Sans Mono", va="center")
+    ax.set(xlim=(0, 10), ylim=(0, 10))
     ax.set_axis_off()
-    mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", va="center")
-    judged, left, name = 4 - len(metrics.unjudged), 0.0, NOT_ASSESSABLE
-    score = f"{metrics.score} of {judged} elite targets met"
-    if metrics.level is None:
-        score = f"met {metrics.score} of the {judged} targets that can be judged"
-    else:
-        draw_medal(ax, metrics.level)
-        left, name = 2.3, metrics.level.name
-    ax.text(left, 8.95, name, fontsize=20, fontweight="bold", **mono)
-    ax.text(left, 7.9, score, fontsize=12, color=MUTED, **mono)
-    ax.plot([0, 10], [6.95, 6.95], color=GRID, linewidth=1.2)
-    marks = {1.0: ("✓", GREEN), 0.0: ("✗", RED)}
-    for y, key in zip((6.1, 4.4, 2.7, 1.0), metrics.rows):
-        mark, colour = marks.get(metrics.met[key], ("?", GREY))
+    left, level, name = 0.0, metrics.level, NOT_ASSESSABLE
+    score = f"{metrics.score} of 4 elite targets met"
+    score += f", {len(metrics.unjudged)} not judged" * (level is None)
+    middle: Dict[str, Any] = dict(ha="center", color="white", fontweight="bold")
+    if level is not None:  # a disc with its rank: the fonts have no medal
+        left, name = 1.9, level.name
+        ax.plot(0.75, 8.45, "o", markersize=44, color=level.medal)
+        say(0.75, 8.4, "123↗"[LEVELS.index(level)], fontsize=24, **middle)
+    say(left, 8.95, name, fontsize=18, fontweight="bold")
+    say(left, 7.9, f"{score}, {metrics.scope}", fontsize=11, color=MUTED)
+    ax.plot([0, 10], [6.95, 6.95], color=PALE, linewidth=1.2)
+    for y, (key, row) in zip((6.1, 4.4, 2.7, 1.0), metrics.rows.items()):
+        verdict = {1.0: "met: ", 0.0: "missed: "}.get(metrics.met[key], "not judged: ")
+        mark, colour = {"met: ": ("✓", GREEN), "missed: ": ("✗", RED)}.get(verdict, ("?", GREY))
+        target = f"elite {TARGETS[key].words}, " * (key not in metrics.unjudged)
         circle = dict(boxstyle="circle,pad=0.25", facecolor=colour, edgecolor="none")
-        ax.text(0.25, y - 0.3, mark, color="white", ha="center", bbox=circle, **mono)
-        ax.text(0.8, y, METRICS[key].label, fontsize=13, **mono)
-        ax.text(10, y, metrics.rows[key].text, ha="right", fontsize=14, fontweight="bold", **mono)
-        ax.text(0.8, y - 0.7, card_verdict(key, metrics), fontsize=10, color=MUTED, **mono)
-    return ax
+        say(0.25, y - 0.3, mark, bbox=circle, **middle)
+        say(0.8, y, row.metric.label, fontsize=12)
+        say(10, y, row.text, fontsize=14, fontweight="bold", ha="right")
+        say(0.8, y - 0.7, drawable(verdict + target + row.why, 58), color=MUTED)
 
 
-def card_verdict(key: str, metrics: Metrics) -> str:
-    """Return whether a benchmark is met, by which target, and what it is measured over."""
-    if key in metrics.unjudged:
-        return f"not assessable: {metrics.unjudged[key]}"
-    target = TARGETS[key]
-    verdict = "met" if metrics.met[key] else "missed"
-    over = "all environments"
-    if key == "mean_lead_time":
-        over = "to production"
-        if metrics.history.changes is not None:
-            over = "config-repository lead time"
-    if math.isnan(metrics.values[key]):
-        over = "nothing failed"
-    return f"{verdict}: elite {target.words}, {over}"
-
-
-def draw_medal(ax: Axes, level: Level) -> None:
-    """Draw a medal on its ribbon, or a rising arrow, in shapes: the fonts have no such glyph."""
-    if level is LEVELS[-1]:
-        for x, height in ((0.1, 0.7), (0.65, 1.3), (1.2, 2.0)):
-            ax.add_patch(mpatches.Rectangle((x, 7.4), 0.4, height, color=level.medal))
-        rising: Dict[str, Any] = dict(arrowstyle="-|>", color=INK, linewidth=2)
-        ax.annotate("", (1.9, 9.9), (0.0, 8.5), arrowprops=rising)
-        return
-    for side, colour in ((-1, "#3a6ea5"), (1, "#5b8fc7")):
-        ribbon = [(0.9, 8.3), (0.9 + side * 0.75, 9.9), (0.9 + side * 0.25, 9.9), (0.9, 9.0)]
-        ax.add_patch(mpatches.Polygon(ribbon, closed=True, color=colour))
-    rim: Dict[str, Any] = dict(markeredgecolor="white", linestyle="")
-    ax.plot(0.9, 8.2, "o", markersize=38, markerfacecolor=level.medal, markeredgewidth=2, **rim)
-    ax.plot(0.9, 8.2, "o", markersize=29, markerfacecolor="none", markeredgewidth=1.5, **rim)
-    middle: Dict[str, Any] = dict(ha="center", va="center_baseline", color="white")
-    ax.text(0.9, 8.2, f"{5 - level.score}", fontsize=16, fontweight="bold", **middle)
-
-
-def draw_dashboard(
-    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
-) -> Figure:
-    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
-
-    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
-    """
-    plots = (
-        plot_deployments_over_time,
-        plot_success_rates,
-        plot_commit_types,
-        plot_deployment_status,
-        plot_deployments_by_application,
-        plot_scorecard,
-    )
-    with picture_style():
-        figure = new_page(dpi)
-        for number, plot in enumerate(plots):
-            plot(metrics, add_panel(figure, number))
-        fit_panels(figure)
-        history, counts = metrics.history, metrics.values["deployments_by_environment"]
-        badge, window = BADGES.get(history.source, BADGES["files"]), history.window
-        if history.is_simulated and real_commits:
-            badge = "SIMULATED deployments of real commits"
-        note = f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} UTC, "
-        note += count_text(window.days, "day")
-        if history.is_simulated and seed is not None:
-            note += f", seed {seed}"
-        header = draw_header(figure, "GitOps delivery dashboard", badge, note)
-        right: Dict[str, Any] = dict(ha="right", va="center")
-        count = count_text(metrics.values["total_deployments"], "deployment")
-        header.text(0.988, 0.66, count, fontsize=18, fontweight="bold", **right)
-        to = f"{counts[history.production]:,} of them to {drawable(history.production)}"
-        header.text(0.988, 0.22, to, fontsize=12, color=MUTED, **right)
-    return figure
-
-
+@picture_style()
 def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
-    """Draw the four benchmarks, a card each: the months of each scenario against the elite line."""
-    with picture_style():
-        figure = new_page(dpi)
-        for number, key in enumerate(SCOPES[forecast.calibration.scope]):
-            plot_months(forecast, key, add_panel(figure, number, columns=2))
-        fit_panels(figure)
-        note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
-        note += f"scenario, seed {forecast.seed}"
-        if forecast.measured is not None:
-            note += ", baseline fitted to the measured history"
-        note += f". ELITE in {elite_shares(forecast)}"
-        legend_in(draw_header(figure, "What if?", "SIMULATED months", note), figure.axes[0])
-    return figure
+    """Draw a card for each benchmark, with a row for each scenario.
 
-
-def elite_shares(forecast: Forecast) -> str:
-    """Return how many months of each scenario are ELITE, for the header of the picture."""
-    shares = []
-    for name, months in list(forecast.months.items())[:4]:
-        levels = level_counts(months, forecast.calibration)
-        share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
-        shares.append(f"{share} ({drawable(name, 96 // min(len(forecast.months), 4))})")
-    return ", ".join(shares)
-
-
-def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
-    """Draw a row for each scenario: its months as dots, their median, and from 5 % to 95 % of them.
-
-    Lines mark the elite limit and what was measured. The name says how many months meet the target.
+    A row has the months as dots, their median, and from 5 % to 95 % of them. Lines mark the elite
+    limit and what was measured. The name says how many months meet the target.
     """
-    metric, (better, limit, unit) = METRICS[key], TARGETS[key]
+    note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
+    note += f"scenario, seed {forecast.seed}"
+    if forecast.measured is not None:
+        note += ", baseline fitted to the measured history"
+    targets = {key: TARGETS[key] for key in SCOPES[forecast.calibration.scope]}
+    titles = [f"{METRICS[key].label}, elite {target.words}" for key, target in targets.items()]
+    figure, axes = new_page(("What if?", "SIMULATED months", note, "", ""), titles, dpi)
     noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
-    labels = []
-    for place, (name, months) in enumerate(forecast.months.items()):
-        known = months[key][~np.isnan(months[key])][:500]
-        dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0, label="a month")
-        colour = "#7b5ea7" if place else "#829ab1"  # the baseline stands back
-        ax.plot(known, place + noise[: len(known)], "o", color=colour, **dots)
-        middle, low, high = month_spread(months[key])
-        ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
-        ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
-        met, of = target_odds(months, key)
-        labels.append(f"{drawable(name, 32)}\ntarget met: {show_percent(met, of, 0)}")
-    ax.axvline(limit, color=GREEN, linestyle="--", linewidth=1.8, label="elite limit")
-    measured = (forecast.measured or {}).get(key, math.nan)
-    if not math.isnan(measured):
-        ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
-    elif key in forecast.calibration.assumed:
-        note = "n/a: " + forecast.calibration.assumed[key]
-        ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=MUTED, fontsize=12)
-    axis = "deployments a day" if unit == "/day" else metric.unit.strip()
-    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=axis, xlim=(0, None))
-    ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)))
-    ax.set_yticklabels(labels, fontsize=10.5 if len(labels) < 8 else 6)
-    ax.grid(False, axis="y")
-    return ax
-
-
-HEADER = 0.92  # the share of a picture's height below its header
-GAP_X, GAP_Y = 0.006, 0.0108  # between two cards, 0.108 in
-PAD_X, PAD_Y = 0.013, 0.02  # from the edge of a card to what is in it
-TITLE = 0.06  # the height of a panel's title
-
-
-def new_page(dpi: int) -> Figure:
-    """Return a transparent page, 18 x 10 in."""
-    figure = Figure(figsize=(18, 10), dpi=dpi)
-    figure.patch.set_alpha(0)
+    for ax, (key, target) in zip(axes, targets.items()):
+        labels: List[str] = []
+        for place, (name, months) in enumerate(forecast.months.items()):
+            known = months[key][~np.isnan(months[key])][:500]
+            dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0)
+            dots.update(color="#7b5ea7" if place else "#829ab1")  # the baseline stands back
+            ax.plot(known, place + noise[: len(known)], "o", label="a month", **dots)
+            middle, low, high = month_spread(months[key])
+            ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
+            ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
+            met, of = target_odds(months, key)
+            labels += [drawable(name, 32), f"target met: {show_percent(met, of, 0)}"]
+        ax.axvline(target.limit, color=GREEN, linestyle="--", label="elite limit")
+        if forecast.measured is not None:
+            measured = forecast.measured.get(key, math.nan)
+            ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
+        if key in forecast.calibration.assumed:
+            why = "n/a: " + forecast.calibration.assumed[key]
+            ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color=MUTED)
+        rows = len(forecast.months)
+        unit = "deployments a day" if target.unit == "/day" else METRICS[key].unit.strip()
+        ax.set(xlabel=unit, xlim=(0, None), ylim=(rows - 0.4, -0.6), yticks=range(rows))
+        ax.set_yticklabels(map("\n".join, zip(labels[::2], labels[1::2])))
+        ax.grid(False, axis="y")
+        leave_room(ax, 0.15 + width_of(labels), 0.5)
+    shown = dict(zip(*reversed(axes[0].get_legend_handles_labels())))
+    look: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.994, 0.966), ncol=len(shown))
+    figure.legend(list(shown.values()), list(shown), **look)
     return figure
 
 
-def draw_header(figure: Figure, title: str, badge: str, note: str) -> Axes:
-    """Draw a strip at the top that says what the picture is; return its axes."""
-    place = GAP_X, HEADER, 1 - 2 * GAP_X, 1 - HEADER - GAP_Y
-    add_card(figure, place)
-    ax = figure.add_axes(place, frameon=False)
-    ax.set_axis_off()
-    words = ax.text(PAD_X, 0.66, title, fontsize=18, fontweight="bold", va="center")
-    ax.text(PAD_X, 0.22, note, fontsize=12, color=MUTED, va="center")
-    loud = badge.startswith("SIMULATED")
-    box = dict(boxstyle="round,pad=0.35", facecolor=INK if loud else "white", edgecolor=INK)
-    beside: Dict[str, Any] = dict(xycoords=words, xytext=(16, 0), textcoords="offset points")
-    beside.update(fontsize=12, fontweight="bold", va="center", bbox=box)
-    ax.annotate(badge, (1, 0.5), color="white" if loud else INK, **beside)
-    return ax
+def new_page(header: Sequence[str], panels: Sequence[str], dpi: int) -> Tuple[Figure, List[Axes]]:
+    """Return a transparent page of white cards, and the axes of its panels, in two rows.
+
+    The header is a title, a badge (dark if SIMULATED), a note, and two lines at the right.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    figure, axes, columns = Figure(figsize=(PAGE_X, PAGE_Y), dpi=dpi), [], len(panels) // 2
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    inches = figure.dpi_scale_trans
+    width, height = (PAGE_X - GAP) / columns - GAP, (HEAD - GAP) / 2 - GAP
+    lefts, bottoms = GAP + np.arange(columns) * (width + GAP), (height + 2 * GAP, GAP)
+    places = [(left, bottom) for bottom in bottoms for left in lefts]
+    cards = [(place, width, height) for place in places]
+    write: Callable[..., Any] = functools.partial(figure.text, va="center", transform=inches)
+    for card in (*cards, ((GAP, HEAD), PAGE_X - 2 * GAP, PAGE_Y - HEAD - GAP)):
+        look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", transform=inches)
+        look.update(boxstyle="round,pad=0,rounding_size=0.14", zorder=-1)
+        figure.add_artist(FancyBboxPatch(*card, **look))
+    for name, (left, bottom) in zip(panels, places):
+        write(left + PAD, bottom + height - 0.37, name, fontsize=14, fontweight="bold")
+        corner = (left + PAD) / PAGE_X, (bottom + 0.2) / PAGE_Y
+        room = (width - 2 * PAD) / PAGE_X, (height - 0.8) / PAGE_Y
+        axes.append(figure.add_axes((*corner, *room), label=name))
+    title, badge, note, count, to = header
+    left, right, above, below = GAP + PAD, PAGE_X - GAP - PAD, HEAD + 0.46, HEAD + 0.15
+    write(left, above, title, fontsize=18, fontweight="bold")
+    write(left, below, note, fontsize=12, color=MUTED)
+    write(right, above, count, fontsize=18, ha="right", fontweight="bold")
+    write(right, below, to, fontsize=12, color=MUTED, ha="right")
+    dark, light = (INK, "white") if badge.startswith("SIMULATED") else ("white", INK)
+    box = dict(boxstyle="round,pad=0.35", facecolor=dark, edgecolor=INK)
+    beside = left + 0.3 + width_of([title], 18)
+    write(beside, above, badge, fontsize=12, fontweight="bold", color=light, bbox=box)
+    return figure, axes
 
 
-def legend_in(header: Axes, ax: Axes) -> None:
-    """Draw one legend of what a panel shows at the right of the header."""
-    known = dict(zip(*reversed(ax.get_legend_handles_labels())))
-    place: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.995, 0.66))
-    header.legend(known.values(), known.keys(), ncol=max(len(known), 1), **place)
+def leave_room(ax: Axes, left: float, bottom: float, right: float = 0.0) -> None:
+    """Leave room on the card of a panel, in inches, for what stands beside its axes."""
+    box = ax.get_position(original=True)
+    width, height = box.width - (left + right) / PAGE_X, box.height - bottom / PAGE_Y
+    ax.set_position((box.x0 + left / PAGE_X, box.y0 + bottom / PAGE_Y, width, height))
 
 
-def add_panel(figure: Figure, number: int, columns: int = 3, rows: int = 2) -> Axes:
-    """Draw the card of a panel below the header; return its axes."""
-    width, height = (1 - GAP_X) / columns - GAP_X, (HEADER - GAP_Y) / rows - GAP_Y
-    left = GAP_X + number % columns * (width + GAP_X)
-    bottom = GAP_Y + (rows - 1 - number // columns) * (height + GAP_Y)
-    add_card(figure, (left, bottom, width, height))
-    inner = width - 2 * PAD_X, height - PAD_Y - TITLE
-    return figure.add_axes((left + PAD_X, bottom + PAD_Y, *inner))
+def width_of(labels: Sequence[str], size: float = 10) -> float:
+    """Return how many inches the widest of some labels takes, by the number of its letters."""
+    wide = max(len(label) + 0.25 * len(re.findall("[A-Zmw%…]", label)) for label in labels)
+    return 0.58 * size / 72 * wide
 
 
-def add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
-    """Draw a white card on the page."""
-    (left, bottom, width, height), shape = place, "round,pad=0,rounding_size=0.008"
-    look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", linewidth=1, zorder=-1)
-    look.update(figure=figure, transform=figure.transFigure, mutation_aspect=1.8)
-    card = mpatches.FancyBboxPatch((left, bottom), width, height, boxstyle=shape, **look)
-    figure.patches.append(card)
+def number_axis(axis: Any, whole: bool = True) -> float:
+    """Write round numbers on an axis; return how many inches the widest of them takes."""
+    pattern = "{x:,.10g}"
+    axis.get_major_locator().set_params(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    axis.set_major_formatter(pattern)
+    return width_of([pattern.format(x=tick) for tick in axis.get_majorticklocs()])
 
 
-def fit_panels(figure: Figure) -> None:
-    """Make room on the cards for the labels of each panel, and align the titles with the cards."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
-    for ax in figure.axes:
-        room = ax.get_position(original=True)  # the whole card
-        if ax.axison and ax.get_aspect() == "auto":
-            beside = [*ax.texts, *filter(None, [ax.get_legend()])]
-            extent = ax.get_tightbbox(renderer, bbox_extra_artists=beside)
-            assert extent is not None  # only hidden axes have none
-            taken = extent.transformed(figure.transFigure.inverted())
-            (x0, y0), (x1, _) = 2 * room.get_points() - taken.get_points()
-            ax.set_position(Bbox.from_extents(x0, y0, x1, room.y1))
-        ax.apply_aspect()  # a pie is as wide as it is high
-        at = ax.get_position()
-        ax.title.set(ha="left", x=(room.x0 - at.x0) / at.width)
+def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str]) -> float:
+    """Draw a legend at the bottom of the card of a panel; return its height in inches."""
+    box = ax.get_position(original=True)
+    labels = [drawable(name, 12 if len(names) > 3 else 34) for name in names]
+    columns = max(int(box.width * PAGE_X / (0.6 + width_of(labels))), 1)
+    place: Dict[str, Any] = dict(loc="lower left", bbox_to_anchor=box.p0, borderaxespad=0)
+    place.update(bbox_transform=ax.figure.transFigure, ncol=columns, borderpad=0)
+    ax.legend(artists, labels, handlelength=2.6, columnspacing=1.4, labelspacing=0.3, **place)
+    return 0.1 + 0.2 * math.ceil(len(names) / columns)
+
+
+def few(names: Sequence[str], rows: Any) -> Tuple[List[str], Any]:
+    """Return the last eight names and their rows; before them, the sum of the others as one."""
+    first = len(names) - MOST_SHOWN
+    if first < 2:
+        return list(names), rows
+    return ["others", *names[first:]], np.add.reduceat(rows, [0, *range(first, len(names))])
+
+
+def colours_of(names: Sequence[str], known: Mapping[str, Any]) -> List[Any]:
+    """Return the known colour of each name; the others take unused ones in turn."""
+    taken = {known[name] for name in names if name in known}
+    spare = (colour for colour in map("C{}".format, range(10)) if colour not in taken)
+    return [known.get(name) or next(spare) for name in names]
+
+
+def drawable(text: str, width: int = 18) -> str:
+    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    text = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in text)
+    return shorten_text(text, width).replace("$", r"\$")
 
 
 def render_png(figure: Figure) -> bytes:
-    """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write."""
+    """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write.
+
+    Its 40 most frequent colours stay as they are. The rare others (edges of letters) become the
+    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
+    """
+    from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
+
     canvas: Any = figure.canvas
     with picture_style():
         canvas.draw()
-    pixels, palette = to_palette(np.asarray(canvas.buffer_rgba()))
-    image = Image.fromarray(pixels)
-    image.putpalette(palette[:, :3].tobytes())
-    file = io.BytesIO()
-    dpi = (figure.dpi, figure.dpi)
-    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=6)
-    return file.getvalue()
-
-
-def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the palette index of each pixel, and the palette of at most 88 RGBA colours.
-
-    The most frequent colours stay as they are. The rare others (edges of letters) become the
-    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
-    """
+    rgba = np.asarray(canvas.buffer_rgba())
     pixels = np.ascontiguousarray(rgba).view("<u4").ravel()
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(pixels)))
     colour_of_run, colours = pd.factorize(pixels[starts])  # by hashing: sorts nothing
-    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:88]
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:40]
     channels = colours.astype("<u4").view(np.uint8).reshape(-1, 4).astype(np.int32)
     distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
     index = distance.argmin(axis=1).astype(np.uint8)
-    indices = np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2])
-    return indices, channels[frequent].astype(np.uint8)
+    image = Image.fromarray(np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2]))
+    palette, file = channels[frequent].astype(np.uint8), io.BytesIO()
+    image.putpalette(palette[:, :3].tobytes())
+    clear, dpi = palette[:, 3].tobytes(), (figure.dpi, figure.dpi)
+    image.save(file, "PNG", transparency=clear, dpi=dpi, compress_level=4)
+    return file.getvalue()
 
 
 # ---- What-if: scenarios -> months side by side --------------------------------------------------
