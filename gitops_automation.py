@@ -79,6 +79,7 @@ from pathlib import Path
 from time import monotonic
 from typing import (
     IO,
+    TYPE_CHECKING,
     Any,
     Callable,
     Collection,
@@ -102,18 +103,10 @@ if __name__ == "__main__" and "IPython" not in sys.modules:
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import dates as mdates
-from matplotlib import patches as mpatches
-from matplotlib import style as mpl_style
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import EngFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
-from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
+
+if TYPE_CHECKING:  # matplotlib and seaborn are imported where a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __version__ = "2.0.0"
 __all__ = [
@@ -470,6 +463,13 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def shorten_text(text: str, width: int) -> str:
+    """Return the beginning and the end of a text that is too long: both tell names apart."""
+    if len(text) <= width:
+        return text
+    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
+
+
 def make_printable(text: str, keep: str = "") -> str:
     """Replace characters that could steer a terminal or hide by spaces, except those to keep."""
     if text.isprintable():
@@ -493,14 +493,16 @@ Shares = Mapping[str, float]
 """A weight for each name. Weights need not sum to one."""
 Week = Sequence[float]
 """Seven numbers, Monday first."""
-Hours = str
-"""Opening hours: `always`, or days with hours such as `Mon-Thu 9-17 Fri 9-12:30`."""
+Hours = Union[str, Tuple[float, ...]]
+"""Opening hours: `always`, days with hours such as `Mon-Thu 9-17 Fri 9-12:30`, or how open each of
+the 168 hours of the week is, Monday 0:00 first: 0 is closed, 1 as open as usual."""
 Dates = Sequence[Sequence[str]]
 """Spans of days: the first and the last day of each, as `2026-12-20`."""
 Zone = str
 """The IANA name of a time zone, such as `Europe/Berlin`."""
 
 PROMOTIONS = ("each", "newest", "soak")
+WAIT_RUNS = ("always", "open")
 STARTS = ("stage", "commit")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 OPENING = re.compile(
@@ -633,6 +635,9 @@ def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
 
     Nothing for a text that says no hours.
     """
+    if not isinstance(hours, str):
+        some = (divmod(hour, 24) for hour, weight in enumerate(hours) if weight > 0)
+        return [(day, 60 * hour, 60 * hour + 60) for day, hour in some]
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
     if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
@@ -649,10 +654,15 @@ def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     return sorted(found)
 
 
-def check_hours(name: str, value: Any) -> str:
-    """Return opening hours; GitOpsError if the text says none."""
-    rule = "be always, or days with hours such as 'Mon-Fri 9-17'"
-    check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
+def check_hours(name: str, value: Any) -> Hours:
+    """Return opening hours; GitOpsError if a text says none, or the weights are not of a week."""
+    rule = "be always, or days with hours such as 'Mon-Fri 9-17', or 168 weights, not all 0"
+    if isinstance(value, (list, tuple)):
+        check_that(len(value) == 7 * 24, name, rule, value)
+        value = tuple(check_number(name, weight, 0, 1e6) for weight in value)
+        check_that(any(value), name, rule, value)
+    else:
+        check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
     return value
 
 
@@ -767,7 +777,11 @@ class Environment(Knobs):
         helps=SPEED, phrase="Release to {environment} every {after} instead of every {before}",
         practice="release on demand, or smaller trains")
     open_hours: Hours = knob(
-        "always", help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`")
+        "always",
+        help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`, or a "
+        "weight for each of the 168 hours of the week, Monday 0:00 first",
+        helps=SPEED, phrase="Open {environment} around the clock instead of {before}",
+        practice="automated checks in the place of people on duty")
     freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
     batch_risk: float = knob(
         0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
@@ -776,6 +790,9 @@ class Environment(Knobs):
         practice="feature flags, tests of each change alone")
     starts: str = knob(
         "stage", one_of=STARTS, help="follows the `stage` before, or its `commit`")
+    wait_runs: str = knob(
+        "always", one_of=WAIT_RUNS,
+        help="whether the wait passes `always`, or while it is `open` alone, by the hour's weight")
 
     @property
     def label(self) -> str:
@@ -1020,7 +1037,7 @@ def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
 
 def knob_value(path: str, text: str, old: Any) -> Any:
     """Return the new value of a knob, in the kind of its old one. Of a range `4` is `4:4`."""
-    if isinstance(old, str):
+    if isinstance(old, str) or path.endswith(".open_hours"):
         return text
     if isinstance(old, Mapping) or path.endswith(".freezes"):
         raise GitOpsError(f"{path} has several parts; change it in a JSON file for --config")
@@ -1348,7 +1365,8 @@ def run_stage(
 
     1. A release arrives when it is healthy in the environment before. In the first, and where it
        `starts` with the commit, it is a commit.
-    2. It waits `wait_hours`, and then for the gate: the next train or opening (see `Gate`).
+    2. It waits `wait_hours`, of all hours or of open ones (`wait_runs`), and then for the gate: the
+       next train or opening (see `Gate`).
     3. The gate lets it through with probability `approval_rate`. Otherwise it is held.
     4. It is superseded if a newer release of its lineage overtakes it (see `overtaken`).
     5. Its sync starts if the window has not ended by then. Otherwise it is in flight.
@@ -1356,7 +1374,9 @@ def run_stage(
        carries several changes (see `success_chance`).
     """
     arrived = arrival < NEVER
-    start = gate.next(arrival + draw_seconds(environment.wait_hours, noise[WAIT], 3600))
+    wait = draw_seconds(environment.wait_hours, noise[WAIT], 3600)
+    ready = arrival + wait if environment.wait_runs == "always" else gate.after(arrival, wait)
+    start = gate.next(ready)
     approved = arrived
     if environment.approval_rate < 1:
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
@@ -1395,6 +1415,7 @@ class Gate(NamedTuple):
 
     opens: np.ndarray
     closes: np.ndarray
+    rate: np.ndarray  # how open it is meanwhile: 1 is as usual
     departures: Optional[np.ndarray]  # of the trains that leave while it is open; None without
     end: int  # of the window
 
@@ -1415,7 +1436,7 @@ class Gate(NamedTuple):
         """
         week, last = opening_minutes(hours), end + 366 * DAY
         always, every = hours == "always", round(every_hours * 3600)
-        opens, closes = np.array([0]), np.array([NEVER])
+        opens, closes, rate = np.array([0]), np.array([NEVER]), np.ones(1)
         if not always:
             days = np.arange(start // DAY - 8, last // DAY)
             weekday = (days - MONDAY // DAY) % 7
@@ -1424,20 +1445,42 @@ class Gate(NamedTuple):
                 for day, first, over in week
             ]
             opens, closes = (utc_of_local(np.concatenate(edge), zone) for edge in zip(*local))
+            weights = [1.0] * len(week) if isinstance(hours, str) else [w for w in hours if w > 0]
+            rate = np.repeat(weights, [len(begin) for begin, _ in local])
         for span in freezes:
             edges = [int(pd.Timestamp(day).timestamp()) for day in span]
             frozen, thawed = utc_of_local(np.array(edges) + [0, DAY], zone)
             before, after = np.minimum(closes, frozen), np.maximum(opens, thawed)
             opens, closes = np.append(opens, after), np.append(before, closes)
-        opens, closes = opens[opens < closes], closes[opens < closes]
+            rate = np.append(rate, rate)
         order = np.argsort(opens, kind="stable")
-        gate = cls(opens[order], np.maximum.accumulate(closes[order]), None, end)
+        opens, closes, rate = opens[order], closes[order], rate[order]
+        opens = np.maximum(opens, np.append(0, np.maximum.accumulate(closes)[:-1]))
+        some = opens < closes
+        gate = cls(opens[some], closes[some], rate[some], None, end)
         if every < 60:
             return gate
         begin = MONDAY + week[0][0] * DAY + week[0][1] * 60
         first = (start - 8 * DAY - begin) // every
         departures = utc_of_local(np.arange(begin + first * every, last, every), zone)
         return gate._replace(departures=departures[gate.next(departures) == departures])
+
+    def clock(self, times: np.ndarray) -> np.ndarray:
+        """Return how many seconds it was open until each time, each by its rate."""
+        opening = np.maximum(np.searchsorted(self.opens, times, side="right") - 1, 0)
+        begin, over = self.opens[opening], self.closes[opening]
+        passed = np.append(0, np.cumsum((self.closes - self.opens) * self.rate))[opening]
+        return passed + (np.clip(times, begin, over) - begin) * self.rate[opening]
+
+    def after(self, times: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+        """Return when it was open for so many seconds since each time; NEVER if none is known."""
+        passed = np.cumsum((self.closes - self.opens) * self.rate)
+        goal = self.clock(times) + seconds
+        opening = np.searchsorted(passed, goal, side="right")
+        known = np.minimum(opening, len(passed) - 1)
+        left = np.maximum(passed[known] - goal, 0) / self.rate[known]
+        found = np.rint(self.closes[known] - left).astype(np.int64)
+        return np.where(opening < len(passed), found, NEVER)
 
     def before(self, times: np.ndarray) -> np.ndarray:
         """Return the last moment at which a release goes up by each time; 0 if there is none."""
@@ -2815,7 +2858,17 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "templates tenants values variables version versions".split()
 )
 IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
-ENDINGS = ("", ".yaml", ".yml", ".json", ".env", ".toml", ".properties", ".tf", ".tfvars")  # no code
+ENDINGS = (
+    "",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".env",
+    ".toml",
+    ".properties",
+    ".tf",
+    ".tfvars",
+)  # no code
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -5397,7 +5450,7 @@ class Report(NamedTuple):
     @property
     def advice(self) -> Sequence[str]:
         """The recommendations: those that were tried, or what follows from the metrics alone."""
-        return plain_recommendations(self.metrics.values) if self.tried is None else self.tried
+        return recommend(self.metrics) if self.tried is None else self.tried
 
     @property
     def is_empty(self) -> bool:
@@ -6024,44 +6077,33 @@ def as_csv(table: pd.DataFrame) -> bytes:
 
 # ---- Reporting engine: metrics -> dashboard ------------------------------------------------------
 
-INK, MUTED, GRID = "#1f2933", "#52606d", "#d9e2ec"
+INK, MUTED, PALE = "#1f2933", "#52606d", "#d9e2ec"
 GREEN, YELLOW, RED, GREY = (rate_grade(rate)[1] for rate in (100, 90, 0, math.nan))
-GRADE_MARKS = {GREEN: "✓ ", YELLOW: "! ", RED: "✗ ", GREY: ""}  # read without colours as well
-ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
+GRADE_MARKS = {GREEN: "✓", YELLOW: "!", RED: "✗", GREY: ""}  # read without colours as well
+ENVIRONMENT_COLOURS = {"dev": "C0", "staging": "C1", "production": "C2", "others": GREY}
 LINE_STYLES = (("-", "o"), ("--", "s"), ("-", "^"), (":", "D"))
-# fmt: off
-TYPE_COLOURS = dict(zip(COMMIT_TYPES, (  # in the order of the types; those without one stand back
-    "#4c9f9a", "#f28e5c", "#8da0cb", "#d986b8", "#b5cf5f", "#f3d250", "#c49a6c", "#e9b9d4",
-    "#9c7bb8", "#6fb1d6", "#a05a4a", "#b8c2cc",
-)))
-# fmt: on
 THEME = {
     "font.family": "DejaVu Sans",
-    "font.size": 11,
     "text.color": INK,
-    "axes.titlesize": 14,
-    "axes.titleweight": "bold",
-    "axes.titlecolor": INK,
-    "axes.titlepad": 14,
+    "text.hinting": "no_hinting",  # a tenth of the time to draw
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 11,
-    "axes.edgecolor": "#bcccdc",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": GRID,
+    "grid.color": PALE,
     "hatch.linewidth": 2.5,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5,
     "legend.frameon": False,
-    "text.hinting": "no_hinting",  # a tenth of the time to draw
 }
+PAGE_X, PAGE_Y, HEAD = 18, 10, 9.2  # of the page, in inches; the header begins at HEAD
+GAP, PAD = 0.108, 0.234  # between two cards; from the edge of a card to what is in it
 MOST_DAYS_DRAWN = 60  # days that have a dot each; of more, the weeks are drawn
+MOST_SHOWN = 8  # bars, slices and lines; of more, the rest is one
 BADGES = {
     "simulated": "SIMULATED",
     "git": "Desired state, from the config repository",
     "argocd": "Measured from Argo CD",
+    "tags": "Measured from release tags",
     "files": "Measured from tables",
     SIMULATED_TABLES: "SIMULATED, read from tables",
 }
@@ -6070,108 +6112,87 @@ BADGES = {
 @contextlib.contextmanager
 def picture_style() -> Iterator[None]:
     """Set seaborn's white style in our colours; the caller's rcParams come back as they were."""
-    with mpl_style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
+    import seaborn as sns
+    from matplotlib import style
+
+    with style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
         yield
 
 
-def colours_of(names: Sequence[str], known: Mapping[str, str]) -> List[Any]:
-    """Return the known colour of each name; the others take unused colours in turn."""
-    spare = iter(sns.color_palette("husl", len(names)))
-    return [known.get(name) or next(spare) for name in names]
+@picture_style()
+def draw_dashboard(
+    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
+) -> Figure:
+    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
+
+    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
+    """
+    history, values, when = metrics.history, metrics.values, metrics.history.window
+    by_environment, badge = values["deployments_by_environment"], BADGES[history.source]
+    total, rates = sum(by_environment.values()), values["success_rates"].values()
+    nothing = "" if total else "No deployment is known in this window"
+    unseen = "Unknown: failures are not observable here" * all(map(math.isnan, rates))
+    production = "No deployment to production is known" * (not values["total_deployments"])
+    commits = "" if values["commit_types"] else "No commit is known in this window"
+    panels = {
+        "Deployments Over Time": (plot_deployments_over_time, nothing),
+        "Success Rate by Environment": (plot_success_rates, nothing or unseen),
+        "Commit Types Distribution": (plot_commit_types, commits),
+        "Deployment Status": (plot_deployment_status, nothing or production),
+        "Deployments by Application": (plot_deployments_by_application, nothing or production),
+        "DORA Metrics Scorecard": (plot_scorecard, ""),
+    }
+    note = f"{when.start:%Y-%m-%d} to {when.last:%Y-%m-%d} UTC, {count_text(when.days, 'day')}"
+    if history.is_simulated and seed is not None:
+        note += f", seed {seed}"
+    if history.is_simulated and real_commits:
+        badge = "SIMULATED deployments of real commits"
+    count = count_text(total, "deployment")
+    to = f"{by_environment[history.production]:,} of them to {drawable(history.production)}"
+    header = ("GitOps delivery dashboard", badge, note, count, to)
+    figure, axes = new_page(header, list(panels), dpi)
+    for ax, (plot, why) in zip(axes, panels.values()):
+        if why:
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, why, color=MUTED, fontsize=12, ha="center", transform=ax.transAxes)
+        else:
+            plot(metrics, ax)
+    return figure
 
 
-def drawable(text: str, width: int = 18) -> str:
-    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
-    known = font_characters()
-    text = "".join(character if ord(character) in known else "?" for character in text)
-    return shorten_text(text, width).replace("$", r"\$")
-
-
-def shorten_text(text: str, width: int) -> str:
-    """Return the beginning and the end of a text that is too long: both tell names apart."""
-    if len(text) <= width:
-        return text
-    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
-
-
-def drawable_names(names: Sequence[str], width: int = 18) -> List[str]:
-    """Return the labels of names beside each other; look-alikes begin where they differ."""
-    labels = [drawable(name, width) for name in names]
-    for label, count in collections.Counter(labels).items():
-        if count > 1:
-            twins = [name for name, short in zip(names, labels) if short == label]
-            begin = max(len(os.path.commonprefix(twins)) - 3, 0)
-            for place, name in enumerate(names):
-                if name in twins:
-                    labels[place] = drawable(f"…{name[begin:]}", width)
-    return labels
-
-
-@functools.lru_cache(maxsize=1)
-def font_characters() -> FrozenSet[int]:
-    """Return the characters that the font has."""
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
-
-
-def draw_message(ax: Axes, title: str, message: str) -> Axes:
-    """Draw a sentence in the place of a panel."""
-    ax.set_title(title)
-    ax.set_axis_off()
-    place: Dict[str, Any] = dict(transform=ax.transAxes, ha="center", va="center")
-    ax.text(0.5, 0.5, message, color=MUTED, fontsize=12, **place)
-    return ax
-
-
-def why_no_deployment(metrics: Metrics) -> str:
-    """Return what to say where no deployment is known; nothing where one is."""
-    if metrics.values["total_deployments"]:
-        return ""
-    if metrics.days_known.any():
-        return "No deployment in this window"
-    return "Unknown: less than a day is covered"
-
-
-def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> Axes:
+def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> None:
     """Draw a line for each environment through its daily counts, or its weekly means if many."""
-    title, history, why = "Deployments Over Time", metrics.history, why_no_deployment(metrics)
-    if why:
-        return draw_message(ax, title, why)
-    names, days = history.environments, np.arange(history.window.days)
-    dates = mdates.date2num(history.window.start.to_pydatetime()) + days
-    places, counts, known = dates, metrics.deployments_by_day, metrics.days_known
-    weekly = len(days) > MOST_DAYS_DRAWN
-    if weekly:
-        places, counts, known = weekly_means(dates, counts, known)
+    history, days = metrics.history, metrics.history.window.days
+    counts = np.where(metrics.days_known, metrics.deployments_by_day, np.nan)
+    names, counts = few(history.environments, counts)
+    x, weekly = np.arange(days), days > MOST_DAYS_DRAWN
+    if weekly:  # whole weeks, counted from the end; a week is known where all its days are
+        counts = counts[:, days % 7 :].reshape(len(names), -1, 7).mean(axis=2)
+        x = x[days % 7 + 3 :: 7]
     else:
-        weekend = (history.window.start.weekday() + days) % 7 >= 5
-        stripes = [(day - 0.5, 1) for day in dates[weekend]]
-        across: Dict[str, Any] = dict(transform=ax.get_xaxis_transform(), linewidth=0)
-        ax.broken_barh(stripes, (0, 1), color="#e9edf1", zorder=0, **across)
-    steps = max(400 // len(places), 1)  # from one count to the next
-    x = np.interp(np.arange((len(places) - 1) * steps + 1) / steps, np.arange(len(places)), places)
-    few = len(places) <= MOST_DAYS_DRAWN
-    colours = colours_of(names, ENVIRONMENT_COLOURS)
-    rows = np.where(known, counts, np.nan)
-    for name, colour, row, style in zip(names, colours, rows, itertools.cycle(LINE_STYLES)):
-        look: Dict[str, Any] = dict(color=colour, linewidth=1.7, clip_on=False)
-        if few:
-            look.update(marker=style[1], markersize=4.5, markevery=steps)
-        if name == history.production:
-            look.update(linewidth=2.8)
-        ax.plot(x, monotone_line(row, steps), style[0], **look)
-    ax.set(title=title, ylabel="Deployments a day" + ", weekly mean" * weekly)
-    ax.set(xlim=(dates[0] - 0.6, dates[-1] + 0.6), ylim=(0, None))
-    if not weekly or ax.get_ylim()[1] > 3:
-        count_axis(ax.yaxis)
-    date_axis(ax, dates)
-    legend_below(ax, ax.get_lines(), names)
-    return ax
-
-
-def weekly_means(*rows: np.ndarray) -> Tuple[np.ndarray, ...]:
-    """Return dates, counts and whether they are known, of whole weeks counted from the end."""
-    weeks = [row[..., row.shape[-1] % 7 :].reshape(*row.shape[:-1], -1, 7) for row in rows]
-    return weeks[0].mean(axis=-1), weeks[1].mean(axis=-1), weeks[2].all(axis=-1)
+        for day in x[(history.window.start.weekday() + x) % 7 >= 5]:  # weekends
+            ax.axvspan(day - 0.5, day + 0.5, color="#e9edf1", linewidth=0, zorder=0)
+    steps = max(400 // len(x), 1)  # from one count to the next
+    places = np.linspace(x[0], x[-1], (len(x) - 1) * steps + 1)
+    styles = zip(colours_of(names, ENVIRONMENT_COLOURS), itertools.cycle(LINE_STYLES))
+    for name, row, (colour, (line, marker)) in zip(names, counts, styles):
+        look: Dict[str, Any] = dict(color=colour, clip_on=False)
+        look.update(linewidth=2.8 if name == history.production else 1.7)
+        if len(x) <= MOST_DAYS_DRAWN:
+            look.update(marker=marker, markersize=4.5, markevery=steps)
+        ax.plot(places, monotone_line(row, steps), line, **look)
+    ax.set(ylabel="Deployments a day" + ", weekly mean" * weekly)
+    ax.set(xlim=(-0.6, days - 0.4), ylim=(0, None))
+    left = 0.3 + number_axis(ax.yaxis, whole=not weekly)
+    dates, pattern, step = pd.date_range(history.window.start, periods=days), "%d %b", days / 6
+    ticks = np.arange(0, days, math.ceil(step) if step <= 3 else 7 * math.ceil(step / 7))
+    if days > 100:  # the first of months: at most six dates in all
+        months, pattern = dates.year * 12 + dates.month - 1, "%b %Y"
+        every = next((n for n in (1, 2, 3, 6, 12, 24, 60, 120) if days <= 190 * n), 600)
+        ticks = np.flatnonzero((dates.day == 1) & (months % every == 0))
+    ax.set_xticks(ticks)
+    ax.set_xticklabels(dates[ticks].strftime(pattern))
+    leave_room(ax, left, 0.3 + legend_below(ax, ax.get_lines(), names))
 
 
 def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
@@ -6187,481 +6208,321 @@ def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
     slope = np.where(same, 2 * before * after / np.where(same, before + after, 1), 0)
     slope = np.where(np.isnan(before), np.nan_to_num(after), slope)
     slope = np.where(np.isnan(after), np.nan_to_num(before), slope)
-    t = np.arange(steps) / steps
-    low, high = counts[:-1, None], counts[1:, None]
-    curve = low + (high - low) * t**2 * (3 - 2 * t)
+    t, low = np.arange(steps) / steps, counts[:-1, None]
+    curve = low + rise[:, None] * t**2 * (3 - 2 * t)
     curve += slope[:-1, None] * t * (1 - t) ** 2 - slope[1:, None] * t**2 * (1 - t)
     line = np.append(curve.ravel(), counts[-1])
     line[::steps] = counts  # those before a gap as well
     return line
 
 
-def count_axis(axis: Axis) -> None:
-    """Write whole numbers on an axis, 2.5M for millions."""
-    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axis.set_major_formatter(EngFormatter(sep=""))
+def plot_success_rates(metrics: Metrics, ax: Axes) -> None:
+    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it.
 
-
-def date_axis(ax: Axes, dates: np.ndarray) -> None:
-    """Write at most six dates on the axis; of many days weeks, months or years."""
-    if len(dates) <= 100:
-        step = math.ceil(len(dates) / 6)
-        ax.set_xticks(dates[:: step if step < 4 else 7 * math.ceil(step / 7)])
-    else:
-        ax.xaxis.set_major_locator(mdates.AutoDateLocator(_dt.timezone.utc, minticks=3, maxticks=5))
-    pattern = "%d %b" if len(dates) <= 200 else "%b %Y" if len(dates) <= 2000 else "%Y"
-    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, _dt.timezone.utc))
-
-
-def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str], columns: int = 4) -> None:
-    """Draw a legend under the panel; of many, the last twelve (production is last)."""
-    artists, names = artists[-12:], names[-12:]
-    few = len(names) <= 4
-    look: Dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.09), ncol=columns)
-    look.update(fontsize=10.5 if few else 8, columnspacing=1.4, labelspacing=0.2, handlelength=2.6)
-    legend = ax.legend(artists, ["name"] * len(names), borderpad=0.2, **look)
-    for text, label in zip(legend.get_texts(), drawable_names(names, 80 // columns if few else 12)):
-        text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
-
-
-def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it."""
-    title, values = "Success Rate by Environment", metrics.values
-    rates, counts = values["success_rates"], values["deployments_by_environment"]
-    why = why_no_deployment(metrics)
-    if why or all(map(math.isnan, rates.values())):
-        return draw_message(ax, title, why or "Unknown: failures are not observable here")
-    heights = np.nan_to_num(list(rates.values()))
-    colours = [rate_grade(rate)[1] for rate in rates.values()]
-    bound = values["unseen_deployments"] > 0  # some of them may have failed
-    if bound:
-        colours = [RED if colour == RED else GREY for colour in colours]
-    ax.bar(range(len(rates)), heights, width=0.6, color=colours)
-    target: Dict[str, Any] = dict(color="#1b6b3c", zorder=3)
-    ax.axhline(95, linestyle="--", linewidth=2, **target)
-    target.update(transform=ax.get_yaxis_transform(), va="center", fontweight="bold")
-    ax.text(1.01, 95, "Target\n95%", fontsize=10, **target)
-    few, upright = len(rates) <= 5, len(rates) <= 8
-    low = heights < (86 if upright else 76)  # so that the label ends below the target line
-    tops = np.where(low, heights, np.maximum(heights, 95)) + 1.5
-    look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
-    look.update(fontsize=12.5 if few else 7.5, rotation=0 if upright else 90)
-    for place, (rate, colour) in enumerate(zip(rates.values(), colours)):
-        at_most = "≤ " * (bound and not math.isnan(rate))
-        text = GRADE_MARKS[colour] + at_most + show_number(rate, "%", 1 if upright else 0)
-        ax.text(place, tops[place], text, **look)
-    seen = "Not seen to fail (%)" if bound else "Healthy deployments (%)"
-    edge = 0.6 if len(rates) > 1 else 1
-    ax.set(title=title, ylabel=seen, ylim=(0, 110 if upright else 118), yticks=range(0, 101, 20))
-    ax.set(xlim=(-edge, len(rates) - 1 + edge), xticks=range(len(rates)))
-    labels = drawable_names(list(rates), 16 if len(rates) <= 3 else 12)
-    ends = "\n" if few else ", "
-    labels = [f"{label}{ends}n={counts[name]:,}" for label, name in zip(labels, rates)]
-    ax.set_xticklabels(labels, fontsize=10.5 if few else 8.5)
-    if not few:
-        ax.tick_params("x", labelrotation=40)
+    Where the health of some deployments was not seen, the rate is an upper bound. The bar is grey
+    then unless it is red: they may have failed.
+    """
+    history, health = metrics.history, [HEALTHY, DEGRADED, UNKNOWN]
+    seen = history.deployments[["environment", "health"]].value_counts().unstack()
+    seen = seen.reindex(index=history.environments, columns=health).fillna(0)
+    names, counts = few(history.environments, seen.to_numpy())
+    total, bound, spread = counts.sum(axis=1), counts[:, 2] > 0, len(names) > 4
+    rates = safe_ratio(100 * (total - counts[:, 1]), total * (total > counts[:, 2]))
+    size, lowest = (min(10, 66 / len(names)), 76) if spread else (12, 85)
+    for place, (rate, at_most) in enumerate(zip(rates.tolist(), bound.tolist())):
+        colour = GREY if at_most and rate >= 90 else rate_grade(rate)[1]
+        words = [GRADE_MARKS[colour], "≤" * (at_most and rate >= 0), show_number(rate, "%", 1)]
+        text = ("\n" if spread else " ").join(filter(None, words))
+        height = np.nan_to_num(rate)
+        top = height if height < lowest else max(95, height)  # no label on the target line
+        ax.text(place, top + 1, text, ha="center", va="bottom", fontweight="bold", fontsize=size)
+        ax.bar(place, height, width=0.6, color=colour)
+    ax.axhline(95, color="#1b6b3c", linestyle="--", linewidth=2, zorder=3)
+    look: Dict[str, Any] = dict(transform=ax.get_yaxis_transform(), va="center")
+    ax.text(1.01, 95, "Target\n95%", color="#1b6b3c", fontweight="bold", **look)
+    ax.set(ylabel="Not seen to fail (%)" if bound.any() else "Healthy deployments (%)")
+    ax.set(ylim=(0, 115), yticks=range(0, 101, 20))
+    ax.set(xlim=(-0.7, len(names) - 0.3), xticks=range(len(names)))
+    labels = [drawable(name, 15 if len(names) < 4 else 12) for name in names]
+    labels = [f"{name}{', ' if spread else chr(10)}n={n:,.0f}" for name, n in zip(labels, total)]
+    ax.set_xticklabels(labels)
+    left, bottom = 0.65, 0.5
+    if spread:
+        ax.tick_params("x", labelrotation=40, labelsize=8.5)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
+        bottom = 0.25 + 0.65 * width_of(labels, 8.5)
+        left = max(left, 0.77 * width_of(labels[:1], 8.5) - 2 / len(names))
     ax.grid(False, axis="x")
-    return ax
+    leave_room(ax, left, bottom, 0.55)
 
 
-def plot_commit_types(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a pie of the commit types; those too thin for a label of their own are one slice."""
-    title, types = "Commit Types Distribution", metrics.values["commit_types"]
-    if not types:
-        simulated = metrics.history.is_simulated
-        why = "No commit in this window" if simulated else "Commits: not in this history"
-        return draw_message(ax, title, why)
-    commits, rest = metrics.values["total_commits"], "rarer types"
-    wide = [count / commits >= 0.03 for count in types.values()].count(True)
-    types = dict(sorted(top(types, max(wide, 1), rest).items(), key=lambda pair: -pair[1]))
-    plain = {"other": "no type", rest: rest}
-    names = [plain.get(name) or drawable(name, 11) for name in types]
-    labels = [f"{name} {show_percent(n, commits)}" for name, n in zip(names, types.values())]
-    look: Dict[str, Any] = dict(startangle=180, counterclock=False, labels=labels)
-    look.update(colors=colours_of(list(types), {**TYPE_COLOURS, rest: GRID}))
-    edges = dict(edgecolor="white", linewidth=1.5)
-    texts = ax.pie(list(types.values()), wedgeprops=edges, **look)[1]
-    for side in ("left", "right"):
+def plot_commit_types(metrics: Metrics, ax: Axes) -> None:
+    """Draw a pie of the commit types, each with its name and share beside its slice."""
+    import seaborn as sns
+
+    types = metrics.values["commit_types"]
+    names, counts = few(list(types)[::-1], list(types.values())[::-1])
+    known = {**dict(zip(COMMIT_TYPES, sns.color_palette("deep"))), "other": PALE, "others": GREY}
+    plain = [drawable({"other": "no type"}.get(name, name), 11) for name in names]
+    labels = [f"{name} {show_percent(n, sum(counts))}" for name, n in zip(plain, counts)]
+    look: Dict[str, Any] = dict(startangle=180, labels=labels, colors=colours_of(names, known))
+    texts = ax.pie(counts, wedgeprops=dict(edgecolor="white", linewidth=1.5), **look)[1]
+    for side in ("left", "right"):  # labels that would touch move up or down, as little as may be
         column = [text for text in texts if text.get_ha() == side]
         column.sort(key=lambda text: text.get_position()[1])
-        for text, y in zip(column, apart([one.get_position()[1] for one in column], 0.17)):
-            x = max(math.sqrt(max(1.1**2 - y**2, 0)), 0.05)
-            text.set_position((x if side == "left" else -x, y))
-    ax.set(title=title, ylim=(-1.25, 1.25))
-    return ax
+        steps = 0.17 * np.arange(len(column))
+        y = np.array([text.get_position()[1] for text in column]) - steps
+        up, down = np.maximum.accumulate(y), np.minimum.accumulate(y[::-1])[::-1]
+        for text, place in zip(column, (up + down) / 2 + steps):
+            x = max(math.sqrt(max(1.1**2 - place**2, 0)), 0.05)
+            text.set_position((x if side == "left" else -x, place))
+    ax.set_ylim(-1.25, 1.25)
 
 
-def apart(places: Sequence[float], gap: float) -> np.ndarray:
-    """Return ascending places, moved as little as may be, so that a gap is between them."""
-    steps = gap * np.arange(len(places))
-    up = np.maximum.accumulate(places - steps)
-    down = np.minimum.accumulate((places - steps)[::-1])[::-1]
-    return (up + down) / 2 + steps
-
-
-def top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
-    """Return the first `most` of a ranking, and the others, if there are several, as one entry."""
-    names = list(counts)
-    if len(names) <= most + 1:
-        return dict(counts)
-    first = {name: counts[name] for name in names[:most]}
-    return {**first, rest: sum(counts[name] for name in names[most:])}
-
-
-def plot_deployment_status(metrics: Metrics, ax: Axes) -> Axes:
+def plot_deployment_status(metrics: Metrics, ax: Axes) -> None:
     """Draw how many syncs ended Synced and Failed, and what became of the Synced."""
-    title, values, why = "Deployment Status", metrics.values, why_no_deployment(metrics)
-    if why:
-        return draw_message(ax, title, why)
+    values = metrics.values
     synced, failed = (values["deployments_by_status"][name] for name in (SYNCED, FAILED))
-    by_environment, rates = values["deployments_by_environment"], values["success_rates"]
-    blind = sum(n for name, n in by_environment.items() if math.isnan(rates[name]))
-    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"] + blind
-    parts: List[Tuple[str, int, Dict[str, Any]]] = [
-        ("Healthy", synced - degraded - unseen, dict(color=GREEN)),
-        ("health not seen", unseen, dict(color="#cbd2d9")),
-        ("Synced, then Degraded", degraded, dict(color="white", edgecolor=RED, hatch="//")),
-    ]
-    parts, bottom = [part for part in parts if part[1]], 0
-    for _, count, look in parts:
-        ax.bar(0, count, width=0.5, bottom=bottom, linewidth=0, **look)
-        bottom += count
-    artists = [bars[0] for bars in ax.containers]
+    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"]
+    height = 0
+    for name, count, colour, edge, hatch in (
+        ("Healthy", synced - degraded - unseen, GREEN, GREEN, ""),
+        ("health not seen", unseen, "#cbd2d9", "#cbd2d9", ""),
+        ("Synced, then Degraded", degraded, "white", RED, "//"),
+    ):
+        if count:
+            look: Dict[str, Any] = dict(color=colour, edgecolor=edge, hatch=hatch, linewidth=0)
+            ax.bar(0, count, 0.5, height, label=f"{name}: {count:,}", **look)
+            height += count
     ax.bar(1, failed, width=0.5, color=RED)
     failures = f"{failed:,}" + " seen" * (unseen > 0)
-    if metrics.history.source == "git":
+    if metrics.history.source in ("git", "tags"):
         failures = "unknown:\na repository shows\nno failed syncs"
-    over: Dict[str, Any] = dict(ha="center", fontweight="bold", fontsize=12.5)
-    tallest = max(synced, failed)
-    ax.text(0, synced + 0.015 * tallest, f"{synced:,}", **over)
-    ax.text(1, failed + 0.015 * tallest, failures, **over)
-    ax.set(title=title, ylabel="Deployments", xlim=(-0.6, 1.6), ylim=(0, 1.12 * tallest))
+    for place, count, text in ((0, synced, f"{synced:,}"), (1, failed, failures)):
+        at = place, count + 0.015 * max(synced, failed)
+        ax.text(*at, text, ha="center", fontweight="bold", fontsize=12)
+    ax.set_ylabel(f"Deployments, {metrics.scope}")
+    ax.set(xlim=(-0.6, 1.6), ylim=(0, 1.12 * max(synced, failed)))
     ax.set(xticks=[0, 1], xticklabels=[SYNCED, FAILED])
-    count_axis(ax.yaxis)
     ax.grid(False, axis="x")
+    left, bottom = 0.3 + number_axis(ax.yaxis), 0.3
     if degraded or unseen:
-        legend_below(ax, artists, [f"{name}: {count:,}" for name, count, _ in parts], 2)
-    return ax
+        bottom += legend_below(ax, *ax.get_legend_handles_labels())
+    leave_room(ax, left, bottom)
 
 
-def plot_deployments_by_application(metrics: Metrics, ax: Axes, most: int = 10) -> Axes:
-    """Draw the deployments of each application, the greatest on top; of many, the rest as one."""
-    title, counts = "Deployments by Application", metrics.values["deployments_by_application"]
-    if not counts:
-        return draw_message(ax, title, why_no_deployment(metrics))
-    shown = top(counts, most, f"{len(counts) - most} others")
-    ascending = sorted(shown.items(), key=lambda pair: (pair[1], pair[0]))
-    heights = [count for _, count in ascending]
-    bars = ax.barh(range(len(ascending)), heights, height=0.6, color="#f093fb", edgecolor="black")
-    ax.bar_label(bars, [f"{count:,}" for count in heights], padding=5, fontweight="bold")
-    ax.set(title=title, xlabel="Deployments", yticks=range(len(ascending)))
-    ax.set_yticklabels(drawable_names([name for name, _ in ascending]))
-    edge = 0.6 if len(ascending) > 1 else 1
-    ax.set_ylim(-edge, len(ascending) - 1 + edge)
-    count_axis(ax.xaxis)
+def plot_deployments_by_application(metrics: Metrics, ax: Axes) -> None:
+    """Draw the deployments of each application, the greatest on top."""
+    ranking = metrics.values["deployments_by_application"]
+    names, counts = few(list(ranking)[::-1], list(ranking.values())[::-1])
+    labels = [drawable(name, 24) for name in names]
+    bars = ax.barh(range(len(names)), counts, height=0.6, color="#f093fb", edgecolor="black")
+    ax.bar_label(bars, [f"{count:,}" for count in counts], padding=5, fontweight="bold")
+    ax.set_xlabel(f"Deployments, {metrics.scope}")
+    ax.set(ylim=(-0.7, len(names) - 0.3), yticks=range(len(names)))
+    ax.set_yticklabels(labels)
     ax.margins(x=0.15)
     ax.grid(False, axis="y")
-    return ax
+    number_axis(ax.xaxis)
+    leave_room(ax, 0.15 + width_of(labels), 0.5)
 
 
-def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw the level with its medal, and the four benchmarks with their targets, in monospace."""
-    ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
+def plot_scorecard(metrics: Metrics, ax: Axes) -> None:
+    """Draw the level with its medal, and the judged metrics with their targets, in monospace."""
+    say: Callable[..., Any] = functools.partial(ax.text, family="DejaVu Sans Mono", va="center")
+    ax.set(xlim=(0, 10), ylim=(0, 10))
     ax.set_axis_off()
-    mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", va="center")
-    judged, left, name = 4 - len(metrics.unjudged), 0.0, NOT_ASSESSABLE
-    score = f"{metrics.score} of {judged} elite targets met"
-    if metrics.level is None:
-        score = f"met {metrics.score} of the {judged} targets that can be judged"
-    else:
-        draw_medal(ax, metrics.level)
-        left, name = 2.3, metrics.level.name
-    ax.text(left, 8.95, name, fontsize=20, fontweight="bold", **mono)
-    ax.text(left, 7.9, score, fontsize=12, color=MUTED, **mono)
-    ax.plot([0, 10], [6.95, 6.95], color=GRID, linewidth=1.2)
-    marks = {1.0: ("✓", GREEN), 0.0: ("✗", RED)}
-    for y, key in zip((6.1, 4.4, 2.7, 1.0), metrics.rows):
-        mark, colour = marks.get(metrics.met[key], ("?", GREY))
+    left, level, name = 0.0, metrics.level, NOT_ASSESSABLE
+    score = f"{metrics.score} of 4 elite targets met"
+    score += f", {len(metrics.unjudged)} not judged" * (level is None)
+    middle: Dict[str, Any] = dict(ha="center", color="white", fontweight="bold")
+    if level is not None:  # a disc with its rank: the fonts have no medal
+        left, name = 1.9, level.name
+        ax.plot(0.75, 8.45, "o", markersize=44, color=level.medal)
+        say(0.75, 8.4, "123↗"[LEVELS.index(level)], fontsize=24, **middle)
+    say(left, 8.95, name, fontsize=18, fontweight="bold")
+    say(left, 7.9, f"{score}, {metrics.scope}", fontsize=11, color=MUTED)
+    ax.plot([0, 10], [6.95, 6.95], color=PALE, linewidth=1.2)
+    for y, (key, row) in zip((6.1, 4.4, 2.7, 1.0), metrics.rows.items()):
+        verdict = {1.0: "met: ", 0.0: "missed: "}.get(metrics.met[key], "not judged: ")
+        mark, colour = {"met: ": ("✓", GREEN), "missed: ": ("✗", RED)}.get(verdict, ("?", GREY))
+        target = f"elite {TARGETS[key].words}, " * (key not in metrics.unjudged)
         circle = dict(boxstyle="circle,pad=0.25", facecolor=colour, edgecolor="none")
-        ax.text(0.25, y - 0.3, mark, color="white", ha="center", bbox=circle, **mono)
-        ax.text(0.8, y, METRICS[key].label, fontsize=13, **mono)
-        ax.text(10, y, metrics.rows[key].text, ha="right", fontsize=14, fontweight="bold", **mono)
-        ax.text(0.8, y - 0.7, card_verdict(key, metrics), fontsize=10, color=MUTED, **mono)
-    return ax
+        say(0.25, y - 0.3, mark, bbox=circle, **middle)
+        say(0.8, y, row.metric.label, fontsize=12)
+        say(10, y, row.text, fontsize=14, fontweight="bold", ha="right")
+        say(0.8, y - 0.7, drawable(verdict + target + row.why, 58), color=MUTED)
 
 
-def card_verdict(key: str, metrics: Metrics) -> str:
-    """Return whether a benchmark is met, by which target, and what it is measured over."""
-    if key in metrics.unjudged:
-        return f"not assessable: {metrics.unjudged[key]}"
-    target = TARGETS[key]
-    verdict = "met" if metrics.met[key] else "missed"
-    over = "all environments"
-    if key == "mean_lead_time":
-        over = "to production"
-        if metrics.history.changes is not None:
-            over = "config-repository lead time"
-    if math.isnan(metrics.values[key]):
-        over = "nothing failed"
-    return f"{verdict}: elite {target.words}, {over}"
-
-
-def draw_medal(ax: Axes, level: Level) -> None:
-    """Draw a medal on its ribbon, or a rising arrow, in shapes: the fonts have no such glyph."""
-    if level is LEVELS[-1]:
-        for x, height in ((0.1, 0.7), (0.65, 1.3), (1.2, 2.0)):
-            ax.add_patch(mpatches.Rectangle((x, 7.4), 0.4, height, color=level.medal))
-        rising: Dict[str, Any] = dict(arrowstyle="-|>", color=INK, linewidth=2)
-        ax.annotate("", (1.9, 9.9), (0.0, 8.5), arrowprops=rising)
-        return
-    for side, colour in ((-1, "#3a6ea5"), (1, "#5b8fc7")):
-        ribbon = [(0.9, 8.3), (0.9 + side * 0.75, 9.9), (0.9 + side * 0.25, 9.9), (0.9, 9.0)]
-        ax.add_patch(mpatches.Polygon(ribbon, closed=True, color=colour))
-    rim: Dict[str, Any] = dict(markeredgecolor="white", linestyle="")
-    ax.plot(0.9, 8.2, "o", markersize=38, markerfacecolor=level.medal, markeredgewidth=2, **rim)
-    ax.plot(0.9, 8.2, "o", markersize=29, markerfacecolor="none", markeredgewidth=1.5, **rim)
-    middle: Dict[str, Any] = dict(ha="center", va="center_baseline", color="white")
-    ax.text(0.9, 8.2, f"{5 - level.score}", fontsize=16, fontweight="bold", **middle)
-
-
-def draw_dashboard(
-    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
-) -> Figure:
-    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
-
-    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
-    """
-    plots = (
-        plot_deployments_over_time,
-        plot_success_rates,
-        plot_commit_types,
-        plot_deployment_status,
-        plot_deployments_by_application,
-        plot_scorecard,
-    )
-    with picture_style():
-        figure = new_page(dpi)
-        for number, plot in enumerate(plots):
-            plot(metrics, add_panel(figure, number))
-        fit_panels(figure)
-        history, counts = metrics.history, metrics.values["deployments_by_environment"]
-        badge, window = BADGES.get(history.source, BADGES["files"]), history.window
-        if history.is_simulated and real_commits:
-            badge = "SIMULATED deployments of real commits"
-        note = f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} UTC, "
-        note += count_text(window.days, "day")
-        if history.is_simulated and seed is not None:
-            note += f", seed {seed}"
-        header = draw_header(figure, "GitOps delivery dashboard", badge, note)
-        right: Dict[str, Any] = dict(ha="right", va="center")
-        count = count_text(metrics.values["total_deployments"], "deployment")
-        header.text(0.988, 0.66, count, fontsize=18, fontweight="bold", **right)
-        to = f"{counts[history.production]:,} of them to {drawable(history.production)}"
-        header.text(0.988, 0.22, to, fontsize=12, color=MUTED, **right)
-    return figure
-
-
+@picture_style()
 def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
-    """Draw the four benchmarks, a card each: the months of each scenario against the elite line."""
-    with picture_style():
-        figure = new_page(dpi)
-        for number, key in enumerate(SCOPES[ALL_ENVIRONMENTS]):
-            plot_months(forecast, key, add_panel(figure, number, columns=2))
-        fit_panels(figure)
-        note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
-        note += f"scenario, seed {forecast.seed}"
-        if forecast.measured is not None:
-            note += ", baseline fitted to the measured history"
-        note += f". ELITE in {elite_shares(forecast)}"
-        legend_in(draw_header(figure, "What if?", "SIMULATED months", note), figure.axes[0])
-    return figure
+    """Draw a card for each benchmark, with a row for each scenario.
 
-
-def elite_shares(forecast: Forecast) -> str:
-    """Return how many months of each scenario are ELITE, for the header of the picture."""
-    shares = []
-    for name, months in list(forecast.months.items())[:4]:
-        levels = level_counts(months, forecast.calibration)
-        share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
-        shares.append(f"{share} ({drawable(name, 96 // min(len(forecast.months), 4))})")
-    return ", ".join(shares)
-
-
-def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
-    """Draw a row for each scenario: its months as dots, their median, and from 5 % to 95 % of them.
-
-    Lines mark the elite limit and what was measured. The name says how many months meet the target.
+    A row has the months as dots, their median, and from 5 % to 95 % of them. Lines mark the elite
+    limit and what was measured. The name says how many months meet the target.
     """
-    metric, (better, limit, unit) = METRICS[key], TARGETS[key]
+    note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
+    note += f"scenario, seed {forecast.seed}"
+    if forecast.measured is not None:
+        note += ", baseline fitted to the measured history"
+    targets = {key: TARGETS[key] for key in SCOPES[forecast.calibration.scope]}
+    titles = [f"{METRICS[key].label}, elite {target.words}" for key, target in targets.items()]
+    figure, axes = new_page(("What if?", "SIMULATED months", note, "", ""), titles, dpi)
     noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
-    labels = []
-    for place, (name, months) in enumerate(forecast.months.items()):
-        known = months[key][~np.isnan(months[key])][:500]
-        dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0, label="a month")
-        colour = "#7b5ea7" if place else "#829ab1"  # the baseline stands back
-        ax.plot(known, place + noise[: len(known)], "o", color=colour, **dots)
-        middle, low, high = month_spread(months[key])
-        ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
-        ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
-        met, of = target_odds(months, key)
-        labels.append(f"{drawable(name, 32)}\ntarget met: {show_percent(met, of, 0)}")
-    ax.axvline(limit, color=GREEN, linestyle="--", linewidth=1.8, label="elite limit")
-    measured = (forecast.measured or {}).get(key, math.nan)
-    if not math.isnan(measured):
-        ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
-    elif key in forecast.calibration.assumed:
-        note = "n/a: " + forecast.calibration.assumed[key]
-        ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=MUTED, fontsize=12)
-    axis = "deployments a day" if unit == "/day" else metric.unit.strip()
-    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=axis, xlim=(0, None))
-    ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)))
-    ax.set_yticklabels(labels, fontsize=10.5 if len(labels) < 8 else 6)
-    ax.grid(False, axis="y")
-    return ax
-
-
-def draw_levers(table: pd.DataFrame, runs: int, step: float, dpi: int = 300) -> Figure:
-    """Draw the tornado chart of a table of levers: a bar for what each does to the metric."""
-    metric = lever_metric(table)
-    with picture_style():
-        figure = new_page(dpi)
-        ax = plot_levers(table, add_panel(figure, 0, columns=1, rows=1))
-        fit_panels(figure)
-        note = f"{runs} months with each knob improved by {100 * step:g} %"
-        if len(table):
-            note += f"; the mean month of the baseline: {metric.text(table['before'].iloc[0])}"
-        title, badge = f"What matters most for {metric.label}", "SIMULATED months"
-        legend_in(draw_header(figure, title, badge, note), ax)
+    for ax, (key, target) in zip(axes, targets.items()):
+        labels: List[str] = []
+        for place, (name, months) in enumerate(forecast.months.items()):
+            known = months[key][~np.isnan(months[key])][:500]
+            dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0)
+            dots.update(color="#7b5ea7" if place else "#829ab1")  # the baseline stands back
+            ax.plot(known, place + noise[: len(known)], "o", label="a month", **dots)
+            middle, low, high = month_spread(months[key])
+            ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
+            ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
+            met, of = target_odds(months, key)
+            labels += [drawable(name, 32), f"target met: {show_percent(met, of, 0)}"]
+        ax.axvline(target.limit, color=GREEN, linestyle="--", label="elite limit")
+        if forecast.measured is not None:
+            measured = forecast.measured.get(key, math.nan)
+            ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
+        if key in forecast.calibration.assumed:
+            why = "n/a: " + forecast.calibration.assumed[key]
+            ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color=MUTED)
+        rows = len(forecast.months)
+        unit = "deployments a day" if target.unit == "/day" else METRICS[key].unit.strip()
+        ax.set(xlabel=unit, xlim=(0, None), ylim=(rows - 0.4, -0.6), yticks=range(rows))
+        ax.set_yticklabels(map("\n".join, zip(labels[::2], labels[1::2])))
+        ax.grid(False, axis="y")
+        leave_room(ax, 0.15 + width_of(labels), 0.5)
+    shown = dict(zip(*reversed(axes[0].get_legend_handles_labels())))
+    look: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.994, 0.966), ncol=len(shown))
+    figure.legend(list(shown.values()), list(shown), **look)
     return figure
 
 
-def plot_levers(table: pd.DataFrame, ax: Axes) -> Axes:
-    """Draw a bar for each lever, the strongest on top, with its 95 % interval."""
-    if not len(table):
-        return draw_message(ax, "", "No knob can be improved")
-    metric = lever_metric(table)
-    groups = table["knob"].str.replace("environments.", "", regex=False).str.rpartition(".")[0]
-    ends = np.stack([table["difference"] - table["low"], table["high"] - table["difference"]])
-    known = {**ENVIRONMENT_COLOURS, "team": "#7b5ea7", "rollback": GREY}
-    names = list(dict.fromkeys(groups))
-    for group, colour in zip(names, colours_of(names, known)):
-        mine = np.flatnonzero(groups == group)
-        bars: Dict[str, Any] = dict(height=0.62, xerr=np.nan_to_num(ends[:, mine]), ecolor=INK)
-        bars.update(color=colour, capsize=3, label=drawable(group))
-        ax.barh(mine, table["difference"].fillna(0).iloc[mine], **bars)
-    ax.axvline(0, color=INK, linewidth=1)
-    unit = {"%": "percentage points", "": "count"}.get(metric.unit, metric.unit.strip())
-    title = f"Change of the mean month ({unit}), with its 95 % interval"
-    ax.set(title=title, ylim=(len(table) - 0.4, -0.6), yticks=range(len(table)))
-    ax.set_yticklabels([drawable(change, 90) for change in table["change"]])
-    ax.grid(False, axis="y")
-    return ax
+def new_page(header: Sequence[str], panels: Sequence[str], dpi: int) -> Tuple[Figure, List[Axes]]:
+    """Return a transparent page of white cards, and the axes of its panels, in two rows.
 
+    The header is a title, a badge (dark if SIMULATED), a note, and two lines at the right.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
 
-HEADER = 0.92  # the share of a picture's height below its header
-GAP_X, GAP_Y = 0.006, 0.0108  # between two cards, 0.108 in
-PAD_X, PAD_Y = 0.013, 0.02  # from the edge of a card to what is in it
-TITLE = 0.06  # the height of a panel's title
-
-
-def new_page(dpi: int) -> Figure:
-    """Return a transparent page, 18 x 10 in."""
-    figure = Figure(figsize=(18, 10), dpi=dpi)
+    figure, axes, columns = Figure(figsize=(PAGE_X, PAGE_Y), dpi=dpi), [], len(panels) // 2
+    FigureCanvasAgg(figure)
     figure.patch.set_alpha(0)
-    return figure
+    inches = figure.dpi_scale_trans
+    width, height = (PAGE_X - GAP) / columns - GAP, (HEAD - GAP) / 2 - GAP
+    lefts, bottoms = GAP + np.arange(columns) * (width + GAP), (height + 2 * GAP, GAP)
+    places = [(left, bottom) for bottom in bottoms for left in lefts]
+    cards = [(place, width, height) for place in places]
+    write: Callable[..., Any] = functools.partial(figure.text, va="center", transform=inches)
+    for card in (*cards, ((GAP, HEAD), PAGE_X - 2 * GAP, PAGE_Y - HEAD - GAP)):
+        look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", transform=inches)
+        look.update(boxstyle="round,pad=0,rounding_size=0.14", zorder=-1)
+        figure.add_artist(FancyBboxPatch(*card, **look))
+    for name, (left, bottom) in zip(panels, places):
+        write(left + PAD, bottom + height - 0.37, name, fontsize=14, fontweight="bold")
+        corner = (left + PAD) / PAGE_X, (bottom + 0.2) / PAGE_Y
+        room = (width - 2 * PAD) / PAGE_X, (height - 0.8) / PAGE_Y
+        axes.append(figure.add_axes((*corner, *room), label=name))
+    title, badge, note, count, to = header
+    left, right, above, below = GAP + PAD, PAGE_X - GAP - PAD, HEAD + 0.46, HEAD + 0.15
+    write(left, above, title, fontsize=18, fontweight="bold")
+    write(left, below, note, fontsize=12, color=MUTED)
+    write(right, above, count, fontsize=18, ha="right", fontweight="bold")
+    write(right, below, to, fontsize=12, color=MUTED, ha="right")
+    dark, light = (INK, "white") if badge.startswith("SIMULATED") else ("white", INK)
+    box = dict(boxstyle="round,pad=0.35", facecolor=dark, edgecolor=INK)
+    beside = left + 0.3 + width_of([title], 18)
+    write(beside, above, badge, fontsize=12, fontweight="bold", color=light, bbox=box)
+    return figure, axes
 
 
-def draw_header(figure: Figure, title: str, badge: str, note: str) -> Axes:
-    """Draw a strip at the top that says what the picture is; return its axes."""
-    place = GAP_X, HEADER, 1 - 2 * GAP_X, 1 - HEADER - GAP_Y
-    add_card(figure, place)
-    ax = figure.add_axes(place, frameon=False)
-    ax.set_axis_off()
-    words = ax.text(PAD_X, 0.66, title, fontsize=18, fontweight="bold", va="center")
-    ax.text(PAD_X, 0.22, note, fontsize=12, color=MUTED, va="center")
-    loud = badge.startswith("SIMULATED")
-    box = dict(boxstyle="round,pad=0.35", facecolor=INK if loud else "white", edgecolor=INK)
-    beside: Dict[str, Any] = dict(xycoords=words, xytext=(16, 0), textcoords="offset points")
-    beside.update(fontsize=12, fontweight="bold", va="center", bbox=box)
-    ax.annotate(badge, (1, 0.5), color="white" if loud else INK, **beside)
-    return ax
+def leave_room(ax: Axes, left: float, bottom: float, right: float = 0.0) -> None:
+    """Leave room on the card of a panel, in inches, for what stands beside its axes."""
+    box = ax.get_position(original=True)
+    width, height = box.width - (left + right) / PAGE_X, box.height - bottom / PAGE_Y
+    ax.set_position((box.x0 + left / PAGE_X, box.y0 + bottom / PAGE_Y, width, height))
 
 
-def legend_in(header: Axes, ax: Axes) -> None:
-    """Draw one legend of what a panel shows at the right of the header."""
-    known = dict(zip(*reversed(ax.get_legend_handles_labels())))
-    place: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.995, 0.66))
-    header.legend(known.values(), known.keys(), ncol=max(len(known), 1), **place)
+def width_of(labels: Sequence[str], size: float = 10) -> float:
+    """Return how many inches the widest of some labels takes, by the number of its letters."""
+    wide = max(len(label) + 0.25 * len(re.findall("[A-Zmw%…]", label)) for label in labels)
+    return 0.58 * size / 72 * wide
 
 
-def add_panel(figure: Figure, number: int, columns: int = 3, rows: int = 2) -> Axes:
-    """Draw the card of a panel below the header; return its axes."""
-    width, height = (1 - GAP_X) / columns - GAP_X, (HEADER - GAP_Y) / rows - GAP_Y
-    left = GAP_X + number % columns * (width + GAP_X)
-    bottom = GAP_Y + (rows - 1 - number // columns) * (height + GAP_Y)
-    add_card(figure, (left, bottom, width, height))
-    inner = width - 2 * PAD_X, height - PAD_Y - TITLE
-    return figure.add_axes((left + PAD_X, bottom + PAD_Y, *inner))
+def number_axis(axis: Any, whole: bool = True) -> float:
+    """Write round numbers on an axis; return how many inches the widest of them takes."""
+    pattern = "{x:,.10g}"
+    axis.get_major_locator().set_params(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    axis.set_major_formatter(pattern)
+    return width_of([pattern.format(x=tick) for tick in axis.get_majorticklocs()])
 
 
-def add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
-    """Draw a white card on the page."""
-    (left, bottom, width, height), shape = place, "round,pad=0,rounding_size=0.008"
-    look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", linewidth=1, zorder=-1)
-    look.update(figure=figure, transform=figure.transFigure, mutation_aspect=1.8)
-    card = mpatches.FancyBboxPatch((left, bottom), width, height, boxstyle=shape, **look)
-    figure.patches.append(card)
+def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str]) -> float:
+    """Draw a legend at the bottom of the card of a panel; return its height in inches."""
+    box = ax.get_position(original=True)
+    labels = [drawable(name, 12 if len(names) > 3 else 34) for name in names]
+    columns = max(int(box.width * PAGE_X / (0.6 + width_of(labels))), 1)
+    place: Dict[str, Any] = dict(loc="lower left", bbox_to_anchor=box.p0, borderaxespad=0)
+    place.update(bbox_transform=ax.figure.transFigure, ncol=columns, borderpad=0)
+    ax.legend(artists, labels, handlelength=2.6, columnspacing=1.4, labelspacing=0.3, **place)
+    return 0.1 + 0.2 * math.ceil(len(names) / columns)
 
 
-def fit_panels(figure: Figure) -> None:
-    """Make room on the cards for the labels of each panel, and align the titles with the cards."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
-    for ax in figure.axes:
-        room = ax.get_position(original=True)  # the whole card
-        if ax.axison and ax.get_aspect() == "auto":
-            beside = [*ax.texts, *filter(None, [ax.get_legend()])]
-            extent = ax.get_tightbbox(renderer, bbox_extra_artists=beside)
-            assert extent is not None  # only hidden axes have none
-            taken = extent.transformed(figure.transFigure.inverted())
-            (x0, y0), (x1, _) = 2 * room.get_points() - taken.get_points()
-            ax.set_position(Bbox.from_extents(x0, y0, x1, room.y1))
-        ax.apply_aspect()  # a pie is as wide as it is high
-        at = ax.get_position()
-        ax.title.set(ha="left", x=(room.x0 - at.x0) / at.width)
+def few(names: Sequence[str], rows: Any) -> Tuple[List[str], Any]:
+    """Return the last eight names and their rows; before them, the sum of the others as one."""
+    first = len(names) - MOST_SHOWN
+    if first < 2:
+        return list(names), rows
+    return ["others", *names[first:]], np.add.reduceat(rows, [0, *range(first, len(names))])
+
+
+def colours_of(names: Sequence[str], known: Mapping[str, Any]) -> List[Any]:
+    """Return the known colour of each name; the others take unused ones in turn."""
+    taken = {known[name] for name in names if name in known}
+    spare = (colour for colour in map("C{}".format, range(10)) if colour not in taken)
+    return [known.get(name) or next(spare) for name in names]
+
+
+def drawable(text: str, width: int = 18) -> str:
+    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    text = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in text)
+    return shorten_text(text, width).replace("$", r"\$")
 
 
 def render_png(figure: Figure) -> bytes:
-    """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write."""
+    """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write.
+
+    Its 40 most frequent colours stay as they are. The rare others (edges of letters) become the
+    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
+    """
+    from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
+
     canvas: Any = figure.canvas
     with picture_style():
         canvas.draw()
-    pixels, palette = to_palette(np.asarray(canvas.buffer_rgba()))
-    image = Image.fromarray(pixels)
-    image.putpalette(palette[:, :3].tobytes())
-    file = io.BytesIO()
-    dpi = (figure.dpi, figure.dpi)
-    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=6)
-    return file.getvalue()
-
-
-def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the palette index of each pixel, and the palette of at most 88 RGBA colours.
-
-    The most frequent colours stay as they are. The rare others (edges of letters) become the
-    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
-    """
+    rgba = np.asarray(canvas.buffer_rgba())
     pixels = np.ascontiguousarray(rgba).view("<u4").ravel()
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(pixels)))
     colour_of_run, colours = pd.factorize(pixels[starts])  # by hashing: sorts nothing
-    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:88]
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:40]
     channels = colours.astype("<u4").view(np.uint8).reshape(-1, 4).astype(np.int32)
     distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
     index = distance.argmin(axis=1).astype(np.uint8)
-    indices = np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2])
-    return indices, channels[frequent].astype(np.uint8)
+    image = Image.fromarray(np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2]))
+    palette, file = channels[frequent].astype(np.uint8), io.BytesIO()
+    image.putpalette(palette[:, :3].tobytes())
+    clear, dpi = palette[:, 3].tobytes(), (figure.dpi, figure.dpi)
+    image.save(file, "PNG", transparency=clear, dpi=dpi, compress_level=4)
+    return file.getvalue()
 
 
 # ---- What-if: scenarios -> months side by side --------------------------------------------------
@@ -6669,33 +6530,31 @@ def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 BLOCK = 250  # months simulated at once, fewer where they have many commits: this bounds the memory
 LEAST_MONTHS = 30  # of a difference: the normal interval is good from there on
 MOST_RUNS = 100_000
+WARM_UP = 28  # days that precede a simulated month, so that it does not begin empty
 
-# fmt: off
 FORECAST_METRICS: Dict[str, Metric] = {
-    **{key: METRICS[key] for key in SCOPES[ALL_ENVIRONMENTS]},
-    "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
-        label="Production Deployment Frequency"),
-    "production_median_lead_time": PRODUCTION_METRICS["change_lead_time_hours"]._replace(
-        label="Production Median Lead Time", unit=" hours"),
-    "production_change_fail_rate": PRODUCTION_METRICS["change_fail_rate_pct"]._replace(
-        label="Production Change Fail Rate"),
-    "production_failures": Metric(
-        "Production Failures", "", "Degraded deployments to production.", digits=0),
-    "median_lead_time": METRICS["median_lead_time"],
-    "total_deployments": METRICS["total_deployments"],
-    "successful_rollbacks": METRICS["successful_rollbacks"],
-    "waiting_hours": Metric(
-        "Waiting", " hours",
-        "Hours of the month from each commit to the end of the deployment that shipped it."),
+    **{key: METRICS[key] for key in TARGETS},
+    "production_deployment_frequency": Metric(
+        "Production Frequency", "/day", METRICS["production_deployment_frequency"].definition
+    ),
+    "production_median_lead_time": Metric(
+        "Production Median Lead Time", " hours", PRODUCTION_METRICS[LEAD].definition
+    ),
+    "production_change_fail_rate": Metric(
+        "Production Fail Rate", "%", PRODUCTION_METRICS[FAIL_RATE].definition
+    ),
+    "all_deployment_frequency": Metric(
+        "Frequency, All Environments", "/day", "Deployments to all environments a day."
+    ),
     "failed_hours": Metric(
-        "Failed State", " hours",
-        "Hours of the month in which an application was failed in production: to the end of the "
-        "rollback that succeeded, or the start of the next good deployment."),
+        "Failed State", " hours", "Hours from failed deployments to production to their recovery."
+    ),
+    "waiting_hours": Metric(
+        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."
+    ),
+    "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
-# fmt: on
-"""What is known of each simulated month."""
-
-SHOWN = tuple(FORECAST_METRICS)[:8]  # in the text
+"""What is known of each simulated month. The four that are judged are those of the scope."""
 
 Progress = Callable[[str], Any]
 Change = Union[Scenario, Callable[[Scenario], Scenario]]
@@ -6705,20 +6564,20 @@ Months = Mapping[str, np.ndarray]
 
 
 class Forecast(NamedTuple):
-    """The months of a baseline and of other scenarios, side by side."""
+    """The months of a baseline and of other scenarios, side by side. A notebook shows the summary.
+
+    `measured` has the forecast metrics of the history that the baseline was fitted to, `scores`
+    what a backtest says of them. `table` has a row for each metric of each month.
+    """
 
     months: Dict[str, Months]  # the first is the baseline
     scenarios: Dict[str, Scenario]
     calibration: Calibration
     window: Window
     seed: int
-    measured: Optional[Mapping[str, float]] = None  # the forecast metrics of the history
-    scores: Optional[pd.DataFrame] = None  # of a backtest
-
-    @property
-    def verdict(self) -> str:
-        """What a backtest says of the forecasts; nothing without one."""
-        return "" if self.scores is None else backtest_verdict(self.scores)
+    measured: Optional[Mapping[str, float]] = None
+    scores: Optional[pd.DataFrame] = None
+    prices: Tuple[float, float] = (0, 0)  # of an hour of failed state, and of waiting
 
     @property
     def baseline(self) -> Months:
@@ -6728,53 +6587,31 @@ class Forecast(NamedTuple):
     @property
     def runs(self) -> int:
         """How many months each scenario has."""
-        return len(self.baseline["waiting_hours"])
+        return len(self.baseline["cost"])
 
     @property
     def table(self) -> pd.DataFrame:
         """A row for a metric of a month of a scenario: `scenario`, `run`, `metric`, `value`."""
         frames = [
             pd.DataFrame(
-                {
-                    "scenario": name,
-                    "run": np.tile(np.arange(self.runs), len(months)),
-                    "metric": np.repeat(list(months), self.runs),
-                    "value": np.concatenate(list(months.values())),
-                }
+                {"scenario": name, "run": range(self.runs), "metric": key, "value": values}
             )
             for name, months in self.months.items()
+            for key, values in months.items()
         ]
-        table = ForecastTable(pd.concat(frames, ignore_index=True))
-        table.forecast = self
-        return table
+        return pd.concat(frames, ignore_index=True)
+
+    def _repr_html_(self) -> str:
+        return forecast_html(self)
 
 
-class ForecastTable(pd.DataFrame):
-    """The table of a forecast. A notebook shows its summary; a part of it is a plain DataFrame."""
-
-    forecast: Optional[Forecast] = None
-
-    @property
-    def _constructor(self) -> type:
-        return pd.DataFrame
-
-    def _repr_html_(self) -> Optional[str]:
-        if self.forecast is None:  # it was read from a pickle
-            return super()._repr_html_()
-        return forecast_html(self.forecast)
-
-
-def simulate_events(
-    draws: Draws, window: Window, noise: Noise, commits: Optional[Commits] = None
-) -> Events:
-    """Simulate the months of the draws: a group of events each."""
-    if commits is None:
-        commits = simulate_commits(draws, window, noise.stream("commits"))
+def simulate_events(draws: Draws, window: Window, noise: Noise, commits: Commits) -> Events:
+    """Simulate what becomes of commits in the months of the draws: a group of events each."""
     deployments = run_pipeline(commits, draws, window, noise)[0]
     rollbacks = roll_back(deployments, draws, noise, len(commits.time))
+    recovered = recovery_times(deployments, rollbacks)
     runs, environments = sum(months for _, months in draws), len(draws[0][0].environments)
-    over = recovery_times(deployments, rollbacks)
-    return Events(commits, deployments, rollbacks, over, window, runs, environments)
+    return Events(commits, deployments, rollbacks, recovered, window, runs, environments)
 
 
 def forecast_months(
@@ -6784,6 +6621,7 @@ def forecast_months(
     runs: int,
     seed: int,
     progress: Progress = lambda message: None,
+    prices: Tuple[float, float] = (0, 0),
     noise_of: Callable[[int, int], Noise] = Noise,
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
@@ -6792,72 +6630,51 @@ def forecast_months(
     exactly the same months, and the months of a scenario do not depend on what it is compared with.
     `noise_of` returns the noise of a seed and a block; a cached one serves the next call too.
     """
-    before = window.start - pd.Timedelta(days=calibration.warm_up)
-    whole, known = Window(before, window.end), calibration.draws(runs)
-    draws: Dict[str, Draws] = {}
-    blocks: Dict[str, List[Months]] = {}
-    of_size: Dict[int, List[str]] = {}  # the names of the scenarios that have blocks of a size
-    for name, change in changes.items():
-        own = [(apply_change(change, calibration.scenario, one), many) for one, many in known]
-        commits_per_month = whole.days * own[0][0].team.commits_per_day
-        size = int(np.clip(2e6 / max(commits_per_month, 1), 1, BLOCK))
-        of_size.setdefault(size, []).append(name)
-        draws[name], blocks[name] = own, []
-    for size, names in sorted(of_size.items()):
-        for first in range(0, runs, size):
-            noise, teams, commits = noise_of(seed, 1 + first), None, None
-            for name in names:
-                part = cut_draws(draws[name], first, first + size)
-                if [scenario.team for scenario, _ in part] != teams:
-                    teams = [scenario.team for scenario, _ in part]
-                    commits = simulate_commits(part, whole, noise.stream("commits"))
-                events = simulate_events(part, whole, noise, commits)
-                alone = part[0][0].environments[-1].starts == "commit"
-                blocks[name].append(month_metrics(events, window, calibration, alone))
-            progress(f"{min(first + size, runs)} of {runs} months simulated")
+    whole = Window(window.start - pd.Timedelta(days=calibration.warm_up), window.end)
+    commits_per_month = max(whole.days * calibration.scenario.team.commits_per_day, 1)
+    size = int(np.clip(2e6 / commits_per_month, 1, BLOCK))
+    blocks: Dict[str, List[Months]] = {name: [] for name in changes}
+    for first in range(0, runs, size):
+        noise, teams, commits = noise_of(seed, 1 + first), None, None
+        many = np.diff(np.clip(months_of_draws(calibration.draws(runs)), first, first + size))
+        known = [(one, n) for (one, _), n in zip(calibration.draws(runs), many.tolist()) if n]
+        for name, change in changes.items():
+            draws = [(apply_change(change, calibration.scenario, one), n) for one, n in known]
+            if commits is None or [scenario.team for scenario, _ in draws] != teams:
+                teams = [scenario.team for scenario, _ in draws]
+                commits = simulate_commits(draws, whole, noise.stream("commits"))
+            events = simulate_events(draws, whole, noise, commits)
+            alone = draws[0][0].environments[-1].starts == "commit"
+            blocks[name].append(month_metrics(events, window, calibration, alone, prices))
+        progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
         name: {key: np.concatenate([block[key] for block in months]) for key in FORECAST_METRICS}
         for name, months in blocks.items()
     }
 
 
-def cut_draws(draws: Draws, first: int, end: int) -> Draws:
-    """Return the draws of the months from `first` to before `end`."""
-    months = np.diff(np.clip(months_of_draws(draws), first, end)).tolist()
-    return [(scenario, many) for (scenario, _), many in zip(draws, months) if many]
-
-
 def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario:
     """Return what a change of the baseline makes of a possible scenario, the draw.
 
-    1. A function changes the draw.
-    2. The draw that is the baseline itself becomes the scenario of the change.
-    3. A scenario with other environments replaces the draw, but for the team.
-    4. Otherwise the draw gets the knobs in which the scenario differs from the baseline.
+    A function changes the draw. A scenario changes the knobs in which it differs from the baseline;
+    with other environments it replaces all but the team.
     """
     if not isinstance(change, Scenario):
         return change(draw)
-    if draw is baseline:
-        return change
-    if change.names != baseline.names:
-        team = changed_knobs(change.team, baseline.team, draw.team)
-        return dataclasses.replace(change, team=team)
-    changed = [
-        changed_knobs(*three)
-        for three in zip(*(one.groups.values() for one in (change, baseline, draw)))
-    ]
-    return Scenario(changed[0], tuple(changed[2:]), changed[1], change.failure_reasons)
-
-
-def changed_knobs(change: Knobs, baseline: Knobs, draw: Knobs) -> Any:
-    """Return a group of a draw with the knobs in which the change differs from the baseline."""
-    values = dataclasses.asdict(change)  # type: ignore[call-overload]
-    changed = {name: new for name, new in values.items() if new != getattr(baseline, name)}
-    return draw.replaced(changed) if changed else draw
+    for name in change.groups if change.names == baseline.names else ["team"]:
+        new, old, own = (one.groups[name] for one in (change, baseline, draw))
+        knobs = [knob.name for knob in dataclasses.fields(own)]  # type: ignore[arg-type]
+        kept = [knob for knob in knobs if getattr(new, knob) == getattr(old, knob)]
+        change = change.with_knobs(name, **{knob: getattr(own, knob) for knob in kept})
+    return change
 
 
 def month_metrics(
-    events: Events, window: Window, calibration: Calibration, alone: bool = False
+    events: Events,
+    window: Window,
+    calibration: Calibration,
+    alone: bool = False,
+    prices: Tuple[float, float] = (0, 0),
 ) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
@@ -6870,69 +6687,50 @@ def month_metrics(
     if alone:
         own = production.deployments
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
-    events, production = events.since(window), production.since(window)
-    known = headline_metrics(events)
-    total = events.of_group(production.deployments)
-    failed = events.of_group(production.deployments, production.deployments.bad)
-    shipped = (changes.shipped >= first) & (changes.shipped < end)
-    lead, group = (changes.shipped - changes.committed)[shipped], changes.group[shipped]
-    median = group_medians(group, lead, events.groups) / 3600
     waits = np.minimum(changes.shipped, end) - np.maximum(changes.committed, first)
-    waits = np.maximum(waits, 0) / 3600
+    waiting = np.bincount(changes.group, np.maximum(waits, 0) / 3600, minlength=events.groups)
+    inside = (changes.shipped >= first) & (changes.shipped < end)
+    events, production = events.since(window), production.since(window)
+    measured = measure_production(production, Changes(*(column[inside] for column in changes)))
+    bad, ends = production.deployments.bad, production.deployments.end
+    lasted = np.maximum(np.minimum(production.recovered, end) - ends, 0)[bad] / 3600
+    failed = production.of_group(production.deployments, bad, lasted)
+    known, scoped = headline_metrics(events), scoped_metrics(measured)
+    of_all = known["deployment_frequency"]
+    known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
     known.update(
-        production_median_lead_time=median,
-        production_change_fail_rate=safe_ratio(100 * failed, total),
-        production_failures=failed,
-        waiting_hours=np.bincount(changes.group, waits, minlength=events.groups),
-        failed_hours=hours_failed(production),
+        all_deployment_frequency=of_all,
+        production_deployment_frequency=scoped["deployment_frequency"],
+        production_median_lead_time=scoped["median_lead_time"],
+        production_change_fail_rate=scoped["change_failure_rate"],
+        failed_hours=failed,
+        waiting_hours=waiting,
+        cost=prices[0] * failed + prices[1] * waiting,
     )
-    if calibration.every_change:
-        mean = np.bincount(group, lead, minlength=events.groups) / 3600
-        known["mean_lead_time"] = safe_ratio(mean, np.bincount(group, minlength=events.groups))
-        known["median_lead_time"] = median
     known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
     return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
 
 
-def hours_failed(events: Events) -> np.ndarray:
-    """Return for each group the hours in which an application was failed in production.
+def level_counts(months: Months, calibration: Calibration) -> Dict[str, int]:
+    """Return how many months reach each level; none where a metric of the four is not known.
 
-    A failure lasts to the end of the rollback that succeeded, the start of the next good deployment
-    or the end of the window. Hours in which several deployments are failed count once.
+    Months of which one cannot be judged are NOT_ASSESSABLE, if there are any.
     """
-    deployments, end = events.deployments, events.window.seconds[1]
-    chosen = np.flatnonzero(deployments.bad)
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
-    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)[chosen]
-    starts = np.where(next_good >= 0, deployments.time[next_good], NEVER)
-    begin = deployments.end[chosen]
-    over = np.minimum(np.minimum(events.recovered[chosen], starts), end)
-    place = deployments.place[chosen]
-    order = np.lexsort((begin, place))
-    lift = number_runs(place[order]) * NEVER  # sets the places apart
-    counted = np.append(0, np.maximum.accumulate(over[order] + lift))[:-1] - lift
-    failed = np.maximum(over[order] - np.maximum(begin[order], counted), 0) / 3600
-    return events.of_group(deployments, chosen[order], failed)
-
-
-def level_counts(months: Months, calibration: Optional[Calibration] = None) -> Dict[str, int]:
-    """Return how many months reach each level; none where a benchmark was not measured.
-
-    A month in which a benchmark cannot be judged counts as NOT_ASSESSABLE, which is left out where
-    there is no such month.
-    """
-    counts = dict.fromkeys((level.name for level in LEVELS), 0)
-    if calibration is not None and {*calibration.assumed, *calibration.bounds} & set(
-        SCOPES[ALL_ENVIRONMENTS]
-    ):
+    if {*calibration.assumed} & {*SCOPES[calibration.scope]}:
         return {}
-    judged = ~np.isnan(sum(judge_all(months).values()))
-    known = sum(judge_all(months).values())[judged].astype(int)
-    scores = np.bincount(known, minlength=5).tolist()
-    for score, count in enumerate(scores):
-        counts[level_of(score).name] += count
-    none = int(np.count_nonzero(~judged))
+    score = sum(judge_all({**months, "scope": calibration.scope}).values())
+    known = score[~np.isnan(score)]
+    counts = {level.name: 0 for level in LEVELS}
+    for number, count in enumerate(np.bincount(known.astype(int)).tolist()):
+        counts[level_of(number).name] += count
+    none = len(score) - len(known)
     return {**counts, NOT_ASSESSABLE: none} if none else counts
+
+
+def target_odds(months: Months, metric: str) -> Tuple[int, int]:
+    """Return how many months meet a target, and how many can be judged by it."""
+    verdict = judge(metric, months)
+    return int(np.nansum(verdict)), int((~np.isnan(verdict)).sum())
 
 
 def month_spread(values: np.ndarray) -> Tuple[float, float, float]:
@@ -6966,7 +6764,7 @@ def paired_difference(values: np.ndarray, baseline: np.ndarray) -> Tuple[float, 
 def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
     """Return the name and the change that `--what-if` gives, as `NAME: CHANGE` or `CHANGE` alone.
 
-    The change is of knobs, or it is a preset or a JSON file.
+    The change is of knobs, or it is a preset or a JSON file. GitOpsError if it is none of these.
     """
     found = re.fullmatch(r"([^=:]{2,}):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
@@ -6995,46 +6793,8 @@ def preset_for(name: str, baseline: Scenario) -> Scenario:
     return dataclasses.replace(PRESETS[name], team=team)
 
 
-class Prices(NamedTuple):
-    """What an hour of failed state and of waiting cost, and a change once; None: not given."""
-
-    failed: Optional[float] = None
-    waiting: Optional[float] = None
-    investment: Optional[float] = None
-
-
-def cost_table(months: Mapping[str, Months], prices: Prices) -> pd.DataFrame:
-    """Return what a month costs: a row for each scenario (the index).
-
-    Each cell has the median, 5 % and 95 % of the months. Columns: `failed_hours`, `waiting_hours`,
-    `cost` of the hours that have a price, `saved` of it against the baseline, and `payback`, the
-    months in which that saves the investment (infinite if it never does).
-    """
-    rows: Dict[str, Dict[str, Sequence[float]]] = {}
-    baseline = None
-    for name, own in months.items():
-        cost = np.zeros(len(own["failed_hours"]))
-        if prices.failed is not None:
-            cost = cost + prices.failed * own["failed_hours"]
-        if prices.waiting is not None:
-            cost = cost + prices.waiting * own["waiting_hours"]
-        if baseline is None:
-            baseline = cost
-        saved = month_spread(baseline - cost)
-        back = [(prices.investment or 0) / value if value > 0 else math.inf for value in saved]
-        rows[name] = {
-            "failed_hours": month_spread(own["failed_hours"]),
-            "waiting_hours": month_spread(own["waiting_hours"]),
-            "cost": month_spread(cost),
-            "saved": saved,
-            "payback": (back[0], back[2], back[1]),
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 # ---- Recommendations: the smallest change that meets a target -----------------------------------
 
-ODDS = 0.9  # a change is recommended that meets the target in this share of the months
 RATIOS = tuple(0.5 ** (step / 4) for step in range(1, 17))  # of a change: from a sixth less to 1/16
 
 
@@ -7049,36 +6809,37 @@ class Lever(NamedTuple):
         """What a change calls the knob."""
         return f"{self.group}.{self.declared.name}"
 
-    def value(self, scenario: Scenario) -> Any:
-        """Return the knob's value in a scenario."""
-        return getattr(scenario.groups[self.group], self.declared.name)
-
     def apply(self, ratio: float, scenario: Scenario) -> Scenario:
         """Return the scenario with the knob improved: times, risks and failures times the ratio.
 
-        Values are rounded to three digits. A train leaves at the next shorter usual interval.
+        Values have two digits, as people say them. A gate is opened, whatever the ratio.
         """
-        value, name = self.value(scenario), self.declared.name
-        if name == "release_every_hours":
-            value = next((every for every in TRAINS if every <= value * ratio), value)
+        name = self.declared.name
+        value = getattr(scenario.groups[self.group], name)
+        if name == "open_hours":
+            value = "always"
         elif name.endswith("_rate"):
-            value = 1 - float(f"{(1 - value) * ratio:.3g}")
+            value = 1 - float(f"{(1 - value) * ratio:.2g}")
         elif isinstance(value, tuple):
-            value = tuple(float(f"{ratio * edge:.3g}") for edge in value)
+            value = tuple(float(f"{ratio * edge:.2g}") for edge in value)
         else:
-            value = float(f"{ratio * value:.3g}")
+            value = float(f"{ratio * value:.2g}")
         return scenario.with_knobs(self.group, **{name: value})
 
-    def in_words(self, before: Scenario, after: Scenario) -> str:
+    def in_words(self, ratio: float, scenario: Scenario) -> str:
         """Return the change in words."""
-        name, environment = self.declared.name, self.group.replace("environments.", "", 1)
-        values = (in_words(name, self.value(scenario)) for scenario in (before, after))
-        words = dict(zip(("before", "after"), values), environment=environment)
-        return self.declared.metadata["phrase"].format(**words)
+        groups = (one.groups[self.group] for one in (scenario, self.apply(ratio, scenario)))
+        name, phrase = self.declared.name, self.declared.metadata["phrase"]
+        before, after = (in_words(name, getattr(group, name)) for group in groups)
+        return phrase.format(environment=self.group, before=before, after=after)
 
 
 def in_words(knob: str, value: Any) -> str:
     """Return the value of a knob as people say it: 24-72 h, a median of 36.9 h, 95 %."""
+    if knob == "open_hours" and not isinstance(value, str):
+        share = np.reshape(value, (7, 24)) / sum(value)
+        day, late = 100 * share.sum(axis=0)[8:18].sum(), 100 * share[5:].sum()
+        return f"{day:.0f} % from 8 to 18 h UTC, {late:.0f} % at weekends"
     if isinstance(value, str):
         return value
     if knob.endswith("_rate"):
@@ -7107,19 +6868,16 @@ def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
     A knob that was fitted to fewer than six observations is left out. So is the approval rate of an
     environment with commits of its own: it is the share of the commits that are for it.
     """
-    seen = {fitted.path: fitted.n for fitted in calibration.knobs}
+    seen = {(fitted.group, fitted.knob): fitted.n for fitted in calibration.knobs}
+    metric = "mean_lead_time" if metric == "median_lead_time" else metric
     scenario, found = calibration.scenario, []
     for name, group in scenario.groups.items():
         for declared in dataclasses.fields(group):  # type: ignore[arg-type]
             lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
-            if not helps or (metric and metric not in helps):
-                continue
-            if seen and seen.get(lever.path, 0) < FEW:
-                continue
-            if declared.name == "approval_rate" and getattr(group, "starts", "") == "commit":
-                continue
-            if lever.apply(RATIOS[-1], scenario) != scenario:
-                found.append(lever)
+            is_share = declared.name == "approval_rate" and group.starts == "commit"  # type: ignore
+            enough = not seen or seen.get((name, declared.name), 0) >= FEW
+            if helps and enough and not is_share and (not metric or metric in helps):
+                found += [lever] * (lever.apply(RATIOS[-1], scenario) != scenario)
     return found
 
 
@@ -7128,405 +6886,225 @@ def lever_table(
     window: Window,
     runs: int,
     seed: int,
-    step: float = 0.25,
     metric: str = "",
     progress: Progress = lambda message: None,
 ) -> pd.DataFrame:
-    """Return the effect of each knob, improved by the same step over the same months.
+    """Return the effect of each knob, improved by a quarter over the same months.
 
     A row is a knob, the largest effect first. Columns: `knob`, `change` in words, `before` and
-    `after` (the mean month), `difference` and its 95 % interval, `low` and `high`. The metric is
-    one of `FORECAST_METRICS`, or `elite`: the percentage of months that meet all four benchmarks.
-    Without one it is the benchmark that the fewest months meet. `attrs["metric"]` names it.
-    GitOpsError for a metric that cannot be forecast from the history.
+    `after` (the mean month), `difference` and its 95 % interval, `low` and `high`. Without a metric
+    it is the one of the four that the fewest months meet. `attrs["metric"]` names it. GitOpsError
+    for a metric that cannot be forecast from the history.
     """
-    for key in SCOPES[ALL_ENVIRONMENTS] if metric == "elite" else [metric]:
-        why = calibration.assumed.get(key)
-        if metric == "elite" and key in calibration.bounds:
-            why = "only a lower bound of it was measured"
-        if why:
-            raise GitOpsError(
-                f"{key} cannot be forecast, as {why}; take another metric than {metric}"
-            )
+    if metric in calibration.assumed:
+        why = calibration.assumed[metric]
+        raise GitOpsError(f"{metric} cannot be forecast, as {why}; take another metric")
     levers = levers_for(calibration)
-    changes: Dict[str, Change] = {"": lambda scenario: scenario}
-    changes.update({one.path: functools.partial(one.apply, 1 - step) for one in levers})
+    changes: Dict[str, Change] = {"": calibration.scenario}
+    changes.update({one.path: functools.partial(one.apply, 0.75) for one in levers})
     months = forecast_months(changes, calibration, window, runs, seed, progress)
-    baseline = months.pop("")
-    open_ones = [key for key in SCOPES[ALL_ENVIRONMENTS] if target_odds(baseline, key)[1]]
-    metric = metric or min(open_ones, key=lambda key: target_odds(baseline, key)[0])
-
-    def values(own: Months) -> np.ndarray:
-        if metric != "elite":
-            return own[metric]
-        return 100.0 * (sum(judge_all(own).values()) == 4)
-
-    rows = []
+    if not metric:
+        odds = {key: target_odds(months[""], key) for key in SCOPES[calibration.scope]}
+        metric = min(odds, key=lambda key: odds[key][0] if odds[key][1] else math.inf)
+    before, rows = months[""][metric], []
     for lever in levers:
-        changed = lever.apply(1 - step, calibration.scenario)
-        own = values(months[lever.path])
-        row = paired_difference(own, values(baseline))
-        means = pd.Series(values(baseline)).mean(), pd.Series(own).mean()
-        words = lever.in_words(calibration.scenario, changed)
-        rows.append((lever.path, words, *means, *row))
+        own, words = months[lever.path][metric], lever.in_words(0.75, calibration.scenario)
+        means = pd.Series(before).mean(), pd.Series(own).mean()
+        rows.append((lever.path, words, *means, *paired_difference(own, before)))
     columns = ["knob", "change", "before", "after", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    order = table["difference"].abs().sort_values(ascending=False, kind="stable").index
-    table = table.loc[order].reset_index(drop=True)
-    table.attrs.update(metric=metric, band=month_spread(values(baseline))[1:])
-    return table
+    table = table.iloc[np.argsort(-table["difference"].abs(), kind="stable")]
+    table.attrs.update(metric=metric, runs=runs, seed=seed)
+    return table.reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """The simulated months on which changes are tried."""
+class Trial(NamedTuple):
+    """The simulated months on which changes are tried, and those without a change."""
 
     calibration: Calibration
-    window: Window
     runs: int
-    seed: int
-    progress: Progress = lambda message: None
-    noise_of: Callable[[int, int], Noise] = Noise
+    months: Callable[[Change, int, bool], Months]  # of a change: how many, and whether fresh ones
+    baseline: Months
 
-    @functools.cached_property
-    def baseline(self) -> Months:
-        """The months without a change."""
-        return self._months(lambda scenario: scenario, self.runs, self.seed)
+    @classmethod
+    def of(
+        cls, calibration: Calibration, window: Window, runs: int, seed: int, progress: Progress
+    ) -> Trial:
+        """Make a trial; all changes share the noise."""
+        noise_of = functools.lru_cache(maxsize=8)(Noise)
 
-    def search(self, change: Change) -> Months:
-        """Simulate a change on a third of the months, at least ten: enough to search with."""
-        return self._months(change, max(self.runs // 3, min(self.runs, 10)), self.seed)
+        def months(change: Change, many: int, fresh: bool) -> Months:
+            return forecast_months(
+                {"": change}, calibration, window, many, seed + fresh, progress, noise_of=noise_of
+            )[""]
 
-    def confirm(self, change: Change) -> Months:
-        """Simulate a change on as many months as the baseline has, with fresh noise."""
-        return self._months(change, self.runs, self.seed + 1)
-
-    def _months(self, change: Change, runs: int, seed: int) -> Months:
-        known = {"": change}
-        return forecast_months(
-            known, self.calibration, self.window, runs, seed, self.progress, self.noise_of
-        )[""]
-
-
-def enough_runs(scenario: Scenario, window: Window) -> int:
-    """Return 100 months, or fewer where a month has so many commits that it hardly varies."""
-    syncs = window.days * scenario.team.commits_per_day * len(scenario.environments)
-    return int(np.clip(1_500_000 / max(syncs, 1), 10, 100))
-
-
-class Advice(NamedTuple):
-    """A change that meets a target."""
-
-    words: str
-    ratio: float  # of `RATIOS`
-    scenario: Scenario
-    months: Months  # those that confirm it, not those of the search
-
-
-def target_odds(months: Months, metric: str) -> Tuple[int, int]:
-    """Return how many months meet the target, and how many have a value at all."""
-    known = ~np.isnan(months[metric])
-    return int(np.count_nonzero((judge(metric, months) == 1) & known)), int(np.count_nonzero(known))
-
-
-def odds_known(months: Months, metric: str) -> bool:
-    """Return whether at least ten months, or all of fewer, have a value."""
-    return target_odds(months, metric)[1] >= min(10, len(months[metric]))
+        return cls(calibration, runs, months, months(calibration.scenario, runs, False))
 
 
 def target_met(months: Months, metric: str) -> bool:
-    """Return whether 90 % of the months that have a value meet the target."""
+    """Return whether nine of ten months that can be judged meet the target."""
     met, known = target_odds(months, metric)
-    return known > 0 and met >= ODDS * known
+    return known > 0 and met >= 0.9 * known
 
 
-def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[Advice]:
-    """Return the smallest change that meets a target in 90 % of months, None if none does.
-
-    1. One knob of the first place, which the report names as the cause.
-    2. Two knobs: one of the first place, and one of the first three places.
-    """
-    levers = levers_for(trial.calibration, metric)
-    here = [lever for lever in levers if lever.group in places[:1]]
-    near = [lever for lever in levers if lever.group in places[:3]]
-    pairs = [pair for pair in itertools.combinations(near, 2) if pair[0] in here or pair[1] in here]
-    for choices in ([(lever,) for lever in here], pairs):
-        found = [smallest_change(metric, chosen, trial) for chosen in choices]
-        for step, chosen in sorted(zip(found, choices), key=lambda pair: pair[0]):
-            if step == len(RATIOS):
-                break
-            advice = confirm_change(metric, chosen, step, trial)
-            if advice is not None:
-                return advice
-    return None
-
-
-def change_of(chosen: Sequence[Lever], step: int, scenario: Scenario) -> Scenario:
-    """Return a scenario with the chosen levers improved by a step of `RATIOS`."""
-    for lever in chosen:
-        scenario = lever.apply(RATIOS[step], scenario)
+def change_of(levers: Sequence[Lever], ratio: float, scenario: Scenario) -> Scenario:
+    """Return a scenario with each of the levers improved by a ratio."""
+    for lever in levers:
+        scenario = lever.apply(ratio, scenario)
     return scenario
 
 
-def smallest_change(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
-    """Return the first step of `RATIOS` that meets the target, their number if none does.
+def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[str]:
+    """Return the smallest change that meets a target in nine of ten months, None if none does.
 
-    It is found by bisection. The intervals of trains are tried one by one, as a shorter one is not
-    always better.
+    1. One knob, of any environment; of equal ones that of the first place, the worst.
+    2. All knobs of the worst place together.
+
+    The ratio is found by bisection on a third of the months. Fresh months confirm it, or a larger
+    change.
     """
-
-    def misses(step: int) -> bool:
-        return not target_met(trial.search(functools.partial(change_of, chosen, step)), metric)
-
-    steps = range(len(RATIOS))
-    if any(lever.declared.name == "release_every_hours" for lever in chosen):
-        return next((step for step in steps if not misses(step)), len(RATIOS))
-    if misses(steps[-1]):
-        return len(RATIOS)
-    low, high = -1, steps[-1]
-    while high - low > 1:
-        middle = (low + high) // 2
-        if misses(middle):
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def confirm_change(
-    metric: str, chosen: Sequence[Lever], step: int, trial: Trial
-) -> Optional[Advice]:
-    """Return the first step that other months confirm, from the one of the search on."""
-    baseline = trial.calibration.scenario
-    for further in range(step, len(RATIOS)):
-        months = trial.confirm(functools.partial(change_of, chosen, further))
-        if odds_known(months, metric) and target_met(months, metric):
-            scenario = change_of(chosen, further, baseline)
-            first, *others = [lever.in_words(baseline, scenario) for lever in chosen]
-            words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
-            practices = dict.fromkeys(lever.declared.metadata["practice"] for lever in chosen)
-            words = f"{words} ({'; '.join(practices)})"
-            return Advice(words, RATIOS[further], scenario, months)
+    levers = levers_for(trial.calibration, metric)
+    levers.sort(key=lambda lever: places.index(lever.group) if lever.group in places else 99)
+    together = [lever for lever in levers if lever.group == places[0]]
+    for choices in ([[lever] for lever in levers], [together] * (len(together) > 1)):
+        steps = [smallest_step(metric, chosen, trial) for chosen in choices]
+        for step, chosen in sorted(zip(steps, choices), key=lambda pair: pair[0]):
+            for ratio in RATIOS[step:]:
+                months = trial.months(functools.partial(change_of, chosen, ratio), trial.runs, True)
+                if target_met(months, metric):
+                    return advice_line(metric, chosen, ratio, months, trial)
     return None
 
 
-def months_met(months: Months, metric: str) -> str:
-    """Return in words how many months meet a target."""
-    met, known = target_odds(months, metric)
-    text = f"{met} of {known} simulated months"
-    return text if known == len(months[metric]) else f"{text} that have a value"
+def smallest_step(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
+    """Return the first step of `RATIOS` that meets the target, their number if none does."""
+    few, low, high = max(trial.runs // 3, min(trial.runs, 10)), -1, len(RATIOS)
+    while high - low > 1:
+        middle = (low + high) // 2 if high < len(RATIOS) else high - 1
+        change = functools.partial(change_of, chosen, RATIOS[middle])
+        if target_met(trial.months(change, few, False), metric):
+            high = middle
+        elif high == len(RATIOS):
+            return high
+        else:
+            low = middle
+    return high
 
 
-def advice_line(metric: str, advice: Advice, trial: Trial) -> str:
+def advice_line(
+    metric: str, chosen: Sequence[Lever], ratio: float, months: Months, trial: Trial
+) -> str:
     """Return what a change does to a metric."""
-    label = METRICS[metric].label
-    if not label.isupper():
-        label = label.lower()
-    before = month_spread(trial.baseline[metric])[0]
-    after, low, high = month_spread(advice.months[metric])
-    reached = with_unit(f"{after:.1f}", TARGETS[metric].unit)
-    elite, levels = "", level_counts(advice.months, trial.calibration)
-    if levels:
-        elite = f", ELITE in {levels[LEVELS[0].name]} of {trial.runs}"
+    first, *others = (lever.in_words(ratio, trial.calibration.scenario) for lever in chosen)
+    words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
+    practices = "; ".join(dict.fromkeys(one.declared.metadata["practice"] for one in chosen))
+    label = (
+        METRICS[metric].label if METRICS[metric].label.isupper() else METRICS[metric].label.lower()
+    )
+    was, (now, low, high) = month_spread(trial.baseline[metric])[0], month_spread(months[metric])
+    met, known = target_odds(months, metric)
+    levels = level_counts(months, trial.calibration)
+    elite = f", ELITE in {levels[LEVELS[0].name]} of {trial.runs}" if levels else ""
     return (
-        f"{advice.words}: {label} {before:.1f} → {reached} "
-        f"({low:.1f}-{high:.1f} in 9 of 10), target met in {months_met(advice.months, metric)}"
-        f"{elite}"
+        f"{words} ({practices}): {label} {was:.1f} → "
+        f"{with_unit(f'{now:.1f}', TARGETS[metric].unit)} ({low:.1f}-{high:.1f} in 9 of 10), "
+        f"target met in {met} of {known} simulated months{elite}"
     )
 
 
 # What the report recommends: by how much each target is missed, the cause, and what helps.
 
 
-def target_gap(key: str, values: Mapping[str, Any]) -> str:
-    """Return by how much a benchmark is missed."""
-    value, target, label = values[key], TARGETS[key], METRICS[key].label
-    if math.isnan(value):
-        return f"{label} could not be measured"
-    if math.isnan(judge(key, values)):
-        return f"{label} is at least {in_human_units(value, target.unit)}"
-    shown = in_human_units(value, target.unit)
+def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
+    """Return by how much a target is missed and why, and where: the worst groups first."""
+    value, target, whole = values[key], TARGETS[key], values["mean_lead_time"]
+    total, good = values["deployments_by_environment"], values["healthy_by_environment"]
+    lost, names = values["lead_time_hours_by_environment"], list(total)
+    failed = {name: total[name] - good[name] for name in names}
+    if values["scope"] == PRODUCTION_ALONE:
+        failed = {names[-1]: failed[names[-1]]}
+    if key == "deployment_frequency":
+        lost = {name: -total[name] for name in names}
+        count = count_text(values["total_deployments"], "deployment")
+        cause = f"the window has {count}: make changes smaller, and promote more often"
+    elif key == "mttr_minutes":
+        lost = {"rollback": 0}
+        cause = f"{count_text(values['failed_deployments'], 'failure')}: automate the way back"
+    else:
+        lost = failed if key == "change_failure_rate" else lost
+    places = sorted(lost, key=lambda name: np.nan_to_num(lost[name], nan=-1.0), reverse=True)
+    worst = places[0]
+    if key == "change_failure_rate":
+        reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
+        rate = in_human_units(100 - values["success_rates"][worst], "%", 1)
+        share = f"{failed[worst]} of {sum(failed.values())} failures"
+        cause = f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
+    elif key.endswith("lead_time"):
+        hours, share = in_human_units(lost[worst], "h"), 100 * lost[worst] / whole
+        cause = f"the way into {worst} takes {share:.0f} % of the mean ({hours}): shorten it first"
+    shown = f"{METRICS[key].label} {in_human_units(value, target.unit)}"
     missed_by = 100 * abs(value - target.limit) / target.limit
     if missed_by < 1:
-        return f"{label} {shown} just misses the target of {target.words}"
+        return f"{shown} just misses the target of {target.words}; {cause}", places
     side = "above" if target.better == "<" else "below"
     limit = with_unit(f"{target.limit:g}", target.unit)
-    return f"{label} {shown} is {missed_by:.0f} % {side} the target of {limit}"
+    return f"{shown} is {missed_by:.0f} % {side} the target of {limit}; {cause}", places
 
 
-NOTHING_DEPLOYED = "nothing was deployed in the window: measure more days"
-NOT_OBSERVABLE = (
-    "the history shows no failed sync: save it more often, and let --repo find what was reverted"
-)
-
-
-def frequency_cause(values: Mapping[str, Any]) -> str:
-    """Return why the deployment frequency is low."""
-    if not values["total_deployments"]:
-        return NOTHING_DEPLOYED
-    count = count_text(values["total_deployments"], "deployment")
-    return f"the window has {count}: make changes smaller, and promote more often"
-
-
-def lead_time_cause(values: Mapping[str, Any]) -> str:
-    """Return where the lead time goes, or why there is none."""
-    if not math.isnan(values["mean_lead_time"]):
-        parts = values["lead_time_hours_by_environment"]
-        name = max(parts, key=lambda name: parts[name])
-        if math.isnan(parts[name]):
-            return "shorten the way of a change from the config repository to production"
-        share = 100 * parts[name] / values["mean_lead_time"]
-        hours = in_human_units(parts[name], "h")
-        return f"the way into {name} takes {share:.0f} % of it ({hours}): shorten that wait first"
-    if list(values["success_rates"].values())[-1] == 0:
-        return "no production deployment succeeded"
-    if values["production_deployment_frequency"] > 0:
-        return (
-            "see why under 'Deployments without a lead time', or give the commits: --repo takes a "
-            "clone that has them, --history a changes.csv"
-        )
-    return "no change reached production in the window: measure more days"
-
-
-def failure_cause(values: Mapping[str, Any]) -> str:
-    """Return which environment fails most, and why."""
-    rates = {name: rate for name, rate in values["success_rates"].items() if not math.isnan(rate)}
-    if rates and math.isnan(judge("change_failure_rate", values)):
-        unseen = count_text(values["unseen_deployments"], "deployment")
-        return f"nobody looked at {unseen}: tell with --incidents which of them failed"
-    if not rates:
-        return NOT_OBSERVABLE if values["total_deployments"] else NOTHING_DEPLOYED
-    failures = failures_by_environment(values)
-    worst = max(failures, key=lambda name: failures[name])
-    reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
-    share = f"{failures[worst]} of {sum(failures.values())} failures"
-    rate = in_human_units(100 - rates[worst], "%", 1)
-    return f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
-
-
-def recovery_cause(values: Mapping[str, Any]) -> str:
-    """Return why recovery takes long, or could not be measured."""
-    if not values["total_deployments"]:
-        return NOTHING_DEPLOYED
-    if not values["failed_deployments"]:
-        return NOT_OBSERVABLE
-    if not values["successful_rollbacks"]:
-        failed = count_text(values["failed_deployments"], "failure")
-        return f"no rollback succeeded after {failed}: keep an earlier good release ready"
-    count = count_text(values["successful_rollbacks"], "successful rollback")
-    return f"this is the mean of {count}: automate them"
-
-
-CAUSES = {
-    "deployment_frequency": frequency_cause,
-    "mean_lead_time": lead_time_cause,
-    "mttr_minutes": recovery_cause,
-    "change_failure_rate": failure_cause,
+TO_OBSERVE = {
+    "deployment_frequency": "measure more days",
+    "mean_lead_time": "measure more days",
+    "median_lead_time": "give the commits (--repo takes a clone, --history a changes.csv)",
+    "mttr_minutes": "tell with --incidents when each failure began and was over",
+    "change_failure_rate": "tell with --incidents which deployments failed",
 }
+"""How to observe what is missing where a target can be neither met nor missed."""
 
 
-def plain_recommendations(values: Mapping[str, Any]) -> List[str]:
-    """Return the gap and the cause of each benchmark that is missed; one line if none is."""
-    missed = [key for key in SCOPES[ALL_ENVIRONMENTS] if judge(key, values) != 1]
-    lines = [f"{target_gap(key, values)}; {CAUSES[key](values)}" for key in missed]
+def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
+    """Return the advice of the report: for each target by how much it is missed, why, what helps.
+
+    For a target that cannot be judged: what is not known, and how to observe it. GitOpsError never.
+    """
+    lines = []
+    for key, met in metrics.met.items():
+        if math.isnan(met):
+            label, why = METRICS[key].label, metrics.unjudged[key]
+            lines.append(f"{label} cannot be judged; {why}: {TO_OBSERVE[key]}")
+        elif not met:
+            line, places = diagnose(key, metrics.values)
+            lines.append(line)
+            lines += [] if trial is None else [f"  {tried_line(key, places, trial)}"]
     return lines or ["None: all four targets are met"]
 
 
-def tried_recommendations(metrics: Metrics, trial: Trial) -> List[str]:
-    """Return the advice of the report.
-
-    For each benchmark that is missed: by how much, the cause, and a simulated change that meets it.
-    """
-    values, lines = metrics.values, []
-    missed = [key for key in SCOPES[ALL_ENVIRONMENTS] if judge(key, values) != 1]
-    for key, line in zip([*missed, ""], plain_recommendations(values)):
-        lines.append(line)
-        if key and not math.isnan(values[key]) and not math.isnan(judge(key, values)):
-            lines.append("  " + tried_line(key, metrics, trial))
-    return lines
-
-
-def tried_line(key: str, metrics: Metrics, trial: Trial) -> str:
-    """Return what helps against a miss, or why nothing is recommended."""
-    value, unit = metrics.values[key], TARGETS[key].unit
-    n = observations(metrics)[key]
-    if n < FEW:
-        few = count_text(n, "observation")
-        return f"No change was tried, as too little is known from {few}; measure more days"
-    if key in trial.calibration.assumed:
-        return f"No change was tried, as {trial.calibration.assumed[key]}"
-    known = target_odds(trial.baseline, key)[1]
-    if not odds_known(trial.baseline, key):
+def tried_line(key: str, places: Sequence[str], trial: Trial) -> str:
+    """Return what helps against a miss, or which observation is missing."""
+    met, known = target_odds(trial.baseline, key)
+    why = trial.calibration.assumed.get(key, "")
+    if why:
+        return f"No change was tried, as {why}: {TO_OBSERVE[key]}"
+    if known < min(10, trial.runs):
         few = f"only {known} of {trial.runs} simulated months have a value"
-        return f"No change was tried, as {few}; --runs N simulates more"
+        return f"No change was tried, as {few}: --runs N simulates more"
     if target_met(trial.baseline, key):
-        met = months_met(trial.baseline, key)
-        return f"Nothing to change: as things are, the target is met in {met}"
-    _, low, high = month_spread(trial.baseline[key])
-    if trial.calibration.knobs and not low <= value <= high:
-        fitted = f"{in_human_units(low, unit)} to {in_human_units(high, unit)}"
         return (
-            f"No change was tried, as the fitted months miss what was measured: they have {fitted}"
+            f"Nothing to change: as things are, {met} of {known} simulated months meet the target"
         )
-    places = cause_places(key, metrics.values, trial.calibration.scenario)
-    advice = find_advice(key, places, trial)
-    if advice is None:
-        place = places[0].replace("environments.", "", 1)
-        return (
-            f"No change was found: no knob of {place}, alone or with a second one, is enough to "
-            "meet the target in 9 of 10 simulated months"
-        )
-    return advice_line(key, advice, trial)
-
-
-def observations(metrics: Metrics) -> Dict[str, int]:
-    """Return how many observations each benchmark comes from."""
-    values = metrics.values
-    return {
-        "deployment_frequency": values["total_deployments"],
-        "mean_lead_time": int(metrics.overall.at["change_lead_time_hours", "n"]),
-        "mttr_minutes": values["successful_rollbacks"],
-        "change_failure_rate": values["failed_deployments"],
-    }
-
-
-def cause_places(key: str, values: Mapping[str, Any], scenario: Scenario) -> List[str]:
-    """Return where a benchmark is lost, the worst first: groups of the scenario."""
-    names = scenario.names
-    if key == "mttr_minutes":
-        return ["rollback"]
-    if key == "deployment_frequency":
-        counts = values["deployments_by_environment"]
-        pairs = list(zip(names, names[1:]))
-        lost = {name: counts[name] / max(counts[before], 1) for before, name in pairs}
-        if not pairs:
-            lost = {names[0]: 0.0}
-    elif key == "change_failure_rate":
-        lost = {name: -count for name, count in failures_by_environment(values).items()}
-    else:
-        parts = values["lead_time_hours_by_environment"]
-        waits = {one.name: float(np.mean(one.wait_hours)) for one in scenario.environments}
-        lost = {name: -waits[name] if math.isnan(parts[name]) else -parts[name] for name in names}
-    known = sorted((name for name in names if name in lost), key=lambda name: lost[name])
-    return [scenario.group_of(name) for name in known]
-
-
-def failures_by_environment(values: Mapping[str, Any]) -> Dict[str, int]:
-    """Return the failed deployments of each environment where failures can be seen."""
-    total, good = values["deployments_by_environment"], values["healthy_by_environment"]
-    rates = values["success_rates"]
-    return {name: total[name] - good[name] for name in total if not math.isnan(rates[name])}
+    return find_advice(key, places, trial) or (
+        f"No change was found: no knob, and not all knobs of {places[0]} together, meet the target "
+        "in 9 of 10 simulated months"
+    )
 
 
 # ---- Calibration: history -> scenario, with what is not known -----------------------------------
 
+PERIOD = 28 * DAY  # a month here: each has the same weekdays
+RECENT = 6 * 28  # days that a scenario is fitted to: what is older tells of another pipeline
 LONGEST = 60  # days: a longer wait counts as this, and no month is preceded by more
-WARM_UP = 28  # days that precede a month of a scenario that is not fitted
-RECENT = 180  # days that a scenario is fitted to: what is older tells of another pipeline
-FEW = 6  # fewer values than this are joined by values of the default: see `possible_range`
-MANY = 20  # observations from which on a gate's hours, or the risk of batches, can be told
+FEW = 6  # with fewer observations a month's level is not told, and a knob is no lever
+MANY = 20  # passages from which on the hours of the week are told
 DRAWS = 100
-TRAINS = (168, 48, 24, 12, 8, 6, 4, 3, 2, 1)  # hours between the departures of usual trains
 
 
 class Fitted(NamedTuple):
@@ -7539,150 +7117,89 @@ class Fitted(NamedTuple):
     n: int  # observations that it was fitted to; 0: it keeps the default
     what: str  # what the observations are; "": the notes need not say it
 
-    @property
-    def path(self) -> str:
-        """What a change calls the knob."""
-        return f"{self.group}.{self.knob}"
-
 
 @dataclass(frozen=True)
 class Calibration:
     """The scenario that fits a history best, and what is not known of it.
 
-    `draws` shares the months of a forecast among the scenarios that are possible. `assumed` tells
-    for each forecast metric that rests on defaults alone why it is `n/a`. `warm_up` is the number
-    of days simulated before a month, so that it does not begin empty. Without a history the
-    scenario is known exactly, and there are no `knobs`.
+    `assumed` tells for each forecast metric that rests on defaults alone why it is `n/a`. `warm_up`
+    is the number of days simulated before a month, so that it does not begin empty. `scope` is what
+    the months are judged by. Without a history the scenario is known exactly: it has no `knobs`.
     """
 
     scenario: Scenario
     knobs: Tuple[Fitted, ...] = ()
     assumed: Mapping[str, str] = field(default_factory=dict)
-    warm_up: int = 0
-    every_change: bool = False  # whether the lead time is that of every change, as measured
-    bounds: Tuple[str, ...] = ()  # metrics of which only a lower bound was measured
+    warm_up: int = WARM_UP
+    scope: str = ALL_ENVIRONMENTS
 
     @functools.cached_property
     def possible(self) -> List[Scenario]:
         """`DRAWS` scenarios, each with one possible value of every knob that is in doubt."""
         unsure = [fitted for fitted in self.knobs if len(fitted.possible)]
         drawn = zip(*(fitted.possible for fitted in unsure))
-        return [with_fitted(self.scenario, unsure, values) for values in drawn]
+        return [with_fitted(self.scenario, unsure, values) for values in drawn] or [self.scenario]
 
     def draws(self, months: int) -> Draws:
         """Share months among the scenarios that are possible."""
-        known = self.possible or [self.scenario]
-        edges = np.linspace(0, months, min(len(known), months) + 1).astype(int)
-        return list(zip(known, np.diff(edges).tolist()))
+        edges = np.linspace(0, months, min(len(self.possible), months) + 1).astype(int)
+        return list(zip(self.possible, np.diff(edges).tolist()))
 
     @property
     def notes(self) -> List[str]:
         """What each knob was fitted to, a line for each group."""
-        shown = [one for one in self.knobs if one.what or one.knob in ("promotion", "open_hours")]
-        return [
-            f"{group}: {'; '.join(map(self._note, knobs))}"
-            for group, knobs in itertools.groupby(shown, lambda fitted: fitted.group)
-        ]
-
-    def _note(self, fitted: Fitted) -> str:
-        """Return what a knob was fitted to: its value, what is possible, how many observations."""
-        name, value = fitted.knob, in_words(fitted.knob, fitted.value)
-        if name == "commits_per_day":
-            value += " on the busiest weekday"
-        starts = getattr(self.scenario.groups[fitted.group], "starts", "stage")
-        if name == "approval_rate" and starts == "commit":
-            name = "share of the commits"
-        if not fitted.n:
-            return f"{name} {value} (the default, as the history does not tell)"
-        seen = f"n={fitted.n:,} {fitted.what}".strip()
-        if fitted.n < FEW:
-            seen += ", pulled towards the default"
-        if len(fitted.possible) and not isinstance(fitted.value, tuple):
-            edges = np.quantile(np.array(fitted.possible, float), [0.05, 0.95]).tolist()
-            low, high = (in_words(fitted.knob, edge) for edge in edges)
-            seen = f"{low} to {high}; {seen}"
-        return f"{name} {value} ({seen})"
+        notes: Dict[str, List[str]] = collections.defaultdict(list)
+        for group, knob, value, possible, n, what in self.knobs:
+            seen = f"n={n:,} {what}" if n else "the default, as the history does not tell"
+            if len(possible) and not isinstance(value, tuple):
+                edges = np.quantile(np.array(possible, float), [0.05, 0.95]).tolist()
+                seen = f"{' to '.join(in_words(knob, edge) for edge in edges)}; {seen}"
+            if what:
+                notes[group].append(f"{knob} {in_words(knob, value)} ({seen})")
+        return [f"{group}: {'; '.join(texts)}" for group, texts in notes.items()]
 
 
 def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
-    """Fit a scenario to the last 180 days of a history, and say what is not known of it.
+    """Fit a scenario to the last 24 weeks of a history, and say what is not known of it.
 
     A knob of which the history tells nothing keeps the value of `base`. GitOpsError for a history
     that has no deployment to a known environment.
     """
-    whole, history = history, recent_part(history)
-    rng = np.random.Generator(np.random.PCG64(history.window.days))
-    names = used_environments(history)
+    history = recent_part(history)
+    seen = count_words(history.deployments["environment"])
+    names = [name for name in history.environments if name in seen and name != UNCLASSIFIED]
+    if not names:
+        raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
+    rng, names = np.random.Generator(np.random.PCG64(history.window.days)), names[-50:]
+    stages: List[Passages] = []
+    upstream = None
+    for name in names:
+        here = releases_to(history, name)
+        stages.append(passages_to(history, name, here, upstream))
+        upstream = here
+    knobs, shares = fit_team(history, names, stages, rng)
     defaults = {one.name: one for one in base.environments}
-    releases = [releases_to(history, name) for name in names]
-    stages, counts = [], []
-    for name, here, upstream in zip(names, releases, [None, *releases]):
-        stage = Passages.of(history, name, here, upstream)
-        stages.append(stage)
-        counts.append(daily_counts(whole, name if stage.source == "own" else None))
-    knobs, parts = fit_team(history, stages, counts, base.team, rng)
-    environments, shares = [], iter(parts)
-    for name, stage in zip(names, stages):
+    environments, days = [], 7.0
+    for name, stage, share in zip(names, stages, shares):
         default = defaults.get(name, Environment(name))
-        starts = "commit" if stage.source == "own" else "stage"
+        starts = "stage" if stage.source == "stage" else "commit"
         environments.append(dataclasses.replace(default, freezes=(), starts=starts))
-        share = np.ones(1 + DRAWS) if stage.source == "stage" else next(shares)
-        knobs += fit_environment(history, stage, stages[0], default, share, rng)
-    knobs += fit_rollback(history, base.rollback, rng)
-    reasons = count_words(history.deployments["failure_reason"]) or base.failure_reasons
-    scenario = Scenario(base.team, tuple(environments), base.rollback, reasons)
+        knobs += fit_environment(history, stage, default, share, rng)
+        waits = stage.ways[1] - stage.ways[0]
+        days += float(np.quantile(waits, 0.95)) / DAY if len(waits) else 0
+    knobs += fit_recovery(history, base.rollback, rng)
+    scenario = Scenario(base.team, tuple(environments), base.rollback, base.failure_reasons)
     scenario = with_fitted(scenario, knobs, [fitted.value for fitted in knobs])
-    hours = [one.wait_hours[-1] + 3 * one.release_every_hours for one in scenario.environments]
-    return Calibration(
-        scenario,
-        tuple(knobs),
-        assumed_metrics(scenario, knobs),
-        warm_up=int(np.clip(sum(hours) / 24 + 1, 1, LONGEST)),
-        every_change=history.changes is not None,
-        bounds=lower_bounds(history, names),
-    )
-
-
-def calibrate_team(commits: pd.DataFrame, window: Window, base: Scenario) -> Calibration:
-    """Fit the team of a scenario to commits; the rest is that of `base`."""
-    nothing = {name: as_table(name, {column: [] for column in COLUMNS[name]}) for name in COLUMNS}
-    nothing["git_commits"] = commits
-    history = History(window=window, environments=tuple(base.names), **nothing)
-    rng = np.random.Generator(np.random.PCG64(window.days))
-    first = base.names[0]
-    stages = [Passages.of(history, first, releases_to(history, first), None)]
-    counts = [daily_counts(history, None)]
-    team = fit_team(history, stages, counts, base.team, rng)[0]
-    scenario = with_fitted(base, team, [fitted.value for fitted in team])
-    return Calibration(scenario, tuple(team), warm_up=WARM_UP)
+    assumed, warm_up = assumed_metrics(scenario, knobs), int(min(days, LONGEST))
+    return Calibration(scenario, tuple(knobs), assumed, warm_up, scope_of(history))
 
 
 def recent_part(history: History) -> History:
-    """Return the last 180 days of a history, or all of it if these have fewer than six rows."""
+    """Return the last 24 weeks of a history, or all of it if these have fewer than six rows."""
     if history.window.days <= RECENT:
         return history
     recent = history.within(Window.before(history.window.end, RECENT))
     return recent if len(recent.deployments) >= FEW else history
-
-
-def lower_bounds(history: History, environments: Sequence[str]) -> Tuple[str, ...]:
-    """Return the forecast metrics that are lower bounds, as nobody looked at some deployments."""
-    rows = history.deployments
-    unseen = has_word(rows["health"], UNKNOWN)
-    parts = [unseen[has_word(rows["environment"], name)] for name in environments]
-    partly = [part.any() and not part.all() for part in parts]
-    if partly[-1]:
-        return "change_failure_rate", "production_change_fail_rate", "production_failures"
-    return ("change_failure_rate",) if any(partly) else ()
-
-
-def used_environments(history: History) -> List[str]:
-    """Return the environments that have deployments, in order; GitOpsError if none has."""
-    seen = count_words(history.deployments["environment"])
-    used = [name for name in history.environments if name in seen and name != UNCLASSIFIED]
-    if not used:
-        raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
-    return used[-50:]  # a scenario has no more
 
 
 def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[Any]) -> Scenario:
@@ -7697,106 +7214,73 @@ def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[An
 
 def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, str]:
     """Return the forecast metrics that rest on defaults alone, each with the reason."""
-    unknown = {fitted.path for fitted in knobs if not fitted.n}
-    groups = [scenario.group_of(name) for name in scenario.names]
+    unknown = {f"{fitted.group}.{fitted.knob}" for fitted in knobs if not fitted.n}
     own = [number for number, one in enumerate(scenario.environments) if one.starts == "commit"]
-    way = groups[max(own, default=0) :]  # from the commit to production
-    found = {}
-    unmeasured = [group for group in way if f"{group}.wait_hours" in unknown]
-    if unmeasured:
-        name = scenario.names[groups.index(unmeasured[0])]
-        for key in ("mean_lead_time", "median_lead_time", "production_median_lead_time"):
-            found[key] = found["waiting_hours"] = f"the wait before {name} was not measured"
-    if f"{groups[-1]}.success_rate" in unknown:
-        for key in ("production_change_fail_rate", "production_failures", "failed_hours"):
-            found[key] = "it is not known which production deployments failed"
-    if all(f"{group}.success_rate" in unknown for group in groups):
-        found["change_failure_rate"] = "it is not known which deployments failed"
+    found: Dict[str, str] = {}
+    for name in scenario.names[max(own, default=0) :]:  # from the commit to production
+        if f"{name}.wait_hours" in unknown:
+            keys = ("mean_lead_time", "median_lead_time", "production_median_lead_time")
+            why = f"no lead time into {name} is known"
+            found.update(dict.fromkeys((*keys, "waiting_hours", "cost"), why))
+    keys, why = ("mttr_minutes", "failed_hours", "cost"), ""
     if "rollback.duration_min" in unknown:
-        for key in ("mttr_minutes", "failed_hours"):
-            found[key] = "no successful rollback is known"
-    return found
+        why = "no recovery from a failed production deployment is known"
+    if f"{scenario.names[-1]}.success_rate" in unknown:
+        keys += ("change_failure_rate", "production_change_fail_rate")
+        why = "nobody looked whether production deployments failed"
+    return {**found, **dict.fromkeys(keys * bool(why), why)}
 
 
-def spread_draws(values: np.ndarray, rng: np.random.Generator) -> List[float]:
-    """Return `DRAWS` of many values: one from each part of their range, in any order."""
-    middles = (np.arange(DRAWS) + 0.5) / DRAWS
-    return rng.permutation(np.quantile(values, middles)).tolist()
+# What is not known of a knob: how far its past months vary, and how far its mean is off.
 
 
-def possible_rate(
-    good: float, total: int, default: float, rng: np.random.Generator
-) -> Tuple[float, List[float]]:
-    """Return a share, and possible ones: Jeffreys' posterior Beta(good + 1/2, bad + 1/2).
+def month_factors(
+    levels: np.ndarray, chance: np.ndarray, error: float, noise: np.ndarray
+) -> np.ndarray:
+    """Return `DRAWS` factors by which a knob may differ in the coming month.
 
-    Fewer than six observations are filled up to six with observations like the default.
+    `levels` are logarithms of what the knob was in each past month, `chance` the variance that each
+    would have if it did not change, `error` that of their mean. What the levels vary beyond chance
+    is the drift: it takes three months to tell. The factors are
+    exp(noise * sqrt(drift (1 + 1 / months) + error)).
     """
-    added = max(FEW - total, 0)
-    good, bad = good + added * default, total - good + added * (1 - default)
-    return good / (good + bad), spread_draws(rng.beta(good + 0.5, bad + 0.5, 20 * DRAWS), rng)
+    months, drift = len(levels), 0.0
+    if months >= 3:
+        drift = max(float(levels.var(ddof=1) - chance.mean()), 0.0)
+    return np.exp(np.clip(noise * math.sqrt(drift * (1 + 1 / max(months, 1)) + error), -4, 4))
 
 
-def drifting_rates(
-    rates: List[float], bad: np.ndarray, time: np.ndarray, rng: np.random.Generator
+def draw_noise(rng: np.random.Generator, months: int = 0) -> np.ndarray:
+    """Return `DRAWS` numbers spread as Student's t with months - 1 degrees of freedom.
+
+    They are spread as the normal distribution where no months, or fewer than three, are given.
+    """
+    many = rng.standard_normal(50 * DRAWS)
+    if months >= 3:
+        many = rng.standard_t(months - 1, 50 * DRAWS)
+    return rng.permutation(np.median(np.sort(many).reshape(DRAWS, 50), axis=1))
+
+
+def range_factors(
+    values: np.ndarray, time: np.ndarray, end: int, rng: np.random.Generator, heavy: bool
 ) -> List[float]:
-    """Return possible success rates that vary from month to month as much as the observed ones.
+    """Return the `month_factors` of waits or durations, by the medians of their months.
 
-    In four months or more, the failures vary by more than chance. The failure rates are multiplied
-    by lognormal noise of that excess. Without failures, or with fewer months, the rates stay.
+    On a logarithmic scale a median varies by pi / 2 as much as a mean. `heavy` takes Student's t.
     """
-    month = (time[-1] - time) // (30 * DAY)
-    total, failed = np.bincount(month), np.bincount(month, bad)
-    if len(total) < 4 or not bad.any():
-        return rates
-    expected = total * bad.mean()
-    chance = expected.sum() * (1 - bad.mean())  # the variance of a binomial
-    excess = (((failed - expected) ** 2).sum() - chance) / (expected**2).sum()
-    noise = rng.normal(0, math.sqrt(max(excess, 0)), len(rates))
-    return (1 - np.clip((1 - np.array(rates)) * np.exp(noise), 0, 1)).tolist()
+    logs = np.log(np.maximum(values, 1))
+    months = pd.Series(logs).groupby((end - time) // PERIOD).agg(["median", "size"])
+    half = float(np.subtract(*np.quantile(logs, [0.75, 0.25])))
+    spread = math.pi / 2 * ((half / 1.349) ** 2 if len(logs) > 3 else 1.0)  # of a normal curve
+    levels = months[months["size"] >= FEW]
+    noise, chance = draw_noise(rng, len(levels) * heavy), spread / levels["size"].to_numpy()
+    factors = month_factors(levels["median"].to_numpy(), chance, spread / len(logs), noise)
+    return factors.tolist()
 
 
-def drifting_ranges(
-    ranges: Sequence[Range], hours: np.ndarray, time: np.ndarray, rng: np.random.Generator
-) -> List[Range]:
-    """Return possible waits that vary from month to month as much as the observed ones.
-
-    The medians of the months vary by more than chance, on a logarithmic scale. The waits are
-    multiplied by lognormal noise of that excess. It takes four months with six waits each.
-    """
-    frame = pd.DataFrame({"month": (time.max() - time) // (30 * DAY), "log": np.log(hours + 0.1)})
-    months = frame.groupby("month")["log"].agg(["median", "std", "size"])
-    months = months[months["size"] >= FEW]
-    excess = 0.0
-    if len(months) >= 4:
-        variance = months["std"] ** 2 / months["size"]
-        chance = 1.57 * variance.mean()  # a median varies by pi / 2 as much as a mean
-        excess = max(float(months["median"].var() - chance), 0.0)
-    factors = np.exp(rng.normal(0, math.sqrt(excess), len(ranges)))
-    return [tuple(factor * edge for edge in one) for factor, one in zip(factors, ranges)]
-
-
-def possible_range(
-    values: np.ndarray, default: Range, rng: np.random.Generator, n: Optional[int] = None
-) -> Tuple[Range, List[Range]]:
-    """Return observed values as the quantiles of a knob, and possible quantiles.
-
-    The possible ones are bootstrap samples (B. Efron, Annals of Statistics 7, 1979), each of `n`
-    values. Fewer than six values are filled up to six with quantiles of the default.
-    """
-    n = len(values) if n is None else n
-    if n < FEW:
-        values = np.append(values, quantile_at(default, (np.arange(FEW - n) + 0.5) / (FEW - n)))
-        n = FEW
-    best = observed_range(values)
-    at, grid = np.minimum(n, 3000), np.linspace(0, 1, min(n, 33))
-    samples = quantile_at(best, np.sort(rng.random((DRAWS, at)), axis=1))
-    rows = np.quantile(samples, grid, axis=1).T
-    # Samples spread less than what they are drawn from. So they are stretched, on a logarithmic
-    # scale that leaves every value above zero.
-    shift = max(float(values.mean()) / 10, 1e-300)
-    rows = np.log(rows + shift)
-    rows = np.exp(rows.mean() + (n + 1) / (n - 1) * (rows - rows.mean())) - shift
-    return best, [tuple(row) for row in np.maximum(rows, 0).tolist()]
+def times_range(factors: Sequence[float], values: Range) -> List[Range]:
+    """Return a range times each of the factors."""
+    return [tuple((factor * np.array(values)).tolist()) for factor in factors]
 
 
 def observed_range(values: np.ndarray) -> Range:
@@ -7812,66 +7296,70 @@ class Passages(NamedTuple):
     (`commits`), or a release of the environment alone, as with a folder for each (`own`).
     """
 
-    source: str  # `stage`, `commits` or `own`
-    application: np.ndarray  # codes, sorted
-    rank: np.ndarray  # the second at which it was committed, -1 where that is not known
+    source: str
+    policy: str  # of promotion
     arrival: np.ndarray  # the second from which it could come
-    start: np.ndarray  # the second at which it came; NEVER where it did not
-    good: np.ndarray
-    rates: Mapping[str, float]  # entries per day of each application, while it is covered
-    policy: str
-    end: int
-    ways: Tuple[np.ndarray, np.ndarray]  # from and to when each change of releases of its own went
+    rates: Mapping[str, float]  # entries a day of each application, while it is covered
+    ways: Tuple[np.ndarray, np.ndarray]  # from and to when each went that came
+    waiting: Tuple[np.ndarray, np.ndarray]  # from and until when each waited that did not come
 
-    @classmethod
-    def of(
-        cls,
-        history: History,
-        environment: str,
-        here: pd.DataFrame,
-        upstream: Optional[pd.DataFrame],
-    ) -> Passages:
-        """Return the passages to an environment of its releases (see `releases_to`).
 
-        `upstream` are the releases to the environment before, None for the first. The source is
-        1. `stage` if three quarters of the releases in the second half of the window were upstream,
-        2. `commits` in the first environment of a history with plain commits,
-        3. `own` otherwise.
-        """
-        source, keys = "own", ["application", "release"]
-        entries = here.assign(arrival=here["start"].where(here["rank"] < 0, here["rank"]))
-        if upstream is not None:
-            before = pd.MultiIndex.from_frame(upstream[keys])
-            known = pd.MultiIndex.from_frame(here[keys]).isin(before)
-            late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
-            if known[late].sum() >= 0.75 * max(late.sum(), 1):
-                entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
-                entries, source = entries.drop_duplicates(keys), "stage"
-        elif history.changes is None and len(history.git_commits):
-            commits = history.git_commits
-            time, names = seconds_of(commits["timestamp"]), commits["application"].astype(object)
-            columns = dict(application=names, release=commits["sha"], arrival=time, rank=time)
-            entries, source = pd.DataFrame(columns), "commits"
-        counts, days = entries["application"].value_counts(), covered_days(history, environment)
-        rates = {name: n / days.get(name, history.window.days) for name, n in counts.items()}
-        if source != "own":
-            entries = entries[[*keys, "arrival", "rank"]].merge(
-                here.drop_duplicates(keys)[[*keys, "start", "good"]], how="left", on=keys
-            )
-        entries = entries.sort_values(["application", "rank", "arrival"], kind="stable")
-        application = pd.Index(application_names(history)).get_indexer(entries["application"])
-        arrival, end = entries["arrival"].to_numpy(np.int64), history.window.seconds[1]
-        start = entries["start"].fillna(NEVER).to_numpy(np.int64)
-        rank, policy = entries["rank"].to_numpy(np.int64), "each"
-        ways = arrival[rank >= 0], start[rank >= 0]
-        if source != "own":
-            policy = promotion_of(application, arrival, start, end, upstream is not None)
-        elif history.changes is not None:
+def passages_to(
+    history: History, environment: str, here: pd.DataFrame, upstream: Optional[pd.DataFrame]
+) -> Passages:
+    """Return the passages to an environment of its releases (see `releases_to`).
+
+    `upstream` are the releases to the environment before, None for the first. The source is
+
+    1. `stage` if three quarters of the releases in the second half of the window were upstream,
+    2. `commits` in the first environment of a history with plain commits,
+    3. `own` otherwise. Then each release came. In production each change is a way.
+    4. In the first environment of a config repository a lead time begins, so nothing waits there.
+
+    A newer release wins, if at most one in fifty came after a newer one, and one did not come. Then
+    a release waited until a newer one came, else until the end.
+    """
+    source, keys, end = "own", ["application", "release"], history.window.seconds[1]
+    entries = here.assign(arrival=here["rank"].where(here["rank"] >= 0, here["start"]))
+    if upstream is not None:
+        before = pd.MultiIndex.from_frame(upstream[keys])
+        known = pd.MultiIndex.from_frame(here[keys]).isin(before)
+        late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
+        if known[late].sum() >= 0.75 * max(late.sum(), 1):
+            entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
+            entries, source = entries.drop_duplicates(keys), "stage"
+    elif history.changes is None and len(history.git_commits):
+        commits = history.git_commits
+        time, names = seconds_of(commits["timestamp"]), commits["application"].astype(object)
+        columns = dict(application=names, release=commits["sha"], arrival=time, rank=time)
+        entries, source = pd.DataFrame(columns), "commits"
+    spans = seconds_covered(history, environment)
+    days = dict(zip(spans["application"], ((spans["to"] - spans["from"]) / DAY).clip(lower=1)))
+    counts = entries["application"].value_counts()
+    rates = {name: n / days.get(name, history.window.days) for name, n in counts.items()}
+    if source == "own":
+        arrival, start = entries["arrival"].to_numpy(np.int64), entries["start"].to_numpy(np.int64)
+        known = (entries["rank"] >= 0).to_numpy()
+        ways, nothing = (arrival[known], start[known]), (arrival[:0], arrival[:0])
+        if environment == history.production and history.changes is not None:
             changes = history.changes_to(environment).dropna(subset=["deployed"])
             ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
-        good = entries["good"].ne(False).to_numpy(bool)
-        arrival = np.minimum(arrival, start)
-        return cls(source, application, rank, arrival, start, good, rates, policy, end, ways)
+        elif upstream is None and history.source == "git":
+            arrival, ways = start, (start, start)
+        ways = np.minimum(*ways), ways[1]
+        return Passages(source, "each", np.minimum(arrival, start), rates, ways, nothing)
+    first = here.drop_duplicates(keys)[[*keys, "start"]]
+    entries = entries[[*keys, "arrival", "rank"]].merge(first, how="left", on=keys)
+    entries = entries.sort_values(["application", "rank", "arrival"], kind="stable")
+    start = entries["start"].fillna(NEVER).to_numpy(np.int64)
+    arrival = np.minimum(entries["arrival"].to_numpy(np.int64), start)
+    newer = earliest_of_newer(start, pd.factorize(entries["application"])[0])
+    came, policy, until = start < NEVER, "each", np.full(len(start), end)
+    if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
+        policy, until = "newest", np.minimum(newer, end)
+    ways = arrival[came], start[came]
+    waiting = arrival[~came], np.maximum(arrival, until)[~came]
+    return Passages(source, policy, arrival, rates, ways, waiting)
 
 
 def releases_to(history: History, environment: str) -> pd.DataFrame:
@@ -7883,121 +7371,89 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
     """
     rows = history.deployments[has_word(history.deployments["environment"], environment)]
     start = seconds_of(rows["timestamp"])
-    found = pd.DataFrame(
-        {
-            "application": rows["application"].astype(object).to_numpy(),
-            "release": rows["commit_sha"].astype(object).to_numpy(),
-            "start": start,
-            "end": start + rows["duration_sec"].to_numpy(),
-            "good": ~has_word(rows["health"], DEGRADED),
-        }
+    columns = {name: rows[name].astype(object).to_numpy() for name in ("application", "commit_sha")}
+    found = pd.DataFrame({**columns, "start": start}).rename(columns={"commit_sha": "release"})
+    found = found.assign(
+        end=start + rows["duration_sec"].to_numpy(), good=~has_word(rows["health"], DEGRADED)
     )
     if history.changes is None:
         commits = history.git_commits
         committed = pd.Series(seconds_of(commits["timestamp"]), commits["sha"])
         return found.assign(rank=found["release"].map(committed).fillna(-1).astype(np.int64))
-    changes, keys = (
-        history.changes_to(environment).dropna(subset=["deployed"]),
-        ["application", "end"],
-    )
-    changes = pd.DataFrame(
+    changes, keys = history.changes_to(environment), ["application", "end"]
+    changes = changes.dropna(subset=["deployed"]).sort_values("committed")
+    newest = pd.DataFrame(
         {
             "application": changes["application"].astype(object),
             "change": changes["commit_sha"],
             "rank": seconds_of(changes["committed"]),
             "end": seconds_of(changes["deployed"]),
         }
-    )
-    newest = changes.sort_values("rank").drop_duplicates(keys, keep="last")
+    ).drop_duplicates(keys, keep="last")
     found = found.merge(newest, how="left", on=keys)
     release = found["change"].where(found["change"].notna(), found["release"])
     return found.assign(release=release, rank=found["rank"].fillna(-1).astype(np.int64))
 
 
-def covered_days(history: History, environment: str) -> Dict[str, float]:
-    """Return how many days of each application are covered in an environment, if that is known."""
+def seconds_covered(history: History, environment: str) -> pd.DataFrame:
+    """Return the seconds `from` and `to` which each `application` is covered in an environment."""
     if history.coverage is None:
-        return {}
+        first, end = history.window.seconds
+        return pd.DataFrame({"application": [""], "from": [first], "to": [end]})
     spans = history.covered(environment)
-    days = (spans["to"] - spans["from"]).dt.total_seconds() / DAY
-    total = days.groupby(spans["application"].astype(object)).sum()
-    return {name: max(float(length), 1.0) for name, length in total.items()}
-
-
-def promotion_of(
-    application: np.ndarray, arrival: np.ndarray, start: np.ndarray, end: int, can_soak: bool
-) -> str:
-    """Return the promotion policy that fits how releases came, in the order of their commits.
-
-    1. `each` if over 2 % came after a newer one had come, or none gave way to a newer one.
-    2. `soak` if no release came that a newer one had followed upstream, and ten such did not come.
-    3. `newest` otherwise.
-    """
-    overtaken = earliest_of_newer(start, application)
-    followed = earliest_of_newer(arrival, application)
-    went = start < NEVER
-    late = np.count_nonzero(went & (start > overtaken))
-    gave_way = np.count_nonzero(~went & (overtaken < end))
-    if late > 0.02 * np.count_nonzero(went) or not gave_way:
-        return "each"
-    stayed = not (went & (followed < start)).any()
-    return "soak" if can_soak and stayed and (~went & (followed < end)).sum() >= 10 else "newest"
-
-
-def daily_counts(history: History, environment: Optional[str]) -> np.ndarray:
-    """Return how many deployments to an environment each day has; without one, how many commits."""
-    table = history.git_commits
-    if environment is not None:
-        table = history.deployments[has_word(history.deployments["environment"], environment)]
-    day = (seconds_of(table["timestamp"]) - history.window.seconds[0]) // DAY
-    return np.bincount(day, minlength=history.window.days)
+    edges = {edge: seconds_of(spans[edge]) for edge in ("from", "to")}
+    return pd.DataFrame({"application": spans["application"].astype(object), **edges})
 
 
 def fit_team(
-    history: History,
-    stages: Sequence[Passages],
-    counts: Sequence[np.ndarray],
-    base: Team,
-    rng: np.random.Generator,
-) -> Tuple[List[Fitted], np.ndarray]:
+    history: History, names: Sequence[str], stages: Sequence[Passages], rng: np.random.Generator
+) -> Tuple[List[Fitted], List[np.ndarray]]:
     """Return the knobs of the team, and the share of its commits that each stage takes.
 
-    Of the shares, a row is a stage that is not fed by the one before. A column is a possible team,
-    the first the best one. `counts` are the `daily_counts` of each stage.
+    Of a share the first value is the best one, the others are those of possible teams. A stage that
+    is fed by the one before takes all that comes. The levels of the others go up and down together.
     """
-    first, days = history.window.seconds[0], history.window.days
-    common, total = rng.standard_normal(DRAWS), np.zeros(days, np.int64)
-    shares: Dict[str, float] = collections.defaultdict(float)
-    rates, times = [], []
-    for stage, of_day in zip(stages, counts):
+    (first, end), days = history.window.seconds, history.window.days
+    months, shares = max(days * DAY // PERIOD, 1), [np.ones(1 + DRAWS) for _ in stages]
+    edges, noise = end - PERIOD * np.arange(months + 1), draw_noise(rng, months)
+    applications: Dict[str, float] = collections.defaultdict(float)
+    times, own = [], []
+    for name, stage, share in zip(names, stages, shares):
         if stage.source == "stage":
             continue
-        noise = (common + rng.standard_normal(DRAWS)) / math.sqrt(2)  # the teams go half together
-        rates.append(sum(stage.rates.values()) * possible_levels(of_day, days, noise))
-        times.append(np.where(stage.arrival >= first, stage.arrival, stage.start))
-        total += of_day[-days:]
-        for name, per_day in stage.rates.items():
-            shares[name] += per_day
-    time = np.concatenate(times)
+        time, spans = stage.arrival[stage.arrival >= first], seconds_covered(history, name)
+        low, high = spans["from"].to_numpy()[:, None], spans["to"].to_numpy()[:, None]
+        covered = np.maximum(np.minimum(high, edges[:-1]) - np.maximum(low, edges[1:]), 0).sum(
+            axis=0
+        )
+        counts = np.bincount((end - 1 - time) // PERIOD, minlength=months)[:months] + 0.5
+        counts, covered = (table[covered > covered.max() / 2] for table in (counts, covered))
+        scatter = weekday_rates(np.bincount((time - first) // DAY, minlength=days), first)[1]
+        chance, error = scatter / counts, scatter / (len(time) + 0.5)
+        factors = month_factors(np.log(counts / covered), chance, error, noise)
+        share *= sum(stage.rates.values()) * np.append(1, factors)
+        own.append(share)
+        times.append(time)
+        for application, per_day in stage.rates.items():
+            applications[application] += per_day
+    level, time = np.sum(own, axis=0), np.concatenate(times)
+    for share in own:
+        share /= level
     made = np.bincount((time - first) // DAY, minlength=days)
-    weekdays, level = weekday_rates(made, first)[0], np.sum(rates, axis=0)
+    weekdays, scatter = weekday_rates(made, first)
     busiest, *possible = (level * weekdays.max() / max(made.mean(), 1e-300)).tolist()
-    values: Dict[str, Any] = {
+    values = {
         "weekday_factors": tuple(weekdays / max(weekdays.max(), 1e-300)),
-        "dispersion": weekday_rates(total, first)[1],
+        "dispersion": scatter,
         "sprint_ramp": 0.0,
         "work_hours": observed_range(time % DAY / 3600),
         "time_zone": "UTC",
-        "applications": dict(shares),
+        "applications": dict(applications),
     }
-    for knob, column in (("authors", "author"), ("types", "type")):
-        words = count_words(history.git_commits[column])
-        if words:
-            values[knob] = words
     n, what = len(time), "commits" if history.changes is None else "releases"
     knobs = [Fitted("team", "commits_per_day", busiest, possible, n, what)]
     knobs += [Fitted("team", knob, value, (), n, "") for knob, value in values.items()]
-    return knobs, np.array(rates) / level
+    return knobs, shares
 
 
 def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
@@ -8016,272 +7472,168 @@ def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
     return rates, float(np.clip(excess, 1, 1000))
 
 
-def possible_levels(counts: np.ndarray, days: int, noise: np.ndarray) -> np.ndarray:
-    """Return the level of the coming month relative to the mean of the last days.
-
-    The first value is the best, the others are possible ones.
-    1. With 16 weeks or more: the mean of the last 4, 8, 13 or 26 weeks. It is the one that forecast
-       the next four weeks best in the past; the possible levels vary by its errors.
-    2. With fewer: 1. The variance of the weeks tells how far the mean and the coming month drift.
-    """
-    weeks = counts[len(counts) % 7 :].reshape(-1, 7).sum(axis=1).astype(float)
-    counts = counts[-days:]
-    total, month = max(counts.sum(), 1), max(counts.mean() * 30, 1)
-    dispersion = weekday_rates(counts, 0)[1]
-    level, drift = 1.0, dispersion / total
-    if len(weeks) >= 16:
-        ends, errors = np.arange(8, len(weeks) - 3), {}
-        came = np.array([weeks[end : end + 4].mean() for end in ends]) + 0.5
-        for length in (4, 8, 13, 26):
-            told = np.array([weeks[max(end - length, 0) : end].mean() for end in ends]) + 0.5
-            errors[length] = float((np.log(came / told) ** 2).mean())
-        best = min(errors, key=lambda length: errors[length])
-        level = (weeks[-best:].mean() * days / 7 + 0.5) / (counts.sum() + 0.5)
-        drift = max(errors[best] - dispersion / month, drift)
-    elif len(weeks) >= 2:
-        of_weeks = weeks.var(ddof=1) / max(weeks.mean(), 1e-300)
-        wide = (of_weeks * (len(weeks) - 1) + 3 * dispersion) / (len(weeks) + 2)
-        drift = max(wide, dispersion) / total + max(wide - dispersion, 0) / month
-    return level * np.exp(np.append(0, math.sqrt(drift) * noise - drift / 2))
-
-
 def fit_environment(
     history: History,
     stage: Passages,
-    first: Passages,
     default: Environment,
     share: np.ndarray,
     rng: np.random.Generator,
 ) -> List[Fitted]:
-    """Return the knobs of an environment that takes a share of the team's commits."""
-    group = Scenario.group_of(default.name)
+    """Return the knobs of an environment that takes a share of the team's commits.
+
+    The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail. Six or more
+    releases that waited to the end, and longer than all that came, were refused.
+    """
     rows = history.deployments[has_word(history.deployments["environment"], default.name)]
     unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
-    looked = 0 if unseen.all() else len(rows)
-    rate, rates = possible_rate(looked - bad.sum(), looked, default.success_rate, rng)
-    if looked:
-        rates = drifting_rates(rates, bad, seconds_of(rows["timestamp"]), rng)
-    else:
-        rates = []
-    gate = fit_gate(stage, default, group, share, rng)
-    observed = rows["duration_sec"].to_numpy(float)
-    seconds, durations = possible_range(observed, default.duration_sec, rng)
-    risk = Fitted(group, "batch_risk", default.batch_risk, (), 0, "failures")
-    pairs = fit_batch_risk(stage, first, rng)
-    if pairs is not None:
-        (rate, best), *possible = pairs
-        rates, risks = [pair[0] for pair in possible], [pair[1] for pair in possible]
-        risk = Fitted(group, "batch_risk", best, risks, looked, "deployments")
-    return [
-        Fitted(group, "success_rate", rate, rates, looked, "deployments"),
-        *gate,
-        Fitted(group, "duration_sec", seconds, durations, len(rows), "syncs"),
-        risk,
+    end, n = history.window.seconds[1], len(rows)
+    month = (end - 1 - seconds_of(rows["timestamp"])) // PERIOD
+    total, failed = np.bincount(month), np.bincount(month, bad)
+    total, failed = total[total >= FEW], failed[total >= FEW]
+    rate = (bad.sum() + 0.5) / (n + 1)
+    chance, error = (1 - rate) / (rate * total + 0.5), (1 - rate) / (bad.sum() + 0.5)
+    levels = np.log((failed + 0.5) / (total + 1))
+    rates = rate * month_factors(levels, chance, error, draw_noise(rng))
+    (arrival, start), (since, until) = stage.ways, stage.waiting
+    refused = (until == end) & (until - since > (start - arrival).max(initial=0))
+    if refused.sum() >= FEW:
+        share = share * (1 - refused.mean() * len(since) / (len(start) + len(since)))
+    gate = fit_gate(stage, since[~refused], until[~refused])
+    waits, wait, went = gate.pop("waits"), gate.pop("wait_hours"), len(start)
+    factors = range_factors(waits, start, end, rng, True) if wait[-1] > 0 and went else []
+    what = "changes" if stage.source == "own" else "releases"
+    unsure = share[1:].tolist() if np.ptp(share) > 0 else ()
+    seen, seconds = 0 if unseen.all() else n, rows["duration_sec"].to_numpy(float)
+    gate.update(promotion=stage.policy, batch_risk=0.0, release_every_hours=0.0)
+    fitted = [
+        ("success_rate", 1 - rate, (1 - np.minimum(rates, 1)).tolist(), seen, "deployments"),
+        ("approval_rate", float(share[0]), unsure, n, "releases" if share[0] < 1 else ""),
+        (
+            "wait_hours",
+            wait if went else default.wait_hours,
+            times_range(factors, wait),
+            went,
+            what,
+        ),
+        ("duration_sec", observed_range(seconds), (), n, "syncs"),
+        *((knob, value, (), n, "") for knob, value in gate.items()),
     ]
+    return [Fitted(default.name, *values) for values in fitted]
 
 
-def fit_gate(
-    stage: Passages, default: Environment, group: str, share: np.ndarray, rng: np.random.Generator
-) -> List[Fitted]:
-    """Return how releases come to an environment: policy, hours, trains, the share, the wait.
+def fit_gate(stage: Passages, since: np.ndarray, until: np.ndarray) -> Dict[str, Any]:
+    """Return the opening hours of an environment, whether a wait runs while it is closed, the wait.
 
-    Where an environment has commits of its own, each change is a way to it; elsewhere each release.
-    A gate holds releases back only if at least six did not come: fewer may just not have come yet.
+    1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
+    2. A test's wait goes on. Who came within two hours of an opening was ready at some time since
+       the gate closed. A gate that held fewer than one in ten is none.
+
+    The one holds that makes the waits more alike: less spread over their mean.
     """
-    came = stage.start < NEVER
-    arrival, start = stage.arrival[came], stage.start[came]
-    entries, departures = len(start), start
-    if stage.source == "own":
-        arrival, start = np.minimum(*stage.ways), stage.ways[1]
-        stage = stage._replace(arrival=arrival, start=start)
-    n = len(start)
-    hours, every = observed_gate(arrival, departures, start)
-    knobs = {"promotion": stage.policy, "open_hours": hours, "release_every_hours": every}
-    fitted = [Fitted(group, knob, value, (), entries, "") for knob, value in knobs.items()]
-    if not n:
-        taken = Fitted(group, "approval_rate", share[0], share[1:].tolist(), entries, "releases")
-        wait: Range = default.wait_hours if stage.source == "stage" else (0.0, 0.0)
-        return [*fitted, taken, Fitted(group, "wait_hours", wait, (), 0, "")]
-    environment = dataclasses.replace(default, approval_rate=1.0, **knobs)  # type: ignore[arg-type]
-    begin = int(arrival.min()) // DAY * DAY
-    gate = Gate.of(environment, "UTC", Window(*utc_times(np.array([begin, stage.end]))))
-    waits, come = wait_and_share(stage, gate)
-    reached = n
-    if n / come - n >= FEW:
-        reached = round(n / come)
-        best, possible = possible_rate(n, reached, 1.0, rng)
-        share = share * np.array([best, *possible])
-    unsure = share[1:].tolist() if (share < 1).any() else ()
-    fitted.append(Fitted(group, "approval_rate", float(share[0]), unsure, reached, "releases"))
-    waits = np.minimum(waits, 24 * LONGEST)
-    wait, possible_waits = possible_range(waits, default.wait_hours, rng, n)
-    ways = np.maximum(start - arrival, 0) / 3600
-    possible_waits = drifting_ranges(possible_waits, ways, start, rng)
-    return [*fitted, Fitted(group, "wait_hours", wait, possible_waits, n, "releases")]
+    arrival, start = stage.ways
+    always: Dict[str, Any] = {"open_hours": "always", "wait_runs": "always"}
+    always.update(waits=start - arrival, wait_hours=(0.0, 0.0))
+    if not len(start):
+        return always
+    waits, wait = fit_waits(start - arrival, start - arrival, until - since)
+    always.update(wait_hours=wait)
+    if len(start) < MANY or waits.max() < 3600:
+        return always
+    weights, closed = open_hours((arrival, start), (since, until))
+    day = np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY
+    soft, hard = (
+        Gate.of(Environment("it", open_hours=hours.tolist()), "UTC", Window(*utc_times(day)))
+        for hours in (weights, 1.0 - closed)
+    )
+
+    def last_open(times: np.ndarray) -> np.ndarray:
+        before = hard.before(times - 7200)
+        return np.where(before < times - 7200, before, times)
+
+    low = np.maximum(last_open(start) - arrival, 0)
+    late, passed = last_open(until) - since, soft.clock(start) - soft.clock(arrival)
+    ready, elapsed = fit_waits(low, waits, late[late > 0])
+    if 1.05 * passed.std() * ready.mean() < ready.std() * passed.mean():
+        passed, wait = fit_waits(passed, passed, soft.clock(until) - soft.clock(since))
+        hours = tuple(weights.round(4).tolist())
+        return {"open_hours": hours, "wait_runs": "open", "waits": passed, "wait_hours": wait}
+    if (low < waits).mean() >= 0.1:
+        always.update(open_hours=tuple((1.0 - closed).tolist()), waits=ready, wait_hours=elapsed)
+    return always
 
 
-def wait_and_share(stage: Passages, gate: Gate) -> Tuple[np.ndarray, float]:
-    """Return quantiles of the hours that releases wait, and the share of them that comes.
+def open_hours(
+    ways: Tuple[np.ndarray, np.ndarray], waiting: Tuple[np.ndarray, np.ndarray]
+) -> Tuple[np.ndarray, np.ndarray]:
+    """Return how open each hour of the week is, from Monday 0:00 UTC, and which are closed.
 
-    1. A release that came in an open hour waited until then. One that came with a train, or in the
-       first hour after an opening, was ready at some time since the train or the closing before.
-    2. A release that gave way to a newer one, or did not come by the end, waited longer than until
-       then. So the curve is that of E. L. Kaplan and P. Meier (JASA 53, 1958). Those that waited
-       longer than all that came count as held back for good.
-    3. A wait of 1 that is not exact is drawn from the curve. The curve is made anew from the draws,
-       twenty times.
+    The weight of an hour is how often something went while it waited, over the mean of that. Where
+    there are few, each hour borrows five hours of waiting from those of the same time on the same
+    kind of day. Closed is a time of such days, or a day, with less than a seventh of the usual.
     """
-    arrival, start = stage.arrival, stage.start
-    came = start < NEVER
-    limit = np.full(len(start), stage.end)
-    if stage.policy != "each":
-        newer = arrival if stage.policy == "soak" else start
-        limit = np.minimum(earliest_of_newer(newer, stage.application), limit)
-    beyond = ((gate.before(limit) - arrival) / 3600)[~came]
-    edge = start[came] - (3600 if gate.departures is None else 600)
-    since = gate.before(edge)
-    high = (start - arrival)[came] / 3600
-    low = np.where(since < edge, np.maximum(since - arrival[came], 0) / 3600, high)
-    noise = evenly_spread(len(high))
-    wait, beyond = low + noise * (high - low), beyond[beyond > 0]
-    for _ in range(1 + 19 * (low < high).any()):
-        hours, gone = survival_curve(wait, beyond)
+    begin, last = (np.append(*edges) // 3600 for edges in zip(ways, waiting))
+    first, size = begin.min(), int(last.max() - begin.min()) + 2
+    steps = np.bincount(begin - first, minlength=size) - np.bincount(
+        last - first + 1, minlength=size
+    )
+    week = (np.arange(size) + first - MONDAY // 3600) % 168
+    waited = np.bincount(week, np.cumsum(steps), minlength=168).reshape(7, 24)
+    went = np.bincount(week[ways[1] // 3600 - first], minlength=168).reshape(7, 24)
+    weights, closed = np.empty((7, 24)), np.empty((7, 24), bool)
+    for days in (slice(0, 5), slice(5, 7)):
+        usual = (went[days].sum(axis=0) + went.sum() / waited.sum()) / (
+            waited[days].sum(axis=0) + 1
+        )
+        weights[days] = (went[days] + 5 * usual) / (waited[days] + 5)
+    weights *= went.sum() / (went * weights).sum()
+    for days in (slice(0, 5), slice(5, 7)):
+        closed[days] = weights[days].mean(axis=0) < np.median(weights[weights > 0.02]) / 7
+    of_day = weights.mean(axis=1)
+    return weights.ravel(), (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
+
+
+def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, Range]:
+    """Return waits that lie between two bounds, and quantiles in hours of all; some were `beyond`.
+
+    The curve is the product limit of E. L. Kaplan and P. Meier (JASA 53, 1958). What is not known
+    exactly is drawn from it, and the curve made anew, ten times. Who waited longer than all that
+    came waits on: LONGEST, or until a newer release comes.
+    """
+    noise = (np.arange(len(low)) * 0.6180339887498949) % 1  # spread evenly, in no order
+    waits, hours, gone = low + noise * (high - low), np.zeros(1), np.ones(1)
+    for _ in range(1 + 9 * bool((low < high).any())):
+        times, event = np.append(waits, beyond), np.arange(len(waits) + len(beyond)) < len(waits)
+        order = np.lexsort((~event, times))
+        times, event = times[order], event[order]
+        gone = 1 - np.cumprod(1 - event / np.arange(len(times), 0, -1))
+        hours, gone = np.append(times[event][:1], times[event]), np.append(0, gone[event])
         first, last = np.interp(low, hours, gone), np.interp(high, hours, gone)
         drawn = np.interp(first + noise * (last - first), gone, hours)
-        wait = np.where((low < high) & (first < last), np.clip(drawn, low, high), wait)
-    at = np.linspace(0, gone[-1], 101)
-    return np.interp(at, gone, hours), float(gone[-1])
+        waits = np.where((low < high) & (first < last), np.clip(drawn, low, high), waits)
+    at = np.linspace(0, 1, 101)
+    found = np.where(at <= gone[-1] + 1e-9, np.interp(at, gone, hours) / 3600, 24 * LONGEST)
+    return waits, tuple(np.minimum(found, 24 * LONGEST).tolist())
 
 
-def evenly_spread(count: int) -> np.ndarray:
-    """Return numbers spread over 0..1 evenly and in no order: multiples of the golden ratio."""
-    return (np.arange(count) * 0.6180339887498949) % 1
+def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
+    """Return the knobs of the rollbacks: how long production takes to be good again.
 
-
-def survival_curve(waits: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return hours in order, and the share that has come by then; some waited `beyond` theirs."""
-    hours = np.append(waits, beyond)
-    event = np.arange(len(hours)) < len(waits)
-    order = np.lexsort((event, hours))
-    hours, event = hours[order], event[order]
-    gone = 1 - np.cumprod(1 - event / np.arange(len(hours), 0, -1))
-    return np.append(hours[event][:1], hours[event]), np.append(0, gone[event])
-
-
-def observed_gate(
-    arrival: np.ndarray, departures: np.ndarray, start: np.ndarray
-) -> Tuple[Hours, float]:
-    """Return the opening hours and the interval of trains that departures show.
-
-    1. A train: 95 % of the departures lie within five minutes of the same time of an interval in
-       `TRAINS`.
-    2. Opening hours: they hold 95 % of at least twenty starts, and are less than 70 % of the week.
-       With the same waits in another order, 10 % more of the starts would lie outside. Otherwise
-       the hours are only those of the arrivals.
-    3. Neither.
+    A forward fix is a recovery as a rollback is. So none fails, and the time is that of both.
     """
-    slots = np.unique(departures // 300)
-    for every in TRAINS if len(slots) >= FEW else ():
-        phase = (departures - MONDAY) % (every * 3600)
-        middle = int(np.bincount(phase // 60).argmax()) * 60
-        off = np.abs((phase - middle + every * 1800) % (every * 3600) - every * 1800)
-        if (off <= 300).mean() >= 0.95:
-            begin = middle if middle > 60 else 0
-            return train_hours(departures, begin, every), float(every)
-    if len(start) < MANY:
-        return "always", 0.0
-    hours = usual_hours(departures)
-    wide = sum(over - first for _, first, over in opening_minutes(hours)) > 0.7 * 7 * 24 * 60
-    inside = 0.0 if wide else share_open(hours, start)
-    order = np.random.Generator(np.random.PCG64(0)).permutation(len(start))
-    if inside >= 0.95 and share_open(hours, arrival + (start - arrival)[order]) < inside - 0.1:
-        return hours, 0.0
-    return "always", 0.0
-
-
-def usual_hours(times: np.ndarray) -> Hours:
-    """Return the days and hours in which all but a few per cent of the times lie."""
-    days = usual_days(times)
-    low, high = np.quantile(times % DAY / 3600, [0.01, 0.985])
-    return f"{days} {int(low)}-{min(int(high) + 1, 24)}"
-
-
-def usual_days(times: np.ndarray) -> str:
-    """Return from which to which weekday all but a few per cent of the times lie."""
-    share = np.bincount((times - MONDAY) // DAY % 7, minlength=7) / len(times)
-    used = np.flatnonzero(share > 0.02)
-    return f"{WEEKDAYS[used[0]]}-{WEEKDAYS[used[-1]]}"
-
-
-def train_hours(departures: np.ndarray, begin: int, every: float) -> Hours:
-    """Return the opening hours with which trains leave as they did: after the week's first one."""
-    days = usual_days(departures)
-    if every > 24:
-        days = WEEKDAYS[begin // DAY]
-    hour, minute = begin % DAY // 3600, begin % 3600 // 60
-    last = min(hour + 1, 24) if every >= 24 else 24
-    return "always" if begin == 0 and days == "Mon-Sun" else f"{days} {hour}:{minute:02d}-{last}"
-
-
-def share_open(hours: Hours, times: np.ndarray) -> float:
-    """Return the share of times that lie within opening hours."""
-    minute, weekday = times % DAY // 60, (times - MONDAY) // DAY % 7
-    inside = np.zeros(len(times), bool)
-    for day, first, over in opening_minutes(hours):
-        inside |= (weekday == day) & (minute >= first) & (minute < over)
-    return float(inside.mean())
-
-
-def fit_batch_risk(
-    stage: Passages, first: Passages, rng: np.random.Generator
-) -> Optional[List[Tuple[float, float]]]:
-    """Return pairs of success rate and batch risk: the one that fits best, and possible ones.
-
-    The possible ones are drawn by their likelihood. None if the history does not tell: there are
-    fewer than twenty failures, or the 95 % interval of the likelihood ratio holds every batch risk.
-    The batch of a deployment is the entries of the first environment since the one deployed before.
-    """
-    came = stage.start < NEVER
-    bad = ~stage.good[came]
-    if np.count_nonzero(bad) < MANY or stage.source == "own":
-        return None
-    entries = np.sort(first.application * NEVER + first.rank)
-    lift = stage.application[came] * NEVER
-    place = np.searchsorted(entries, lift + stage.rank[came], side="right")
-    changes = place - np.maximum(np.append(0, place[:-1]), np.searchsorted(entries, lift))
-    bad, changes = bad[changes > 0], changes[changes > 0]
-    size, which = np.unique(changes, return_inverse=True)
-    failed = np.bincount(which, bad)
-    fine = np.bincount(which) - failed
-    risks, rates = np.linspace(0, 1, 21), 1 - np.geomspace(0.001, 0.9, 120)
-    power = (1 + risks[:, None, None] * (size - 1)) * np.log(rates)[None, :, None]
-    likelihood = (fine * power + failed * np.log(-np.expm1(power))).sum(axis=2)
-    if (likelihood.max(axis=1) > likelihood.max() - Z_95**2 / 2).all():
-        return None
-    weights = np.exp(likelihood - likelihood.max()).ravel()
-    drawn = rng.choice(len(weights), DRAWS, p=weights / weights.sum())
-    found = np.append(likelihood.argmax(), drawn)
-    pairs = zip(rates[found % len(rates)].tolist(), risks[found // len(rates)].tolist())
-    return list(pairs)
-
-
-def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
-    """Return the knobs of the rollbacks: how long they take, and how many succeed.
-
-    The rate is over the failures in production that had an earlier good release. A history without
-    a rollback tells nothing: it may not record them.
-    """
-    events = events_of(history, application_names(history)).in_production()
-    target = last_good_releases(events.deployments)[1]
-    succeeded = int(np.count_nonzero(events.rollbacks.success))
-    failures = max(int(np.count_nonzero(target >= 0)), succeeded) if len(history.rollbacks) else 0
-    minutes = history.rollbacks.loc[history.rollbacks["success"], "duration_min"].to_numpy()
-    n, what = len(minutes), "failures in production"
-    length, lengths = possible_range(minutes, base.duration_min, rng)
-    rate, rates = possible_rate(succeeded, failures, base.success_rate, rng)
+    names = application_names(history)
+    events = events_of(history, names)
+    events = events._replace(recovered=incident_times(history, events, names))
+    if scope_of(history) == PRODUCTION_ALONE:
+        events = events.in_production()
+    over = np.flatnonzero(events.deployments.bad & (events.recovered < NEVER))
+    ends, end = events.deployments.end[over], history.window.seconds[1]
+    seconds, possible = np.maximum(events.recovered[over] - ends, 1), []
+    length = observed_range(seconds / 60) if len(over) else base.duration_min
+    if len(over):
+        possible = times_range(range_factors(seconds, ends, end, rng, False), length)
     return [
-        Fitted("rollback", "duration_min", length, lengths if n else (), n, "rollbacks"),
-        Fitted("rollback", "success_rate", rate, rates if failures else (), failures, what),
+        Fitted("rollback", "duration_min", length, possible, len(over), "recoveries"),
+        Fitted("rollback", "success_rate", 1.0, (), len(over), ""),
     ]
 
 
@@ -8289,10 +7641,15 @@ def fit_rollback(history: History, base: RollbackPolicy, rng: np.random.Generato
 
 LEAST_DAYS = 60  # of history that the first forecast of a backtest is fitted to
 MOST_WINDOWS = 12
-SCORED = (
-    *("deployment_frequency", "change_failure_rate", "mean_lead_time", "mttr_minutes"),
-    *SHOWN[4:],
-)
+PLAIN_WINDOWS = 8  # that the yardstick is the mean of
+T_95 = (6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895)  # Student's t of 90 %: 1 to 7 degrees
+
+
+def scored_metrics(scope: str) -> Tuple[str, ...]:
+    """Return the forecast metrics that are shown, and scored by a backtest, in their order."""
+    if scope == PRODUCTION_ALONE:
+        return (*SCOPES[scope], "all_deployment_frequency")
+    return (*SCOPES[scope], *[key for key in FORECAST_METRICS if key.startswith("production_")])
 
 
 def backtest(
@@ -8306,9 +7663,9 @@ def backtest(
     """Return a table that compares past windows with forecasts from what was known before them.
 
     A row is a metric of a window. Columns: `from`, `metric`, `came` (what was measured), `median`,
-    `low` and `high` (5 % and 95 %) of the forecast, `last` (what the window before had), `weeks`
-    (the median if past weeks came again at random; of frequencies alone). The windows are the last
-    twelve, of those with 60 days before them. GitOpsError if there are fewer than three.
+    `low` and `high` (5 % and 95 %) of the forecast, `last` (what the window before had), and
+    `plain`, `plain_low` and `plain_high` of the yardstick (see `plain_forecast`). The windows are
+    the last twelve, of those with 60 days before them. GitOpsError if there are fewer than three.
     """
     start, end = history.window
     count = min((history.window.days - LEAST_DAYS) // days, MOST_WINDOWS)
@@ -8317,54 +7674,54 @@ def backtest(
             f"a backtest needs at least {LEAST_DAYS + 3 * days} days of history, and this has "
             f"{history.window.days}; give a longer history or fewer --days"
         )
-    windows = [Window.before(end - pd.Timedelta(days=days * back), days) for back in range(count)]
-    rng, rows, last = np.random.Generator(np.random.PCG64(seed)), [], None
-    before = Window.before(windows[-1].start, days)
-    for number, window in enumerate([before, *reversed(windows)]):
-        came = forecast_actuals(measure(history.within(window)))
-        if last is not None:
-            known = history.within(Window(start, window.start))
-            with contextlib.suppress(GitOpsError):  # nothing to fit yet
-                calibration = calibrate(known, base)
-                months = forecast_months(
-                    {"": calibration.scenario}, calibration, window, runs, seed
-                )
-                weeks = weekly_bootstrap(known, days, rng)
-                for key in SCORED:
-                    told = month_spread(months[""][key])
-                    row = (window.start, key, came[key], *told, last[key], weeks.get(key, math.nan))
-                    rows.append(row)
-            progress(f"{number} of {count} past windows forecast")
-        last = came
-    columns = ["from", "metric", "came", "median", "low", "high", "last", "weeks"]
-    return pd.DataFrame(rows, columns=columns)
+    rows: List[Row] = []
+    actuals: List[Dict[str, float]] = []
+    for back in reversed(range(min(history.window.days // days, count + PLAIN_WINDOWS))):
+        window = Window.before(end - pd.Timedelta(days=days * back), days)
+        came = forecast_actuals(history.within(window))
+        with contextlib.suppress(GitOpsError):  # nothing to fit yet
+            if back < count:
+                calibration = calibrate(history.within(Window(start, window.start)), base)
+                known = {"": calibration.scenario}
+                months = forecast_months(known, calibration, window, runs, seed)[""]
+                for key in scored_metrics(calibration.scope):
+                    past = [one[key] for one in actuals[-PLAIN_WINDOWS:]]
+                    told = (
+                        *month_spread(months[key]),
+                        (past or [math.nan])[-1],
+                        *plain_forecast(past),
+                    )
+                    rows.append((window.start, key, came[key], *told))
+                progress(f"{count - back} of {count} past windows forecast")
+        actuals.append(came)
+    columns = ["from", "metric", "came", "median", "low", "high", "last"]
+    return pd.DataFrame(rows, columns=[*columns, "plain", "plain_low", "plain_high"])
 
 
-def weekly_bootstrap(history: History, days: int, rng: np.random.Generator) -> Dict[str, float]:
-    """Return the median frequencies of windows made of past weeks, drawn at random."""
-    of_day = [daily_counts(history, name) for name in history.environments]
-    found = {}
-    for key, counts in (
-        ("deployment_frequency", np.sum(of_day, axis=0)),
-        ("production_deployment_frequency", of_day[-1]),
-    ):
-        weeks = counts[len(counts) % 7 :].reshape(-1, 7)
-        again = rng.integers(len(weeks), size=(500, math.ceil(days / 7)))
-        sums = weeks[again].reshape(500, -1)[:, :days].sum(axis=1)
-        found[key] = float(np.median(sums)) / days
-    return found
+def plain_forecast(past: Sequence[float]) -> Tuple[float, float, float]:
+    """Return the plainest forecast of what comes after some windows, and its 90 % band.
+
+    It is their mean with Student's t on a logarithmic scale. It takes two windows with a value.
+    """
+    known = np.array(past)[~np.isnan(past)]
+    if len(known) < 2:
+        return math.nan, math.nan, math.nan
+    tiny = max(float(known.mean()) / 20, 1e-9)  # a window can have nothing
+    logs = np.log(known + tiny)
+    half = T_95[len(known) - 2] * logs.std(ddof=1) * math.sqrt(1 + 1 / len(known))
+    middle, low, high = np.exp(logs.mean() + half * np.array([0, -1, 1])) - tiny
+    return float(middle), max(float(low), 0.0), float(high)
 
 
-def forecast_actuals(metrics: Metrics) -> Dict[str, float]:
+def forecast_actuals(history: History) -> Dict[str, float]:
     """Return the forecast metrics of a measured history, NaN for what it does not have."""
-    overall = metrics.overall
-    failed = overall.at["change_fail_rate_pct", "value"] * overall.at["change_fail_rate_pct", "n"]
+    values = measure(history).values
+    found = {key: float(values.get(key, math.nan)) for key in FORECAST_METRICS}
     return {
-        **dict.fromkeys(FORECAST_METRICS, math.nan),
-        **{key: float(metrics.values[key]) for key in FORECAST_METRICS if key in metrics.values},
-        "production_median_lead_time": float(overall.at["change_lead_time_hours", "value"]),
-        "production_change_fail_rate": float(overall.at["change_fail_rate_pct", "value"]),
-        "production_failures": round(failed / 100) if failed >= 0 else math.nan,
+        **found,
+        "production_median_lead_time": found["median_lead_time"],
+        "production_change_fail_rate": found["change_failure_rate"],
+        "all_deployment_frequency": len(history.deployments) / history.window.days,
     }
 
 
@@ -8372,18 +7729,25 @@ def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
     """Return for each metric (the index) how well it was forecast.
 
     Columns: `windows` in which there was something to compare, `held` (the share of them that lie
-    within the 90 % band), and the median error of the forecast's median (`error`), of the window
-    before (`error_last`) and of the weeks (`error_weeks`).
+    within the 90 % band), the median `error` of the forecast's median; `held_plain` and
+    `error_plain` of the yardstick, `error_last` of the window before; `plain_is_better`, whether the
+    yardstick's bands have the lower mean score: width and twenty times what lies outside
+    (T. Gneiting and A. Raftery, JASA 102, 2007).
     """
-    known = table.dropna(subset=["came", "low", "high"])
-    held = (known["came"] >= known["low"] - 1e-9) & (known["came"] <= known["high"] + 1e-9)
-    errors = {
-        name: (known[column] - known["came"]).abs()
-        for name, column in (("error", "median"), ("error_last", "last"), ("error_weeks", "weeks"))
-    }
-    frame = pd.DataFrame({"metric": known["metric"], "windows": 1, "held": held * 1.0, **errors})
-    ways = {"windows": "sum", "held": "mean", **dict.fromkeys(errors, "median")}
-    return frame.groupby("metric").agg(ways).reindex(list(SCORED))
+    table = table.dropna(subset=["came", "low", "high"])
+    came, frame = table["came"], table[["metric"]].assign(windows=1)
+    for name, prefix, middle in (("", "", "median"), ("_plain", "plain_", "plain")):
+        low, high = table[f"{prefix}low"], table[f"{prefix}high"]
+        outside = (low - came).clip(lower=0) + (came - high).clip(lower=0)
+        frame[f"held{name}"] = (outside <= 1e-9).where(high.notna()).astype(float)
+        frame[f"error{name}"] = (table[middle] - came).abs()
+        frame[f"score{name}"] = (high - low + 20 * outside).where(table["plain_high"].notna())
+    frame["error_last"] = (table["last"] - came).abs()
+    ways = {"windows": "sum", "held": "mean", "score": "mean", "error": "median"}
+    groups = frame.groupby("metric")
+    scores = groups.agg({name: ways[name.partition("_")[0]] for name in frame.columns[1:]})
+    scores["plain_is_better"] = scores.pop("score_plain") < scores.pop("score")
+    return scores.reindex([key for key in FORECAST_METRICS if key in scores.index])
 
 
 HOLDS = 0.8  # a 90 % band is believed that held at least this share of the past windows
@@ -8391,208 +7755,146 @@ HOLDS = 0.8  # a 90 % band is believed that held at least this share of the past
 
 def backtest_verdict(scores: pd.DataFrame) -> str:
     """Return in words what a backtest says of the forecasts."""
-    held: List[str] = []
-    missed: List[str] = []
-    for key, row in scores.dropna(subset=["held"]).iterrows():
-        count = f"{row['held'] * row['windows']:.0f} of {row['windows']:.0f}"
-        named = held if row["held"] >= HOLDS else missed
-        named.append(f"{FORECAST_METRICS[key].label} ({count})")
     text = "Backtest: each past window was forecast from what was known before it."
-    if held:
-        text += f" The 90 % bands held {', '.join(held)}."
-    if missed:
-        text += f" The 90 % bands did not hold {', '.join(missed)}: "
-        text += "read these forecasts as a direction only."
-    if not held and not missed:
-        text += " Nothing could be compared."
-    return text
+    held = scores["held"] >= HOLDS
+    for rows, words, rest in (
+        (scores[held], "held", "."),
+        (scores[~held], "did not hold", ": read these forecasts as a direction only."),
+    ):
+        names = [
+            f"{FORECAST_METRICS[str(key)].label} "
+            f"({row['held'] * row['windows']:.0f} of {row['windows']:.0f})"
+            for key, row in rows.iterrows()
+        ]
+        text += f" The 90 % bands {words} {', '.join(names)}{rest}" if names else ""
+    return text if len(scores) else f"{text} Nothing could be compared."
 
 
 # ---- Reporting engine: forecasts -> console and JSON --------------------------------------------
 
 
-def format_forecast(forecast: Forecast, prices: Prices = Prices()) -> str:
-    """Return the comparison in words and numbers."""
-    days, calibration = forecast.window.days, forecast.calibration
-    lines = [
-        DOUBLE_LINE,
-        f"🔮 WHAT IF: {forecast.runs} simulated months of {days} days, the same for each scenario "
-        f"(seed {forecast.seed})",
-        DOUBLE_LINE,
-        "",
-        *([*textwrap.wrap(forecast.verdict, 100), ""] if forecast.verdict else []),
-        "The median month (5 % and 95 % of months), and the mean difference from the baseline",
-        "(its 95 % interval).",
-        "",
-    ]
-    held = {} if forecast.scores is None else forecast.scores["held"].to_dict()
-    for key in SHOWN:
+def forecast_rows(forecast: Forecast) -> pd.DataFrame:
+    """Return the comparison in words: what the console prints and a notebook shows.
+
+    A row is a scenario of a metric (the index). The last rows say how many months are ELITE.
+    """
+    heads = ["median month (5 % to 95 %)", "mean difference (95 % interval)"]
+    calibration, rows = forecast.calibration, {}
+    for key in [*scored_metrics(calibration.scope), *["cost"] * any(forecast.prices)]:
         metric, target = FORECAST_METRICS[key], TARGETS.get(key)
-        mark = "  ! the band did not hold in the backtest" * (held.get(key, 1) < HOLDS)
-        lines.append(metric.label + (f" (elite {target})" if target else "") + mark)
-        if key in calibration.assumed:
-            lines += [f"  n/a: {calibration.assumed[key]}", ""]
-            continue
-        if forecast.measured is not None and metric.unit:  # counts are of another number of days
-            lines.append(measured_line(key, forecast))
+        label = metric.label + (f" (elite {target})" if target else "")
+        if forecast.measured is not None and metric.unit:  # a sum is of other days
+            value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
+            missed = not math.isnan(value) and not low <= value <= high
+            rows[label, "(measured)"] = [metric.text(value), "! the fit misses it" * missed]
         for name, own in forecast.months.items():
-            lines.append(forecast_line(name, key, own, forecast.baseline))
-        lines.append("")
-    lines += level_lines(forecast)
-    if prices != Prices():
-        lines += cost_lines(cost_table(forecast.months, prices), prices)
-    rates = {one.team.commits_per_day for one in forecast.scenarios.values()}
-    if len(rates) > 1:
-        told = "commits_per_day changes: the model has no queue of people, so more commits do"
-        lines += ["", told, "not make anyone slower."]
-    left = [fitted.path for fitted in calibration.knobs if not fitted.n]
-    if left:
-        lines += ["", f"Assumed, as the history does not tell it: {', '.join(left)}"]
-    return join_folded(lines)
+            spread = [f"{value:,.{metric.digits}f}" for value in month_spread(own[key])]
+            shown = with_unit(spread[0], metric.short_unit) if metric.unit else spread[0]
+            text = "n/a" if spread[0] == "nan" else f"{shown} ({spread[1]} to {spread[2]})"
+            rows[label, name] = [text, difference_text(key, name, forecast)]
+    for name, own in forecast.months.items():
+        counts = level_counts(own, calibration)
+        share = f"{counts[LEVELS[0].name]} of {forecast.runs}" if counts else "n/a"
+        rows["Months that are ELITE", name] = [share, ""]
+    return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows), heads)
+
+
+def difference_text(key: str, name: str, forecast: Forecast) -> str:
+    """Return the mean difference from the baseline with its interval; nothing for itself.
+
+    The failure rate of all environments can move although that of none does: a shorter wait brings
+    more deployments to a steadier environment. Then the line says that it is the mix.
+    """
+    own, baseline = forecast.months[name][key], forecast.baseline[key]
+    if own is baseline or np.isnan(own).all():
+        return ""
+    spread = paired_difference(own, baseline)
+    if math.isnan(spread[0]):
+        return f"n/a: fewer than {LEAST_MONTHS} months with a value"
+    if not any(np.round(spread, FORECAST_METRICS[key].digits)):
+        return "no change"
+    risks = [
+        [(one.success_rate, one.batch_risk) for one in scenario.environments]
+        for scenario in (forecast.scenarios[name], forecast.calibration.scenario)
+    ]
+    is_mix = risks[0] == risks[1] and not any(risk for _, risk in risks[0])
+    of_all = key == "change_failure_rate" and forecast.calibration.scope == ALL_ENVIRONMENTS
+    return signed(*spread, FORECAST_METRICS[key].digits) + " *" * (is_mix and of_all)
+
+
+def signed(mean: float, low: float, high: float, digits: int = 2) -> str:
+    """Return a difference with its interval; `n/a` if there is none."""
+    texts = [f"{round(one, digits) + 0.0:+,.{digits}f}" for one in (mean, low, high)]
+    return "n/a" if math.isnan(mean) else f"{texts[0]} ({texts[1]} to {texts[2]})"
+
+
+def forecast_notes(forecast: Forecast) -> List[str]:
+    """Return what has to be known of a comparison beside its numbers."""
+    calibration, scores, notes = forecast.calibration, forecast.scores, []
+    shown = scored_metrics(calibration.scope)
+    for why in dict.fromkeys(calibration.assumed.values()):
+        labels = [
+            FORECAST_METRICS[key].label for key in shown if calibration.assumed.get(key) == why
+        ]
+        notes += [f"n/a, as {why}: {', '.join(labels)}."] * bool(labels)
+    if "*" in "".join(forecast_rows(forecast).iloc[:, 1]):
+        notes.append(
+            "* The mix: no environment fails more or less often than before, but each has "
+        )
+        notes[-1] += "another share of the deployments."
+    if scores is not None:
+        notes.append(backtest_verdict(scores))
+        better = [FORECAST_METRICS[key].label for key in scores.index[scores["plain_is_better"]]]
+        if better:
+            notes.append(
+                f"The mean of the last eight windows had a better band of {', '.join(better)}: "
+                "take the baseline from --backtest, and the difference alone from here."
+            )
+    if len({one.team.commits_per_day for one in forecast.scenarios.values()}) > 1:
+        notes.append("commits_per_day changes, and nobody gets slower: people have no queue here.")
+    left = [f"{fitted.group}.{fitted.knob}" for fitted in calibration.knobs if not fitted.n]
+    return notes + [f"Assumed, as the history does not tell it: {', '.join(left)}."] * bool(left)
+
+
+def format_forecast(forecast: Forecast) -> str:
+    """Return the comparison in words and numbers."""
+    lines = [
+        *[DOUBLE_LINE, f"🔮 WHAT IF: {forecast.runs} simulated months of {forecast.window.days} "],
+        *[DOUBLE_LINE, "", "The median month (5 % and 95 % of months), and the mean difference"],
+    ]
+    lines[1] += f"days, the same for each scenario (seed {forecast.seed})"
+    lines[-1] += " from the baseline (its 95 % interval)."
+    if forecast.calibration.scope == PRODUCTION_ALONE:
+        lines[-1] += " The four are those of production."
+    for label, rows in forecast_rows(forecast).groupby(level=0, sort=False):
+        lines += ["", str(label)]
+        for (_, name), cells in rows.iterrows():
+            name = shorten_text(name, 20)
+            lines.append(f"  {name:<20} {cells.iloc[0]:<28} {cells.iloc[1]}".rstrip())
+    return join_folded(
+        [*lines, *(line for note in forecast_notes(forecast) for line in ("", note))]
+    )
 
 
 def forecast_html(forecast: Forecast) -> str:
-    """Return the comparison as a notebook shows it: a row for each scenario of each metric."""
-    heads = ["median month (5 % to 95 %)", "mean difference from the baseline (95 % interval)"]
-    rows = {}
-    for key in SHOWN:
-        target = TARGETS.get(key)
-        label = FORECAST_METRICS[key].label + (f" (elite {target})" if target else "")
-        for name, own in forecast.months.items():
-            difference = difference_text(key, own, forecast.baseline)
-            rows[label, name] = [spread_text(key, own[key]), difference]
-    for name, own in forecast.months.items():
-        counts = level_counts(own, forecast.calibration)
-        share = show_percent(counts[LEVELS[0].name], forecast.runs) if counts else "n/a"
-        rows["Months that are ELITE", name] = [share, ""]
+    """Return the comparison as a notebook shows it."""
     with pd.option_context("display.max_colwidth", None):
-        table = pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows), heads).to_html()
-    return (
-        f"<p><b>SIMULATED</b>: {forecast.runs} months of {forecast.window.days} days, the same for "
-        f"each scenario (seed {forecast.seed})</p>{table}"
-    )
+        table = forecast_rows(forecast).to_html()
+    notes = "".join(f"<p>{html.escape(note)}</p>" for note in forecast_notes(forecast))
+    months = f"{forecast.runs} months of {forecast.window.days} days (seed {forecast.seed})"
+    return f"<p><b>SIMULATED</b>: {months}, the same for each scenario</p>{table}{notes}"
 
 
-def table_cell(name: str, width: int = 32) -> str:
-    """Return a name in a column of the comparison."""
-    return f"{shorten_text(name, width):<{width}}"
-
-
-def spread_text(key: str, values: np.ndarray) -> str:
-    """Return the median of the months and their range."""
-    metric = FORECAST_METRICS[key]
-    middle, low, high = month_spread(values)
-    if math.isnan(middle):
-        return "n/a"
-    number = f"{middle:.{metric.digits}f}"
-    shown = with_unit(number, metric.short_unit) if metric.unit else number
-    return f"{shown} ({low:.{metric.digits}f} to {high:.{metric.digits}f})"
-
-
-def forecast_line(name: str, key: str, months: Months, baseline: Months) -> str:
-    """Return the line of one scenario and one metric."""
-    difference = difference_text(key, months, baseline)
-    return f"  {table_cell(name)} {spread_text(key, months[key]):<30} {difference}".rstrip()
-
-
-def difference_text(key: str, months: Months, baseline: Months) -> str:
-    """Return the mean difference from the baseline with its interval; nothing for itself."""
-    if months is baseline:
-        return ""
-    mean, least, most = paired_difference(months[key], baseline[key])
-    if math.isnan(mean):
-        return f"n/a ({LEAST_MONTHS} months with a value are needed: --runs)"
-    return signed(mean, least, most)
-
-
-def signed(mean: float, low: float, high: float) -> str:
-    """Return a difference with its interval."""
-    return f"{mean:+.2f} ({low:+.2f} to {high:+.2f})".replace("-0.00", "+0.00")
-
-
-def measured_line(key: str, forecast: Forecast) -> str:
-    """Return what the history says, with a warning where the months fitted to it miss it."""
-    assert forecast.measured is not None
-    value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
-    missed = not math.isnan(value) and not low <= value <= high
-    warning = "! not among the baseline's months: the fit misses it" * missed
-    shown = FORECAST_METRICS[key].text(float(value))
-    if key in forecast.calibration.bounds:
-        shown = f"at least {shown}"
-        warning = warning or "! a lower bound, as the months are"
-    return f"  {'(measured)':<32} {shown:<30} {warning}".rstrip()
-
-
-def level_lines(forecast: Forecast) -> List[str]:
-    """Return how many months of each scenario reach each level."""
-    calibration = forecast.calibration
-    if not level_counts(forecast.baseline, calibration):
-        bound = "only a lower bound of the change failure rate was measured"
-        why = [
-            calibration.assumed[key]
-            for key in SCOPES[ALL_ENVIRONMENTS]
-            if key in calibration.assumed
-        ]
-        why += [bound] * ("change_failure_rate" in calibration.bounds)
-        return [f"Months that reach each level: not assessable, {'; '.join(dict.fromkeys(why))}"]
-    counted = {name: level_counts(own, calibration) for name, own in forecast.months.items()}
-    levels = list(dict.fromkeys(key for counts in counted.values() for key in counts))
-    heads = [level.replace(" PERFORMER", "") for level in levels]
-    lines = [f"{'Months that reach each level':<34} {'  '.join(heads)}"]
-    for name, counts in counted.items():
-        cells = (f"{counts.get(key, 0):>{len(head)}}" for key, head in zip(levels, heads))
-        lines.append(f"  {table_cell(name)} {'  '.join(cells)}")
-    return lines
-
-
-def cost_lines(costs: pd.DataFrame, prices: Prices) -> List[str]:
-    """Return the hours lost in a month, what they cost, and when a change has paid for itself."""
-
-    def text(spread: Sequence[float], digits: int = 0) -> str:
-        middle, low, high = (f"{value:,.{digits}f}".replace("inf", "never") for value in spread)
-        if middle == "nan":
-            return "n/a"
-        return middle if low == high else f"{middle} ({low} to {high})"
-
-    named = [(prices.failed, "failed"), (prices.waiting, "waiting")]
-    priced = " and ".join(
-        f"{price:g} a {which} hour" for price, which in named if price is not None
-    )
-    lines = [
-        "",
-        f"What a month costs, at {priced or 'no price'}: the median (5 % and 95 % of months)",
-        f"  {'':<32} {'failed hours':>22} {'waiting hours':>26}",
-    ]
-    for name, row in costs.iterrows():
-        hours = f"{text(row['failed_hours'], 1):>22} {text(row['waiting_hours']):>26}"
-        lines.append(f"  {table_cell(str(name))} {hours}")
-    for number, (name, row) in enumerate(costs.iterrows()):
-        lines.append(f"  {table_cell(str(name)).strip()} costs {text(row['cost'])}")
-        if not number:
-            continue
-        middle, low, high = row["saved"]
-        saved, back = f"saves {text(row['saved'])} a month", ""
-        if middle < 0:
-            saved = f"costs {text((-middle, -high, -low))} more than the baseline"
-        if prices.investment is not None:
-            months = text(row["payback"], 1)
-            back = f"; {prices.investment:,g} is back in {months} months"
-            if months.startswith("never"):
-                back = f"; {prices.investment:,g} is not back"
-        lines.append(f"    {saved}{back}")
-    return lines
-
-
-def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str, Any]:
+def forecast_document(forecast: Forecast) -> Dict[str, Any]:
     """Return what `--json` prints of a comparison."""
-    scenarios, baseline, calibration = {}, forecast.baseline, forecast.calibration
+    months, calibration, scenarios = {}, forecast.calibration, forecast.scenarios
     for name, own in forecast.months.items():
         metrics: Dict[str, Dict[str, Any]] = {}
         for key, values in own.items():
+            difference = paired_difference(values, forecast.baseline[key])
             metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
-            difference = paired_difference(values, baseline[key])
             metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
-        scenarios[name] = {"metrics": metrics, "levels": level_counts(own, calibration) or None}
+        months[name] = {"metrics": metrics, "levels": level_counts(own, calibration) or None}
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -8600,55 +7902,34 @@ def forecast_document(forecast: Forecast, prices: Prices = Prices()) -> Dict[str
         "seed": forecast.seed,
         "runs": forecast.runs,
         "days": forecast.window.days,
+        "scope": calibration.scope,
+        "prices": dict(zip(("failed_hour", "waiting_hour"), forecast.prices)),
         "measured": forecast.measured,
         "assumed": calibration.assumed,
-        "fitted": {one.path: {"n": one.n, "from": one.what} for one in calibration.knobs},
-        "verdict": forecast.verdict or None,
-        "scenarios": {name: json.loads(one.to_json()) for name, one in forecast.scenarios.items()},
-        "what_if": scenarios,
+        "fitted": {f"{one.group}.{one.knob}": one.n for one in calibration.knobs},
+        "scores": None if forecast.scores is None else forecast.scores.to_dict("index"),
+        "notes": forecast_notes(forecast),
+        "scenarios": {name: json.loads(one.to_json()) for name, one in scenarios.items()},
+        "what_if": months,
     }
-    if prices != Prices():
-        document["costs"] = {
-            "prices": prices._asdict(),
-            "months": cost_table(forecast.months, prices).to_dict("index"),
-        }
     return to_jsonable(document)
 
 
-def format_levers(table: pd.DataFrame, runs: int, seed: int, step: float) -> str:
+def format_levers(table: pd.DataFrame) -> str:
     """Return the table of levers in words and numbers."""
-    metric = lever_metric(table)
-    before = metric.text(float(table["before"].iloc[0])) if len(table) else "n/a"
+    metric = FORECAST_METRICS[table.attrs["metric"]]
+    before = metric.text(float(table["before"].mean()))
     lines = [
-        DOUBLE_LINE,
-        f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month as things are",
-        DOUBLE_LINE,
-        f"Each knob improved by {100 * step:g} %; {runs} simulated months, the same (seed {seed})",
-        "",
+        *[DOUBLE_LINE, f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month"],
+        *[DOUBLE_LINE, "Each knob improved by a quarter, or as its line says; "],
     ]
-    measured, (low, high) = table.attrs.get("measured", math.nan), table.attrs["band"]
-    if not math.isnan(measured):
-        missed = "! the fit misses it: take no more than the order from this" * (
-            not low <= measured <= high
-        )
-        fitted = f"the fitted months have {metric.text(low)} to {metric.text(high)}"
-        lines[-1:] = [f"Measured: {metric.text(measured)}; {fitted} {missed}".rstrip(), ""]
+    lines[-1] += "{runs} simulated months, the same (seed {seed})".format(**table.attrs)
     for row in table.to_dict("records"):
-        numbers = "n/a"
-        if not math.isnan(row["difference"]):
-            numbers = signed(row["difference"], row["low"], row["high"])
-        lines.append(f"  {numbers:<28} {row['change']}")
-    certain = (table["low"] > 0) | (table["high"] < 0)
-    if not certain.any():
-        lines += ["", "No knob alone surely changes it: take a larger --step, or another metric."]
-    lines += ["", "open_hours, freezes and promotion are no levers: --what-if tries them."]
-    return join_folded(lines)
-
-
-def lever_metric(table: pd.DataFrame) -> Metric:
-    """Return the metric that a table of levers is about."""
-    elite = Metric("Odds of ELITE", "%", "Months that meet all four benchmarks.")
-    return FORECAST_METRICS.get(table.attrs["metric"], elite)
+        numbers = signed(row["difference"], row["low"], row["high"])
+        lines.append(f"  {numbers:<23} {row['change']}")
+    if not ((table["low"] > 0) | (table["high"] < 0)).any():
+        lines.append("No knob alone surely changes it: take another metric, or more --runs.")
+    return join_folded([*lines, "Freezes and promotion are no levers: --what-if tries them."])
 
 
 def format_backtest(scores: pd.DataFrame, days: int) -> str:
@@ -8657,24 +7938,19 @@ def format_backtest(scores: pd.DataFrame, days: int) -> str:
         DOUBLE_LINE,
         f"🔁 BACKTEST: past windows of {days} days, each forecast from what was known before it",
         DOUBLE_LINE,
-        f"{'':<34}{'windows':>8}{'band held':>11}{'error':>12}{'as before':>12}{'by weeks':>12}",
+        f"{'':<28}{'':>8}{'forecast':>17}{'mean of eight':>17}{'last':>10}",
+        f"{'':<28}{'windows':>8}{'held':>6}{'error':>11}{'held':>6}{'error':>11}{'error':>10}",
     ]
     for key, row in scores.iterrows():
-        unit = FORECAST_METRICS[key].short_unit
-        names = ("error", "error_last", "error_weeks")
-        errors = [show_number(row[name], unit) for name in names]
-        windows = 0 if math.isnan(row["windows"]) else int(row["windows"])
-        share = show_percent(row["held"], 1, 0) if windows else "n/a"
-        numbers = "".join(f"{error:>12}" for error in errors)
-        lines.append(f"  {FORECAST_METRICS[key].label:<32}{windows:>8}{share:>11}{numbers}")
-    lines += [
-        "",
-        "error: median distance from what came; as before: if the last window came again;",
-        "by weeks: if weeks of the past came again at random.",
-        "",
-        *textwrap.wrap(backtest_verdict(scores), 100),
-    ]
-    return "\n".join(lines)
+        text = functools.partial(show_number, unit=FORECAST_METRICS[str(key)].short_unit)
+        line = f"{FORECAST_METRICS[str(key)].label:<28}{row['windows']:>8.0f}"
+        for name in ("", "_plain"):
+            held = show_percent(row[f"held{name}"], 1, 0)
+            line += f"{held:>6}{text(row[f'error{name}']):>11}"
+        lines.append(line + f"{text(row['error_last']):>10}")
+    lines += ["", "held: how often the 90 % band held what came. error: its median distance from "]
+    lines[-1] += "the forecast, from the mean of the last eight windows, and from the last one."
+    return join_folded([*lines, "", backtest_verdict(scores)])
 
 
 # ---- GitOpsAutomation: the pipeline, a method for each step -------------------------------------
@@ -8964,64 +8240,53 @@ class GitOpsAutomation:
         return path
 
     def what_if(
-        self, scenarios: Mapping[str, Change], runs: int = 200, days: int = 30
-    ) -> pd.DataFrame:
-        """Simulate the baseline and other scenarios over the same months: a tidy table.
-
-        A row is a metric of a run of a scenario: `scenario`, `run`, `metric` (of
-        `FORECAST_METRICS`), `value`. See `forecast`.
-        """
-        return self.forecast(scenarios, runs, days).table
-
-    def forecast(
         self,
-        scenarios: Mapping[str, Change],
+        scenarios: Union[str, Sequence[str], Mapping[str, Change]],
         runs: int = 200,
         days: int = 30,
+        prices: Tuple[float, float] = (0, 0),
         calibration: Optional[Calibration] = None,
     ) -> Forecast:
         """Simulate the baseline and other scenarios over the same months.
 
-        `scenarios` gives each a name: a `Scenario`, or a function that makes one from the baseline.
+        `scenarios` is what the command line takes, such as `"production.wait_hours=4:12"`, or
+        several of these, or {name: a `Scenario`, or a function that makes one from the baseline}.
         The first of the forecast is `baseline`: the `calibration`, by default that of `calibrate`.
-        `days` is the length of a month. GitOpsError for arguments that cannot be used.
+        `days` is the length of a month. `prices` are those of an hour of failed production, and of
+        an hour that a change waits. GitOpsError for arguments that cannot be used.
         """
         check_whole("runs", runs, 2, MOST_RUNS)
-        if not isinstance(scenarios, Mapping):
-            raise GitOpsError(
-                f"what_if takes {{name: Scenario}}, such as PRESETS, not {in_quotes(scenarios)}"
-            )
-        for name, scenario in scenarios.items():
-            if not callable(scenario):
-                check_instance(f"the scenario {in_quotes(name)}", scenario, Scenario)
-        if "baseline" in scenarios:
-            raise GitOpsError("baseline is what the scenarios are compared with: take another name")
         calibration, window = calibration or self.calibrate(), self._month(days)
-        compared = {"baseline": calibration.scenario, **scenarios}
-        with terminal_progress() as progress:
-            months = forecast_months(compared, calibration, window, runs, self.seed, progress)
         best = calibration.scenario
-        known = {name: apply_change(change, best, best) for name, change in compared.items()}
-        return Forecast(months, known, calibration, window, self.seed, self._measured() or None)
-
-    def levers(
-        self, metric: str = "", step: float = 0.25, runs: int = 200, days: int = 30
-    ) -> pd.DataFrame:
-        """Improve every knob by the same step: what matters most (see `lever_table`)."""
-        check_whole("runs", runs, 2, MOST_RUNS)
-        check_number("step", step, 0.01, 0.9)
-        check_word("metric", metric or "elite", ("elite", *FORECAST_METRICS))
-        calibration, window = self.calibrate(), self._month(days)
+        compared: Dict[str, Change] = {"baseline": best}
+        for given in [scenarios] if isinstance(scenarios, str) else scenarios:
+            name, change = given, None
+            if isinstance(scenarios, Mapping):
+                change = scenarios[given]
+            elif isinstance(given, str):
+                name, change = named_change(given, best)
+            if not callable(change) and not isinstance(change, Scenario):
+                ways = 'changes such as "production.wait_hours=4:12", or {name: Scenario}'
+                raise GitOpsError(f"what_if takes {ways}, not {in_quotes(change or given)}")
+            if name in compared:
+                raise GitOpsError(f"two scenarios are called {in_quotes(name)}; name each its own")
+            compared[name] = change
         with terminal_progress() as progress:
-            table = lever_table(calibration, window, runs, self.seed, step, metric, progress)
-        measured = self._measured().get(table.attrs["metric"])
-        if measured is not None:
-            table.attrs["measured"] = measured
-        return table
+            months = forecast_months(
+                compared, calibration, window, runs, self.seed, progress, prices
+            )
+        known = {name: apply_change(change, best, best) for name, change in compared.items()}
+        measured = None if self._real is None else forecast_actuals(recent_part(self._real))
+        return Forecast(months, known, calibration, window, self.seed, measured, None, prices)
 
-    def _measured(self) -> Dict[str, float]:
-        """Return the forecast metrics of the part of the real history that is fitted."""
-        return {} if self._real is None else forecast_actuals(measure(recent_part(self._real)))
+    def levers(self, metric: str = "", runs: int = 200, days: int = 30) -> pd.DataFrame:
+        """Improve every knob by a quarter: what matters most (see `lever_table`)."""
+        check_whole("runs", runs, 2, MOST_RUNS)
+        if metric:
+            check_word("metric", metric, tuple(FORECAST_METRICS))
+        window = self._month(days)
+        with terminal_progress() as progress:
+            return lever_table(self.calibrate(), window, runs, self.seed, metric, progress)
 
     def backtest(self, days: int = 30, runs: int = 100) -> pd.DataFrame:
         """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
@@ -9038,29 +8303,35 @@ class GitOpsAutomation:
     def calibrate(self) -> Calibration:
         """Return the baseline of forecasts, and what is not known of it.
 
-        It is fitted to the real deployments that were loaded, or its team to the repository.
-        Otherwise it is the scenario of this object.
+        It is fitted to the real deployments that were loaded. Otherwise it is the scenario of this
+        object, with as many commits as a repository that was loaded.
         """
         if self._real is not None:
             return calibrate(self._real, self.scenario)
+        scenario, first = self.scenario, self.window and self.window.seconds[0]
         if self._commits_are_real:
-            return calibrate_team(self.git_commits, self.window, self.scenario)
-        return Calibration(self.scenario, warm_up=WARM_UP)
+            day = (seconds_of(self.git_commits["timestamp"]) - first) // DAY
+            rates = weekday_rates(np.bincount(day, minlength=self.window.days), first)[0]
+            scenario = scenario.with_team(
+                commits_per_day=rates.max(),
+                weekday_factors=rates / rates.max(),
+                applications=count_words(self.git_commits["application"]),
+            )
+        return Calibration(scenario)
 
     def _advice(self) -> List[str]:
         """Return the recommendations, tried on simulated windows of at most a month."""
         try:
             calibration = self.calibrate()
         except GitOpsError:  # nothing to fit: what follows from the metrics is all that can be said
-            return plain_recommendations(self.metrics)
+            return recommend(self.measured)
         window = Window.before(self.window.end, min(self.window.days, 30))
-        if self._real is None:  # a month as that of the report, which begins with nothing
-            calibration = dataclasses.replace(calibration, warm_up=0)
-        runs = self.advice_runs or enough_runs(calibration.scenario, window)
-        cached = functools.lru_cache(maxsize=8)(Noise)
+        syncs = window.days * calibration.scenario.team.commits_per_day * len(self.environments)
+        enough = int(np.clip(1_500_000 / max(syncs, 1), 10, 100))  # a large month hardly varies
+        runs = self.advice_runs or enough
         with terminal_progress() as progress:
-            trial = Trial(calibration, window, runs, self.seed, progress, cached)
-            return tried_recommendations(self.measured, trial)
+            trial = Trial.of(calibration, window, runs, self.seed, progress)
+            return recommend(self.measured, trial)
 
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
@@ -9219,17 +8490,10 @@ def whole_option(low: int, high: int) -> Callable[[str], int]:
 
 def metric_option(text: str) -> str:
     """Return the metric that levers are compared by: an argparse type."""
-    if text and text not in ("elite", *FORECAST_METRICS):
-        known = ", ".join(["elite", *FORECAST_METRICS])
+    if text and text not in FORECAST_METRICS:
+        known = ", ".join(FORECAST_METRICS)
         raise argparse.ArgumentTypeError(f"must be one of {known}, not {in_quotes(text)}")
     return text
-
-
-def share_option(text: str) -> float:
-    """Return the value of an option that is a share: an argparse type."""
-    if not re.fullmatch(r"0?\.[0-9]{1,6}", text) or not 0.01 <= float(text) <= 0.9:
-        raise argparse.ArgumentTypeError(f"must be from 0.01 to 0.9, not {in_quotes(text)}")
-    return float(text)
 
 
 def price_option(text: str) -> float:
@@ -9297,10 +8561,8 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "(production.wait_hours=4:12 or =*0.5), a preset or a JSON file; NAME: CHANGE names it; "
          "repeatable"),
         ("--levers", dict(metavar="METRIC", nargs="?", const="", type=metric_option),
-         "improve each knob by the same step, and show what that does to METRIC (mean_lead_time, "
-         "mttr_minutes, ...) or to the odds of `elite` (default: the benchmark that is met least)"),
-        ("--step", dict(metavar="SHARE", type=share_option),
-         "with --levers: how far each knob is improved (default: 0.25, a quarter)"),
+         "improve each knob by a quarter, and show what that does to METRIC (mean_lead_time, "
+         "mttr_minutes, ...; default: the target that is met least)"),
         ("--backtest", dict(action="store_true", default=None),
          "forecast past windows of real deployments, and show how often the forecast held"),
         ("--runs", dict(metavar="N", type=whole_option(2, MOST_RUNS)),
@@ -9310,8 +8572,6 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "with --what-if: the price of an hour in which production is failed"),
         ("--cost-per-waiting-hour", dict(metavar="N", type=price_option),
          "with --what-if: the price of an hour in which a change waits for production"),
-        ("--investment", dict(metavar="N", type=price_option),
-         "with a price: what the change costs once, to show in how many months it is back"),
     ],
     "what comes out": [
         ("--details", dict(action="store_true", default=None),
@@ -9390,7 +8650,6 @@ def check_options(options: argparse.Namespace) -> None:
          "has no meaning with --levers"),
         ({"by"}, bool(options.backtest), "has no meaning with --backtest"),
         ({"backtest"}, not real, needs_real),
-        ({"step"}, options.levers is None, "needs --levers"),
         ({"details", "trace", "markdown"},
          bool(options.what_if or options.levers is not None or options.backtest),
          "has no meaning with a forecast"),
@@ -9398,8 +8657,6 @@ def check_options(options: argparse.Namespace) -> None:
          "has no meaning with --trace"),
         ({"cost_per_failed_hour", "cost_per_waiting_hour"}, not options.what_if,
          "needs --what-if CHANGE"),
-        ({"investment"}, not {"cost_per_failed_hour", "cost_per_waiting_hour"} & given,
-         "needs --cost-per-failed-hour or --cost-per-waiting-hour"),
     ]  # fmt: skip
     for names, wrong, why in rules:
         for name in sorted(names & given) if wrong else ():
@@ -9570,36 +8827,30 @@ def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> 
         if calibration.knobs:
             print_text("\n🔧 Fitting the baseline to this history...")
             print_text(join_folded(f"  • {note}" for note in calibration.notes))
-        scenarios: Dict[str, Change] = {}
-        for text in options.what_if:
-            name, change = named_change(text, calibration.scenario)
-            if name in scenarios:
-                twice = f"two scenarios are called {in_quotes(name)}"
-                raise GitOpsError(f"{twice}; give each its own name")
-            scenarios[name] = change
-        forecast = gitops.forecast(scenarios, options.runs or 200, days, calibration)
+        prices = options.cost_per_failed_hour or 0, options.cost_per_waiting_hour or 0
+        forecast = gitops.what_if(options.what_if, options.runs or 200, days, prices, calibration)
     if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
         forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
-    prices = Prices(options.cost_per_failed_hour, options.cost_per_waiting_hour, options.investment)
-    print_text("\n" + format_forecast(forecast, prices))
+    print_text("\n" + format_forecast(forecast))
     files = {"what_if.csv": forecast.table.to_csv(index=False).encode()} if options.export else {}
-    show_and_save(gitops, options, files, "gitops_what_if.png", draw_what_if, forecast)
-    return forecast_document(forecast, prices)
+    picture = None
+    if not options.no_dashboard:
+        picture = files["gitops_what_if.png"] = render_png(draw_what_if(forecast, options.dpi))
+    save_files(gitops, files)
+    show_in_notebook(picture)
+    return forecast_document(forecast)
 
 
 def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
-    """Print and draw what matters most; return the document of `--json`."""
-    step, runs = options.step or 0.25, options.runs or 200
+    """Print what matters most; return the document of `--json`."""
     with titled_output():
         load_real_history(gitops, options, whole=True)
-        table = gitops.levers(options.levers, step, runs, options.days or 30)
-    print_text("\n" + format_levers(table, runs, gitops.seed, step))
-    files = {"levers.csv": table.to_csv(index=False).encode()} if options.export else {}
-    show_and_save(gitops, options, files, "gitops_levers.png", draw_levers, table, runs, step)
+        table = gitops.levers(options.levers, options.runs or 200, options.days or 30)
+    print_text("\n" + format_levers(table))
+    if options.export:
+        save_files(gitops, {"levers.csv": table.to_csv(index=False).encode()})
     document = {"schema_version": SCHEMA_VERSION, "version": __version__, "simulated": True}
-    document.update(seed=gitops.seed, runs=runs)
-    document.update(metric=table.attrs["metric"], step=step, levers=table.to_dict("records"))
-    return to_jsonable(document)
+    return to_jsonable({**document, **table.attrs, "levers": table.to_dict("records")})
 
 
 def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
@@ -9611,28 +8862,18 @@ def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Di
     scores = backtest_scores(table)
     print_text("\n" + format_backtest(scores, days))
     if options.export:
-        write_files(gitops.output_dir, {"backtest.csv": table.to_csv(index=False).encode()})
+        save_files(gitops, {"backtest.csv": table.to_csv(index=False).encode()})
     document = {"schema_version": SCHEMA_VERSION, "version": __version__, "days": days}
     document["verdict"] = backtest_verdict(scores)
     return to_jsonable({**document, "scores": scores.to_dict("index")})
 
 
-def show_and_save(
-    gitops: GitOpsAutomation,
-    options: argparse.Namespace,
-    files: Dict[str, bytes],
-    name: str,
-    draw: Callable[..., Figure],
-    *shown: Any,
-) -> None:
-    """Draw a picture unless it is not wanted, and write it and other files."""
-    if not options.no_dashboard:
-        files = {name: render_png(draw(*shown, dpi=options.dpi)), **files}
+def save_files(gitops: GitOpsAutomation, files: Mapping[str, bytes]) -> None:
+    """Write files into the output folder, and say so."""
     if files:
         paths = write_files(gitops.output_dir, files)
         saved = ", ".join(f"'{one_line(path)}'" for path in paths)
         print_text(f"\n✓ Saved as {saved}")
-    show_in_notebook(files.get(name))
 
 
 def print_problem(kind: str, message: str) -> int:

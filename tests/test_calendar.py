@@ -26,6 +26,7 @@ from gitops_automation import (
     Team,
     Window,
     commits_table,
+    parse_change,
     run_pipeline,
     simulate_deployments,
 )
@@ -980,3 +981,54 @@ def test_any_calendar_survives_json(scenario):
 def test_the_dates_of_a_freeze_are_written_in_full():
     stage = changed(freezes=[["2026-1-5", "2026-01-06"]]).environments[-1]
     assert stage.freezes == (("2026-01-05", "2026-01-06"),)
+
+
+# ---- Hours of the week with weights --------------------------------------------------------------
+
+WEIGHTS = [0.0] * 168
+for _day in range(5):
+    WEIGHTS[24 * _day + 9 : 24 * _day + 17] = [1, 1, 1, 0.5, 1, 1, 1, 0.25]
+WEIGHTS[5 * 24 + 23] = 2.0
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Asia/Kolkata"])
+def test_a_wait_passes_in_open_hours_by_their_weight(zone):
+    """Minute by minute: each open one takes its weight off the wait."""
+    weights, rng = tuple(WEIGHTS), np.random.default_rng(1)
+    gate, start = gate_of(weights, zone, SPRING), SPRING.seconds[0]
+    for first in (start + rng.integers(0, 9 * 86400, 40) // 60 * 60).tolist():
+        wait = int(rng.integers(1, 30 * 60))  # minutes
+        local = pd.date_range(
+            pd.Timestamp(first, unit="s", tz="UTC"), periods=20 * 1440, freq="min"
+        )
+        local = local.tz_convert(zone)
+        passed = np.cumsum([weights[24 * time.dayofweek + time.hour] for time in local])
+        found = int(gate.after(np.array([first]), np.array([60 * wait]))[0])
+        assert gate.next(np.array([found])).tolist() == [found]  # it is open then
+        assert passed[(found - first) // 60] == pytest.approx(wait, abs=2.1)
+
+
+def test_open_seconds_and_moments_are_each_others_inverse():
+    gate, rng = gate_of(tuple(WEIGHTS), "Europe/Berlin", AUTUMN), np.random.default_rng(2)
+    times = AUTUMN.seconds[0] + rng.integers(0, 20 * 86400, 500)
+    waits = rng.integers(0, 40 * 3600, 500)
+    passed = gate.clock(gate.after(times, waits)) - gate.clock(times)
+    assert np.abs(passed - waits).max() <= 1  # a whole second
+    always = gate_of("always", "UTC", AUTUMN)
+    assert (always.after(times, waits) == times + waits).all()
+
+
+def test_weights_of_open_hours_are_a_knob_like_words():
+    scenario = Scenario().with_environment(
+        "production", open_hours=WEIGHTS, wait_runs="open", wait_hours=(2, 4)
+    )
+    assert Scenario.from_json(scenario.to_json()) == scenario
+    opened = parse_change("production.open_hours=always", scenario)
+    assert opened.environments[-1].open_hours == "always"
+    history = simulated(scenario, 1)[0]
+    rows = history.deployments[history.deployments["environment"] == "production"]
+    hour = rows["timestamp"].dt.dayofweek * 24 + rows["timestamp"].dt.hour
+    assert set(hour) <= {number for number, weight in enumerate(WEIGHTS) if weight}
+    for wrong in ([1] * 167, [0] * 168, [-1] + [1] * 167, ["a"] * 168):
+        with pytest.raises(GitOpsError, match="open_hours"):
+            Scenario().with_environment("production", open_hours=wrong)

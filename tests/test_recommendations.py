@@ -375,22 +375,6 @@ def test_levers_of_a_fit_that_misses_what_was_measured_say_so():
         assert ("! the fit misses it" in text) == mark
 
 
-def test_the_picture_of_levers_has_a_bar_for_each_with_its_words():
-    table = measured(Scenario()).levers(runs=30)
-    figure = gitops.draw_levers(table, 30, 0.25, 40)
-    ax, header = figure.axes
-    bars = sorted(ax.patches, key=lambda bar: bar.get_y())
-    assert [bar.get_width() for bar in bars] == pytest.approx(table["difference"].tolist())
-    assert [text.get_text() for text in ax.get_yticklabels()] == table["change"].tolist()
-    words = " ".join(text.get_text() for text in header.texts)
-    assert "SIMULATED" in words
-    assert f"the mean month of the baseline: {table['before'][0]:.2f} hours" in words
-    groups = {text.get_text() for text in header.get_legend().get_texts()}
-    assert groups == {"dev", "staging", "production", "rollback"}
-    colours = {bar.get_label(): bar[0].get_facecolor() for bar in ax.containers[1::2]}
-    assert len(set(colours.values())) == len(colours)
-
-
 def test_a_metric_of_no_forecast_has_no_levers():
     with pytest.raises(gitops.GitOpsError, match="metric must be one of elite"):
         measured(Scenario()).levers("happiness")

@@ -48,7 +48,7 @@ def message_of(build, *arguments, **knobs):
 
 def test_the_default_environments_are_the_documented_table():
     rows = [dataclasses.astuple(environment) for environment in Scenario().environments]
-    later = ("always", (), 0, "stage")
+    later = ("always", (), 0, "stage", "always")
     assert rows == [
         ("dev", 0.90, (0, 0), (10, 60), "each", 1, 0, *later),
         ("staging", 0.93, (2, 6), (15, 90), "newest", 1, 0, *later),
