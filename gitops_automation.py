@@ -611,7 +611,7 @@ KNOB_KINDS: Dict[str, Tuple[str, Callable[..., Any]]] = {
     "int": (
         "be a whole number from {low} to {high}",
         lambda *given: None if to_number(*given) % 1 else int(to_number(*given))),
-    "Range": ("be rising numbers from {low:g} to {high:g}, such as 2:6 or [2, 6]", to_range),
+    "Range": ("be numbers from {low:g} to {high:g} in order, such as 2:6 or [2, 6]", to_range),
     "Week": (
         "be seven numbers from {low:g} to {high:g}, Monday first",
         lambda value, low, high: to_numbers(value, low, high, 7)),
@@ -1130,10 +1130,11 @@ def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     # one hash of the seed and the times is cut into the 40 digits of each commit
     digest = hashlib.shake_128(str(seed).encode() + commits.time.astype("<i8").tobytes())
     digits = digest.hexdigest(20 * len(commits.time))
+    shas = np.array([digits[at : at + 40] for at in range(0, len(digits), 40)], object)
     return as_table(
         "git_commits",
         {
-            "sha": [digits[at : at + 40] for at in range(0, len(digits), 40)],
+            "sha": shas,
             "timestamp": commits.time,
             "author": word_column(draw_shares(team.authors, author), list(team.authors)),
             "type": word_column(types, list(team.types)),
@@ -1176,11 +1177,11 @@ class Deployments(NamedTuple):
 
 def run_pipeline(
     commits: Commits, draws: Draws, window: Window, noise: Noise
-) -> Tuple[Deployments, np.ndarray, np.ndarray]:
+) -> Tuple[Deployments, np.ndarray, List[np.ndarray]]:
     """Take commits through every environment: the model.
 
     A group of the commits is a month of the draws, in order. Returns the deployments, the luck of
-    each (see `run_stage`), and how many releases came how far: a row for each environment.
+    each, and for each environment how far the releases came (see `run_stage`).
     """
     lineage = commits.lineage
     small = np.min_scalar_type(int(lineage.max(initial=0)))  # numpy sorts small integers by radix
@@ -1200,7 +1201,7 @@ def run_pipeline(
             for one, low, high in zip(drawn, edges, edges[1:])
         ]
         start, end, luck, came = map(np.concatenate, zip(*pieces)) if len(pieces) > 1 else pieces[0]
-        reach.append(np.bincount(came, minlength=5))
+        reach.append(came)
         row = np.flatnonzero(came == FLOW["deployed"])
         syncs.append((order[row], start[row], end[row], luck[row], np.full(len(row), number)))
         arrival = np.where((came == FLOW["deployed"]) & (luck < 0), end, NEVER)
@@ -1217,7 +1218,7 @@ def run_pipeline(
         luck < 0,
         luck >= 0,
     )
-    return deployments, luck, np.array(reach)
+    return deployments, luck, reach
 
 
 def run_stage(
@@ -1267,7 +1268,7 @@ def run_stage(
         chance[row] = environment.success_rate ** (1 + environment.batch_risk * (changes - 1))
     luck = (noise[OUTCOME] - chance) / np.maximum(1 - chance, 1e-300)
     end = start + draw_seconds(environment.duration_sec, noise[DURATION])
-    came = np.sum([arrived, approved, ahead, deployed], axis=0, dtype=np.int8)
+    came = sum(step.view(np.int8) for step in (arrived, approved, ahead, deployed))
     return start, end, luck, came
 
 
@@ -1411,7 +1412,8 @@ def simulate_deployments(
         },
     )
     index = pd.Index(scenario.names, name="environment")
-    return table, pd.DataFrame(reach[:, list(FLOW.values())], index=index, columns=list(FLOW))
+    flow = [np.bincount(came, minlength=5)[list(FLOW.values())] for came in reach]
+    return table, pd.DataFrame(flow, index=index, columns=list(FLOW))
 
 
 # ---- Rollback manager: deployments -> rollbacks and alerts --------------------------------------
