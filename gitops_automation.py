@@ -529,7 +529,8 @@ def to_numbers(value: Any, low: float, high: float, count: int = 0) -> Tuple[flo
     """Return the numbers of a list, a text such as `4:12`, or one number; ValueError for others."""
     parts = value.split(":") if isinstance(value, str) else np.atleast_1d(value).tolist()
     numbers = tuple(part if type(part) is int else float(part) for part in parts)
-    if not low <= min(numbers) <= max(numbers) <= high or count not in (0, len(numbers)):
+    inside = all(low <= number <= high for number in numbers)
+    if not inside or len(numbers) != (count or max(len(numbers), 1)):
         raise ValueError
     return numbers
 
@@ -738,9 +739,6 @@ class Environment(Knobs):
         "always",
         help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`, or a "
         "weight for each of the 168 hours of the week, Monday 0:00 first")
-    wait_runs: Name = knob(
-        "always", one_of=("always", "open"),
-        help="whether the wait passes `always`, or while it is `open` alone, by the hour's weight")
     freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
     batch_risk: float = knob(
         0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
@@ -749,6 +747,9 @@ class Environment(Knobs):
         practice="feature flags, tests of each change alone")
     starts: Name = knob(
         "stage", one_of=("stage", "commit"), help="follows the `stage` before, or its `commit`")
+    wait_runs: Name = knob(
+        "always", one_of=("always", "open"),
+        help="whether the wait passes `always`, or while it is `open` alone, by the hour's weight")
 
     @property
     def label(self) -> str:  # type: ignore[override]
