@@ -527,8 +527,9 @@ def check_word(name: str, value: Any) -> str:
 
 def to_numbers(value: Any, low: float, high: float, count: int = 0) -> Tuple[float, ...]:
     """Return the numbers of a list, a text such as `4:12`, or one number; ValueError for others."""
-    parts = value.split(":") if isinstance(value, str) else np.atleast_1d(value).tolist()
-    numbers = tuple(part if type(part) is int else float(part) for part in parts)
+    value = value.split(":") if isinstance(value, str) else value
+    parts = list(value) if np.iterable(value) else [value]
+    numbers = tuple(int(one) if isinstance(one, (int, np.integer)) else float(one) for one in parts)
     inside = all(low <= number <= high for number in numbers)
     if not inside or len(numbers) != (count or max(len(numbers), 1)):
         raise ValueError
