@@ -69,18 +69,6 @@ def test_nobody_is_told_of_no_rollback_and_a_callable_changes_no_table():
     assert spoiled.rollbacks.equals(silent.rollbacks)
 
 
-def test_an_error_of_the_callable_is_raised_after_the_table_is_there():
-    def fail(alert):
-        raise RuntimeError("the pager is broken")
-
-    gitops = GitOpsAutomation(seed=7, end="2026-01-31", on_rollback=fail)
-    gitops.simulate_git_activity()
-    gitops.simulate_deployments()
-    with pytest.raises(RuntimeError, match="the pager is broken"):
-        gitops.simulate_rollbacks()
-    assert gitops.rollbacks.equals(until_rollbacks().rollbacks)
-
-
 # ---- A webhook ----------------------------------------------------------------------------------
 
 
@@ -113,8 +101,6 @@ def reply(status, reason=None, **headers):
 
 
 class Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
     def server_bind(self):
         socketserver.TCPServer.server_bind(self)  # without asking for the name of the address
         self.server_name, self.server_port = self.server_address[:2]

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from plain_model import WEEK, any_scenario, check_history, names, names_of, seeds, simulated
-from plain_model import small_scenarios as pipelines
+from plain_model import WEEK, any_scenario, names, simulated
 
 from gitops_automation import (
-    PRESETS,
     Environment,
     GitOpsError,
     RollbackPolicy,
@@ -116,15 +114,6 @@ def test_a_scenario_is_read_from_a_file_and_its_errors_name_the_file(tmp_path):
     assert "none.json" in missing and "--print-config" in missing and "elite" in missing
 
 
-def test_numbers_of_numpy_become_plain_json():
-    knobs = dict(success_rate=np.float64(0.5), wait_hours=np.array([1, 2]))
-    scenario = Scenario().with_environment(
-        "dev", duration_sec=[np.int64(3), np.float32(4)], **knobs
-    )
-    assert Scenario.from_json(scenario.to_json()) == scenario
-    assert scenario.environments[0].wait_hours == (1, 2)
-
-
 # ---- Copies -------------------------------------------------------------------------------------
 
 
@@ -141,17 +130,16 @@ def test_with_changes_one_knob_of_a_copy(scenario):
     assert scenario.to_json() == text
 
 
-@pytest.mark.parametrize("knobs", [Scenario(), Team(), RollbackPolicy(), Environment("dev")])
-def test_the_knobs_are_frozen(knobs):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(knobs, dataclasses.fields(knobs)[0].name, None)
-
-
 def test_a_scenario_keeps_no_hold_of_what_it_was_made_from():
     authors, hours, environments = {"eve": 1}, [1, 2], [Environment("dev")]
     scenario = Scenario(Team(authors=authors, work_hours=hours), environments)
     authors["mallory"], hours[0], environments[0] = 9, 0, Environment("other")
     assert scenario == Scenario(Team(authors={"eve": 1}, work_hours=(1, 2)), (Environment("dev"),))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scenario.team.work_hours = (1, 2)
+    numbers = dict(success_rate=np.float64(0.5), wait_hours=np.array([1, 2]))
+    numpy = Scenario().with_environment("dev", duration_sec=[np.int64(3), np.float32(4)], **numbers)
+    assert Scenario.from_json(numpy.to_json()) == numpy
 
 
 # ---- One conversion for Python, JSON and --what-if ----------------------------------------------
@@ -178,11 +166,9 @@ TEXTS = {  # a knob and a text: what it means
 @pytest.mark.parametrize(("knob", "text"), TEXTS)
 def test_a_text_is_the_same_knob_in_a_change_in_json_and_in_python(knob, text):
     group, _, name = knob.rpartition(".")
-    part = {"team": {name: text}, "rollback": {name: text}}.get(group)
     document = {group: {name: text}}
     if group == "production":
         document = {"environments": [{"name": "production", name: text}]}
-    assert part is None or group in document
     for scenario in (
         parse_change(f"{knob}={text}", Scenario()),
         Scenario.from_json(json.dumps(document)),
@@ -324,16 +310,6 @@ def test_whatever_stands_in_the_place_of_a_knob_is_taken_or_refused_with_one_lin
 # ---- Any pipeline runs --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@settings(many_draws, max_examples=15)
-@given(pipelines(), seeds)
-def test_any_number_of_environments_with_any_names_runs(scenario, seed):
-    history, flow = simulated(scenario, seed, WEEK)
-    check_history(history)
-    metrics = calculate_dora_metrics(history)
-    assert list(flow.index) == list(names_of(scenario)) == list(metrics["success_rates"])
-
-
 @settings(many_draws, max_examples=8)
 @given(st.lists(names, unique=True, min_size=1, max_size=50))
 def test_the_last_environment_is_production_whatever_its_name(environments):
@@ -342,10 +318,3 @@ def test_the_last_environment_is_production_whatever_its_name(environments):
     metrics = calculate_dora_metrics(history)
     assert metrics["mean_lead_time"] == 0
     assert metrics["production_deployment_frequency"] * 7 == len(history.git_commits)
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_runs(name):
-    history, _ = simulated(PRESETS[name], 3)
-    check_history(history)
-    assert (history.deployments["environment"] == "production").any()
