@@ -740,7 +740,8 @@ class Environment(Knobs):
         "always",
         help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`, or a "
         "weight for each of the 168 hours of the week, Monday 0:00 first")
-    freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
+    freezes: Dates = knob(
+        (), help="spans of days in which nothing goes up, such as `2026-12-20:2027-01-04`")
     batch_risk: float = knob(
         0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
         helps=("change_failure_rate", "deployment_frequency"),
