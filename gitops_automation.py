@@ -517,7 +517,9 @@ def as_knob(kind: str, name: str, value: Any, low: float = 0, high: float = 1e6)
 
 def check_whole(name: str, value: Any, low: int, high: int) -> int:
     """Return a whole number between two bounds; GitOpsError if it is none."""
-    return as_knob("int", name, value, low, high)
+    is_whole = isinstance(value, (int, np.integer)) and low <= value <= high
+    check_that(is_whole, name, f"be a whole number from {low} to {high}", value)
+    return int(value)
 
 
 def check_word(name: str, value: Any) -> str:
@@ -7179,7 +7181,7 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
 
     The change is of knobs, or it is a preset or a JSON file.
     """
-    found = re.fullmatch(r"([^=:]{2,}):\s*(.+)", text.strip())
+    found = re.fullmatch(r"([^=:]{2,}|[^=:](?!:[\\/])):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
     if "=" in text:
         parse_change(text, baseline)
