@@ -5,18 +5,16 @@
 # ///
 """Simulate a GitOps delivery pipeline, or read a real one, and measure it with the DORA metrics.
 
-Commits flow through dev, staging and production as Argo CD would sync them. Failed syncs are
-rolled back. A team's real deployments come from its config repository, its Argo CD or tables. The
-result is measured, reported and drawn. A what-if forecasts the same pipeline with other settings.
-There are three ways to use this file::
+Commits flow through dev, staging and production as Argo CD would sync them, and failed syncs are
+rolled back. A team's real deployments come from its config repository, Argo CD, tags or tables. A
+what-if forecasts the same pipeline with other settings. There are three ways to use this file::
 
     python gitops_automation.py          # prints a report, draws output/gitops_dashboard.png
     (paste the whole file into a notebook cell)
     from gitops_automation import GitOpsAutomation
 
-The data is the architecture. There are three tables: `git_commits`, `deployments` and `rollbacks`
-(`COLUMNS` lists their columns). A section either produces them, simulated or from real history, or
-reads them. From top to bottom, as the data flows:
+The data is the architecture: the tables `git_commits`, `deployments` and `rollbacks` (`COLUMNS`).
+A section produces them, simulated or from real history, or reads them. As the data flows:
 
     Vocabulary            the tables and words that every layer shares
     Scenario              every knob, declared once
@@ -33,12 +31,11 @@ reads them. From top to bottom, as the data flows:
     GitOpsAutomation      the pipeline, a method for each step
     Command line          options -> calls of GitOpsAutomation
 
-Where to begin for a change: a new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a
-`knob`. A new number is an entry of `METRICS` and a line of `headline_metrics`, or of
-`counts_by_name` where names are counted. A new section of the report is an entry of `REPORT`.
+A new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a `knob`, a new number an entry of
+`METRICS`, a new section of the report an entry of `REPORT`.
 
-Times are UTC in whole seconds, as git and Argo CD keep them. A run depends on its seed, its window
-and its scenario alone. An undefined number is NaN in Python, `n/a` in print and `null` in JSON.
+Times are UTC in whole seconds. A run depends on its seed, its window and its scenario alone. An
+undefined number is NaN in Python, `n/a` in print and `null` in JSON.
 """
 
 from __future__ import annotations
@@ -475,15 +472,11 @@ def looks_like_yaml(text: str) -> bool:
 
 # ---- Scenario: every knob, declared once --------------------------------------------------------
 
-Range = Tuple[float, ...]
-"""A distribution, given by evenly spaced quantiles: (low, high) is uniform between the two, and
-more values follow the observations that they were taken from."""
+Range = Tuple[float, ...]  # a distribution by its evenly spaced quantiles; of two it is uniform
 Shares = Mapping[str, float]  # a weight for each name; weights need not sum to one
 Week = Sequence[float]  # seven numbers, Monday first
 Dates = Sequence[Sequence[str]]  # spans of days, the first and the last of each
-Hours = Union[str, Tuple[float, ...]]
-"""Opening hours: `always`, days with hours such as `Mon-Thu 9-17 Fri 9-12:30`, or how open each of
-the 168 hours of the week is, Monday 0:00 first: 0 is closed, 1 as open as usual."""
+Hours = Union[str, Tuple[float, ...]]  # words, or how open each hour of the week is (1: as usual)
 Name = str  # a short printable text
 Zone = str  # the IANA name of a time zone
 Pipeline = Tuple["Environment", ...]
@@ -573,24 +566,23 @@ def to_dates(value: Any, low: float, high: float) -> Optional[Tuple[Tuple[str, s
 def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     """Return (weekday, first minute, minute after the last) of each opening of a week, in order.
 
-    Nothing for a text that says no hours.
+    Raises ValueError for a text that says no hours.
     """
     if not isinstance(hours, str):
         some = (divmod(hour, 24) for hour, weight in enumerate(hours) if weight > 0)
         return [(day, 60 * hour, 60 * hour + 60) for day, hour in some]
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
-    if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
-        return []
     found = []
     for first, last, hour, minute, last_hour, last_minute in OPENING.findall(hours):
         begin = int(hour) * 60 + int(minute or 0)
         over = int(last_hour) * 60 + int(last_minute or 0)
-        if not begin < over <= 24 * 60:
-            return []
         day = WEEKDAYS.index(first or "Mon")
         days = (WEEKDAYS.index(last or first or "Sun") - day) % 7 + 1
         found += [((day + more) % 7, begin, over) for more in range(days)]
+    are_hours = re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours)
+    if not are_hours or any(not begin < over <= 24 * 60 for _, begin, over in found):
+        raise ValueError
     return sorted(found)
 
 
@@ -644,9 +636,9 @@ KNOB_KINDS: Dict[str, Tuple[str, Callable[..., Any]]] = {
 def knob(default: Any = dataclasses.MISSING, low: float = 0, high: float = 1e6, **said: Any) -> Any:
     """Declare a knob: a dataclass field with the bounds of its numbers, and what is said of it.
 
-    `help` explains it, `one_of` lists the words that it can be. `helps` names the metrics that a
-    change for the better improves. `phrase` says that change in words, with {environment}, {before}
-    and {after}. `practice` says how teams bring it about.
+    `help` explains it, `one_of` lists its words. `helps` names the metrics that a change for the
+    better improves. `phrase` says that change, with {environment}, {before} and {after}, and
+    `practice` how teams bring it about.
     """
     metadata = dict(low=low, high=high, **said)
     if isinstance(default, dict):
@@ -1485,10 +1477,10 @@ def simulate_rollbacks(
     Each goes back to the newest earlier `Synced` and `Healthy` release of its application and
     environment. The deployments say when they `recovered`.
     """
-    words = ("application", "environment", "commit_sha")
-    applications, environments, shas = (deployments[word].cat.categories for word in words)
-    events = deployments_from(deployments, applications, environments, shas)
-    done = roll_back(events, [(Scenario(rollback=policy), 1)], Noise(seed), len(shas))
+    keys = ("application", "environment", "commit_sha")
+    words = [deployments[key].cat.categories for key in keys]
+    events = deployments_from(deployments, *words)
+    done = roll_back(events, [(Scenario(rollback=policy), 1)], Noise(seed), len(words[2]))
     over, failed = recovery_times(events, done), done.deployment
     sha, reason = deployments["commit_sha"].array, deployments["failure_reason"].array
     rollbacks = as_table(
