@@ -1513,33 +1513,32 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 class WebhookAlerts:
-    """POST each alert to a webhook of the Slack and Mattermost kind, until one does not arrive.
+    """POST alerts to a webhook (Slack, Mattermost) until one does not arrive; `problem` says why.
 
-    `problem` says why. No message has the address: it is a secret. A redirect is refused.
+    No message has the address: it is a secret. A redirect is refused.
     """
 
     def __init__(self, url: str) -> None:
         usual = re.fullmatch(r"(?ai)https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?([/?][!-~]*)?", url)
         if usual is None:
             raise GitOpsError("the webhook must be an http:// or https:// address with a host")
-        self.url, self.host, self.problem, self.sent, self.undelivered = url, usual[1], "", 0, 0
+        self.url, self.host, self.problem, self.sent = url, usual[1], "", 0
 
     def __call__(self, alert: Mapping[str, Any]) -> None:
         import urllib.request as web  # slow to import, and few runs need it
 
-        opener = web.OpenerDirector()
-        for handler in ("ProxyHandler", "HTTPHandler", "HTTPSHandler", "HTTPErrorProcessor"):
-            opener.add_handler(getattr(web, handler)())
-        opener.add_handler(web.HTTPDefaultErrorHandler())
-        content = {"Content-Type": "application/json"}
+        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}
+        for handler in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError"):
+            opener.add_handler(getattr(web, f"{handler}Handler")())
+        opener.add_handler(web.HTTPErrorProcessor())
         try:
             if not self.problem:
-                request = web.Request(self.url, json.dumps(alert).encode(), content)
-                opener.open(request, timeout=5).close()
+                opener.open(
+                    web.Request(self.url, json.dumps(alert).encode(), kind), timeout=5
+                ).close()
+                self.sent += 1
         except Exception as error:  # whatever it is, the run goes on
             self.problem = f"HTTP {error.code}" if hasattr(error, "code") else one_line(error)
-        self.sent += not self.problem
-        self.undelivered += bool(self.problem)
 
 
 # ---- Real history: syncs -> deployments, failures and rollbacks ---------------------------------
@@ -9777,7 +9776,7 @@ def run_options(options: argparse.Namespace) -> int:
         if alerts is not None:
             print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
     if alerts is not None and alerts.problem:
-        lost = count_text(alerts.undelivered, "rollback alert")
+        lost = count_text(len(gitops.rollbacks) - alerts.sent, "rollback alert")
         print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         print_text(json.dumps(document, indent=2))

@@ -137,7 +137,7 @@ def problem_with(url):
     alerts = module.WebhookAlerts(url)
     alerts({"text": "x"})
     alerts({"text": "y"})
-    assert (alerts.sent, alerts.undelivered) == ((0, 2) if alerts.problem else (2, 0))
+    assert alerts.sent == (0 if alerts.problem else 2)
     assert alerts.problem.isprintable() and len(alerts.problem) < 300
     assert "s3cr3t" not in alerts.problem
     return alerts.problem
