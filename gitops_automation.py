@@ -1513,10 +1513,7 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 class WebhookAlerts:
-    """POST alerts to a webhook (Slack, Mattermost) until one does not arrive; `problem` says why.
-
-    No message has the address: it is a secret. A redirect is refused.
-    """
+    """POST alerts to a webhook until one fails. Its address is a secret that no message has."""
 
     def __init__(self, url: str) -> None:
         usual = re.fullmatch(r"(?ai)https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?([/?][!-~]*)?", url)
@@ -1527,7 +1524,7 @@ class WebhookAlerts:
     def __call__(self, alert: Mapping[str, Any]) -> None:
         import urllib.request as web  # slow to import, and few runs need it
 
-        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}
+        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}  # no redirects
         for handler in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError"):
             opener.add_handler(getattr(web, f"{handler}Handler")())
         opener.add_handler(web.HTTPErrorProcessor())
