@@ -1194,6 +1194,7 @@ def run_pipeline(
         syncs.append((order[row], start[row], end[row], luck[row], np.full(len(row), number)))
         arrival = np.where((came == FLOW["deployed"]) & (luck < 0), end, NEVER)
     commit, start, end, luck, environment = map(np.concatenate, zip(*syncs))
+    del syncs  # of a million commits these are 0.1 GiB
     by_time = time_order(start)
     commit, luck = commit[by_time], luck[by_time]
     deployments = Deployments(
