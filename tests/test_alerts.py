@@ -149,8 +149,7 @@ def test_each_rollback_is_one_post_of_json(server, capsys):
     until_rollbacks(told.append, scenario)
     assert [json.loads(body.decode("utf-8")) for _, _, body in server.requests] == told
     assert {path for path, _, _ in server.requests} == {SECRET}
-    kinds = {headers["Content-Type"] for _, headers, _ in server.requests}
-    assert kinds == {"application/json"}
+    assert {head["Content-Type"] for _, head, _ in server.requests} == {"application/json"}
 
 
 def test_the_console_says_how_many_alerts_reached_which_host(server, capsys):
