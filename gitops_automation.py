@@ -5,18 +5,16 @@
 # ///
 """Simulate a GitOps delivery pipeline, or read a real one, and measure it with the DORA metrics.
 
-Commits flow through dev, staging and production as Argo CD would sync them. Failed syncs are
-rolled back. A team's real deployments come from its config repository, its Argo CD or tables. The
-result is measured, reported and drawn. A what-if forecasts the same pipeline with other settings.
-There are three ways to use this file::
+Commits flow through dev, staging and production as Argo CD would sync them, and failed syncs are
+rolled back. A team's real deployments come from its config repository, Argo CD, tags or tables. A
+what-if forecasts the same pipeline with other settings. There are three ways to use this file::
 
     python gitops_automation.py          # prints a report, draws output/gitops_dashboard.png
     (paste the whole file into a notebook cell)
     from gitops_automation import GitOpsAutomation
 
-The data is the architecture. There are three tables: `git_commits`, `deployments` and `rollbacks`
-(`COLUMNS` lists their columns). A section either produces them, simulated or from real history, or
-reads them. From top to bottom, as the data flows:
+The data is the architecture: the tables `git_commits`, `deployments` and `rollbacks` (`COLUMNS`).
+A section produces them, simulated or from real history, or reads them. As the data flows:
 
     Vocabulary            the tables and words that every layer shares
     Scenario              every knob, declared once
@@ -33,12 +31,11 @@ reads them. From top to bottom, as the data flows:
     GitOpsAutomation      the pipeline, a method for each step
     Command line          options -> calls of GitOpsAutomation
 
-Where to begin for a change: a new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a
-`knob`. A new number is an entry of `METRICS` and a line of `headline_metrics`, or of
-`counts_by_name` where names are counted. A new section of the report is an entry of `REPORT`.
+A new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a `knob`, a new number an entry of
+`METRICS`, a new section of the report an entry of `REPORT`.
 
-Times are UTC in whole seconds, as git and Argo CD keep them. A run depends on its seed, its window
-and its scenario alone. An undefined number is NaN in Python, `n/a` in print and `null` in JSON.
+Times are UTC in whole seconds. A run depends on its seed, its window and its scenario alone. An
+undefined number is NaN in Python, `n/a` in print and `null` in JSON.
 """
 
 from __future__ import annotations
@@ -74,7 +71,6 @@ import tempfile
 import textwrap
 import unicodedata
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from time import monotonic
 from typing import (
@@ -486,80 +482,21 @@ def looks_like_yaml(text: str) -> bool:
 
 # ---- Scenario: every knob, declared once --------------------------------------------------------
 
-Range = Tuple[float, ...]
-"""A distribution, given by evenly spaced quantiles: (low, high) is uniform between the two, and
-more values follow the observations that they were taken from."""
-Shares = Mapping[str, float]
-"""A weight for each name. Weights need not sum to one."""
-Week = Sequence[float]
-"""Seven numbers, Monday first."""
-Hours = Union[str, Tuple[float, ...]]
-"""Opening hours: `always`, days with hours such as `Mon-Thu 9-17 Fri 9-12:30`, or how open each of
-the 168 hours of the week is, Monday 0:00 first: 0 is closed, 1 as open as usual."""
-Dates = Sequence[Sequence[str]]
-"""Spans of days: the first and the last day of each, as `2026-12-20`."""
-Zone = str
-"""The IANA name of a time zone, such as `Europe/Berlin`."""
+Range = Tuple[float, ...]  # a distribution by its evenly spaced quantiles; of two it is uniform
+Shares = Mapping[str, float]  # a weight for each name; weights need not sum to one
+Week = Sequence[float]  # seven numbers, Monday first
+Dates = Sequence[Sequence[str]]  # spans of days, the first and the last of each
+Hours = Union[str, Tuple[float, ...]]  # words, or how open each hour of the week is (1: as usual)
+Name = str  # a short printable text
+Zone = str  # the IANA name of a time zone
+Pipeline = Tuple["Environment", ...]
 
 PROMOTIONS = ("each", "newest", "soak")
-WAIT_RUNS = ("always", "open")
-STARTS = ("stage", "commit")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 OPENING = re.compile(
     "(?:({0})(?:-({0}))? )?{1}-{1}".format("|".join(WEEKDAYS), r"([0-9]{1,2})(?::([0-5][0-9]))?")
 )
 SPEED = ("mean_lead_time", "deployment_frequency")  # the metrics that a shorter way improves
-
-
-def knob(
-    default: Any = dataclasses.MISSING,
-    low: float = 0,
-    high: float = 1e6,
-    *,
-    help: str,
-    one_of: Sequence[str] = (),
-    helps: Sequence[str] = (),
-    phrase: str = "",
-    practice: str = "",
-) -> Any:
-    """Declare a knob: a dataclass field with all that checks, help and recommendations need of it.
-
-    `low` and `high` bound each number of the knob. `one_of` lists the words that it can be. `helps`
-    names the metrics that a change for the better improves. `phrase` says that change in words,
-    with {environment}, {before} and {after}. `practice` says how teams bring it about.
-    """
-    declared = dict(
-        low=low, high=high, help=help, one_of=one_of, helps=helps, phrase=phrase, practice=practice
-    )
-    if isinstance(default, Mapping):
-        return field(default_factory=lambda: dict(default), metadata=declared)
-    return field(default=default, metadata=declared)
-
-
-class Knobs:
-    """A group of knobs, checked when it is made: a frozen dataclass with fields made by `knob`."""
-
-    @property
-    def label(self) -> str:
-        """What messages and changes call the group."""
-        return {"Team": "team", "RollbackPolicy": "rollback"}.get(type(self).__name__, "")
-
-    def __post_init__(self) -> None:
-        for declared in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._set(declared, getattr(self, declared.name))
-
-    def _set(self, declared: Any, value: Any) -> None:
-        """Store the value of a knob; GitOpsError if it is not as it was declared."""
-        path = f"{self.label}.{declared.name}".lstrip(".")
-        object.__setattr__(self, declared.name, check_knob(path, value, declared))
-
-    def replaced(self, changes: Mapping[str, Any]) -> Any:
-        """Return a copy with other values; GitOpsError for a knob that there is not."""
-        known, copied = known_keys(self.label, changes, type(self)), copy.copy(self)
-        for declared in dataclasses.fields(self):  # type: ignore[arg-type]
-            if declared.name in known:
-                copied._set(declared, known[declared.name])
-        return copied
 
 
 def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
@@ -568,158 +505,184 @@ def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
         raise GitOpsError(f"{name} must {rule}, not {in_quotes(value)}")
 
 
-def check_knob(path: str, value: Any, declared: Any) -> Any:
-    """Return the value of a knob in its own type; GitOpsError if it is not as it was declared."""
-    low, high = declared.metadata.get("low"), declared.metadata.get("high")
-    if declared.type == "float":
-        return check_number(path, value, low, high)
-    if declared.type == "int":
-        return check_whole(path, value, low, high)
-    if declared.type == "str":
-        return check_word(path, value, declared.metadata["one_of"])
-    if declared.type in CHECKS:
-        return CHECKS[declared.type](path, value)
-    if path == "environments":
-        return check_pipeline(value)
-    if path in ("team", "rollback"):
-        return check_instance(path, value, Team if path == "team" else RollbackPolicy)
-    values = tuple(check_number(path, item, low, high) for item in check_list(path, value))
-    if declared.type == "Week":
-        check_that(len(values) == 7, path, "have seven numbers, Monday first", values)
-    else:
-        rising = len(values) > 1 and list(values) == sorted(values)
-        check_that(rising, path, "go from low to high, such as [2, 6]", list(values))
-    return values
+def as_knob(kind: str, name: str, value: Any, low: float = 0, high: float = 1e6) -> Any:
+    """Return a text, or a value of Python or JSON, as a knob of one of the `KNOB_KINDS`.
 
-
-def check_number(name: str, value: Any, low: float, high: float) -> float:
-    """Return a number between two bounds; GitOpsError if it is none."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    in_bounds = is_number and low <= value <= high
-    check_that(in_bounds, name, f"be a number from {low:g} to {high:g}", value)
-    return int(value) if isinstance(value, Integral) else float(value)
+    Its numbers lie from `low` to `high`. A value that is none is a GitOpsError with the rule.
+    """
+    rule, convert = KNOB_KINDS[kind]
+    made = None
+    with contextlib.suppress(AttributeError, TypeError, LookupError, ValueError, OSError):
+        made = convert(value, low, high)
+    check_that(made is not None, name, rule.format(low=low, high=high), value)
+    return made
 
 
 def check_whole(name: str, value: Any, low: int, high: int) -> int:
     """Return a whole number between two bounds; GitOpsError if it is none."""
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    in_bounds = is_whole and low <= value <= high
-    check_that(in_bounds, name, f"be a whole number from {low} to {high}", value)
+    is_whole = isinstance(value, (int, np.integer)) and low <= value <= high
+    check_that(is_whole, name, f"be a whole number from {low} to {high}", value)
     return int(value)
 
 
-def check_word(name: str, value: Any, one_of: Sequence[str] = ()) -> str:
-    """Return a printable name, one of a list if there is one; GitOpsError if it is none."""
-    check_that(not one_of or value in one_of, name, f"be one of {', '.join(one_of)}", value)
-    is_name = isinstance(value, str) and value.strip() and value == one_line(value, NAME_WIDTH)
-    check_that(is_name, name, "be a short printable name", value)
-    return value
+def check_word(name: str, value: Any) -> str:
+    """Return a short printable name; GitOpsError if it is none."""
+    return as_knob("Name", name, value)
 
 
-def check_shares(name: str, value: Any) -> Dict[str, float]:
-    """Return a weight for each name; GitOpsError unless they sum to more than zero."""
-    rule = 'give a weight to each name, such as {"a": 1}'
-    check_that(isinstance(value, Mapping), name, rule, value)
-    weights = {}
-    for key, weight in value.items():
-        key = check_word(f"a name in {name}", key)
-        weights[key] = check_number(f"{name}[{key!r}]", weight, 0, 1e6)
-    check_that(
-        sum(weights.values()) > 0, f"the weights of {name}", "sum to more than zero", weights
-    )
-    return weights
+def to_numbers(value: Any, low: float, high: float, count: int = 0) -> Tuple[float, ...]:
+    """Return the numbers of a list, a text such as `4:12`, or one number; ValueError for others."""
+    value = value.split(":") if isinstance(value, str) else value
+    parts = list(value) if np.iterable(value) else [value]
+    numbers = tuple(int(one) if isinstance(one, (int, np.integer)) else float(one) for one in parts)
+    inside = all(low <= number <= high for number in numbers)
+    if not inside or len(numbers) != (count or max(len(numbers), 1)):
+        raise ValueError
+    return numbers
+
+
+def to_number(value: Any, low: float, high: float) -> float:
+    """Return one number; ValueError for others."""
+    return to_numbers(value, low, high, 1)[0]
+
+
+def to_range(value: Any, low: float, high: float) -> Optional[Range]:
+    """Return a range. One number is where it begins and where it ends."""
+    numbers = to_numbers(value, low, high)
+    numbers = numbers * 2 if len(numbers) == 1 else numbers
+    return numbers if list(numbers) == sorted(numbers) else None
+
+
+def to_shares(value: Any, low: float, high: float) -> Optional[Dict[str, float]]:
+    """Return a weight for each name."""
+    names = [check_word("a name", name) for name in value]
+    weights = [to_number(weight, low, high) for weight in value.values()]
+    return dict(zip(names, weights)) if sum(weights) > 0 else None
+
+
+def to_dates(value: Any, low: float, high: float) -> Optional[Tuple[Tuple[str, str], ...]]:
+    """Return spans of days, from pairs or a text such as `2026-12-20:2027-01-04,2026-04-03`."""
+    if isinstance(value, str):
+        value = [(span.strip().split(":") * 2)[:2] for span in value.split(",")]
+    spans = []
+    for begin, end in value:
+        first, last = (_dt.datetime.strptime(day, "%Y-%m-%d") for day in (begin, end))
+        if not 1970 <= first.year <= last.year < 2200 or first > last:
+            return None
+        spans.append((f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"))
+    return tuple(spans)
 
 
 def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     """Return (weekday, first minute, minute after the last) of each opening of a week, in order.
 
-    Nothing for a text that says no hours.
+    Raises ValueError for a text that says no hours.
     """
     if not isinstance(hours, str):
         some = (divmod(hour, 24) for hour, weight in enumerate(hours) if weight > 0)
         return [(day, 60 * hour, 60 * hour + 60) for day, hour in some]
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
-    if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
-        return []
     found = []
     for first, last, hour, minute, last_hour, last_minute in OPENING.findall(hours):
         begin = int(hour) * 60 + int(minute or 0)
         over = int(last_hour) * 60 + int(last_minute or 0)
-        if not begin < over <= 24 * 60:
-            return []
         day = WEEKDAYS.index(first or "Mon")
         days = (WEEKDAYS.index(last or first or "Sun") - day) % 7 + 1
         found += [((day + more) % 7, begin, over) for more in range(days)]
+    are_hours = re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours)
+    if not are_hours or any(not begin < over <= 24 * 60 for _, begin, over in found):
+        raise ValueError
     return sorted(found)
 
 
-def check_hours(name: str, value: Any) -> Hours:
-    """Return opening hours; GitOpsError if a text says none, or the weights are not of a week."""
-    rule = "be always, or days with hours such as 'Mon-Fri 9-17', or 168 weights, not all 0"
-    if isinstance(value, (list, tuple)):
-        check_that(len(value) == 7 * 24, name, rule, value)
-        value = tuple(check_number(name, weight, 0, 1e6) for weight in value)
-        check_that(any(value), name, rule, value)
-    else:
-        check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
-    return value
+def to_hours(value: Any, low: float, high: float) -> Optional[Hours]:
+    """Return opening hours, or the weight of each hour of a week."""
+    hours = value if isinstance(value, str) else to_numbers(value, low, high, 7 * 24)
+    return hours if opening_minutes(hours) else None
 
 
-def check_dates(name: str, value: Any) -> Tuple[Tuple[str, str], ...]:
-    """Return spans of days as pairs of dates; GitOpsError if one is none."""
-    example = '[["2026-12-20", "2027-01-04"]]'
-    spans = []
-    for span in check_list(name, value, example):
-        dates = []
-        with contextlib.suppress(ValueError, TypeError):
-            dates = [_dt.datetime.strptime(day, "%Y-%m-%d") for day in span]
-        rule = f"be pairs of dates from 1970 to 2199, such as {example}"
-        in_order = len(dates) == 2 and 1970 <= dates[0].year <= dates[1].year < 2200
-        check_that(in_order and dates[0] <= dates[1], name, rule, span)
-        spans.append((f"{dates[0]:%Y-%m-%d}", f"{dates[1]:%Y-%m-%d}"))
-    return tuple(spans)
+def to_pipeline(value: Any, low: float, high: float) -> Optional[Tuple[Environment, ...]]:
+    """Return the environments of a scenario."""
+    stages = tuple(value)
+    names = {stage.name for stage in stages if isinstance(stage, Environment)}
+    is_right = 1 <= len(names) == len(stages) <= 50 and not names & {"team", "rollback"}
+    return stages if is_right else None
 
 
-def check_zone(name: str, value: Any) -> str:
-    """Return the name of a time zone; GitOpsError if there is none of this name."""
-    known = None
-    if isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z0-9_+/-]{0,60}", value):
-        with contextlib.suppress(KeyError, ValueError, OSError):
-            known = pd.Timestamp("2026-01-01", tz=value)
-    check_that(known, name, "be an IANA name such as Europe/Berlin", value)
-    return value
-
-
-CHECKS: Dict[str, Callable[[str, Any], Any]] = {
-    "Shares": check_shares,
-    "Hours": check_hours,
-    "Dates": check_dates,
-    "Zone": check_zone,
+# fmt: off
+KNOB_KINDS: Dict[str, Tuple[str, Callable[..., Any]]] = {
+    # the kind of a knob: (what a value must do, how it is converted: to None if it is wrong)
+    "float": ("be a number from {low:g} to {high:g}", to_number),
+    "int": (
+        "be a whole number from {low} to {high}",
+        lambda *given: None if to_number(*given) % 1 else int(to_number(*given))),
+    "Range": ("be numbers from {low:g} to {high:g} in order, such as 2:6 or [2, 6]", to_range),
+    "Week": (
+        "be seven numbers from {low:g} to {high:g}, Monday first",
+        lambda value, low, high: to_numbers(value, low, high, 7)),
+    "Shares": ('give weights to names, such as {{"shop": 2, "api": 1}}', to_shares),
+    "Dates": (
+        "be spans of days from 1970 to 2199, such as 2026-12-20:2027-01-04 or "
+        '[["2026-12-20", "2027-01-04"]]', to_dates),
+    "Hours": (
+        "be always, days with hours such as 'Mon-Fri 9-17', or 168 weights", to_hours),
+    "Zone": (
+        "be an IANA name such as Europe/Berlin",
+        lambda name, *_: name if pd.Timestamp("2026-01-01", tz=str(name)) else None),
+    "Name": (
+        "be a short printable name",
+        lambda text, *_: text if text == one_line(text, NAME_WIDTH) else None),
+    "Team": ("be a Team", lambda team, *_: team if isinstance(team, Team) else None),
+    "RollbackPolicy": (
+        "be a RollbackPolicy", lambda one, *_: one if isinstance(one, RollbackPolicy) else None),
+    "Pipeline": (
+        "be 1 to 50 environments, each with a name of its own other than team and rollback",
+        to_pipeline),
 }
+# fmt: on
 
 
-def check_list(name: str, values: Any, example: str = "[2, 6]") -> List[Any]:
-    """Return the values of a list; GitOpsError if it is none."""
-    is_list = hasattr(values, "__iter__") and not isinstance(values, (str, Mapping))
-    check_that(is_list, name, f"be a list such as {example}", values)
-    return list(values)
+def knob(default: Any = dataclasses.MISSING, low: float = 0, high: float = 1e6, **said: Any) -> Any:
+    """Declare a knob: a dataclass field with the bounds of its numbers, and what is said of it.
+
+    `help` explains it, `one_of` lists its words. `helps` names the metrics that a change for the
+    better improves. `phrase` says that change, with {environment}, {before} and {after}, and
+    `practice` how teams bring it about.
+    """
+    metadata = dict(low=low, high=high, **said)
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def check_instance(name: str, value: Any, kind: type) -> Any:
-    """Return a value of a class; GitOpsError if it is of another."""
-    check_that(isinstance(value, kind), name, f"be a {kind.__name__}", value)
-    return value
+class Knobs:
+    """A group of knobs, checked when it is made: a frozen dataclass with fields made by `knob`."""
 
+    label = ""  # what messages and changes call the group
 
-def check_pipeline(environments: Any) -> Tuple[Environment, ...]:
-    """Return the environments of a scenario; GitOpsError unless 1 to 50 have different names."""
-    listed = check_list("environments", environments)
-    stages = tuple(check_instance("an environment", item, Environment) for item in listed)
-    names = [stage.name for stage in stages]
-    different = 1 <= len(set(names)) == len(names) <= 50
-    check_that(different, "environments", "be 1 to 50 with a name of their own each", names)
-    return stages
+    def __post_init__(self) -> None:
+        self._set(vars(self).copy())
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Store values by name, each as it was declared; GitOpsError for one that cannot be."""
+        known = type(self).__dataclass_fields__  # type: ignore[attr-defined]
+        check_that(isinstance(values, Mapping), self.label, "be a JSON object", values)
+        for name, value in values.items():
+            if name not in known:
+                problem = f"unknown key {in_quotes(name)} in {self.label or 'the configuration'}"
+                raise GitOpsError(f"{problem}; known keys: {', '.join(known)}")
+            path, said = f"{self.label}.{name}".lstrip("."), known[name].metadata
+            words = said.get("one_of", ())
+            check_that(not words or value in words, path, f"be one of {', '.join(words)}", value)
+            value = as_knob(known[name].type, path, value, said.get("low", 0), said.get("high", 0))
+            object.__setattr__(self, name, value)
+
+    def replaced(self, values: Mapping[str, Any]) -> Any:
+        """Return a copy with other values; GitOpsError for a knob that there is not."""
+        copied = copy.copy(self)
+        copied._set(values)
+        return copied
 
 
 # fmt: off
@@ -727,13 +690,14 @@ def check_pipeline(environments: Any) -> Tuple[Environment, ...]:
 class Team(Knobs):
     """Who commits what, and when."""
 
+    label = "team"
     authors: Shares = knob(dict(alice=1, bob=1, charlie=1, diana=1), help="a weight for each name")
     types: Shares = knob(
         dict(feat=0.40, fix=0.30, chore=0.15, refactor=0.10, perf=0.05),
         help="a weight for each commit type")
     applications: Shares = knob(
         dict(frontend=0.40, backend=0.35, database=0.25), help="a weight for each application")
-    branch: str = knob("main", help="the name of the branch")
+    branch: Name = knob("main", help="the name of the branch")
     commits_per_day: float = knob(8.0, help="mean of a day whose weekday factor is 1")
     weekday_factors: Week = knob((1, 1, 1, 1, 1, 0.2, 0.2), help="Monday first")
     dispersion: float = knob(
@@ -751,7 +715,7 @@ class Team(Knobs):
 class Environment(Knobs):
     """One stage of the pipeline. `run_stage` says what each knob does."""
 
-    name: str = knob(help="any name; the last environment is production")
+    name: Name = knob(help="any name but team and rollback; the last environment is production")
     success_rate: float = knob(
         0.95, 0, 1, help="probability that a sync ends healthy",
         helps=("change_failure_rate", "deployment_frequency"),
@@ -766,7 +730,7 @@ class Environment(Knobs):
         (30, 120), 0, 1e9, help="how long a sync takes",
         helps=SPEED, phrase="Shorten {environment} syncs from {before} to {after}",
         practice="smaller images, faster readiness probes")
-    promotion: str = knob(
+    promotion: Name = knob(
         "newest", one_of=PROMOTIONS, help="`each`, `newest` or `soak` (see the model)")
     approval_rate: float = knob(
         1.0, 0, 1, help="probability that a release passes the gate",
@@ -779,31 +743,31 @@ class Environment(Knobs):
     open_hours: Hours = knob(
         "always",
         help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`, or a "
-        "weight for each of the 168 hours of the week, Monday 0:00 first",
-        helps=SPEED, phrase="Open {environment} around the clock instead of {before}",
-        practice="automated checks in the place of people on duty")
-    freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
+        "weight for each of the 168 hours of the week, Monday 0:00 first")
+    freezes: Dates = knob(
+        (), help="spans of days in which nothing goes up, such as `2026-12-20:2027-01-04`")
     batch_risk: float = knob(
         0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
         helps=("change_failure_rate", "deployment_frequency"),
         phrase="Cut the {environment} batch risk from {before} to {after}",
         practice="feature flags, tests of each change alone")
-    starts: str = knob(
-        "stage", one_of=STARTS, help="follows the `stage` before, or its `commit`")
-    wait_runs: str = knob(
-        "always", one_of=WAIT_RUNS,
+    starts: Name = knob(
+        "stage", one_of=("stage", "commit"), help="follows the `stage` before, or its `commit`")
+    wait_runs: Name = knob(
+        "always", one_of=("always", "open"),
         help="whether the wait passes `always`, or while it is `open` alone, by the hour's weight")
 
     @property
-    def label(self) -> str:
-        is_name = isinstance(self.name, str) and self.name == one_line(self.name, NAME_WIDTH)
-        return self.name if is_name else "environment"
+    def label(self) -> str:  # type: ignore[override]
+        """The name of the environment, also before it is checked."""
+        return one_line(self.name, 60)
 
 
 @dataclass(frozen=True)
 class RollbackPolicy(Knobs):
     """How a failed deployment is taken back."""
 
+    label = "rollback"
     duration_min: Range = knob(
         (5, 15), 0, 1e8, help="minutes",
         helps=("mttr_minutes",), phrase="Shorten rollbacks from {before} to {after}",
@@ -842,7 +806,7 @@ class Scenario(Knobs):
     """
 
     team: Team = field(default_factory=Team)
-    environments: Tuple[Environment, ...] = DEFAULT_ENVIRONMENTS
+    environments: Pipeline = DEFAULT_ENVIRONMENTS
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
     failure_reasons: Shares = knob(DEFAULT_REASONS, help="a weight for each text")
 
@@ -853,20 +817,9 @@ class Scenario(Knobs):
 
     @property
     def groups(self) -> Dict[str, Knobs]:
-        """The groups of knobs by the name that changes give them: team, rollback, environments.
-
-        An environment that is itself called `team` is `environments.team` here.
-        """
-        groups: Dict[str, Knobs] = {"team": self.team, "rollback": self.rollback}
-        for environment in self.environments:
-            groups[self.group_of(environment.name)] = environment
-        return groups
-
-    @staticmethod
-    def group_of(environment: object) -> str:
-        """Return what changes call an environment."""
-        is_taken = environment in ("team", "rollback")
-        return f"environments.{environment}" if is_taken else str(environment)
+        """The groups of knobs by the name that changes give them: team, rollback, environments."""
+        stages = {environment.name: environment for environment in self.environments}
+        return {"team": self.team, "rollback": self.rollback, **stages}
 
     def with_knobs(self, group: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs in one of the `groups`; GitOpsError if there is none."""
@@ -884,7 +837,7 @@ class Scenario(Knobs):
 
     def with_environment(self, name: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs of one `Environment`; GitOpsError if there is none."""
-        return self.with_knobs(self.group_of(name), **changes)
+        return self.with_knobs(name, **changes)
 
     def with_rollback(self, **changes: Any) -> Scenario:
         """Return a copy with other knobs of the `RollbackPolicy`."""
@@ -902,43 +855,30 @@ class Scenario(Knobs):
         """Read a JSON document. What it leaves out stays as in `base`, the default scenario.
 
         `environments` is the whole pipeline in order. What is left out of an environment that the
-        base has stays too. A new one must say its wait, success rate and duration. Raises
-        GitOpsError for what is unknown, missing or out of range.
+        base has stays too. Raises GitOpsError for what is unknown or out of range.
         """
         base = cls() if base is None else base
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            why = "it looks like YAML" if looks_like_yaml(text) else one_line(error)
+            values = json.loads(text)
+        except ValueError as error:
+            why = "it looks like YAML" if looks_like_yaml(text) else error
             problem = f"the configuration is not JSON: {why}"
             raise GitOpsError(f"{problem}; --print-config shows one that is") from None
-        values = known_keys("the configuration", document, cls)
-        for key, group in (("team", base.team), ("rollback", base.rollback)):
-            if key in values:
-                values[key] = group.replaced(values[key])
-        if "environments" in values:
-            example = '[{"name": "dev"}, {"name": "production"}]'
-            listed = check_list("environments", values["environments"], example)
-            values["environments"] = tuple(environment_from(item, base) for item in listed)
-        return dataclasses.replace(base, **values)
+        check_that(isinstance(values, dict), "the configuration", "be a JSON object", values)
+        for key in {"team", "rollback"} & set(values):
+            values[key] = base.groups[key].replaced(values[key])
+        listed = values.get("environments", [])
+        named = isinstance(listed, list) and all(
+            isinstance(own, dict) and "name" in own for own in listed
+        )
+        check_that(named, "environments", 'be a list such as [{"name": "dev"}]', listed)
+        for number, own in enumerate(listed):
+            known = [stage for stage in base.environments if stage.name == own["name"]]
+            listed[number] = (known or [Environment("new")])[0].replaced(own)
+        return base.replaced(values)
 
 
-def environment_from(document: Any, base: Scenario) -> Environment:
-    """Read an environment of a JSON document (see `Scenario.from_json`)."""
-    values = known_keys("an environment", document, Environment)
-    if "name" not in values:
-        raise GitOpsError(f'an environment has no name: {in_quotes(document)}; add "name"')
-    for environment in base.environments:
-        if environment.name == values["name"]:
-            return dataclasses.replace(environment, **values)
-    missing = [key for key in ("wait_hours", "success_rate", "duration_sec") if key not in values]
-    if missing:
-        name = in_quotes(values["name"])
-        raise GitOpsError(f"the new environment {name} lacks {', '.join(missing)}; add them")
-    return Environment(**values)
-
-
-def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None) -> Scenario:
+def read_scenario(path: FilePath, base: Optional[Scenario] = None) -> Scenario:
     """Read a scenario from a JSON file (see `from_json`); GitOpsError that names the file."""
     try:
         return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"), base)
@@ -946,31 +886,15 @@ def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None
         raise GitOpsError(f"{one_line(path)}: {error}") from None
     except (OSError, ValueError) as error:
         problem = f"cannot read the configuration {one_line(path)}: {one_line(error)}"
-        raise GitOpsError(
-            f"{problem}; --print-config prints one to begin with, and a preset is one of "
-            f"{', '.join(PRESETS)}"
-        ) from None
-
-
-def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
-    """Return a JSON object as a dict; GitOpsError if it is none or has a key that is no knob."""
-    if not isinstance(document, dict):
-        raise GitOpsError(f"{what} must be a JSON object, not {in_quotes(document)}")
-    known = [declared.name for declared in dataclasses.fields(knobs)]
-    for key in document:
-        if key not in known:
-            raise GitOpsError(
-                f"unknown key {in_quotes(key)} in {what}; known keys: {', '.join(known)}"
-            )
-    return dict(document)
+        hint = "--print-config prints one to begin with"
+        raise GitOpsError(f"{problem}; {hint}, and presets are {', '.join(PRESETS)}") from None
 
 
 # fmt: off
 PRESETS: Dict[str, Scenario] = {
     "gitops": Scenario(),
-    # The same team and the same quality of change: each change of a batch brings its own risk
-    # (batch_risk 1), as DORA finds that larger batches fail more often ("Working in small
-    # batches", dora.dev). Only how releases travel differs, and gates open in office hours.
+    # The same team and the same quality of change: each change of a batch brings its own risk, as
+    # larger batches fail more often ("Working in small batches", dora.dev).
     "traditional": Scenario(
         environments=(
             # one nightly build for the day's commits, so feedback comes the next morning
@@ -984,7 +908,7 @@ PRESETS: Dict[str, Scenario] = {
                         release_every_hours=168, open_hours="Mon-Fri 9-17", batch_risk=1),
         ),
         # someone is called, finds the last good build and redeploys it by hand: one to eight hours
-        rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
+        rollback=RollbackPolicy(duration_min=(60, 480)),
     ),
     # The gates are automated: tests decide in under an hour. Production follows in the same shift.
     "elite": Scenario(
@@ -1008,60 +932,26 @@ def parse_change(text: str, scenario: Scenario) -> Scenario:
     """
     for change in re.split(r",(?=[^,]*=)", text):
         path, _, value = (part.strip() for part in change.partition("="))
-        if path not in knob_paths(scenario) or not value:
-            raise GitOpsError(unknown_change(change, path, knob_paths(scenario)))
+        groups = scenario.groups.items()
+        known = [
+            f"{name}.{knob}" for name, group in groups for knob in vars(group) if knob != "name"
+        ]
+        if path not in known:
+            alike = ", ".join(difflib.get_close_matches(path, known, 4) or known[:4])
+            problem = f"unknown change {in_quotes(change)}; the nearest knobs are {alike}"
+            raise GitOpsError(f"{problem} (README.md lists all)")
         group, _, name = path.rpartition(".")
-        new = knob_value(path, value, getattr(scenario.groups[group], name))
+        new: Any = value
+        if value.startswith("*"):
+            with contextlib.suppress(ValueError, TypeError):  # then the knob tells what it takes
+                old = getattr(scenario.groups[group], name)
+                new = np.multiply(old, float(value[1:])).tolist()
         scenario = scenario.with_knobs(group, **{name: new})
     return scenario
 
 
-def knob_paths(scenario: Scenario) -> List[str]:
-    """Return the paths of all knobs that a change can name."""
-    return [
-        f"{path}.{declared.name}"
-        for path, group in scenario.groups.items()
-        for declared in dataclasses.fields(group)  # type: ignore[arg-type]
-        if declared.name != "name"
-    ]
-
-
-def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
-    """Return the message for a change that names no knob or no value."""
-    problem = f"unknown change {in_quotes(change)}"
-    if path in known:
-        return f"{problem}; give it a value, as {path}=VALUE"
-    alike = difflib.get_close_matches(path, known, 4) or known[:4]
-    return f"{problem}; the nearest knobs are {', '.join(alike)} (README.md lists all)"
-
-
-def knob_value(path: str, text: str, old: Any) -> Any:
-    """Return the new value of a knob, in the kind of its old one. Of a range `4` is `4:4`."""
-    if isinstance(old, str) or path.endswith(".open_hours"):
-        return text
-    if isinstance(old, Mapping) or path.endswith(".freezes"):
-        raise GitOpsError(f"{path} has several parts; change it in a JSON file for --config")
-    is_range = isinstance(old, tuple)
-    try:
-        if text.startswith("*"):
-            factor = float(text[1:])
-            values = [factor * value for value in old] if is_range else [factor * old]
-        else:
-            parts = text.split(":") if is_range else [text]
-            values = [float(part) for part in parts]
-    except (ValueError, OverflowError):
-        example = "4:12" if is_range else "0.5"
-        message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
-        raise GitOpsError(message) from None
-    if is_range:
-        return (values[0], values[0]) if len(values) == 1 else tuple(values)
-    return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
-
-
 # All noise is uniform on 0..1, and every layer is a deterministic function of it. So two scenarios
 # under one seed differ by their knobs alone, and no sampler of numpy can change between versions.
-
-LAYERS = ("commits", "deployments", "rollbacks")
 
 
 class Noise:
@@ -1073,8 +963,9 @@ class Noise:
 
     def stream(self, layer: str, *parts: int) -> np.random.Generator:
         """Return the random stream of a layer, from integer seeds: numpy 1.21 has no spawn()."""
-        seeds = [*parts, *self._block] or [0]
-        return np.random.Generator(np.random.PCG64([self._seed, LAYERS.index(layer), *seeds]))
+        number = ("commits", "deployments", "rollbacks").index(layer)
+        seeds = [self._seed, number, *([*parts, *self._block] or [0])]
+        return np.random.Generator(np.random.PCG64(seeds))
 
     def of(self, layer: str, part: int, rows: int, count: int) -> np.ndarray:
         """Return an array of `rows` x `count`; fewer rows are the first ones of more."""
@@ -1118,21 +1009,17 @@ COMMIT_TYPES = {  # Conventional Commits 1.0.0 and the types of its Angular conv
     "revert": "reverted changes",
     "other": "no type",
 }
-
+# fmt: off
 SUBJECTS = {
     "feat": ("add search filters", "support bulk import", "show live status", "add audit trail"),
-    "fix": (
-        "handle empty response",
-        "close stale connections",
-        "correct time zone",
-        "retry on timeout",
-    ),
+    "fix": ("handle empty response", "close stale connections", "correct time zone",
+            "retry on timeout"),
     "chore": ("update dependencies", "bump base image", "rotate certificates", "tidy manifests"),
     "refactor": ("extract client", "simplify validation", "split module", "remove dead code"),
     "perf": ("cache hot queries", "batch requests", "add missing index", "avoid copies"),
+    "other": ("update configuration", "revise defaults", "adjust limits", "clean up"),
 }
-OTHER_SUBJECTS = ("update configuration", "revise defaults", "adjust limits", "clean up")
-MOST_COMMITS = 100_000_000
+# fmt: on
 
 
 class Commits(NamedTuple):
@@ -1152,8 +1039,13 @@ class Commits(NamedTuple):
         return self.group * (1 + int(self.application.max(initial=0))) + self.application
 
 
-Draws = Sequence[Tuple["Scenario", int]]
+Draws = Sequence[Tuple[Scenario, int]]
 """Scenarios that are possible given some data, and how many of the months live in each."""
+
+
+def months_of_draws(draws: Draws) -> np.ndarray:
+    """Return the first month of each draw, and the end."""
+    return np.cumsum([0, *(months for _, months in draws)])
 
 
 def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) -> Commits:
@@ -1162,28 +1054,26 @@ def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) 
     A month is a group. The teams of the draws differ only in how much they commit.
     """
     team, months = draws[0][0].team, months_of_draws(draws)
-    first, end, runs = *window.seconds, int(months[-1])
-    is_local = team.time_zone != "UTC"
-    days = np.arange(first // DAY, end // DAY)
-    if is_local:  # a local day may begin the day before in UTC, or end the day after
-        days = np.arange(first // DAY - 1, end // DAY + 1)
-    noise = np.split(stream.random((runs, len(days))), months[1:-1])
+    first, end = window.seconds
+    around = int(team.time_zone != "UTC")  # a local day may begin or end on another day of UTC
+    days = np.arange(first // DAY - around, end // DAY + around)
+    luck = np.split(stream.random((months[-1], len(days))), months[1:-1])
     counts = np.concatenate(
-        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, noise)]
+        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, luck)]
     )
-    run = np.repeat(np.arange(runs), counts.sum(axis=1))
-    midnight = np.repeat(np.tile(days * DAY, runs), counts.ravel())
-    hour = quantile_at(team.work_hours, stream.random(len(run)))
+    month = np.repeat(np.arange(months[-1]), counts.sum(axis=1))
+    midnight = np.repeat(np.tile(days * DAY, months[-1]), counts.ravel())
+    hour = quantile_at(team.work_hours, stream.random(len(month)))
     second = np.minimum(hour * 3600, DAY - 1).astype(np.int64)
     time = utc_of_local(midnight + second, team.time_zone)
-    if is_local:
+    if around:
         inside = (time >= first) & (time < end)
-        run, time = run[inside], time[inside]
-    time = np.sort(run * NEVER + time) - run * NEVER  # sorted within each run
-    return Commits(run, time, draw_shares(team.applications, stream.random(len(run))))
+        month, time = month[inside], time[inside]
+    time = np.sort(month * NEVER + time) - month * NEVER  # sorted within each month
+    return Commits(month, time, draw_shares(team.applications, stream.random(len(month))))
 
 
-def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
+def utc_of_local(seconds: np.ndarray, zone: Zone) -> np.ndarray:
     """Return UTC seconds of the local times of a zone, both counted from 1970.
 
     Daylight saving skips some local times: each becomes the next that exists. Others come twice:
@@ -1195,24 +1085,19 @@ def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
     return seconds_of(times.tz_localize(zone, np.ones(len(times), bool), "shift_forward"))
 
 
-def commits_of_days(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return how many commits each day has (days since 1970; the last axis of the noise)."""
+def commits_of_days(team: Team, days: np.ndarray, luck: np.ndarray) -> np.ndarray:
+    """Return how many commits each day has (days since 1970; the last axis of the luck)."""
     cycle = np.arange(7 * team.sprint_days)
     rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
     factors = np.take(team.weekday_factors, cycle % 7)
     ramped = factors * (1 + team.sprint_ramp * rise)
-    if not ramped.any():  # a ramp of 0 on every working day cannot keep the mean
-        ramped = factors
     rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
-    if rates.mean() * len(days) > MOST_COMMITS:
-        asked = f"{len(days)} days of {team.commits_per_day:g} commits"
-        raise GitOpsError(f"{asked} are more than {MOST_COMMITS:,}; ask for fewer days or commits")
-    counts = np.zeros(noise.shape, np.int64)
     rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
+    counts = np.zeros(luck.shape, np.int64)
     for rate in np.unique(rate_of_day):
         same = rate_of_day == rate
         distribution = count_distribution(rate, team.dispersion)
-        counts[..., same] = np.searchsorted(distribution, noise[..., same], side="right")
+        counts[..., same] = np.searchsorted(distribution, luck[..., same], side="right")
     return counts
 
 
@@ -1220,8 +1105,7 @@ def count_distribution(mean: float, dispersion: float) -> np.ndarray:
     """Return the cumulative probabilities of 0, 1, 2, ... commits in a day.
 
     The count is Poisson with a gamma-distributed mean (negative binomial): its variance is
-    `dispersion` times its mean. The calculation is in logarithms, as p(0) underflows for a large
-    mean.
+    `dispersion` times its mean. It is calculated in logarithms, as p(0) underflows for a large one.
     """
     if mean == 0:
         return np.empty(0)
@@ -1237,20 +1121,22 @@ def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     stream = Noise(seed).stream("commits")
     commits = simulate_commits([(Scenario(team=team), 1)], window, stream)
     author, kind, subject, files = stream.random((4, len(commits.time)))
-    types = draw_shares(team.types, kind)
-    messages = np.empty((len(team.types), len(team.applications), 4), object)
-    for number, type_ in enumerate(team.types):
-        for place, application in enumerate(team.applications):
-            subjects = SUBJECTS.get(type_, OTHER_SUBJECTS)
-            messages[number, place] = [f"{type_}({application}): {text}" for text in subjects]
+    types, applications = draw_shares(team.types, kind), list(team.applications)
+    heads = [[f"{type_}({application}): " for application in applications] for type_ in team.types]
+    subjects = [SUBJECTS.get(type_, SUBJECTS["other"]) for type_ in team.types]
+    messages = np.array(heads, object)[:, :, None] + np.array(subjects, object)[:, None, :]
+    # one hash of the seed and the times is cut into the 40 digits of each commit
+    digest = hashlib.shake_128(str(seed).encode() + commits.time.astype("<i8").tobytes())
+    digits = digest.hexdigest(20 * len(commits.time))
+    shas = np.array([digits[at : at + 40] for at in range(0, len(digits), 40)], object)
     return as_table(
         "git_commits",
         {
-            "sha": commit_hashes(seed, commits.time),
+            "sha": shas,
             "timestamp": commits.time,
             "author": word_column(draw_shares(team.authors, author), list(team.authors)),
             "type": word_column(types, list(team.types)),
-            "application": word_column(commits.application, list(team.applications)),
+            "application": word_column(commits.application, applications),
             "branch": word_column(np.zeros(len(types), np.int8), [team.branch]),
             "message": messages[types, commits.application, (subject * 4).astype(np.int8)],
             # geometric with mean 4: most changes are small, a few are wide
@@ -1259,43 +1145,11 @@ def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     )
 
 
-def commit_hashes(seed: int, time: np.ndarray) -> np.ndarray:
-    """Return 40 hexadecimal digits for each commit, cut from one hash of the seed and the times."""
-    digest = hashlib.shake_128(str(seed).encode() + time.astype("<i8").tobytes())
-    text = digest.hexdigest(20 * len(time))
-    return np.array([text[at : at + 40] for at in range(0, len(text), 40)], dtype=object)
-
-
 # ---- Deployment engine: commits -> deployments --------------------------------------------------
 
 OUTCOME, WAIT, DURATION, APPROVAL = range(4)  # the rows of a stage's noise
-
-
-class Stage(NamedTuple):
-    """What one environment made of the releases: arrays with an entry for each commit, by lineage.
-
-    A lineage is an application of a run. Its commits are in order of time.
-    """
-
-    start: np.ndarray  # seconds since 1970 at which the sync starts if it is let through
-    duration: np.ndarray  # seconds
-    outcome: np.ndarray  # noise: the sync is good where this is below its chance of success
-    chance: np.ndarray
-    deployed: np.ndarray
-    good: np.ndarray
-    flow: Tuple[int, ...]  # see FLOW
-
-    @classmethod
-    def joined(cls, pieces: Sequence[Stage]) -> Stage:
-        """Return the stage of all draws."""
-        if len(pieces) == 1:
-            return pieces[0]
-        *columns, flows = zip(*pieces)
-        flow = tuple(sum(counts) for counts in zip(*flows))
-        return cls._make([*map(np.concatenate, columns), flow])
-
-
-FLOW = ("deployed", "superseded", "held", "in_flight")
+FLOW = {"deployed": 4, "superseded": 2, "held": 1, "in_flight": 3}
+"""What becomes of a release in a stage, and how far it comes (see `run_stage`)."""
 
 
 class Deployments(NamedTuple):
@@ -1309,49 +1163,61 @@ class Deployments(NamedTuple):
     commit: np.ndarray  # row in the commits, -1 if it is not known
     synced: np.ndarray  # whether the sync operation succeeded
     bad: np.ndarray  # whether it failed, or turned out bad
-    span: np.ndarray  # a number for the span without a gap, of a real history, that it lies in
 
     @property
     def place(self) -> np.ndarray:
         """A number for the place of each, where it replaces the release that was there before."""
         place = self.group
-        for code in (self.application, self.environment, self.span):
+        for code in (self.application, self.environment):
             place = place * (1 + int(code.max(initial=0))) + code
         return place
 
 
 def run_pipeline(
     commits: Commits, draws: Draws, window: Window, noise: Noise
-) -> Tuple[Deployments, List[Stage], np.ndarray]:
+) -> Tuple[Deployments, np.ndarray, List[np.ndarray]]:
     """Take commits through every environment: the model.
 
-    A group of the commits is a month of the draws, in order. Returns the deployments, the stages,
-    and which commit each entry of a stage is about.
+    A group of the commits is a month of the draws, in order. Returns the deployments, the luck of
+    each, and for each environment how far the releases came (see `run_stage`).
     """
     lineage = commits.lineage
-    order = np.argsort(lineage.astype(smallest_type(lineage)), kind="stable")
-    lineage, arrival = number_runs(lineage[order]), commits.time[order]
+    small = np.min_scalar_type(int(lineage.max(initial=0)))  # numpy sorts small integers by radix
+    order = np.argsort(lineage.astype(small), kind="stable")
+    lineage, committed = number_runs(lineage[order]), commits.time[order]
     edges = np.searchsorted(commits.group[order], months_of_draws(draws))
-    stages: List[Stage] = []
+    arrival, syncs, reach = committed, [], []
     for number in range(len(draws[0][0].environments)):
         drawn = [scenario.environments[number] for scenario, _ in draws]
         rows = 3 + any(environment.approval_rate < 1 for environment in drawn)
-        stage_noise = noise.of("deployments", number, rows, len(order))
+        drawn_noise = noise.of("deployments", number, rows, len(order))
         if drawn[0].starts == "commit":
-            arrival = commits.time[order]
+            arrival = committed
         gate = Gate.of(drawn[0], draws[0][0].team.time_zone, window)
         pieces = [
-            run_stage(one, arrival[low:high], lineage[low:high], stage_noise[:, low:high], gate)
+            run_stage(one, arrival[low:high], lineage[low:high], drawn_noise[:, low:high], gate)
             for one, low, high in zip(drawn, edges, edges[1:])
         ]
-        stages.append(Stage.joined(pieces))
-        arrival = np.where(stages[-1].good, stages[-1].start + stages[-1].duration, NEVER)
-    return deployments_of(commits, stages, order), stages, order
-
-
-def months_of_draws(draws: Draws) -> np.ndarray:
-    """Return the first month of each draw, and the end."""
-    return np.cumsum([0, *(months for _, months in draws)])
+        start, end, luck, came = map(np.concatenate, zip(*pieces)) if len(pieces) > 1 else pieces[0]
+        reach.append(came)
+        row = np.flatnonzero(came == FLOW["deployed"])
+        syncs.append((order[row], start[row], end[row], luck[row], np.full(len(row), number)))
+        arrival = np.where((came == FLOW["deployed"]) & (luck < 0), end, NEVER)
+    commit, start, end, luck, environment = map(np.concatenate, zip(*syncs))
+    del syncs  # of a million commits these are 0.1 GiB
+    by_time = time_order(start)
+    commit, luck = commit[by_time], luck[by_time]
+    deployments = Deployments(
+        commits.group[commit],
+        start[by_time],
+        end[by_time],
+        commits.application[commit],
+        environment[by_time],
+        commit,
+        luck < 0,
+        luck >= 0,
+    )
+    return deployments, luck, reach
 
 
 def run_stage(
@@ -1360,54 +1226,50 @@ def run_stage(
     lineage: np.ndarray,
     noise: np.ndarray,
     gate: Gate,
-) -> Stage:
-    """Take releases through one environment.
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Take releases through one environment. They are sorted by lineage, then by their commit.
 
     1. A release arrives when it is healthy in the environment before. In the first, and where it
        `starts` with the commit, it is a commit.
     2. It waits `wait_hours`, of all hours or of open ones (`wait_runs`), and then for the gate: the
        next train or opening (see `Gate`).
     3. The gate lets it through with probability `approval_rate`. Otherwise it is held.
-    4. It is superseded if a newer release of its lineage overtakes it (see `overtaken`).
+    4. By `promotion`, it is superseded by a newer release of its lineage. `each`: never. `newest`:
+       if the sync of a newer one starts no later. `soak`: if a newer one arrives before its own
+       sync starts, or then.
     5. Its sync starts if the window has not ended by then. Otherwise it is in flight.
-    6. The sync takes `duration_sec`. It is good with probability `success_rate`, or less where it
-       carries several changes (see `success_chance`).
+    6. The sync takes `duration_sec`. It is good with probability `success_rate`, and with
+       success_rate ** (1 + batch_risk (k - 1)) where it brings k changes: the commits of its
+       lineage since the one that was deployed before, good or bad.
+
+    Returns for each release when its sync starts and ends, its luck, and how far it came (see
+    `FLOW`; 0: it did not arrive). The luck of a good sync is below 0, and that of a failed one is
+    uniform on 0..1: its noise above the chance of success.
     """
     arrived = arrival < NEVER
     wait = draw_seconds(environment.wait_hours, noise[WAIT], 3600)
-    ready = arrival + wait if environment.wait_runs == "always" else gate.after(arrival, wait)
+    ready = gate.after(arrival, wait) if environment.wait_runs == "open" else arrival + wait
     start = gate.next(ready)
     approved = arrived
     if environment.approval_rate < 1:
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
-    wanted = approved & ~overtaken(environment.promotion, arrival, start, approved, lineage)
-    deployed = wanted & (start < gate.end)
-    duration, outcome = draw_seconds(environment.duration_sec, noise[DURATION]), noise[OUTCOME]
-    chance = success_chance(environment, deployed, lineage)
-    good = deployed & (outcome < chance)
-    at_gate, through, ahead, done = (
-        int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)
-    )
-    flow = (done, through - ahead, at_gate - through, ahead - done)
-    return Stage(start, duration, outcome, chance, deployed, good, flow)
-
-
-def success_chance(
-    environment: Environment, deployed: np.ndarray, lineage: np.ndarray
-) -> np.ndarray:
-    """Return the probability that each deployment is good.
-
-    With k changes it is success_rate ** (1 + batch_risk (k - 1)). The changes are the commits of
-    the lineage from the deployed one before, good or bad, to its own.
-    """
-    if not environment.batch_risk:
-        return np.broadcast_to(np.float64(environment.success_rate), deployed.shape)
-    rows = np.flatnonzero(deployed)
-    begin = np.searchsorted(lineage, lineage[rows])
-    before = np.maximum(np.append(0, rows[:-1] + 1), begin)[: len(rows)]
-    chance = np.ones(len(deployed))
-    chance[rows] = environment.success_rate ** (1 + environment.batch_risk * (rows - before))
-    return chance
+    ahead = approved
+    if environment.promotion != "each":
+        rival = arrival if environment.promotion == "soak" else np.where(approved, start, NEVER)
+        ahead = approved & (start < earliest_of_newer(rival, lineage))
+    deployed = ahead & (start < gate.end)
+    chance: Any = environment.success_rate
+    if environment.batch_risk:
+        row = np.flatnonzero(deployed)
+        first = np.searchsorted(lineage, lineage[row])  # the oldest commit of the lineage
+        changes = row + 1 - np.maximum(np.append(0, row[:-1] + 1)[: len(row)], first)
+        chance = np.ones(len(deployed))
+        chance[row] = environment.success_rate ** (1 + environment.batch_risk * (changes - 1))
+    luck = (noise[OUTCOME] - chance) / np.maximum(1 - chance, 1e-300)
+    end = start + draw_seconds(environment.duration_sec, noise[DURATION])
+    steps = [step.view(np.int8) for step in (arrived, approved, ahead, deployed)]
+    came = steps[0] + steps[1] + steps[2] + steps[3]
+    return start, end, luck, came
 
 
 class Gate(NamedTuple):
@@ -1420,50 +1282,60 @@ class Gate(NamedTuple):
     end: int  # of the window
 
     @classmethod
-    def of(cls, environment: Environment, zone: str, window: Window) -> Gate:
-        """Return the gate of an environment over a window."""
-        own = environment.open_hours, environment.freezes, environment.release_every_hours
-        return cls.at_hours(*own, zone, *window.seconds)
+    def of(cls, environment: Environment, zone: Zone, window: Window) -> Gate:
+        """Return the gate of an environment, known from a window to a year after it."""
+        knobs = environment.open_hours, environment.freezes, environment.release_every_hours
+        return cls.at_hours(*knobs, zone, *window.seconds)
 
     @classmethod
     @functools.lru_cache(maxsize=64)
     def at_hours(
         cls, hours: Hours, freezes: Dates, every_hours: float, zone: Zone, start: int, end: int
     ) -> Gate:
-        """Return the gate of these hours, known from `start` to a year after `end`.
+        """Return the gate of these hours.
 
         Trains leave every `every_hours` after the week's first opening, if the gate is open.
         """
-        week, last = opening_minutes(hours), end + 366 * DAY
-        always, every = hours == "always", round(every_hours * 3600)
-        opens, closes, rate = np.array([0]), np.array([NEVER]), np.ones(1)
-        if not always:
-            days = np.arange(start // DAY - 8, last // DAY)
-            weekday = (days - MONDAY // DAY) % 7
-            local = [
-                (days[weekday == day] * DAY + first * 60, days[weekday == day] * DAY + over * 60)
-                for day, first, over in week
-            ]
-            opens, closes = (utc_of_local(np.concatenate(edge), zone) for edge in zip(*local))
-            weights = [1.0] * len(week) if isinstance(hours, str) else [w for w in hours if w > 0]
-            rate = np.repeat(weights, [len(begin) for begin, _ in local])
-        for span in freezes:
-            edges = [int(pd.Timestamp(day).timestamp()) for day in span]
-            frozen, thawed = utc_of_local(np.array(edges) + [0, DAY], zone)
-            before, after = np.minimum(closes, frozen), np.maximum(opens, thawed)
-            opens, closes = np.append(opens, after), np.append(before, closes)
-            rate = np.append(rate, rate)
-        order = np.argsort(opens, kind="stable")
-        opens, closes, rate = opens[order], closes[order], rate[order]
-        opens = np.maximum(opens, np.append(0, np.maximum.accumulate(closes)[:-1]))
-        some = opens < closes
-        gate = cls(opens[some], closes[some], rate[some], None, end)
+        week, last = np.array(opening_minutes(hours)), end + 366 * DAY
+        table = np.array([[0.0], [NEVER], [1.0]])  # of each opening: begin, end, rate
+        if hours != "always":
+            mondays = np.arange(start - (start - MONDAY) % (7 * DAY) - 7 * DAY, last, 7 * DAY)
+            local = mondays[:, None] + week[:, 0] * DAY  # midnight before each opening
+            edges = [utc_of_local((local + 60 * week[:, edge]).ravel(), zone) for edge in (1, 2)]
+            rate = np.ones(len(week)) if isinstance(hours, str) else np.extract(hours, hours)
+            table = np.array([*edges, np.tile(rate, len(mondays))])
+        frozen = np.array(freezes, "M8[s]").astype(np.int64).reshape(-1, 2) + [0, DAY]
+        for begin, over in utc_of_local(frozen.ravel(), zone).reshape(-1, 2):
+            before, after = table.copy(), table
+            before[1], after[0] = np.minimum(table[1], begin), np.maximum(table[0], over)
+            table = np.hstack([before, after])
+            table = table[:, table[0] < table[1]]  # otherwise it doubles with each freeze
+        table = table[:, np.argsort(table[0], kind="stable")]
+        table[0, 1:] = np.maximum(table[0, 1:], np.maximum.accumulate(table[1])[:-1])
+        table = table[:, table[0] < table[1]]
+        opens, closes = table[:2].astype(np.int64)
+        gate, every = cls(opens, closes, table[2], None, end), round(every_hours * 3600)
         if every < 60:
             return gate
-        begin = MONDAY + week[0][0] * DAY + week[0][1] * 60
+        begin = MONDAY + week[0, 0] * DAY + week[0, 1] * 60
         first = (start - 8 * DAY - begin) // every
         departures = utc_of_local(np.arange(begin + first * every, last, every), zone)
         return gate._replace(departures=departures[gate.next(departures) == departures])
+
+    def next(self, times: np.ndarray) -> np.ndarray:
+        """Return for each time the next departure or open moment; NEVER if none is known."""
+        if self.departures is not None:
+            return np.append(self.departures, NEVER)[np.searchsorted(self.departures, times)]
+        if len(self.opens) == 1 and self.closes[0] == NEVER:
+            return np.maximum(times, self.opens[0])
+        opening = np.searchsorted(self.closes, times, side="right")
+        return np.maximum(times, np.append(self.opens, NEVER)[opening])
+
+    def before(self, times: np.ndarray) -> np.ndarray:
+        """Return the last moment at which a release goes up by each time; 0 if there is none."""
+        if self.departures is not None:
+            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
+        return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
 
     def clock(self, times: np.ndarray) -> np.ndarray:
         """Return how many seconds it was open until each time, each by its rate."""
@@ -1479,42 +1351,8 @@ class Gate(NamedTuple):
         opening = np.searchsorted(passed, goal, side="right")
         known = np.minimum(opening, len(passed) - 1)
         left = np.maximum(passed[known] - goal, 0) / self.rate[known]
-        found = np.rint(self.closes[known] - left).astype(np.int64)
+        found = np.floor(self.closes[known] - left).astype(np.int64)
         return np.where(opening < len(passed), found, NEVER)
-
-    def before(self, times: np.ndarray) -> np.ndarray:
-        """Return the last moment at which a release goes up by each time; 0 if there is none."""
-        if self.departures is not None:
-            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
-        return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
-
-    def next(self, times: np.ndarray) -> np.ndarray:
-        """Return for each time the next departure or open moment; NEVER if none is known."""
-        if self.departures is not None:
-            return np.append(self.departures, NEVER)[np.searchsorted(self.departures, times)]
-        if len(self.opens) == 1 and self.closes[0] == NEVER:
-            return np.maximum(times, self.opens[0])
-        opening = np.searchsorted(self.closes, times, side="right")
-        return np.maximum(times, np.append(self.opens, NEVER)[opening])
-
-
-def overtaken(
-    promotion: str,
-    arrival: np.ndarray,
-    start: np.ndarray,
-    approved: np.ndarray,
-    lineage: np.ndarray,
-) -> np.ndarray:
-    """Return which releases give way to a newer one of their lineage, by promotion policy.
-
-    1. `each`: none. Every release goes up.
-    2. `newest`: a release gives way if the sync of a newer one starts no later.
-    3. `soak`: a release gives way if a newer one arrives before its own sync starts, or then.
-    """
-    if promotion == "each":
-        return np.zeros(len(start), bool)
-    rival = arrival if promotion == "soak" else np.where(approved, start, NEVER)
-    return start >= earliest_of_newer(rival, lineage)
 
 
 def earliest_of_newer(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
@@ -1534,11 +1372,6 @@ def number_runs(ordered: np.ndarray) -> np.ndarray:
     return np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
 
 
-def smallest_type(codes: np.ndarray) -> np.dtype:
-    """Return the smallest integer type for these codes: numpy sorts small integers by radix."""
-    return np.min_scalar_type(int(codes.max(initial=0)))
-
-
 def time_order(times: np.ndarray) -> np.ndarray:
     """Return the positions that sort the times; equal times keep their order.
 
@@ -1551,28 +1384,6 @@ def time_order(times: np.ndarray) -> np.ndarray:
     return packed & ((1 << bits) - 1)
 
 
-def deployments_of(commits: Commits, stages: Sequence[Stage], order: np.ndarray) -> Deployments:
-    """Collect the syncs of all stages in order of time."""
-    rows = [np.flatnonzero(stage.deployed) for stage in stages]
-    start = np.concatenate([stage.start[row] for stage, row in zip(stages, rows)])
-    duration = np.concatenate([stage.duration[row] for stage, row in zip(stages, rows)])
-    good = np.concatenate([stage.good[row] for stage, row in zip(stages, rows)])
-    by_time = time_order(start)
-    commit, good = order[np.concatenate(rows)][by_time], good[by_time]
-    environment = np.repeat(np.arange(len(stages)), [len(row) for row in rows])[by_time]
-    return Deployments(
-        commits.group[commit],
-        start[by_time],
-        (start + duration)[by_time],
-        commits.application[commit],
-        environment,
-        commit,
-        good,
-        ~good,
-        np.zeros(len(start), np.int64),
-    )
-
-
 def simulate_deployments(
     git_commits: pd.DataFrame, scenario: Scenario, window: Window, seed: int
 ) -> Tuple[pd.DataFrame, pd.DataFrame]:
@@ -1583,8 +1394,9 @@ def simulate_deployments(
     a newer one, `held` by the gate, `in_flight` (the sync would start at or after the end).
     """
     commits = commits_of(git_commits, git_commits["application"].cat.categories)
-    deployments, stages, order = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
+    deployments, luck, reach = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
     bad = deployments.bad.view(np.int8)
+    reason = np.where(deployments.bad, draw_shares(scenario.failure_reasons, luck), -1)
     table = as_table(
         "deployments",
         {
@@ -1595,31 +1407,13 @@ def simulate_deployments(
             "status": word_column(bad, [SYNCED, FAILED]),
             "health": word_column(bad, [HEALTHY, DEGRADED]),
             "duration_sec": deployments.end - deployments.time,
-            "failure_reason": failure_reasons(deployments, scenario, stages, order),
+            "failure_reason": word_column(reason, list(scenario.failure_reasons)),
             "recovered": np.full(len(bad), MISSING),  # the rollback manager knows
         },
     )
     index = pd.Index(scenario.names, name="environment")
-    return table, pd.DataFrame([stage.flow for stage in stages], columns=FLOW, index=index)
-
-
-def failure_reasons(
-    deployments: Deployments, scenario: Scenario, stages: Sequence[Stage], order: np.ndarray
-) -> pd.Categorical:
-    """Return why each sync failed; missing where it was good.
-
-    The outcome's noise of a failed sync lies above its chance of success. There it is uniform, and
-    it picks the reason.
-    """
-    position = np.empty(len(order), np.int64)  # of each commit in the stages
-    position[order] = np.arange(len(order))
-    codes = np.full(len(deployments.time), -1)
-    for number, stage in enumerate(stages):
-        failed = np.flatnonzero(deployments.bad & (deployments.environment == number))
-        own = position[deployments.commit[failed]]
-        rest = (stage.outcome[own] - stage.chance[own]) / (1 - stage.chance[own])
-        codes[failed] = draw_shares(scenario.failure_reasons, rest)
-    return word_column(codes, list(scenario.failure_reasons))
+    flow = [np.bincount(came, minlength=5)[list(FLOW.values())] for came in reach]
+    return table, pd.DataFrame(flow, index=index, columns=list(FLOW))
 
 
 # ---- Rollback manager: deployments -> rollbacks and alerts --------------------------------------
@@ -1643,36 +1437,34 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
 
     A failure with no earlier good release there has no rollback. `commits` is how many there are.
     """
-    failed, target = last_good_releases(deployments)
-    keep = np.flatnonzero(target >= 0)
-    keep = keep[time_order(deployments.end[failed[keep]])]
-    failed, target = failed[keep], target[keep]
+    target = good_release(deployments, "ffill")
+    failed = np.flatnonzero(deployments.bad & (target >= 0))
+    failed = failed[time_order(deployments.end[failed])]
     group, detected = deployments.group[failed], deployments.end[failed]
-    application, environment = deployments.application[failed], deployments.environment[failed]
+    environment = deployments.environment[failed]
     length, outcome = np.empty((2, len(failed)))
     for number in np.unique(environment).tolist():
         here = environment == number
         drawn = noise.of("rollbacks", number, 2, commits)
         length[here], outcome[here] = drawn[:, deployments.commit[failed[here]]]
-    seconds, worked = np.empty(len(failed), np.int64), np.empty(len(failed), bool)
+    end, worked = detected.copy(), np.empty(len(failed), bool)
     months = months_of_draws(draws)
-    for (scenario, _), first, end in zip(draws, months, months[1:]):
-        own = (group >= first) & (group < end)
-        seconds[own] = draw_seconds(scenario.rollback.duration_min, length[own], 60)
+    for (scenario, _), first, last in zip(draws, months, months[1:]):
+        own = (group >= first) & (group < last)
+        end[own] += draw_seconds(scenario.rollback.duration_min, length[own], 60)
         worked[own] = outcome[own] < scenario.rollback.success_rate
-    end_of = detected + seconds
-    return Rollbacks(group, detected, end_of, application, environment, failed, target, worked)
+    application, target = deployments.application[failed], target[failed]
+    return Rollbacks(group, detected, end, application, environment, failed, target, worked)
 
 
-def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the rows of failed deployments, and of the newest good one before each at its place.
+def good_release(deployments: Deployments, fill: str) -> np.ndarray:
+    """Return for each deployment the row of the nearest good one of its place, itself included.
 
-    The second is -1 where there is none.
+    It is the last one up to then (`ffill`) or the next one (`bfill`). -1: there is none.
     """
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.time))))
-    newest_good = rows.groupby(deployments.place).ffill().fillna(-1).to_numpy(np.int64)
-    failed = np.flatnonzero(deployments.bad)
-    return failed, newest_good[failed]
+    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
+    nearest = getattr(rows.groupby(deployments.place), fill)()
+    return nearest.fillna(-1).to_numpy(np.int64)
 
 
 def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray:
@@ -1681,11 +1473,8 @@ def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray
     That is when its rollback succeeded. Without one, it is the end of the next good deployment of
     its place.
     """
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
-    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
-    over = np.full(len(deployments.bad), NEVER)
-    failed = np.flatnonzero(deployments.bad & (next_good >= 0))
-    over[failed] = deployments.end[next_good[failed]]
+    following = good_release(deployments, "bfill")
+    over = np.where(deployments.bad & (following >= 0), deployments.end[following], NEVER)
     worked = rollbacks.success & (rollbacks.deployment >= 0)
     over[rollbacks.deployment[worked]] = rollbacks.end[worked]
     return over
@@ -1699,14 +1488,12 @@ def simulate_rollbacks(
     Each goes back to the newest earlier `Synced` and `Healthy` release of its application and
     environment. The deployments say when they `recovered`.
     """
-    words = ("application", "environment", "commit_sha")
-    applications, environments, shas = (deployments[word].cat.categories for word in words)
-    events = deployments_from(deployments, applications, environments, shas)
-    draws = [(Scenario(rollback=policy), 1)]
-    done = roll_back(events, draws, Noise(seed), len(shas))
-    sha, failed = deployments["commit_sha"].array, done.deployment
-    over = recovery_times(events, done)
-    recovered = as_times(np.where(over < NEVER, over, MISSING))
+    keys = ("application", "environment", "commit_sha")
+    words = [deployments[key].cat.categories for key in keys]
+    events = deployments_from(deployments, *words)
+    done = roll_back(events, [(Scenario(rollback=policy), 1)], Noise(seed), len(words[2]))
+    over, failed = recovery_times(events, done), done.deployment
+    sha, reason = deployments["commit_sha"].array, deployments["failure_reason"].array
     rollbacks = as_table(
         "rollbacks",
         {
@@ -1715,11 +1502,12 @@ def simulate_rollbacks(
             "environment": deployments["environment"].array[failed],
             "from_commit": np.asarray(sha[failed]),
             "to_commit": np.asarray(sha[done.target]),
-            "reason": deployments["failure_reason"].array[failed],
+            "reason": reason[failed],
             "duration_min": (done.end - done.time) / 60,
             "success": done.success,
         },
     )
+    recovered = as_times(np.where(over < NEVER, over, MISSING))
     return deployments.assign(recovered=recovered), rollbacks
 
 
@@ -1728,66 +1516,37 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
     outcome = "succeeded" if rollback["success"] else "FAILED"
     releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
     text = (
-        f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} {releases} "
-        f"after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
+        f"SIMULATED rollback {outcome}: {rollback['application']} in {rollback['environment']} "
+        f"{releases} after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
     )
     timestamp = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"text": text, **rollback, "timestamp": timestamp}
+    return {"text": text, "simulated": True, **rollback, "timestamp": timestamp}
 
 
 class WebhookAlerts:
-    """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
-
-    It is a callable for `on_rollback`. `sent` counts the alerts that arrived. A dead endpoint
-    raises nothing: `undelivered` counts those that did not, and `problem` says why, without the
-    address, which is a secret. A redirect is refused. The constructor raises GitOpsError for an
-    address that cannot be one.
-    """
-
-    timeout = 5  # seconds
+    """POST alerts to a webhook until one fails. Its address is a secret that no message has."""
 
     def __init__(self, url: str) -> None:
-        import urllib.request  # slow to import, and few runs need it
-
-        class RefuseRedirects(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *_: Any) -> None:
-                return None
-
-        self.host, self.problem = webhook_host(url), ""
-        self.sent, self.undelivered = 0, 0
-        self._open = urllib.request.build_opener(RefuseRedirects).open
-        self._request = functools.partial(
-            urllib.request.Request, url, headers={"Content-Type": "application/json"}
-        )
+        usual = re.fullmatch(r"(?ai)https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?([/?][!-~]*)?", url)
+        if usual is None:
+            raise GitOpsError("the webhook must be an http:// or https:// address with a host")
+        self.url, self.host, self.problem, self.sent = url, usual[1], "", 0
 
     def __call__(self, alert: Mapping[str, Any]) -> None:
-        import http.client
+        import urllib.request as web  # slow to import, and few runs need it
 
+        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}  # no redirects
+        for handler in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError"):
+            opener.add_handler(getattr(web, f"{handler}Handler")())
+        opener.add_handler(web.HTTPErrorProcessor())
         try:
             if not self.problem:
-                request = self._request(data=json.dumps(alert).encode())
-                self._open(request, timeout=self.timeout).close()
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            self.problem = one_line(error)
-        if self.problem:
-            self.undelivered += 1
-        else:
-            self.sent += 1
-
-
-def webhook_host(url: str) -> str:
-    """Return the host of a webhook's address; GitOpsError, without the address, if it has none."""
-    import urllib.parse
-
-    with contextlib.suppress(ValueError):
-        parts = urllib.parse.urlsplit(url)
-        plain = url.isascii() and url.isprintable() and " " not in url and not parts.username
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and plain:
-            return parts.hostname
-    raise GitOpsError(
-        "the webhook must be an http:// or https:// address with a host; leave out users, spaces "
-        "and characters that are not ASCII"
-    )
+                opener.open(
+                    web.Request(self.url, json.dumps(alert).encode(), kind), timeout=5
+                ).close()
+                self.sent += 1
+        except Exception as error:  # whatever it is, the run goes on
+            self.problem = f"HTTP {error.code}" if hasattr(error, "code") else one_line(error)
 
 
 # ---- Real history: syncs -> deployments, failures and rollbacks ---------------------------------
@@ -4421,7 +4180,6 @@ def deployments_from(
         codes_of(table["commit_sha"], shas),
         has_word(table["status"], SYNCED),
         has_word(table["health"], DEGRADED),
-        nothing,
     )
 
 
@@ -5624,6 +5382,8 @@ def deployment_lines(report: Report) -> List[str]:
 def stage_text(environment: Environment) -> str:
     """Return the gate of an environment in words: its wait, train, hours, share and promotion."""
     meanings = {"each": "each release", "newest": "newest wins", "soak": "only what stays newest"}
+    hours = environment.open_hours
+    hours = hours if isinstance(hours, str) else "by the hour of the week"
     knobs = [
         f"after {in_words('wait_hours', environment.wait_hours)}"
         * (environment.wait_hours[-1] > 0),
@@ -6766,7 +6526,7 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
 
     The change is of knobs, or it is a preset or a JSON file. GitOpsError if it is none of these.
     """
-    found = re.fullmatch(r"([^=:]{2,}):\s*(.+)", text.strip())
+    found = re.fullmatch(r"([^=:]{2,}|[^=:](?!:[\\/])):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
     if "=" in text:
         parse_change(text, baseline)
@@ -7622,9 +7382,8 @@ def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generato
     """
     names = application_names(history)
     events = events_of(history, names)
-    events = events._replace(recovered=incident_times(history, events, names))
     if scope_of(history) == PRODUCTION_ALONE:
-        events = events.in_production()
+        events = production_of(history, events, names)[0]
     over = np.flatnonzero(events.deployments.bad & (events.recovered < NEVER))
     ends, end = events.deployments.end[over], history.window.seconds[1]
     seconds, possible = np.maximum(events.recovered[over] - ends, 1), []
@@ -7730,8 +7489,8 @@ def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: `windows` in which there was something to compare, `held` (the share of them that lie
     within the 90 % band), the median `error` of the forecast's median; `held_plain` and
-    `error_plain` of the yardstick, `error_last` of the window before; `plain_is_better`, whether the
-    yardstick's bands have the lower mean score: width and twenty times what lies outside
+    `error_plain` of the yardstick, `error_last` of the window before; `plain_is_better`: whether
+    the yardstick's bands have the lower mean score: width and twenty times what lies outside
     (T. Gneiting and A. Raftery, JASA 102, 2007).
     """
     table = table.dropna(subset=["came", "low", "high"])
@@ -8035,7 +7794,8 @@ class GitOpsAutomation:
         output_dir: Union[str, os.PathLike] = "output",
         on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
     ) -> None:
-        self.scenario = check_instance("scenario", scenario, Scenario)
+        check_that(isinstance(scenario, Scenario), "scenario", "be a Scenario", scenario)
+        self.scenario = scenario
         chosen = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         self.seed = check_whole("seed", chosen, 0, 2**63 - 1)
         is_path = isinstance(output_dir, (str, os.PathLike))
@@ -8283,7 +8043,8 @@ class GitOpsAutomation:
         """Improve every knob by a quarter: what matters most (see `lever_table`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         if metric:
-            check_word("metric", metric, tuple(FORECAST_METRICS))
+            rule = f"be one of {', '.join(FORECAST_METRICS)}"
+            check_that(metric in FORECAST_METRICS, "metric", rule, metric)
         window = self._month(days)
         with terminal_progress() as progress:
             return lever_table(self.calibrate(), window, runs, self.seed, metric, progress)
@@ -8700,7 +8461,7 @@ def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
         if alerts is not None:
             print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
     if alerts is not None and alerts.problem:
-        lost = count_text(alerts.undelivered, "rollback alert")
+        lost = count_text(len(gitops.rollbacks) - alerts.sent, "rollback alert")
         print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         print_text(json.dumps(document, indent=2))

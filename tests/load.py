@@ -649,7 +649,11 @@ def what_if(rng):
             ["traditional", "elite", "gitops", "{folder}/good.json", "{folder}/bad.json", "Elite"]
         )
     knobs = [
-        *gitops.knob_paths(gitops.Scenario()),
+        *(
+            f"{name}.{knob}"
+            for name, group in gitops.Scenario().groups.items()
+            for knob in vars(group)
+        ),
         "team.authors",
         "qa.success_rate",
         "production",

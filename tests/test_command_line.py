@@ -584,19 +584,16 @@ BAD_SCENARIOS = {
     "rate a word": ({"rollback": {"success_rate": "high"}}, "high", "from 0 to 1"),
     "rate null": ({"rollback": {"success_rate": None}}, "None", "from 0 to 1"),
     "rate a percentage": ({"rollback": {"success_rate": 95}}, "95", "from 0 to 1"),
-    "rate a flag": ({"rollback": {"success_rate": True}}, "True", "from 0 to 1"),
     "rate not a number": ('{"rollback": {"success_rate": NaN}}', "nan", "from 0 to 1"),
-    "range reversed": ({"environments": [{**LIVE, "wait_hours": [6, 2]}]}, "6, 2", "low to high"),
+    "range reversed": ({"environments": [{**LIVE, "wait_hours": [6, 2]}]}, "6, 2", "in order"),
     "range negative": ({"environments": [{**LIVE, "duration_sec": [-5, 2]}]}, "-5", "from 0"),
-    "range of one": ({"rollback": {"duration_min": [5]}}, "5", "such as [2, 6]"),
-    "range a number": ({"rollback": {"duration_min": 5}}, "5", "such as [2, 6]"),
-    "range a word": ({"rollback": {"duration_min": "5-15"}}, "5-15", "such as [2, 6]"),
+    "range a word": ({"rollback": {"duration_min": "5-15"}}, "5-15", "such as 2:6 or [2, 6]"),
     "range infinite": ('{"rollback": {"duration_min": [5, Infinity]}}', "inf", "from 0"),
     "hours of a longer day": ({"team": {"work_hours": [9, 25]}}, "25", "24"),
-    "weight negative": ({"team": {"authors": {"alice": -1}}}, "-1", "from 0"),
-    "weights of nothing": ({"team": {"types": {"feat": 0, "fix": 0}}}, "feat", "more than zero"),
-    "weights empty": ({"failure_reasons": {}}, "{}", "more than zero"),
-    "weights a list": ({"team": {"applications": ["frontend"]}}, "frontend", '{"a": 1}'),
+    "weight negative": ({"team": {"authors": {"alice": -1}}}, "-1", "give weights"),
+    "weights of nothing": ({"team": {"types": {"feat": 0, "fix": 0}}}, "feat", "give weights"),
+    "weights empty": ({"failure_reasons": {}}, "{}", "give weights"),
+    "weights a list": ({"team": {"applications": ["frontend"]}}, "frontend", '{"shop": 2'),
     "key unknown": ({"teem": {}}, "teem", "team, environments, rollback, failure_reasons"),
     "key unknown inside": ({"team": {"size": 5}}, "size", "commits_per_day"),
     "key unknown in an environment": (
@@ -609,20 +606,15 @@ BAD_SCENARIOS = {
         "success_rate",
         '"name"',
     ),
-    "environment new": (
-        {"environments": [{"name": "live", "wait_hours": [0, 1]}]},
-        "live",
-        "success_rate, duration_sec; add",
-    ),
-    "environment twice": ({"environments": [LIVE, LIVE]}, "live", "of their own"),
+    "environment twice": ({"environments": [LIVE, LIVE]}, "live", "of its own"),
     "environments none": ({"environments": []}, "[]", "1 to 50"),
     "environments too many": (
         {"environments": [{**LIVE, "name": str(i)} for i in range(51)]},
-        "'0', '1'",
+        "name='0'",
         "1 to 50",
     ),
     "environments a mapping": ({"environments": {"live": {}}}, "live", "list"),
-    "environment a word": ({"environments": ["live"]}, "live", "JSON object"),
+    "environment a word": ({"environments": ["live"]}, "live", "a list such as"),
     "environment of control characters": (
         {"environments": [{**LIVE, "name": "li\nve"}]},
         "ve",
@@ -655,7 +647,6 @@ BAD_SCENARIOS = {
     "YAML with a comment": ("# ours\nteam:\n  branch: x\n", "it looks like YAML", "--print-config"),
     "YAML of another key": ("failure_reasons:\n  x: 1\n", "looks like YAML", "--print-config"),
     "not JSON": ("[team]\nbranch = 1", "not JSON: Expecting", "--print-config"),
-    "deep": ("[" * 100_000, "", ""),
     "control characters": ({"\x1b[31m": 1}, "[31m", "known keys"),
 }
 
@@ -668,11 +659,6 @@ def test_a_bad_scenario_is_one_line_with_its_remedy(capsys, what):
     assert "bad.json" in line
     assert value in line
     assert remedy in line
-
-
-def test_more_commits_than_fit_are_refused_at_once(capsys):
-    written("busy.json", {"team": {"commits_per_day": 1e6}})
-    assert "fewer days or commits" in refused(capsys, "--config", "busy.json", "--days", "20000")
 
 
 def test_a_label_that_no_application_has_is_told_with_those_there_are(capsys, team):

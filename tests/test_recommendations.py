@@ -277,9 +277,9 @@ def test_more_months_sharpen_the_recommendations(capsys):
 
 ODD = Scenario(
     environments=(
-        Environment("team", 0.7),
+        Environment("qa", 0.7),
         Environment("a{b}", 0.8, (20, 40)),
-        Environment("rollback", 0.8),
+        Environment("live", 0.8),
     )
 )
 
@@ -288,7 +288,7 @@ def test_recommendations_are_tried_whatever_the_environments_are_called(capsys):
     measured(ODD, seed=3).generate_report()
     advice = capsys.readouterr().out.partition("Recommendations:")[2]
     assert "the a{b} wait" in advice
-    assert "the team success rate" in advice or "the a{b} success rate" in advice
+    assert "the qa success rate" in advice or "the a{b} success rate" in advice
 
 
 # ---- Words --------------------------------------------------------------------------------------
