@@ -243,7 +243,7 @@ def test_a_simulation_takes_the_place_of_real_deployments_that_were_read_before(
     with pytest.raises(GitOpsError, match="what a loader returns"):
         gitops.load_history(tmp_path)
     gitops.load_history(load_tables(tmp_path))
-    assert (gitops.environments, gitops.applications) == (["live"], ["shop"])
+    assert (gitops.environments, gitops.applications) == (["production"], ["shop"])
     assert (gitops.window.days, gitops.history.source) == (26, "files")
     gitops.simulate_git_activity(days=3)
     assert gitops.environments == ["dev", "staging", "production"]
