@@ -5,18 +5,16 @@
 # ///
 """Simulate a GitOps delivery pipeline, or read a real one, and measure it with the DORA metrics.
 
-Commits flow through dev, staging and production as Argo CD would sync them. Failed syncs are
-rolled back. A team's real deployments come from its config repository, its Argo CD or tables. The
-result is measured, reported and drawn. A what-if forecasts the same pipeline with other settings.
-There are three ways to use this file::
+Commits flow through dev, staging and production as Argo CD would sync them, and failed syncs are
+rolled back. A team's real deployments come from its config repository, Argo CD, tags or tables. A
+what-if forecasts the same pipeline with other settings. There are three ways to use this file::
 
     python gitops_automation.py          # prints a report, draws output/gitops_dashboard.png
     (paste the whole file into a notebook cell)
     from gitops_automation import GitOpsAutomation
 
-The data is the architecture. There are three tables: `git_commits`, `deployments` and `rollbacks`
-(`COLUMNS` lists their columns). A section either produces them, simulated or from real history, or
-reads them. From top to bottom, as the data flows:
+The data is the architecture: the tables `git_commits`, `deployments` and `rollbacks` (`COLUMNS`).
+A section produces them, simulated or from real history, or reads them. As the data flows:
 
     Vocabulary            the tables and words that every layer shares
     Scenario              every knob, declared once
@@ -33,12 +31,11 @@ reads them. From top to bottom, as the data flows:
     GitOpsAutomation      the pipeline, a method for each step
     Command line          options -> calls of GitOpsAutomation
 
-Where to begin for a change: a new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a
-`knob`. A new number is an entry of `METRICS` and a line of `headline_metrics`, or of
-`counts_by_name` where names are counted. A new section of the report is an entry of `REPORT`.
+A new stage is a row of `DEFAULT_ENVIRONMENTS`, a new setting a `knob`, a new number an entry of
+`METRICS`, a new section of the report an entry of `REPORT`.
 
-Times are UTC in whole seconds, as git and Argo CD keep them. A run depends on its seed, its window
-and its scenario alone. An undefined number is NaN in Python, `n/a` in print and `null` in JSON.
+Times are UTC in whole seconds. A run depends on its seed, its window and its scenario alone. An
+undefined number is NaN in Python, `n/a` in print and `null` in JSON.
 """
 
 from __future__ import annotations
@@ -60,6 +57,7 @@ import io
 import itertools
 import json
 import math
+import operator
 import os
 import posixpath
 import re
@@ -73,13 +71,14 @@ import tempfile
 import textwrap
 import unicodedata
 from dataclasses import dataclass, field
-from numbers import Integral, Real
 from pathlib import Path
 from time import monotonic
 from typing import (
     IO,
+    TYPE_CHECKING,
     Any,
     Callable,
+    Collection,
     Dict,
     FrozenSet,
     Iterable,
@@ -100,18 +99,10 @@ if __name__ == "__main__" and "IPython" not in sys.modules:
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib import dates as mdates
-from matplotlib import patches as mpatches
-from matplotlib import style as mpl_style
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.font_manager import findfont, get_font
-from matplotlib.ticker import EngFormatter, MaxNLocator
-from matplotlib.transforms import Bbox
-from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
+
+if TYPE_CHECKING:  # matplotlib and seaborn are imported where a picture is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __version__ = "2.0.0"
 __all__ = [
@@ -124,7 +115,13 @@ __all__ = [
     "History",
     "Metrics",
     "Window",
-    "EnvironmentRules",
+    "load_gitops_repository",
+    "load_release_tags",
+    "load_argocd",
+    "join_histories",
+    "load_tables",
+    "read_incidents",
+    "with_incidents",
     "PRESETS",
     "measure",
     "calibrate",
@@ -298,6 +295,7 @@ class History(NamedTuple):
                 "choose other --days or --end"
             )
         low, high = window.seconds
+        high = high if window.end < self.window.end else NEVER  # what came later is told of it all
         tables = {}
         for name, column in TIME_OF.items():
             table = getattr(self, name)
@@ -461,8 +459,17 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def shorten_text(text: str, width: int) -> str:
+    """Return the beginning and the end of a text that is too long: both tell names apart."""
+    if len(text) <= width:
+        return text
+    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
+
+
 def make_printable(text: str, keep: str = "") -> str:
     """Replace characters that could steer a terminal or hide by spaces, except those to keep."""
+    if text.isprintable():
+        return text
     unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, invisible formats, half pairs, line ends
     found = {char for char in set(text) - set(keep) if unicodedata.category(char) in unsafe}
     return text.translate(dict.fromkeys(map(ord, found), " ")) if found else text
@@ -475,80 +482,21 @@ def looks_like_yaml(text: str) -> bool:
 
 # ---- Scenario: every knob, declared once --------------------------------------------------------
 
-Range = Tuple[float, ...]
-"""A distribution, given by evenly spaced quantiles: (low, high) is uniform between the two, and
-more values follow the observations that they were taken from."""
-Shares = Mapping[str, float]
-"""A weight for each name. Weights need not sum to one."""
-Week = Sequence[float]
-"""Seven numbers, Monday first."""
-Hours = Union[str, Tuple[float, ...]]
-"""Opening hours: `always`, days with hours such as `Mon-Thu 9-17 Fri 9-12:30`, or how open each of
-the 168 hours of the week is, Monday 0:00 first: 0 is closed, 1 as open as usual."""
-Dates = Sequence[Sequence[str]]
-"""Spans of days: the first and the last day of each, as `2026-12-20`."""
-Zone = str
-"""The IANA name of a time zone, such as `Europe/Berlin`."""
+Range = Tuple[float, ...]  # a distribution by its evenly spaced quantiles; of two it is uniform
+Shares = Mapping[str, float]  # a weight for each name; weights need not sum to one
+Week = Sequence[float]  # seven numbers, Monday first
+Dates = Sequence[Sequence[str]]  # spans of days, the first and the last of each
+Hours = Union[str, Tuple[float, ...]]  # words, or how open each hour of the week is (1: as usual)
+Name = str  # a short printable text
+Zone = str  # the IANA name of a time zone
+Pipeline = Tuple["Environment", ...]
 
 PROMOTIONS = ("each", "newest", "soak")
-WAIT_RUNS = ("always", "open")
-STARTS = ("stage", "commit")
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 OPENING = re.compile(
     "(?:({0})(?:-({0}))? )?{1}-{1}".format("|".join(WEEKDAYS), r"([0-9]{1,2})(?::([0-5][0-9]))?")
 )
 SPEED = ("mean_lead_time", "deployment_frequency")  # the metrics that a shorter way improves
-
-
-def knob(
-    default: Any = dataclasses.MISSING,
-    low: float = 0,
-    high: float = 1e6,
-    *,
-    help: str,
-    one_of: Sequence[str] = (),
-    helps: Sequence[str] = (),
-    phrase: str = "",
-    practice: str = "",
-) -> Any:
-    """Declare a knob: a dataclass field with all that checks, help and recommendations need of it.
-
-    `low` and `high` bound each number of the knob. `one_of` lists the words that it can be. `helps`
-    names the metrics that a change for the better improves. `phrase` says that change in words,
-    with {environment}, {before} and {after}. `practice` says how teams bring it about.
-    """
-    declared = dict(
-        low=low, high=high, help=help, one_of=one_of, helps=helps, phrase=phrase, practice=practice
-    )
-    if isinstance(default, Mapping):
-        return field(default_factory=lambda: dict(default), metadata=declared)
-    return field(default=default, metadata=declared)
-
-
-class Knobs:
-    """A group of knobs, checked when it is made: a frozen dataclass with fields made by `knob`."""
-
-    @property
-    def label(self) -> str:
-        """What messages and changes call the group."""
-        return {"Team": "team", "RollbackPolicy": "rollback"}.get(type(self).__name__, "")
-
-    def __post_init__(self) -> None:
-        for declared in dataclasses.fields(self):  # type: ignore[arg-type]
-            self._set(declared, getattr(self, declared.name))
-
-    def _set(self, declared: Any, value: Any) -> None:
-        """Store the value of a knob; GitOpsError if it is not as it was declared."""
-        path = f"{self.label}.{declared.name}".lstrip(".")
-        object.__setattr__(self, declared.name, check_knob(path, value, declared))
-
-    def replaced(self, changes: Mapping[str, Any]) -> Any:
-        """Return a copy with other values; GitOpsError for a knob that there is not."""
-        known, copied = known_keys(self.label, changes, type(self)), copy.copy(self)
-        for declared in dataclasses.fields(self):  # type: ignore[arg-type]
-            if declared.name in known:
-                copied._set(declared, known[declared.name])
-        return copied
 
 
 def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
@@ -557,158 +505,184 @@ def check_that(is_right: Any, name: str, rule: str, value: Any) -> None:
         raise GitOpsError(f"{name} must {rule}, not {in_quotes(value)}")
 
 
-def check_knob(path: str, value: Any, declared: Any) -> Any:
-    """Return the value of a knob in its own type; GitOpsError if it is not as it was declared."""
-    low, high = declared.metadata.get("low"), declared.metadata.get("high")
-    if declared.type == "float":
-        return check_number(path, value, low, high)
-    if declared.type == "int":
-        return check_whole(path, value, low, high)
-    if declared.type == "str":
-        return check_word(path, value, declared.metadata["one_of"])
-    if declared.type in CHECKS:
-        return CHECKS[declared.type](path, value)
-    if path == "environments":
-        return check_pipeline(value)
-    if path in ("team", "rollback"):
-        return check_instance(path, value, Team if path == "team" else RollbackPolicy)
-    values = tuple(check_number(path, item, low, high) for item in check_list(path, value))
-    if declared.type == "Week":
-        check_that(len(values) == 7, path, "have seven numbers, Monday first", values)
-    else:
-        rising = len(values) > 1 and list(values) == sorted(values)
-        check_that(rising, path, "go from low to high, such as [2, 6]", list(values))
-    return values
+def as_knob(kind: str, name: str, value: Any, low: float = 0, high: float = 1e6) -> Any:
+    """Return a text, or a value of Python or JSON, as a knob of one of the `KNOB_KINDS`.
 
-
-def check_number(name: str, value: Any, low: float, high: float) -> float:
-    """Return a number between two bounds; GitOpsError if it is none."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    in_bounds = is_number and low <= value <= high
-    check_that(in_bounds, name, f"be a number from {low:g} to {high:g}", value)
-    return int(value) if isinstance(value, Integral) else float(value)
+    Its numbers lie from `low` to `high`. A value that is none is a GitOpsError with the rule.
+    """
+    rule, convert = KNOB_KINDS[kind]
+    made = None
+    with contextlib.suppress(AttributeError, TypeError, LookupError, ValueError, OSError):
+        made = convert(value, low, high)
+    check_that(made is not None, name, rule.format(low=low, high=high), value)
+    return made
 
 
 def check_whole(name: str, value: Any, low: int, high: int) -> int:
     """Return a whole number between two bounds; GitOpsError if it is none."""
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    in_bounds = is_whole and low <= value <= high
-    check_that(in_bounds, name, f"be a whole number from {low} to {high}", value)
+    is_whole = isinstance(value, (int, np.integer)) and low <= value <= high
+    check_that(is_whole, name, f"be a whole number from {low} to {high}", value)
     return int(value)
 
 
-def check_word(name: str, value: Any, one_of: Sequence[str] = ()) -> str:
-    """Return a printable name, one of a list if there is one; GitOpsError if it is none."""
-    check_that(not one_of or value in one_of, name, f"be one of {', '.join(one_of)}", value)
-    is_name = isinstance(value, str) and value.strip() and value == one_line(value, NAME_WIDTH)
-    check_that(is_name, name, "be a short printable name", value)
-    return value
+def check_word(name: str, value: Any) -> str:
+    """Return a short printable name; GitOpsError if it is none."""
+    return as_knob("Name", name, value)
 
 
-def check_shares(name: str, value: Any) -> Dict[str, float]:
-    """Return a weight for each name; GitOpsError unless they sum to more than zero."""
-    rule = 'give a weight to each name, such as {"a": 1}'
-    check_that(isinstance(value, Mapping), name, rule, value)
-    weights = {}
-    for key, weight in value.items():
-        key = check_word(f"a name in {name}", key)
-        weights[key] = check_number(f"{name}[{key!r}]", weight, 0, 1e6)
-    check_that(
-        sum(weights.values()) > 0, f"the weights of {name}", "sum to more than zero", weights
-    )
-    return weights
+def to_numbers(value: Any, low: float, high: float, count: int = 0) -> Tuple[float, ...]:
+    """Return the numbers of a list, a text such as `4:12`, or one number; ValueError for others."""
+    value = value.split(":") if isinstance(value, str) else value
+    parts = list(value) if np.iterable(value) else [value]
+    numbers = tuple(int(one) if isinstance(one, (int, np.integer)) else float(one) for one in parts)
+    inside = all(low <= number <= high for number in numbers)
+    if not inside or len(numbers) != (count or max(len(numbers), 1)):
+        raise ValueError
+    return numbers
+
+
+def to_number(value: Any, low: float, high: float) -> float:
+    """Return one number; ValueError for others."""
+    return to_numbers(value, low, high, 1)[0]
+
+
+def to_range(value: Any, low: float, high: float) -> Optional[Range]:
+    """Return a range. One number is where it begins and where it ends."""
+    numbers = to_numbers(value, low, high)
+    numbers = numbers * 2 if len(numbers) == 1 else numbers
+    return numbers if list(numbers) == sorted(numbers) else None
+
+
+def to_shares(value: Any, low: float, high: float) -> Optional[Dict[str, float]]:
+    """Return a weight for each name."""
+    names = [check_word("a name", name) for name in value]
+    weights = [to_number(weight, low, high) for weight in value.values()]
+    return dict(zip(names, weights)) if sum(weights) > 0 else None
+
+
+def to_dates(value: Any, low: float, high: float) -> Optional[Tuple[Tuple[str, str], ...]]:
+    """Return spans of days, from pairs or a text such as `2026-12-20:2027-01-04,2026-04-03`."""
+    if isinstance(value, str):
+        value = [(span.strip().split(":") * 2)[:2] for span in value.split(",")]
+    spans = []
+    for begin, end in value:
+        first, last = (_dt.datetime.strptime(day, "%Y-%m-%d") for day in (begin, end))
+        if not 1970 <= first.year <= last.year < 2200 or first > last:
+            return None
+        spans.append((f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}"))
+    return tuple(spans)
 
 
 def opening_minutes(hours: Hours) -> List[Tuple[int, int, int]]:
     """Return (weekday, first minute, minute after the last) of each opening of a week, in order.
 
-    Nothing for a text that says no hours.
+    Raises ValueError for a text that says no hours.
     """
     if not isinstance(hours, str):
         some = (divmod(hour, 24) for hour, weight in enumerate(hours) if weight > 0)
         return [(day, 60 * hour, 60 * hour + 60) for day, hour in some]
     if hours == "always":
         return [(day, 0, 24 * 60) for day in range(7)]
-    if not re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours):
-        return []
     found = []
     for first, last, hour, minute, last_hour, last_minute in OPENING.findall(hours):
         begin = int(hour) * 60 + int(minute or 0)
         over = int(last_hour) * 60 + int(last_minute or 0)
-        if not begin < over <= 24 * 60:
-            return []
         day = WEEKDAYS.index(first or "Mon")
         days = (WEEKDAYS.index(last or first or "Sun") - day) % 7 + 1
         found += [((day + more) % 7, begin, over) for more in range(days)]
+    are_hours = re.fullmatch(f"{OPENING.pattern}( {OPENING.pattern})*", hours)
+    if not are_hours or any(not begin < over <= 24 * 60 for _, begin, over in found):
+        raise ValueError
     return sorted(found)
 
 
-def check_hours(name: str, value: Any) -> Hours:
-    """Return opening hours; GitOpsError if a text says none, or the weights are not of a week."""
-    rule = "be always, or days with hours such as 'Mon-Fri 9-17', or 168 weights, not all 0"
-    if isinstance(value, (list, tuple)):
-        check_that(len(value) == 7 * 24, name, rule, value)
-        value = tuple(check_number(name, weight, 0, 1e6) for weight in value)
-        check_that(any(value), name, rule, value)
-    else:
-        check_that(isinstance(value, str) and opening_minutes(value), name, rule, value)
-    return value
+def to_hours(value: Any, low: float, high: float) -> Optional[Hours]:
+    """Return opening hours, or the weight of each hour of a week."""
+    hours = value if isinstance(value, str) else to_numbers(value, low, high, 7 * 24)
+    return hours if opening_minutes(hours) else None
 
 
-def check_dates(name: str, value: Any) -> Tuple[Tuple[str, str], ...]:
-    """Return spans of days as pairs of dates; GitOpsError if one is none."""
-    example = '[["2026-12-20", "2027-01-04"]]'
-    spans = []
-    for span in check_list(name, value, example):
-        dates = []
-        with contextlib.suppress(ValueError, TypeError):
-            dates = [_dt.datetime.strptime(day, "%Y-%m-%d") for day in span]
-        rule = f"be pairs of dates from 1970 to 2199, such as {example}"
-        in_order = len(dates) == 2 and 1970 <= dates[0].year <= dates[1].year < 2200
-        check_that(in_order and dates[0] <= dates[1], name, rule, span)
-        spans.append((f"{dates[0]:%Y-%m-%d}", f"{dates[1]:%Y-%m-%d}"))
-    return tuple(spans)
+def to_pipeline(value: Any, low: float, high: float) -> Optional[Tuple[Environment, ...]]:
+    """Return the environments of a scenario."""
+    stages = tuple(value)
+    names = {stage.name for stage in stages if isinstance(stage, Environment)}
+    is_right = 1 <= len(names) == len(stages) <= 50 and not names & {"team", "rollback"}
+    return stages if is_right else None
 
 
-def check_zone(name: str, value: Any) -> str:
-    """Return the name of a time zone; GitOpsError if there is none of this name."""
-    known = None
-    if isinstance(value, str) and re.fullmatch(r"[A-Z][A-Za-z0-9_+/-]{0,60}", value):
-        with contextlib.suppress(KeyError, ValueError, OSError):
-            known = pd.Timestamp("2026-01-01", tz=value)
-    check_that(known, name, "be an IANA name such as Europe/Berlin", value)
-    return value
-
-
-CHECKS: Dict[str, Callable[[str, Any], Any]] = {
-    "Shares": check_shares,
-    "Hours": check_hours,
-    "Dates": check_dates,
-    "Zone": check_zone,
+# fmt: off
+KNOB_KINDS: Dict[str, Tuple[str, Callable[..., Any]]] = {
+    # the kind of a knob: (what a value must do, how it is converted: to None if it is wrong)
+    "float": ("be a number from {low:g} to {high:g}", to_number),
+    "int": (
+        "be a whole number from {low} to {high}",
+        lambda *given: None if to_number(*given) % 1 else int(to_number(*given))),
+    "Range": ("be numbers from {low:g} to {high:g} in order, such as 2:6 or [2, 6]", to_range),
+    "Week": (
+        "be seven numbers from {low:g} to {high:g}, Monday first",
+        lambda value, low, high: to_numbers(value, low, high, 7)),
+    "Shares": ('give weights to names, such as {{"shop": 2, "api": 1}}', to_shares),
+    "Dates": (
+        "be spans of days from 1970 to 2199, such as 2026-12-20:2027-01-04 or "
+        '[["2026-12-20", "2027-01-04"]]', to_dates),
+    "Hours": (
+        "be always, days with hours such as 'Mon-Fri 9-17', or 168 weights", to_hours),
+    "Zone": (
+        "be an IANA name such as Europe/Berlin",
+        lambda name, *_: name if pd.Timestamp("2026-01-01", tz=str(name)) else None),
+    "Name": (
+        "be a short printable name",
+        lambda text, *_: text if text == one_line(text, NAME_WIDTH) else None),
+    "Team": ("be a Team", lambda team, *_: team if isinstance(team, Team) else None),
+    "RollbackPolicy": (
+        "be a RollbackPolicy", lambda one, *_: one if isinstance(one, RollbackPolicy) else None),
+    "Pipeline": (
+        "be 1 to 50 environments, each with a name of its own other than team and rollback",
+        to_pipeline),
 }
+# fmt: on
 
 
-def check_list(name: str, values: Any, example: str = "[2, 6]") -> List[Any]:
-    """Return the values of a list; GitOpsError if it is none."""
-    is_list = hasattr(values, "__iter__") and not isinstance(values, (str, Mapping))
-    check_that(is_list, name, f"be a list such as {example}", values)
-    return list(values)
+def knob(default: Any = dataclasses.MISSING, low: float = 0, high: float = 1e6, **said: Any) -> Any:
+    """Declare a knob: a dataclass field with the bounds of its numbers, and what is said of it.
+
+    `help` explains it, `one_of` lists its words. `helps` names the metrics that a change for the
+    better improves. `phrase` says that change, with {environment}, {before} and {after}, and
+    `practice` how teams bring it about.
+    """
+    metadata = dict(low=low, high=high, **said)
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def check_instance(name: str, value: Any, kind: type) -> Any:
-    """Return a value of a class; GitOpsError if it is of another."""
-    check_that(isinstance(value, kind), name, f"be a {kind.__name__}", value)
-    return value
+class Knobs:
+    """A group of knobs, checked when it is made: a frozen dataclass with fields made by `knob`."""
 
+    label = ""  # what messages and changes call the group
 
-def check_pipeline(environments: Any) -> Tuple[Environment, ...]:
-    """Return the environments of a scenario; GitOpsError unless 1 to 50 have different names."""
-    listed = check_list("environments", environments)
-    stages = tuple(check_instance("an environment", item, Environment) for item in listed)
-    names = [stage.name for stage in stages]
-    different = 1 <= len(set(names)) == len(names) <= 50
-    check_that(different, "environments", "be 1 to 50 with a name of their own each", names)
-    return stages
+    def __post_init__(self) -> None:
+        self._set(vars(self).copy())
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Store values by name, each as it was declared; GitOpsError for one that cannot be."""
+        known = type(self).__dataclass_fields__  # type: ignore[attr-defined]
+        check_that(isinstance(values, Mapping), self.label, "be a JSON object", values)
+        for name, value in values.items():
+            if name not in known:
+                problem = f"unknown key {in_quotes(name)} in {self.label or 'the configuration'}"
+                raise GitOpsError(f"{problem}; known keys: {', '.join(known)}")
+            path, said = f"{self.label}.{name}".lstrip("."), known[name].metadata
+            words = said.get("one_of", ())
+            check_that(not words or value in words, path, f"be one of {', '.join(words)}", value)
+            value = as_knob(known[name].type, path, value, said.get("low", 0), said.get("high", 0))
+            object.__setattr__(self, name, value)
+
+    def replaced(self, values: Mapping[str, Any]) -> Any:
+        """Return a copy with other values; GitOpsError for a knob that there is not."""
+        copied = copy.copy(self)
+        copied._set(values)
+        return copied
 
 
 # fmt: off
@@ -716,13 +690,14 @@ def check_pipeline(environments: Any) -> Tuple[Environment, ...]:
 class Team(Knobs):
     """Who commits what, and when."""
 
+    label = "team"
     authors: Shares = knob(dict(alice=1, bob=1, charlie=1, diana=1), help="a weight for each name")
     types: Shares = knob(
         dict(feat=0.40, fix=0.30, chore=0.15, refactor=0.10, perf=0.05),
         help="a weight for each commit type")
     applications: Shares = knob(
         dict(frontend=0.40, backend=0.35, database=0.25), help="a weight for each application")
-    branch: str = knob("main", help="the name of the branch")
+    branch: Name = knob("main", help="the name of the branch")
     commits_per_day: float = knob(8.0, help="mean of a day whose weekday factor is 1")
     weekday_factors: Week = knob((1, 1, 1, 1, 1, 0.2, 0.2), help="Monday first")
     dispersion: float = knob(
@@ -740,7 +715,7 @@ class Team(Knobs):
 class Environment(Knobs):
     """One stage of the pipeline. `run_stage` says what each knob does."""
 
-    name: str = knob(help="any name; the last environment is production")
+    name: Name = knob(help="any name but team and rollback; the last environment is production")
     success_rate: float = knob(
         0.95, 0, 1, help="probability that a sync ends healthy",
         helps=("change_failure_rate", "deployment_frequency"),
@@ -755,7 +730,7 @@ class Environment(Knobs):
         (30, 120), 0, 1e9, help="how long a sync takes",
         helps=SPEED, phrase="Shorten {environment} syncs from {before} to {after}",
         practice="smaller images, faster readiness probes")
-    promotion: str = knob(
+    promotion: Name = knob(
         "newest", one_of=PROMOTIONS, help="`each`, `newest` or `soak` (see the model)")
     approval_rate: float = knob(
         1.0, 0, 1, help="probability that a release passes the gate",
@@ -771,28 +746,30 @@ class Environment(Knobs):
         "weight for each of the 168 hours of the week, Monday 0:00 first",
         helps=SPEED, phrase="Open {environment} around the clock instead of {before}",
         practice="automated checks in the place of people on duty")
-    freezes: Dates = knob((), help="spans of days, first and last, in which nothing goes up")
+    freezes: Dates = knob(
+        (), help="spans of days in which nothing goes up, such as `2026-12-20:2027-01-04`")
     batch_risk: float = knob(
         0.0, 0, 1, help="how far each change of a deployment brings its own risk (see the model)",
         helps=("change_failure_rate", "deployment_frequency"),
         phrase="Cut the {environment} batch risk from {before} to {after}",
         practice="feature flags, tests of each change alone")
-    starts: str = knob(
-        "stage", one_of=STARTS, help="follows the `stage` before, or its `commit`")
-    wait_runs: str = knob(
-        "always", one_of=WAIT_RUNS,
+    starts: Name = knob(
+        "stage", one_of=("stage", "commit"), help="follows the `stage` before, or its `commit`")
+    wait_runs: Name = knob(
+        "always", one_of=("always", "open"),
         help="whether the wait passes `always`, or while it is `open` alone, by the hour's weight")
 
     @property
-    def label(self) -> str:
-        is_name = isinstance(self.name, str) and self.name == one_line(self.name, NAME_WIDTH)
-        return self.name if is_name else "environment"
+    def label(self) -> str:  # type: ignore[override]
+        """The name of the environment, also before it is checked."""
+        return one_line(self.name, 60)
 
 
 @dataclass(frozen=True)
 class RollbackPolicy(Knobs):
     """How a failed deployment is taken back."""
 
+    label = "rollback"
     duration_min: Range = knob(
         (5, 15), 0, 1e8, help="minutes",
         helps=("mttr_minutes",), phrase="Shorten rollbacks from {before} to {after}",
@@ -831,7 +808,7 @@ class Scenario(Knobs):
     """
 
     team: Team = field(default_factory=Team)
-    environments: Tuple[Environment, ...] = DEFAULT_ENVIRONMENTS
+    environments: Pipeline = DEFAULT_ENVIRONMENTS
     rollback: RollbackPolicy = field(default_factory=RollbackPolicy)
     failure_reasons: Shares = knob(DEFAULT_REASONS, help="a weight for each text")
 
@@ -842,20 +819,9 @@ class Scenario(Knobs):
 
     @property
     def groups(self) -> Dict[str, Knobs]:
-        """The groups of knobs by the name that changes give them: team, rollback, environments.
-
-        An environment that is itself called `team` is `environments.team` here.
-        """
-        groups: Dict[str, Knobs] = {"team": self.team, "rollback": self.rollback}
-        for environment in self.environments:
-            groups[self.group_of(environment.name)] = environment
-        return groups
-
-    @staticmethod
-    def group_of(environment: object) -> str:
-        """Return what changes call an environment."""
-        is_taken = environment in ("team", "rollback")
-        return f"environments.{environment}" if is_taken else str(environment)
+        """The groups of knobs by the name that changes give them: team, rollback, environments."""
+        stages = {environment.name: environment for environment in self.environments}
+        return {"team": self.team, "rollback": self.rollback, **stages}
 
     def with_knobs(self, group: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs in one of the `groups`; GitOpsError if there is none."""
@@ -873,7 +839,7 @@ class Scenario(Knobs):
 
     def with_environment(self, name: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs of one `Environment`; GitOpsError if there is none."""
-        return self.with_knobs(self.group_of(name), **changes)
+        return self.with_knobs(name, **changes)
 
     def with_rollback(self, **changes: Any) -> Scenario:
         """Return a copy with other knobs of the `RollbackPolicy`."""
@@ -891,43 +857,30 @@ class Scenario(Knobs):
         """Read a JSON document. What it leaves out stays as in `base`, the default scenario.
 
         `environments` is the whole pipeline in order. What is left out of an environment that the
-        base has stays too. A new one must say its wait, success rate and duration. Raises
-        GitOpsError for what is unknown, missing or out of range.
+        base has stays too. Raises GitOpsError for what is unknown or out of range.
         """
         base = cls() if base is None else base
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            why = "it looks like YAML" if looks_like_yaml(text) else one_line(error)
+            values = json.loads(text)
+        except ValueError as error:
+            why = "it looks like YAML" if looks_like_yaml(text) else error
             problem = f"the configuration is not JSON: {why}"
             raise GitOpsError(f"{problem}; --print-config shows one that is") from None
-        values = known_keys("the configuration", document, cls)
-        for key, group in (("team", base.team), ("rollback", base.rollback)):
-            if key in values:
-                values[key] = group.replaced(values[key])
-        if "environments" in values:
-            example = '[{"name": "dev"}, {"name": "production"}]'
-            listed = check_list("environments", values["environments"], example)
-            values["environments"] = tuple(environment_from(item, base) for item in listed)
-        return dataclasses.replace(base, **values)
+        check_that(isinstance(values, dict), "the configuration", "be a JSON object", values)
+        for key in {"team", "rollback"} & set(values):
+            values[key] = base.groups[key].replaced(values[key])
+        listed = values.get("environments", [])
+        named = isinstance(listed, list) and all(
+            isinstance(own, dict) and "name" in own for own in listed
+        )
+        check_that(named, "environments", 'be a list such as [{"name": "dev"}]', listed)
+        for number, own in enumerate(listed):
+            known = [stage for stage in base.environments if stage.name == own["name"]]
+            listed[number] = (known or [Environment("new")])[0].replaced(own)
+        return base.replaced(values)
 
 
-def environment_from(document: Any, base: Scenario) -> Environment:
-    """Read an environment of a JSON document (see `Scenario.from_json`)."""
-    values = known_keys("an environment", document, Environment)
-    if "name" not in values:
-        raise GitOpsError(f'an environment has no name: {in_quotes(document)}; add "name"')
-    for environment in base.environments:
-        if environment.name == values["name"]:
-            return dataclasses.replace(environment, **values)
-    missing = [key for key in ("wait_hours", "success_rate", "duration_sec") if key not in values]
-    if missing:
-        name = in_quotes(values["name"])
-        raise GitOpsError(f"the new environment {name} lacks {', '.join(missing)}; add them")
-    return Environment(**values)
-
-
-def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None) -> Scenario:
+def read_scenario(path: FilePath, base: Optional[Scenario] = None) -> Scenario:
     """Read a scenario from a JSON file (see `from_json`); GitOpsError that names the file."""
     try:
         return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"), base)
@@ -935,31 +888,15 @@ def read_scenario(path: Union[str, os.PathLike], base: Optional[Scenario] = None
         raise GitOpsError(f"{one_line(path)}: {error}") from None
     except (OSError, ValueError) as error:
         problem = f"cannot read the configuration {one_line(path)}: {one_line(error)}"
-        raise GitOpsError(
-            f"{problem}; --print-config prints one to begin with, and a preset is one of "
-            f"{', '.join(PRESETS)}"
-        ) from None
-
-
-def known_keys(what: str, document: Any, knobs: type) -> Dict[str, Any]:
-    """Return a JSON object as a dict; GitOpsError if it is none or has a key that is no knob."""
-    if not isinstance(document, dict):
-        raise GitOpsError(f"{what} must be a JSON object, not {in_quotes(document)}")
-    known = [declared.name for declared in dataclasses.fields(knobs)]
-    for key in document:
-        if key not in known:
-            raise GitOpsError(
-                f"unknown key {in_quotes(key)} in {what}; known keys: {', '.join(known)}"
-            )
-    return dict(document)
+        hint = "--print-config prints one to begin with"
+        raise GitOpsError(f"{problem}; {hint}, and presets are {', '.join(PRESETS)}") from None
 
 
 # fmt: off
 PRESETS: Dict[str, Scenario] = {
     "gitops": Scenario(),
-    # The same team and the same quality of change: each change of a batch brings its own risk
-    # (batch_risk 1), as DORA finds that larger batches fail more often ("Working in small
-    # batches", dora.dev). Only how releases travel differs, and gates open in office hours.
+    # The same team and the same quality of change: each change of a batch brings its own risk, as
+    # larger batches fail more often ("Working in small batches", dora.dev).
     "traditional": Scenario(
         environments=(
             # one nightly build for the day's commits, so feedback comes the next morning
@@ -973,7 +910,7 @@ PRESETS: Dict[str, Scenario] = {
                         release_every_hours=168, open_hours="Mon-Fri 9-17", batch_risk=1),
         ),
         # someone is called, finds the last good build and redeploys it by hand: one to eight hours
-        rollback=RollbackPolicy(duration_min=(60, 480), success_rate=0.95),
+        rollback=RollbackPolicy(duration_min=(60, 480)),
     ),
     # The gates are automated: tests decide in under an hour. Production follows in the same shift.
     "elite": Scenario(
@@ -997,60 +934,26 @@ def parse_change(text: str, scenario: Scenario) -> Scenario:
     """
     for change in re.split(r",(?=[^,]*=)", text):
         path, _, value = (part.strip() for part in change.partition("="))
-        if path not in knob_paths(scenario) or not value:
-            raise GitOpsError(unknown_change(change, path, knob_paths(scenario)))
+        groups = scenario.groups.items()
+        known = [
+            f"{name}.{knob}" for name, group in groups for knob in vars(group) if knob != "name"
+        ]
+        if path not in known:
+            alike = ", ".join(difflib.get_close_matches(path, known, 4) or known[:4])
+            problem = f"unknown change {in_quotes(change)}; the nearest knobs are {alike}"
+            raise GitOpsError(f"{problem} (README.md lists all)")
         group, _, name = path.rpartition(".")
-        new = knob_value(path, value, getattr(scenario.groups[group], name))
+        new: Any = value
+        if value.startswith("*"):
+            with contextlib.suppress(ValueError, TypeError):  # then the knob tells what it takes
+                old = getattr(scenario.groups[group], name)
+                new = np.multiply(old, float(value[1:])).tolist()
         scenario = scenario.with_knobs(group, **{name: new})
     return scenario
 
 
-def knob_paths(scenario: Scenario) -> List[str]:
-    """Return the paths of all knobs that a change can name."""
-    return [
-        f"{path}.{declared.name}"
-        for path, group in scenario.groups.items()
-        for declared in dataclasses.fields(group)  # type: ignore[arg-type]
-        if declared.name != "name"
-    ]
-
-
-def unknown_change(change: str, path: str, known: Sequence[str]) -> str:
-    """Return the message for a change that names no knob or no value."""
-    problem = f"unknown change {in_quotes(change)}"
-    if path in known:
-        return f"{problem}; give it a value, as {path}=VALUE"
-    alike = difflib.get_close_matches(path, known, 4) or known[:4]
-    return f"{problem}; the nearest knobs are {', '.join(alike)} (README.md lists all)"
-
-
-def knob_value(path: str, text: str, old: Any) -> Any:
-    """Return the new value of a knob, in the kind of its old one. Of a range `4` is `4:4`."""
-    if isinstance(old, str) or path.endswith(".open_hours"):
-        return text
-    if isinstance(old, Mapping) or path.endswith(".freezes"):
-        raise GitOpsError(f"{path} has several parts; change it in a JSON file for --config")
-    is_range = isinstance(old, tuple)
-    try:
-        if text.startswith("*"):
-            factor = float(text[1:])
-            values = [factor * value for value in old] if is_range else [factor * old]
-        else:
-            parts = text.split(":") if is_range else [text]
-            values = [float(part) for part in parts]
-    except (ValueError, OverflowError):
-        example = "4:12" if is_range else "0.5"
-        message = f"{path} cannot be {in_quotes(text)}; give a value such as {example} or *0.5"
-        raise GitOpsError(message) from None
-    if is_range:
-        return (values[0], values[0]) if len(values) == 1 else tuple(values)
-    return int(values[0]) if isinstance(old, int) and values[0].is_integer() else values[0]
-
-
 # All noise is uniform on 0..1, and every layer is a deterministic function of it. So two scenarios
 # under one seed differ by their knobs alone, and no sampler of numpy can change between versions.
-
-LAYERS = ("commits", "deployments", "rollbacks")
 
 
 class Noise:
@@ -1062,8 +965,9 @@ class Noise:
 
     def stream(self, layer: str, *parts: int) -> np.random.Generator:
         """Return the random stream of a layer, from integer seeds: numpy 1.21 has no spawn()."""
-        seeds = [*parts, *self._block] or [0]
-        return np.random.Generator(np.random.PCG64([self._seed, LAYERS.index(layer), *seeds]))
+        number = ("commits", "deployments", "rollbacks").index(layer)
+        seeds = [self._seed, number, *([*parts, *self._block] or [0])]
+        return np.random.Generator(np.random.PCG64(seeds))
 
     def of(self, layer: str, part: int, rows: int, count: int) -> np.ndarray:
         """Return an array of `rows` x `count`; fewer rows are the first ones of more."""
@@ -1107,21 +1011,17 @@ COMMIT_TYPES = {  # Conventional Commits 1.0.0 and the types of its Angular conv
     "revert": "reverted changes",
     "other": "no type",
 }
-
+# fmt: off
 SUBJECTS = {
     "feat": ("add search filters", "support bulk import", "show live status", "add audit trail"),
-    "fix": (
-        "handle empty response",
-        "close stale connections",
-        "correct time zone",
-        "retry on timeout",
-    ),
+    "fix": ("handle empty response", "close stale connections", "correct time zone",
+            "retry on timeout"),
     "chore": ("update dependencies", "bump base image", "rotate certificates", "tidy manifests"),
     "refactor": ("extract client", "simplify validation", "split module", "remove dead code"),
     "perf": ("cache hot queries", "batch requests", "add missing index", "avoid copies"),
+    "other": ("update configuration", "revise defaults", "adjust limits", "clean up"),
 }
-OTHER_SUBJECTS = ("update configuration", "revise defaults", "adjust limits", "clean up")
-MOST_COMMITS = 100_000_000
+# fmt: on
 
 
 class Commits(NamedTuple):
@@ -1141,8 +1041,13 @@ class Commits(NamedTuple):
         return self.group * (1 + int(self.application.max(initial=0))) + self.application
 
 
-Draws = Sequence[Tuple["Scenario", int]]
+Draws = Sequence[Tuple[Scenario, int]]
 """Scenarios that are possible given some data, and how many of the months live in each."""
+
+
+def months_of_draws(draws: Draws) -> np.ndarray:
+    """Return the first month of each draw, and the end."""
+    return np.cumsum([0, *(months for _, months in draws)])
 
 
 def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) -> Commits:
@@ -1151,28 +1056,26 @@ def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) 
     A month is a group. The teams of the draws differ only in how much they commit.
     """
     team, months = draws[0][0].team, months_of_draws(draws)
-    first, end, runs = *window.seconds, int(months[-1])
-    is_local = team.time_zone != "UTC"
-    days = np.arange(first // DAY, end // DAY)
-    if is_local:  # a local day may begin the day before in UTC, or end the day after
-        days = np.arange(first // DAY - 1, end // DAY + 1)
-    noise = np.split(stream.random((runs, len(days))), months[1:-1])
+    first, end = window.seconds
+    around = int(team.time_zone != "UTC")  # a local day may begin or end on another day of UTC
+    days = np.arange(first // DAY - around, end // DAY + around)
+    luck = np.split(stream.random((months[-1], len(days))), months[1:-1])
     counts = np.concatenate(
-        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, noise)]
+        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, luck)]
     )
-    run = np.repeat(np.arange(runs), counts.sum(axis=1))
-    midnight = np.repeat(np.tile(days * DAY, runs), counts.ravel())
-    hour = quantile_at(team.work_hours, stream.random(len(run)))
+    month = np.repeat(np.arange(months[-1]), counts.sum(axis=1))
+    midnight = np.repeat(np.tile(days * DAY, months[-1]), counts.ravel())
+    hour = quantile_at(team.work_hours, stream.random(len(month)))
     second = np.minimum(hour * 3600, DAY - 1).astype(np.int64)
     time = utc_of_local(midnight + second, team.time_zone)
-    if is_local:
+    if around:
         inside = (time >= first) & (time < end)
-        run, time = run[inside], time[inside]
-    time = np.sort(run * NEVER + time) - run * NEVER  # sorted within each run
-    return Commits(run, time, draw_shares(team.applications, stream.random(len(run))))
+        month, time = month[inside], time[inside]
+    time = np.sort(month * NEVER + time) - month * NEVER  # sorted within each month
+    return Commits(month, time, draw_shares(team.applications, stream.random(len(month))))
 
 
-def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
+def utc_of_local(seconds: np.ndarray, zone: Zone) -> np.ndarray:
     """Return UTC seconds of the local times of a zone, both counted from 1970.
 
     Daylight saving skips some local times: each becomes the next that exists. Others come twice:
@@ -1184,24 +1087,19 @@ def utc_of_local(seconds: np.ndarray, zone: str) -> np.ndarray:
     return seconds_of(times.tz_localize(zone, np.ones(len(times), bool), "shift_forward"))
 
 
-def commits_of_days(team: Team, days: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Return how many commits each day has (days since 1970; the last axis of the noise)."""
+def commits_of_days(team: Team, days: np.ndarray, luck: np.ndarray) -> np.ndarray:
+    """Return how many commits each day has (days since 1970; the last axis of the luck)."""
     cycle = np.arange(7 * team.sprint_days)
     rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
     factors = np.take(team.weekday_factors, cycle % 7)
     ramped = factors * (1 + team.sprint_ramp * rise)
-    if not ramped.any():  # a ramp of 0 on every working day cannot keep the mean
-        ramped = factors
     rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
-    if rates.mean() * len(days) > MOST_COMMITS:
-        asked = f"{len(days)} days of {team.commits_per_day:g} commits"
-        raise GitOpsError(f"{asked} are more than {MOST_COMMITS:,}; ask for fewer days or commits")
-    counts = np.zeros(noise.shape, np.int64)
     rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
+    counts = np.zeros(luck.shape, np.int64)
     for rate in np.unique(rate_of_day):
         same = rate_of_day == rate
         distribution = count_distribution(rate, team.dispersion)
-        counts[..., same] = np.searchsorted(distribution, noise[..., same], side="right")
+        counts[..., same] = np.searchsorted(distribution, luck[..., same], side="right")
     return counts
 
 
@@ -1209,8 +1107,7 @@ def count_distribution(mean: float, dispersion: float) -> np.ndarray:
     """Return the cumulative probabilities of 0, 1, 2, ... commits in a day.
 
     The count is Poisson with a gamma-distributed mean (negative binomial): its variance is
-    `dispersion` times its mean. The calculation is in logarithms, as p(0) underflows for a large
-    mean.
+    `dispersion` times its mean. It is calculated in logarithms, as p(0) underflows for a large one.
     """
     if mean == 0:
         return np.empty(0)
@@ -1226,20 +1123,22 @@ def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     stream = Noise(seed).stream("commits")
     commits = simulate_commits([(Scenario(team=team), 1)], window, stream)
     author, kind, subject, files = stream.random((4, len(commits.time)))
-    types = draw_shares(team.types, kind)
-    messages = np.empty((len(team.types), len(team.applications), 4), object)
-    for number, type_ in enumerate(team.types):
-        for place, application in enumerate(team.applications):
-            subjects = SUBJECTS.get(type_, OTHER_SUBJECTS)
-            messages[number, place] = [f"{type_}({application}): {text}" for text in subjects]
+    types, applications = draw_shares(team.types, kind), list(team.applications)
+    heads = [[f"{type_}({application}): " for application in applications] for type_ in team.types]
+    subjects = [SUBJECTS.get(type_, SUBJECTS["other"]) for type_ in team.types]
+    messages = np.array(heads, object)[:, :, None] + np.array(subjects, object)[:, None, :]
+    # one hash of the seed and the times is cut into the 40 digits of each commit
+    digest = hashlib.shake_128(str(seed).encode() + commits.time.astype("<i8").tobytes())
+    digits = digest.hexdigest(20 * len(commits.time))
+    shas = np.array([digits[at : at + 40] for at in range(0, len(digits), 40)], object)
     return as_table(
         "git_commits",
         {
-            "sha": commit_hashes(seed, commits.time),
+            "sha": shas,
             "timestamp": commits.time,
             "author": word_column(draw_shares(team.authors, author), list(team.authors)),
             "type": word_column(types, list(team.types)),
-            "application": word_column(commits.application, list(team.applications)),
+            "application": word_column(commits.application, applications),
             "branch": word_column(np.zeros(len(types), np.int8), [team.branch]),
             "message": messages[types, commits.application, (subject * 4).astype(np.int8)],
             # geometric with mean 4: most changes are small, a few are wide
@@ -1248,43 +1147,11 @@ def commits_table(team: Team, window: Window, seed: int) -> pd.DataFrame:
     )
 
 
-def commit_hashes(seed: int, time: np.ndarray) -> np.ndarray:
-    """Return 40 hexadecimal digits for each commit, cut from one hash of the seed and the times."""
-    digest = hashlib.shake_128(str(seed).encode() + time.astype("<i8").tobytes())
-    text = digest.hexdigest(20 * len(time))
-    return np.array([text[at : at + 40] for at in range(0, len(text), 40)], dtype=object)
-
-
 # ---- Deployment engine: commits -> deployments --------------------------------------------------
 
 OUTCOME, WAIT, DURATION, APPROVAL = range(4)  # the rows of a stage's noise
-
-
-class Stage(NamedTuple):
-    """What one environment made of the releases: arrays with an entry for each commit, by lineage.
-
-    A lineage is an application of a run. Its commits are in order of time.
-    """
-
-    start: np.ndarray  # seconds since 1970 at which the sync starts if it is let through
-    duration: np.ndarray  # seconds
-    outcome: np.ndarray  # noise: the sync is good where this is below its chance of success
-    chance: np.ndarray
-    deployed: np.ndarray
-    good: np.ndarray
-    flow: Tuple[int, ...]  # see FLOW
-
-    @classmethod
-    def joined(cls, pieces: Sequence[Stage]) -> Stage:
-        """Return the stage of all draws."""
-        if len(pieces) == 1:
-            return pieces[0]
-        *columns, flows = zip(*pieces)
-        flow = tuple(sum(counts) for counts in zip(*flows))
-        return cls._make([*map(np.concatenate, columns), flow])
-
-
-FLOW = ("deployed", "superseded", "held", "in_flight")
+FLOW = {"deployed": 4, "superseded": 2, "held": 1, "in_flight": 3}
+"""What becomes of a release in a stage, and how far it comes (see `run_stage`)."""
 
 
 class Deployments(NamedTuple):
@@ -1298,49 +1165,61 @@ class Deployments(NamedTuple):
     commit: np.ndarray  # row in the commits, -1 if it is not known
     synced: np.ndarray  # whether the sync operation succeeded
     bad: np.ndarray  # whether it failed, or turned out bad
-    span: np.ndarray  # a number for the span without a gap, of a real history, that it lies in
 
     @property
     def place(self) -> np.ndarray:
         """A number for the place of each, where it replaces the release that was there before."""
         place = self.group
-        for code in (self.application, self.environment, self.span):
+        for code in (self.application, self.environment):
             place = place * (1 + int(code.max(initial=0))) + code
         return place
 
 
 def run_pipeline(
     commits: Commits, draws: Draws, window: Window, noise: Noise
-) -> Tuple[Deployments, List[Stage], np.ndarray]:
+) -> Tuple[Deployments, np.ndarray, List[np.ndarray]]:
     """Take commits through every environment: the model.
 
-    A group of the commits is a month of the draws, in order. Returns the deployments, the stages,
-    and which commit each entry of a stage is about.
+    A group of the commits is a month of the draws, in order. Returns the deployments, the luck of
+    each, and for each environment how far the releases came (see `run_stage`).
     """
     lineage = commits.lineage
-    order = np.argsort(lineage.astype(smallest_type(lineage)), kind="stable")
-    lineage, arrival = number_runs(lineage[order]), commits.time[order]
+    small = np.min_scalar_type(int(lineage.max(initial=0)))  # numpy sorts small integers by radix
+    order = np.argsort(lineage.astype(small), kind="stable")
+    lineage, committed = number_runs(lineage[order]), commits.time[order]
     edges = np.searchsorted(commits.group[order], months_of_draws(draws))
-    stages: List[Stage] = []
+    arrival, syncs, reach = committed, [], []
     for number in range(len(draws[0][0].environments)):
         drawn = [scenario.environments[number] for scenario, _ in draws]
         rows = 3 + any(environment.approval_rate < 1 for environment in drawn)
-        stage_noise = noise.of("deployments", number, rows, len(order))
+        drawn_noise = noise.of("deployments", number, rows, len(order))
         if drawn[0].starts == "commit":
-            arrival = commits.time[order]
+            arrival = committed
         gate = Gate.of(drawn[0], draws[0][0].team.time_zone, window)
         pieces = [
-            run_stage(one, arrival[low:high], lineage[low:high], stage_noise[:, low:high], gate)
+            run_stage(one, arrival[low:high], lineage[low:high], drawn_noise[:, low:high], gate)
             for one, low, high in zip(drawn, edges, edges[1:])
         ]
-        stages.append(Stage.joined(pieces))
-        arrival = np.where(stages[-1].good, stages[-1].start + stages[-1].duration, NEVER)
-    return deployments_of(commits, stages, order), stages, order
-
-
-def months_of_draws(draws: Draws) -> np.ndarray:
-    """Return the first month of each draw, and the end."""
-    return np.cumsum([0, *(months for _, months in draws)])
+        start, end, luck, came = map(np.concatenate, zip(*pieces)) if len(pieces) > 1 else pieces[0]
+        reach.append(came)
+        row = np.flatnonzero(came == FLOW["deployed"])
+        syncs.append((order[row], start[row], end[row], luck[row], np.full(len(row), number)))
+        arrival = np.where((came == FLOW["deployed"]) & (luck < 0), end, NEVER)
+    commit, start, end, luck, environment = map(np.concatenate, zip(*syncs))
+    del syncs  # of a million commits these are 0.1 GiB
+    by_time = time_order(start)
+    commit, luck = commit[by_time], luck[by_time]
+    deployments = Deployments(
+        commits.group[commit],
+        start[by_time],
+        end[by_time],
+        commits.application[commit],
+        environment[by_time],
+        commit,
+        luck < 0,
+        luck >= 0,
+    )
+    return deployments, luck, reach
 
 
 def run_stage(
@@ -1349,54 +1228,50 @@ def run_stage(
     lineage: np.ndarray,
     noise: np.ndarray,
     gate: Gate,
-) -> Stage:
-    """Take releases through one environment.
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Take releases through one environment. They are sorted by lineage, then by their commit.
 
     1. A release arrives when it is healthy in the environment before. In the first, and where it
        `starts` with the commit, it is a commit.
     2. It waits `wait_hours`, of all hours or of open ones (`wait_runs`), and then for the gate: the
        next train or opening (see `Gate`).
     3. The gate lets it through with probability `approval_rate`. Otherwise it is held.
-    4. It is superseded if a newer release of its lineage overtakes it (see `overtaken`).
+    4. By `promotion`, it is superseded by a newer release of its lineage. `each`: never. `newest`:
+       if the sync of a newer one starts no later. `soak`: if a newer one arrives before its own
+       sync starts, or then.
     5. Its sync starts if the window has not ended by then. Otherwise it is in flight.
-    6. The sync takes `duration_sec`. It is good with probability `success_rate`, or less where it
-       carries several changes (see `success_chance`).
+    6. The sync takes `duration_sec`. It is good with probability `success_rate`, and with
+       success_rate ** (1 + batch_risk (k - 1)) where it brings k changes: the commits of its
+       lineage since the one that was deployed before, good or bad.
+
+    Returns for each release when its sync starts and ends, its luck, and how far it came (see
+    `FLOW`; 0: it did not arrive). The luck of a good sync is below 0, and that of a failed one is
+    uniform on 0..1: its noise above the chance of success.
     """
     arrived = arrival < NEVER
     wait = draw_seconds(environment.wait_hours, noise[WAIT], 3600)
-    ready = arrival + wait if environment.wait_runs == "always" else gate.after(arrival, wait)
+    ready = gate.after(arrival, wait) if environment.wait_runs == "open" else arrival + wait
     start = gate.next(ready)
     approved = arrived
     if environment.approval_rate < 1:
         approved = arrived & (noise[APPROVAL] < environment.approval_rate)
-    wanted = approved & ~overtaken(environment.promotion, arrival, start, approved, lineage)
-    deployed = wanted & (start < gate.end)
-    duration, outcome = draw_seconds(environment.duration_sec, noise[DURATION]), noise[OUTCOME]
-    chance = success_chance(environment, deployed, lineage)
-    good = deployed & (outcome < chance)
-    at_gate, through, ahead, done = (
-        int(np.count_nonzero(which)) for which in (arrived, approved, wanted, deployed)
-    )
-    flow = (done, through - ahead, at_gate - through, ahead - done)
-    return Stage(start, duration, outcome, chance, deployed, good, flow)
-
-
-def success_chance(
-    environment: Environment, deployed: np.ndarray, lineage: np.ndarray
-) -> np.ndarray:
-    """Return the probability that each deployment is good.
-
-    With k changes it is success_rate ** (1 + batch_risk (k - 1)). The changes are the commits of
-    the lineage from the deployed one before, good or bad, to its own.
-    """
-    if not environment.batch_risk:
-        return np.broadcast_to(np.float64(environment.success_rate), deployed.shape)
-    rows = np.flatnonzero(deployed)
-    begin = np.searchsorted(lineage, lineage[rows])
-    before = np.maximum(np.append(0, rows[:-1] + 1), begin)[: len(rows)]
-    chance = np.ones(len(deployed))
-    chance[rows] = environment.success_rate ** (1 + environment.batch_risk * (rows - before))
-    return chance
+    ahead = approved
+    if environment.promotion != "each":
+        rival = arrival if environment.promotion == "soak" else np.where(approved, start, NEVER)
+        ahead = approved & (start < earliest_of_newer(rival, lineage))
+    deployed = ahead & (start < gate.end)
+    chance: Any = environment.success_rate
+    if environment.batch_risk:
+        row = np.flatnonzero(deployed)
+        first = np.searchsorted(lineage, lineage[row])  # the oldest commit of the lineage
+        changes = row + 1 - np.maximum(np.append(0, row[:-1] + 1)[: len(row)], first)
+        chance = np.ones(len(deployed))
+        chance[row] = environment.success_rate ** (1 + environment.batch_risk * (changes - 1))
+    luck = (noise[OUTCOME] - chance) / np.maximum(1 - chance, 1e-300)
+    end = start + draw_seconds(environment.duration_sec, noise[DURATION])
+    steps = [step.view(np.int8) for step in (arrived, approved, ahead, deployed)]
+    came = steps[0] + steps[1] + steps[2] + steps[3]
+    return start, end, luck, came
 
 
 class Gate(NamedTuple):
@@ -1409,50 +1284,60 @@ class Gate(NamedTuple):
     end: int  # of the window
 
     @classmethod
-    def of(cls, environment: Environment, zone: str, window: Window) -> Gate:
-        """Return the gate of an environment over a window."""
-        own = environment.open_hours, environment.freezes, environment.release_every_hours
-        return cls.at_hours(*own, zone, *window.seconds)
+    def of(cls, environment: Environment, zone: Zone, window: Window) -> Gate:
+        """Return the gate of an environment, known from a window to a year after it."""
+        knobs = environment.open_hours, environment.freezes, environment.release_every_hours
+        return cls.at_hours(*knobs, zone, *window.seconds)
 
     @classmethod
     @functools.lru_cache(maxsize=64)
     def at_hours(
         cls, hours: Hours, freezes: Dates, every_hours: float, zone: Zone, start: int, end: int
     ) -> Gate:
-        """Return the gate of these hours, known from `start` to a year after `end`.
+        """Return the gate of these hours.
 
         Trains leave every `every_hours` after the week's first opening, if the gate is open.
         """
-        week, last = opening_minutes(hours), end + 366 * DAY
-        always, every = hours == "always", round(every_hours * 3600)
-        opens, closes, rate = np.array([0]), np.array([NEVER]), np.ones(1)
-        if not always:
-            days = np.arange(start // DAY - 8, last // DAY)
-            weekday = (days - MONDAY // DAY) % 7
-            local = [
-                (days[weekday == day] * DAY + first * 60, days[weekday == day] * DAY + over * 60)
-                for day, first, over in week
-            ]
-            opens, closes = (utc_of_local(np.concatenate(edge), zone) for edge in zip(*local))
-            weights = [1.0] * len(week) if isinstance(hours, str) else [w for w in hours if w > 0]
-            rate = np.repeat(weights, [len(begin) for begin, _ in local])
-        for span in freezes:
-            edges = [int(pd.Timestamp(day).timestamp()) for day in span]
-            frozen, thawed = utc_of_local(np.array(edges) + [0, DAY], zone)
-            before, after = np.minimum(closes, frozen), np.maximum(opens, thawed)
-            opens, closes = np.append(opens, after), np.append(before, closes)
-            rate = np.append(rate, rate)
-        order = np.argsort(opens, kind="stable")
-        opens, closes, rate = opens[order], closes[order], rate[order]
-        opens = np.maximum(opens, np.append(0, np.maximum.accumulate(closes)[:-1]))
-        some = opens < closes
-        gate = cls(opens[some], closes[some], rate[some], None, end)
+        week, last = np.array(opening_minutes(hours)), end + 366 * DAY
+        table = np.array([[0.0], [NEVER], [1.0]])  # of each opening: begin, end, rate
+        if hours != "always":
+            mondays = np.arange(start - (start - MONDAY) % (7 * DAY) - 7 * DAY, last, 7 * DAY)
+            local = mondays[:, None] + week[:, 0] * DAY  # midnight before each opening
+            edges = [utc_of_local((local + 60 * week[:, edge]).ravel(), zone) for edge in (1, 2)]
+            rate = np.ones(len(week)) if isinstance(hours, str) else np.extract(hours, hours)
+            table = np.array([*edges, np.tile(rate, len(mondays))])
+        frozen = np.array(freezes, "M8[s]").astype(np.int64).reshape(-1, 2) + [0, DAY]
+        for begin, over in utc_of_local(frozen.ravel(), zone).reshape(-1, 2):
+            before, after = table.copy(), table
+            before[1], after[0] = np.minimum(table[1], begin), np.maximum(table[0], over)
+            table = np.hstack([before, after])
+            table = table[:, table[0] < table[1]]  # otherwise it doubles with each freeze
+        table = table[:, np.argsort(table[0], kind="stable")]
+        table[0, 1:] = np.maximum(table[0, 1:], np.maximum.accumulate(table[1])[:-1])
+        table = table[:, table[0] < table[1]]
+        opens, closes = table[:2].astype(np.int64)
+        gate, every = cls(opens, closes, table[2], None, end), round(every_hours * 3600)
         if every < 60:
             return gate
-        begin = MONDAY + week[0][0] * DAY + week[0][1] * 60
+        begin = MONDAY + week[0, 0] * DAY + week[0, 1] * 60
         first = (start - 8 * DAY - begin) // every
         departures = utc_of_local(np.arange(begin + first * every, last, every), zone)
         return gate._replace(departures=departures[gate.next(departures) == departures])
+
+    def next(self, times: np.ndarray) -> np.ndarray:
+        """Return for each time the next departure or open moment; NEVER if none is known."""
+        if self.departures is not None:
+            return np.append(self.departures, NEVER)[np.searchsorted(self.departures, times)]
+        if len(self.opens) == 1 and self.closes[0] == NEVER:
+            return np.maximum(times, self.opens[0])
+        opening = np.searchsorted(self.closes, times, side="right")
+        return np.maximum(times, np.append(self.opens, NEVER)[opening])
+
+    def before(self, times: np.ndarray) -> np.ndarray:
+        """Return the last moment at which a release goes up by each time; 0 if there is none."""
+        if self.departures is not None:
+            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
+        return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
 
     def clock(self, times: np.ndarray) -> np.ndarray:
         """Return how many seconds it was open until each time, each by its rate."""
@@ -1468,42 +1353,8 @@ class Gate(NamedTuple):
         opening = np.searchsorted(passed, goal, side="right")
         known = np.minimum(opening, len(passed) - 1)
         left = np.maximum(passed[known] - goal, 0) / self.rate[known]
-        found = np.rint(self.closes[known] - left).astype(np.int64)
+        found = np.floor(self.closes[known] - left).astype(np.int64)
         return np.where(opening < len(passed), found, NEVER)
-
-    def before(self, times: np.ndarray) -> np.ndarray:
-        """Return the last moment at which a release goes up by each time; 0 if there is none."""
-        if self.departures is not None:
-            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
-        return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
-
-    def next(self, times: np.ndarray) -> np.ndarray:
-        """Return for each time the next departure or open moment; NEVER if none is known."""
-        if self.departures is not None:
-            return np.append(self.departures, NEVER)[np.searchsorted(self.departures, times)]
-        if len(self.opens) == 1 and self.closes[0] == NEVER:
-            return np.maximum(times, self.opens[0])
-        opening = np.searchsorted(self.closes, times, side="right")
-        return np.maximum(times, np.append(self.opens, NEVER)[opening])
-
-
-def overtaken(
-    promotion: str,
-    arrival: np.ndarray,
-    start: np.ndarray,
-    approved: np.ndarray,
-    lineage: np.ndarray,
-) -> np.ndarray:
-    """Return which releases give way to a newer one of their lineage, by promotion policy.
-
-    1. `each`: none. Every release goes up.
-    2. `newest`: a release gives way if the sync of a newer one starts no later.
-    3. `soak`: a release gives way if a newer one arrives before its own sync starts, or then.
-    """
-    if promotion == "each":
-        return np.zeros(len(start), bool)
-    rival = arrival if promotion == "soak" else np.where(approved, start, NEVER)
-    return start >= earliest_of_newer(rival, lineage)
 
 
 def earliest_of_newer(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
@@ -1523,11 +1374,6 @@ def number_runs(ordered: np.ndarray) -> np.ndarray:
     return np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
 
 
-def smallest_type(codes: np.ndarray) -> np.dtype:
-    """Return the smallest integer type for these codes: numpy sorts small integers by radix."""
-    return np.min_scalar_type(int(codes.max(initial=0)))
-
-
 def time_order(times: np.ndarray) -> np.ndarray:
     """Return the positions that sort the times; equal times keep their order.
 
@@ -1540,28 +1386,6 @@ def time_order(times: np.ndarray) -> np.ndarray:
     return packed & ((1 << bits) - 1)
 
 
-def deployments_of(commits: Commits, stages: Sequence[Stage], order: np.ndarray) -> Deployments:
-    """Collect the syncs of all stages in order of time."""
-    rows = [np.flatnonzero(stage.deployed) for stage in stages]
-    start = np.concatenate([stage.start[row] for stage, row in zip(stages, rows)])
-    duration = np.concatenate([stage.duration[row] for stage, row in zip(stages, rows)])
-    good = np.concatenate([stage.good[row] for stage, row in zip(stages, rows)])
-    by_time = time_order(start)
-    commit, good = order[np.concatenate(rows)][by_time], good[by_time]
-    environment = np.repeat(np.arange(len(stages)), [len(row) for row in rows])[by_time]
-    return Deployments(
-        commits.group[commit],
-        start[by_time],
-        (start + duration)[by_time],
-        commits.application[commit],
-        environment,
-        commit,
-        good,
-        ~good,
-        np.zeros(len(start), np.int64),
-    )
-
-
 def simulate_deployments(
     git_commits: pd.DataFrame, scenario: Scenario, window: Window, seed: int
 ) -> Tuple[pd.DataFrame, pd.DataFrame]:
@@ -1572,8 +1396,9 @@ def simulate_deployments(
     a newer one, `held` by the gate, `in_flight` (the sync would start at or after the end).
     """
     commits = commits_of(git_commits, git_commits["application"].cat.categories)
-    deployments, stages, order = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
+    deployments, luck, reach = run_pipeline(commits, [(scenario, 1)], window, Noise(seed))
     bad = deployments.bad.view(np.int8)
+    reason = np.where(deployments.bad, draw_shares(scenario.failure_reasons, luck), -1)
     table = as_table(
         "deployments",
         {
@@ -1584,31 +1409,13 @@ def simulate_deployments(
             "status": word_column(bad, [SYNCED, FAILED]),
             "health": word_column(bad, [HEALTHY, DEGRADED]),
             "duration_sec": deployments.end - deployments.time,
-            "failure_reason": failure_reasons(deployments, scenario, stages, order),
+            "failure_reason": word_column(reason, list(scenario.failure_reasons)),
             "recovered": np.full(len(bad), MISSING),  # the rollback manager knows
         },
     )
     index = pd.Index(scenario.names, name="environment")
-    return table, pd.DataFrame([stage.flow for stage in stages], columns=FLOW, index=index)
-
-
-def failure_reasons(
-    deployments: Deployments, scenario: Scenario, stages: Sequence[Stage], order: np.ndarray
-) -> pd.Categorical:
-    """Return why each sync failed; missing where it was good.
-
-    The outcome's noise of a failed sync lies above its chance of success. There it is uniform, and
-    it picks the reason.
-    """
-    position = np.empty(len(order), np.int64)  # of each commit in the stages
-    position[order] = np.arange(len(order))
-    codes = np.full(len(deployments.time), -1)
-    for number, stage in enumerate(stages):
-        failed = np.flatnonzero(deployments.bad & (deployments.environment == number))
-        own = position[deployments.commit[failed]]
-        rest = (stage.outcome[own] - stage.chance[own]) / (1 - stage.chance[own])
-        codes[failed] = draw_shares(scenario.failure_reasons, rest)
-    return word_column(codes, list(scenario.failure_reasons))
+    flow = [np.bincount(came, minlength=5)[list(FLOW.values())] for came in reach]
+    return table, pd.DataFrame(flow, index=index, columns=list(FLOW))
 
 
 # ---- Rollback manager: deployments -> rollbacks and alerts --------------------------------------
@@ -1632,36 +1439,34 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
 
     A failure with no earlier good release there has no rollback. `commits` is how many there are.
     """
-    failed, target = last_good_releases(deployments)
-    keep = np.flatnonzero(target >= 0)
-    keep = keep[time_order(deployments.end[failed[keep]])]
-    failed, target = failed[keep], target[keep]
+    target = good_release(deployments, "ffill")
+    failed = np.flatnonzero(deployments.bad & (target >= 0))
+    failed = failed[time_order(deployments.end[failed])]
     group, detected = deployments.group[failed], deployments.end[failed]
-    application, environment = deployments.application[failed], deployments.environment[failed]
+    environment = deployments.environment[failed]
     length, outcome = np.empty((2, len(failed)))
     for number in np.unique(environment).tolist():
         here = environment == number
         drawn = noise.of("rollbacks", number, 2, commits)
         length[here], outcome[here] = drawn[:, deployments.commit[failed[here]]]
-    seconds, worked = np.empty(len(failed), np.int64), np.empty(len(failed), bool)
+    end, worked = detected.copy(), np.empty(len(failed), bool)
     months = months_of_draws(draws)
-    for (scenario, _), first, end in zip(draws, months, months[1:]):
-        own = (group >= first) & (group < end)
-        seconds[own] = draw_seconds(scenario.rollback.duration_min, length[own], 60)
+    for (scenario, _), first, last in zip(draws, months, months[1:]):
+        own = (group >= first) & (group < last)
+        end[own] += draw_seconds(scenario.rollback.duration_min, length[own], 60)
         worked[own] = outcome[own] < scenario.rollback.success_rate
-    end_of = detected + seconds
-    return Rollbacks(group, detected, end_of, application, environment, failed, target, worked)
+    application, target = deployments.application[failed], target[failed]
+    return Rollbacks(group, detected, end, application, environment, failed, target, worked)
 
 
-def last_good_releases(deployments: Deployments) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the rows of failed deployments, and of the newest good one before each at its place.
+def good_release(deployments: Deployments, fill: str) -> np.ndarray:
+    """Return for each deployment the row of the nearest good one of its place, itself included.
 
-    The second is -1 where there is none.
+    It is the last one up to then (`ffill`) or the next one (`bfill`). -1: there is none.
     """
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.time))))
-    newest_good = rows.groupby(deployments.place).ffill().fillna(-1).to_numpy(np.int64)
-    failed = np.flatnonzero(deployments.bad)
-    return failed, newest_good[failed]
+    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
+    nearest = getattr(rows.groupby(deployments.place), fill)()
+    return nearest.fillna(-1).to_numpy(np.int64)
 
 
 def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray:
@@ -1670,11 +1475,8 @@ def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray
     That is when its rollback succeeded. Without one, it is the end of the next good deployment of
     its place.
     """
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
-    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
-    over = np.full(len(deployments.bad), NEVER)
-    failed = np.flatnonzero(deployments.bad & (next_good >= 0))
-    over[failed] = deployments.end[next_good[failed]]
+    following = good_release(deployments, "bfill")
+    over = np.where(deployments.bad & (following >= 0), deployments.end[following], NEVER)
     worked = rollbacks.success & (rollbacks.deployment >= 0)
     over[rollbacks.deployment[worked]] = rollbacks.end[worked]
     return over
@@ -1688,14 +1490,12 @@ def simulate_rollbacks(
     Each goes back to the newest earlier `Synced` and `Healthy` release of its application and
     environment. The deployments say when they `recovered`.
     """
-    words = ("application", "environment", "commit_sha")
-    applications, environments, shas = (deployments[word].cat.categories for word in words)
-    events = deployments_from(deployments, applications, environments, shas)
-    draws = [(Scenario(rollback=policy), 1)]
-    done = roll_back(events, draws, Noise(seed), len(shas))
-    sha, failed = deployments["commit_sha"].array, done.deployment
-    over = recovery_times(events, done)
-    recovered = as_times(np.where(over < NEVER, over, MISSING))
+    keys = ("application", "environment", "commit_sha")
+    words = [deployments[key].cat.categories for key in keys]
+    events = deployments_from(deployments, *words)
+    done = roll_back(events, [(Scenario(rollback=policy), 1)], Noise(seed), len(words[2]))
+    over, failed = recovery_times(events, done), done.deployment
+    sha, reason = deployments["commit_sha"].array, deployments["failure_reason"].array
     rollbacks = as_table(
         "rollbacks",
         {
@@ -1704,11 +1504,12 @@ def simulate_rollbacks(
             "environment": deployments["environment"].array[failed],
             "from_commit": np.asarray(sha[failed]),
             "to_commit": np.asarray(sha[done.target]),
-            "reason": deployments["failure_reason"].array[failed],
+            "reason": reason[failed],
             "duration_min": (done.end - done.time) / 60,
             "success": done.success,
         },
     )
+    recovered = as_times(np.where(over < NEVER, over, MISSING))
     return deployments.assign(recovered=recovered), rollbacks
 
 
@@ -1717,75 +1518,47 @@ def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
     outcome = "succeeded" if rollback["success"] else "FAILED"
     releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
     text = (
-        f"Rollback {outcome}: {rollback['application']} in {rollback['environment']} {releases} "
-        f"after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
+        f"SIMULATED rollback {outcome}: {rollback['application']} in {rollback['environment']} "
+        f"{releases} after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
     )
     timestamp = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"text": text, **rollback, "timestamp": timestamp}
+    return {"text": text, "simulated": True, **rollback, "timestamp": timestamp}
 
 
 class WebhookAlerts:
-    """POST each rollback to a webhook of the Slack and Mattermost kind, until one does not arrive.
-
-    It is a callable for `on_rollback`. `sent` counts the alerts that arrived. A dead endpoint
-    raises nothing: `undelivered` counts those that did not, and `problem` says why, without the
-    address, which is a secret. A redirect is refused. The constructor raises GitOpsError for an
-    address that cannot be one.
-    """
-
-    timeout = 5  # seconds
+    """POST alerts to a webhook until one fails. Its address is a secret that no message has."""
 
     def __init__(self, url: str) -> None:
-        import urllib.request  # slow to import, and few runs need it
-
-        class RefuseRedirects(urllib.request.HTTPRedirectHandler):
-            def redirect_request(self, *_: Any) -> None:
-                return None
-
-        self.host, self.problem = webhook_host(url), ""
-        self.sent, self.undelivered = 0, 0
-        self._open = urllib.request.build_opener(RefuseRedirects).open
-        self._request = functools.partial(
-            urllib.request.Request, url, headers={"Content-Type": "application/json"}
-        )
+        usual = re.fullmatch(r"(?ai)https?://([\w.-]+|\[[\da-f:]+\])(:\d{1,5})?([/?][!-~]*)?", url)
+        if usual is None:
+            raise GitOpsError("the webhook must be an http:// or https:// address with a host")
+        self.url, self.host, self.problem, self.sent = url, usual[1], "", 0
 
     def __call__(self, alert: Mapping[str, Any]) -> None:
-        import http.client
+        import urllib.request as web  # slow to import, and few runs need it
 
+        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}  # no redirects
+        for handler in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError"):
+            opener.add_handler(getattr(web, f"{handler}Handler")())
+        opener.add_handler(web.HTTPErrorProcessor())
         try:
             if not self.problem:
-                request = self._request(data=json.dumps(alert).encode())
-                self._open(request, timeout=self.timeout).close()
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            self.problem = one_line(error)
-        if self.problem:
-            self.undelivered += 1
-        else:
-            self.sent += 1
-
-
-def webhook_host(url: str) -> str:
-    """Return the host of a webhook's address; GitOpsError, without the address, if it has none."""
-    import urllib.parse
-
-    with contextlib.suppress(ValueError):
-        parts = urllib.parse.urlsplit(url)
-        plain = url.isascii() and url.isprintable() and " " not in url and not parts.username
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and plain:
-            return parts.hostname
-    raise GitOpsError(
-        "the webhook must be an http:// or https:// address with a host; leave out users, spaces "
-        "and characters that are not ASCII"
-    )
+                opener.open(
+                    web.Request(self.url, json.dumps(alert).encode(), kind), timeout=5
+                ).close()
+                self.sent += 1
+        except Exception as error:  # whatever it is, the run goes on
+            self.problem = f"HTTP {error.code}" if hasattr(error, "code") else one_line(error)
 
 
 # ---- Real history: syncs -> deployments, failures and rollbacks ---------------------------------
 
+# What environments are called, and which of them is production.
+
 UNCLASSIFIED = "unclassified"  # the environment of what nothing tells the environment of
-DWELL = 60  # seconds that a release must stay to be one
 PRODUCTION_WORDS = ("production", "prod", "prd", "live")
 ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order of promotion
-    **dict.fromkeys(("sandbox", "dev", "devel", "develop", "development"), 1),
+    **dict.fromkeys(("sandbox", "preview", "dev", "devel", "develop", "development"), 1),
     **dict.fromkeys(("integration", "int", "test", "testing"), 2),
     **dict.fromkeys(("qa", "uat", "acceptance"), 3),
     **dict.fromkeys(("stage", "stg", "staging"), 5),
@@ -1794,7 +1567,8 @@ ENVIRONMENT_WORDS: Dict[str, int] = {  # each with its place in the usual order 
 }
 
 
-def environment_words(name: str) -> List[Tuple[str, int, int]]:
+@functools.lru_cache(maxsize=1 << 16)
+def environment_words(name: str) -> Tuple[Tuple[str, int, int], ...]:
     """Return the words of a name that are environments, each with where it begins and ends.
 
     A number at its end does not count (`prod1`). One after `pre` or `non` belongs to it, so that
@@ -1808,7 +1582,94 @@ def environment_words(name: str) -> List[Tuple[str, int, int]]:
         if word in ENVIRONMENT_WORDS:
             found.append((word, begin, match.end()))
         before = match
-    return found
+    return tuple(found)
+
+
+def usual_stage(name: str) -> str:
+    """Return the stage that an environment's name tells: `staging-us` is a part of staging.
+
+    1. A name without the word of an environment is a stage of its own.
+    2. Of several words the earliest in promotion counts: `prod-test` is no production.
+    3. Every word for production means `production`.
+    """
+    words = [word for word, _, _ in environment_words(name)]
+    if not words:
+        return name
+    word = min(words, key=ENVIRONMENT_WORDS.__getitem__)
+    return "production" if word in PRODUCTION_WORDS else word
+
+
+class Stages(NamedTuple):
+    """What `--environments` says: the stages in promotion order, and what each takes in.
+
+    Without it there are no patterns, and the name of each environment tells its stage.
+    """
+
+    patterns: Tuple[Tuple[str, str], ...]  # (pattern of names in lower case, stage)
+
+    @classmethod
+    def of(cls, environments: Union[None, str, Sequence[str]]) -> Stages:
+        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
+        listed = environments.split(",") if isinstance(environments, str) else environments or ()
+        pairs = []
+        for text in listed:
+            name, equals, pattern = str(text).strip().partition("=")
+            check_word("an environment of --environments", name)
+            plain = "production" if name in PRODUCTION_WORDS else name
+            pairs.append(((pattern if equals else plain).lower(), name))
+        return cls(tuple(pairs))
+
+    def taker(self, own: str, *others: str) -> int:
+        """Return the position of the first pattern that takes in an environment, or -1.
+
+        `own` is its name, "" if nothing tells one. `others` are what else the patterns may match:
+        the full name, the namespace and the destination of an application.
+        """
+        names = {name.lower() for name in (own, usual_stage(own), *others) if name}
+        found = (at for at, (one, _) in enumerate(self.patterns) if fnmatch.filter(names, one))
+        return next(found, -1)
+
+    def stage_of(self, own: str, *others: str) -> str:
+        """Return the stage of an environment (see `taker`), "" if no pattern takes it in."""
+        at = self.taker(own, *others)
+        return self.patterns[at][1] if at >= 0 else "" if self.patterns else usual_stage(own)
+
+    def knows(self, name: str) -> bool:
+        """Return whether a name is known to be that of an environment."""
+        return bool(environment_words(name)) or self.taker(name) >= 0
+
+    def check(self, environments: Iterable[Sequence[str]]) -> None:
+        """Raise GitOpsError for a pattern that takes in none of the (own, *others) of a history.
+
+        A usual word alone (`dev`) may take in nothing, if another pattern takes in something.
+        """
+        there = {tuple(names) for names in environments}
+        used = {self.taker(*names) for names in there} - {-1}
+        for at, (pattern, stage) in enumerate(self.patterns):
+            if at not in used and not (used and stage in ENVIRONMENT_WORDS and stage == pattern):
+                known = sorted({own for own, *_ in there} - {""})
+                near = difflib.get_close_matches(pattern, known, 1)
+                raise GitOpsError(
+                    f"--environments: {in_quotes(pattern)} takes in nothing; there are "
+                    f"{one_line(', '.join([*near, *known]) or 'no names', 120)}; write NAME=PATTERN"
+                )
+
+    def order(self, found: Iterable[str] = ()) -> Tuple[str, ...]:
+        """Return the environments of a history in promotion order; the last one is production.
+
+        Names without the word of an environment come before staging.
+        """
+        ranks = {UNCLASSIFIED: 0, **ENVIRONMENT_WORDS}
+        there = sorted(found, key=lambda name: (ranks.get(name.lower(), 4), name))
+        if self.patterns:
+            there = [name for name in there if name == UNCLASSIFIED]
+        stages = [stage for _, stage in self.patterns] or ["production"]
+        return tuple(dict.fromkeys([*there, *stages]))
+
+
+# What the syncs of a place come to.
+
+DWELL = 60  # seconds that a release must stay to be one
 
 
 class Sync(NamedTuple):
@@ -1816,15 +1677,13 @@ class Sync(NamedTuple):
 
     start: int  # seconds since 1970
     end: int
-    moved: Mapping[Any, Any]  # {part of the application: what it runs now}
+    content: Any  # equal contents run the same
     commit: str  # what the tables call it
     failure: str = ""  # why it failed; nothing if it succeeded
+    brings: Collection[str] = ()  # the commits and versions that are new with it
+    takes: Collection[str] = ()  # those of earlier syncs that it takes back
     automatic: bool = False  # whether Argo CD syncs by itself when the repository changes
-    contains: int = 0  # a bit for each commit to its files that it contains; 0 if that is not known
-    adds: FrozenSet[Any] = frozenset()  # the commits that no earlier one contained
-    reverts: FrozenSet[Any] = frozenset()  # the commits that those revert
-    after_gap: bool = False  # whether entries before it are lost
-    echo: bool = False  # whether another cluster of the same stage had it before
+    release: str = ""  # the same text in every cluster of a stage; nothing: the commit
 
 
 class Look(NamedTuple):
@@ -1837,282 +1696,200 @@ class Look(NamedTuple):
     message: str = ""
 
 
-class Outcome(NamedTuple):
-    """What the syncs of a place come to. Whole numbers are positions in `releases`."""
+@dataclass(eq=False)
+class Release:
+    """A sync that changed what runs, or tried to."""
 
-    releases: List[Sync]  # what changed what runs, or tried to
-    begins: Set[int]  # those before which entries are lost: they may have changed nothing
-    went_back: Set[int]  # those that put back what had run before: they are no deployments
-    restored: Dict[int, int]  # {bad release: the one that put it right in the end}
-    reasons: Dict[int, str]  # why a release is bad
-    seen_healthy: Set[int]  # those that somebody saw healthy
-    recovered: Dict[int, int]  # {bad release: when it was seen good again}
-
-    @property
-    def deployments(self) -> List[int]:
-        """Every release but those that went back, that only begin what is known, or that echo."""
-        echoes = {number for number, sync in enumerate(self.releases) if sync.echo}
-        uncounted = self.went_back | (self.begins - self.reasons.keys()) | echoes
-        return [number for number in range(len(self.releases)) if number not in uncounted]
+    sync: Sync
+    reason: str = ""  # why it is bad; nothing if it is not known to be
+    counts: bool = True  # whether it is a deployment
+    healthy: bool = False  # whether somebody saw it healthy
+    recovered: int = MISSING  # when a bad one was good again
+    back: Optional[Release] = None  # the release that took it back
 
 
 class Place(NamedTuple):
     """An application in one environment, as a reader found it."""
 
     application: str
-    environment: str
+    environment: str  # the stage
+    origin: str  # what the source calls it: one of the clusters of the stage
     rule: str  # what told the environment
-    origin: str  # what the source calls it
-    outcome: Outcome
-    covered: List[Tuple[int, int]]  # spans in which nothing is lost, in seconds since 1970
-    syncs: List[Sync]  # all of them, re-syncs included
-    looks: List[Look]
+    releases: List[Release]
+    begin: int  # since when nothing is lost, in seconds since 1970
+    end: int  # until when it is known
+    lost: int = 0  # how many entries before that are gone
 
 
-class Standing:
-    """The releases of one part of an application that stand, as a stack."""
+def classify_syncs(
+    syncs: Sequence[Sync], looks: Sequence[Look] = (), begins: bool = False
+) -> List[Release]:
+    """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
-    def __init__(self) -> None:
-        self.values: List[Any] = []
-        self.numbers: List[int] = []  # the release that brought each
-        self.depth: Dict[Any, int] = {}  # where a value stands
+    `begins` says that entries before it are lost. In brackets is how often a rule applied in the
+    config repositories of Konflux (9,400 syncs) and GOV.UK (115,400 syncs).
 
-    def place(self, value: Any, number: int, sync: Sync, releases: Sequence[Sync]) -> None:
-        """Put a release on the stack, on what stays under it."""
-        if value in self.depth:
-            return self.cut(self.depth[value] + 1)
-        while self.numbers and contains_less(sync, releases[self.numbers[-1]]):
-            self.cut(len(self.values) - 1)
-        self.depth[value] = len(self.values)
-        self.values.append(value)
-        self.numbers.append(number)
-
-    def cut(self, height: int) -> None:
-        """Take off what stands above a height."""
-        for value in self.values[height:]:
-            del self.depth[value]
-        del self.values[height:], self.numbers[height:]
-
-
-def contains_less(sync: Sync, other: Sync) -> bool:
-    """Return whether a sync contains some of the commits of another one, and no others."""
-    if sync.contains in (0, other.contains):
-        return False
-    return sync.contains | other.contains == other.contains
-
-
-def classify_syncs(syncs: Sequence[Sync], looks: Sequence[Look] = ()) -> Outcome:
-    """Classify each sync of a place as a deployment, a failure or a rollback.
-
-    The releases that stand form a stack, for each part of the application. A failed sync never
-    joins it.
-
-    1. A sync of what runs already changes nothing. It is left out unless rule 5 needs it. A failed
-       sync that is tried again is left out, too.
-    2. A release that gives way within a minute to what ran before is a flap: both are left out.
-    3. A release that equals a deeper one, or contains less than the top, goes back: the top was
-       bad.
-    4. A release that reverts commits of an earlier release takes it back: the earlier one was bad.
-    5. A release of rule 3 or 4 puts right the failed syncs before it, too. So does a sync of what
-       runs already, where people sync. Where Argo CD syncs by itself, the failures were over when
-       the repository went back. A look or the next sync shows that.
-    6. Any other is a deployment.
+    1. A failed sync is a bad release. One that is tried again is the same one (0: Argo CD alone).
+    2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
+       it. Where Argo CD syncs, they were over when the repository went back (0: Argo CD alone).
+    3. A release that is left within a minute for what ran before is a flap: both are none (17).
+    4. A sync of what ran before puts right the failed ones, and the release that ran: that one was
+       bad. What came since is forgotten. It is no deployment (167 and 1,369).
+    5. So does a sync that takes back commits or versions of earlier releases, by the message of a
+       revert or in one of several images, for these releases (40 and 1).
+    6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
-    seen_good = [look.time for look in looks if look.synced and look.health == HEALTHY]
-    found = Outcome([], set(), set(), {}, {}, set(), {})
-    releases, restored = found.releases, found.restored
-    stacks: Dict[Any, Standing] = {}
-    failed: List[int] = []  # the syncs that failed since the last good one
-    flap = False
-    for sync, following in itertools.zip_longest(syncs, syncs[1:]):
-        here = len(releases)
-        if flap:
-            flap = False
-            continue
-        if sync.after_gap:
-            stacks, failed = {}, []
-            found.begins.add(here)
+    releases: List[Release] = []
+    standing: Dict[Any, Release] = {}  # by what they run, the running one last
+    failed: List[Release] = []  # the failed syncs since the last good one
+    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
+    running: Optional[Release] = None
+    queue = collections.deque(syncs)
+    while queue:
+        sync = queue.popleft()
+        same = running is not None and sync.content == running.sync.content
         if sync.failure:
-            if not failed or releases[failed[-1]].moved != sync.moved:
-                failed.append(here)
-                releases.append(sync)
+            if not failed or failed[-1].sync.content != sync.content:
+                failed.append(Release(sync, sync.failure))
+                releases.append(failed[-1])
             continue
-        flap = is_flap(sync, following, stacks)
-        if flap:
-            continue
-        same = sets_what_runs(sync, stacks)
-        for number in [one for one in failed if releases[one].automatic]:
-            looked = any_between(seen_good, releases[number].end, sync.end)
-            if same or looked:
-                failed.remove(number)
-            if same and not looked:
-                found.recovered[number] = sync.end
+        if running is not None and queue and not same and not queue[0].failure:
+            left = queue[0].start - sync.end < DWELL
+            if left and queue[0].content == running.sync.content:
+                queue.popleft()
+                continue
+        for one in [one for one in failed if one.sync.automatic]:
+            if same or any(one.sync.end < time < sync.end for time in good_looks):
+                failed.remove(one)
+                one.recovered = sync.end
         if same and not failed:
             continue
-        bad = [] if same else taken_back(sync, stacks, found)
-        if same or bad:
-            bad += failed
-        for number in bad:
-            # a bad release may have put others right before: they are put right only here
-            others = [first for first, last in restored.items() if last == number]
-            restored.update(dict.fromkeys(others or [number], here))
-            found.went_back.add(here)
-        releases.append(sync)
-        failed = []
-        for part, value in sync.moved.items():
-            stacks.setdefault(part, Standing()).place(value, here, sync, releases)
-    return judge_releases(found, looks, seen_good)
+        release, back = Release(sync), []
+        if sync.content in standing:
+            back = [] if same else [running]
+            while next(reversed(standing)) != sync.content:
+                standing.popitem()
+        else:
+            names = set(sync.takes)
+            for one in reversed(releases if names else ()):
+                if names.intersection(one.sync.brings):
+                    names.difference_update(one.sync.brings)
+                    back += [one] if one.counts and one.back is None else []
+            standing[sync.content] = release
+        if back or same:
+            release.counts = False
+            for one in [*back, *failed]:
+                one.reason, one.back = one.reason or "Rolled back", release
+        failed, running = [], standing[sync.content]
+        releases.append(release)
+    judge_releases(releases, looks)
+    if begins and releases:
+        releases[0].counts = bool(releases[0].reason)
+    return releases
 
 
-def any_between(times: Sequence[int], low: int, high: int) -> bool:
-    """Return whether one of the sorted times lies between two."""
-    return bisect.bisect_right(times, low) < bisect.bisect_left(times, high)
+def judge_releases(releases: Sequence[Release], looks: Sequence[Look]) -> None:
+    """Note what looks show of releases, and when each bad one was good again.
 
-
-def sets_what_runs(sync: Sync, stacks: Mapping[Any, Standing]) -> bool:
-    """Return whether a sync sets what runs already."""
-    return all(
-        part in stacks and stacks[part].values[-1] == value for part, value in sync.moved.items()
-    )
-
-
-def is_flap(sync: Sync, following: Optional[Sync], stacks: Mapping[Any, Standing]) -> bool:
-    """Return whether a release is left within a minute for what ran before it."""
-    return (
-        following is not None
-        and following.start - sync.end < DWELL
-        and not (following.failure or following.after_gap or sync.after_gap)
-        and not sets_what_runs(sync, stacks)
-        and sync.moved.keys() <= following.moved.keys()
-        and sets_what_runs(following, stacks)
-    )
-
-
-def taken_back(sync: Sync, stacks: Mapping[Any, Standing], found: Outcome) -> List[int]:
-    """Return the releases that a sync takes back: rules 3 and 4 of `classify_syncs`."""
-    tops = {part: stacks[part].numbers[-1] for part in sync.moved if part in stacks}
-    known = all(
-        part in stacks and value in stacks[part].depth for part, value in sync.moved.items()
-    )
-    older = any(contains_less(sync, found.releases[number]) for number in tops.values())
-    if known or older:
-        moved = (part for part in tops if stacks[part].values[-1] != sync.moved[part])
-        return list(dict.fromkeys(tops[part] for part in moved))
-    if sync.reverts:
-        for number in range(len(found.releases) - 1, max(found.begins, default=0) - 1, -1):
-            if sync.reverts & found.releases[number].adds:
-                done = number in found.restored or number in found.went_back
-                return [] if done else [number]
-    return []
-
-
-def judge_releases(found: Outcome, looks: Sequence[Look], seen_good: Sequence[int]) -> Outcome:
-    """Add what is known of the health of each release: the other fields of the outcome."""
-    releases, reasons = found.releases, found.reasons
-    reasons.update((at, sync.failure) for at, sync in enumerate(releases) if sync.failure)
-    for at in found.restored:
-        reasons.setdefault(at, "Rolled back")
-    ends = [sync.end for sync in releases]
-    degraded: Dict[int, int] = {}  # {release: when it was first seen degraded}
+    That is when it was put right, at the end of the next good release, or when a look shows it.
+    """
+    ends = [release.sync.end for release in releases]
+    bad_since = [one.sync.end if one.sync.failure else NEVER for one in releases]
+    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
         if at >= 0 and look.health == HEALTHY:
-            found.seen_healthy.add(at)
-        elif at >= 0 and look.health == DEGRADED and not 0 < look.since < releases[at].start:
-            degraded.setdefault(at, look.time)
-            reasons.setdefault(at, look.message or "Degraded health")
-    for at in reasons:
-        begin = ends[at] if releases[at].failure else degraded.get(at, NEVER)
-        look_number = bisect.bisect_right(seen_good, begin)
-        if look_number == len(seen_good):
+            releases[at].healthy = True
+        elif at >= 0 and look.health == DEGRADED and not 0 < look.since < releases[at].sync.start:
+            bad_since[at] = min(bad_since[at], look.time)
+            releases[at].reason = releases[at].reason or look.message or "Degraded health"
+    later = MISSING  # when the next good release ended
+    for at, release in reversed(list(enumerate(releases))):
+        if not release.reason:
+            later = release.sync.end
             continue
-        time = seen_good[look_number]
-        later = range(at + 1, bisect.bisect_right(ends, time))
-        if all(number in reasons and number not in found.begins for number in later):
-            found.recovered.setdefault(at, time)
-    return found
+        back, seen = release.back, bisect.bisect_right(good_looks, bad_since[at])
+        right = later if back is None else back.recovered if back.reason else back.sync.end
+        times = [release.recovered, right, *good_looks[seen : seen + 1]]
+        known = [max(time, release.sync.end) for time in times if time != MISSING]
+        release.recovered = min(known, default=MISSING)
 
 
-def place_rows(place: Place) -> Dict[str, List[Row]]:
-    """Return the rows of a place in `deployments` and `rollbacks`."""
-    found, name = place.outcome, (place.application, place.environment)
-    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
-    for number in found.deployments:
-        sync, reason = found.releases[number], found.reasons.get(number)
-        status = FAILED if sync.failure else SYNCED
-        health = HEALTHY if number in found.seen_healthy else UNKNOWN
-        over = MISSING
-        if reason is not None:
-            health = DEGRADED
-            good = (
-                later.end
-                for at, later in enumerate(found.releases)
-                if at > number and at not in found.reasons
-            )
-            restored = found.restored.get(number)
-            if restored is not None and restored not in found.reasons:
-                over = found.releases[restored].end
-            else:
-                over = next(good, MISSING)
-            over = found.recovered.get(number, over)
-        row = sync.start, *name, sync.commit, status, health, sync.end - sync.start, reason, over
-        rows["deployments"].append(row)
-    for number, last in found.restored.items():
-        bad, good_one = found.releases[number], found.releases[last]
-        if not bad.echo:
-            minutes, success = (good_one.end - bad.end) / 60, last not in found.reasons
-            commits, why = (bad.commit, good_one.commit), found.reasons[number]
-            rows["rollbacks"].append((bad.end, *name, *commits, why, minutes, success))
-    return rows
+def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows of `deployments` or `rollbacks` in order, a release once in each stage.
 
+    Two further columns say the `cluster` of a row and its `release`. Times are seconds.
 
-def coverage_rows(places: Sequence[Place]) -> List[Row]:
-    """Return the rows of `coverage`: one for each application in an environment."""
-    rows: Dict[Tuple[str, str], Row] = {}
-    for place in places:
-        low, high = place.covered[-1]
-        lost = int(len(place.covered) > 1 or 0 in place.outcome.begins)
-        key = place.application, place.environment
-        if key in rows:
-            known = rows[key]
-            low, high = max(low, known[4]), max(high, known[5])
-            origin, lost = f"{known[2]}, {place.origin}", lost + known[6]
-            rows[key] = (*key, origin, place.rule, low, high, lost)
-        else:
-            rows[key] = (*key, place.origin, place.rule, low, high, lost)
-    return list(rows.values())
+    1. A release counts at the cluster that had it first. Its rows at the other ones are left out.
+    2. Where it was good there and bad at another one, it is bad.
+    3. A bad one recovered when the last cluster did.
+    """
+    rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
+    by_release = rows.groupby(["application", "environment", "release"], observed=True, sort=False)
+    counts = (by_release["cluster"].transform("first") == rows["cluster"]).to_numpy(bool)
+    if "health" in rows and not counts.all():
+        number = pd.Series(np.where(counts, np.arange(len(rows)), -1))
+        counted = number.groupby(by_release.ngroup()).cummax()  # the row that counts for each row
+        bad = rows[rows["health"] == DEGRADED].groupby(counted)
+        first, last = bad["recovered"].min(), bad["recovered"].max()
+        rows.loc[first.index, "health"] = DEGRADED
+        rows.loc[first.index, "failure_reason"] = bad["failure_reason"].first()
+        rows.loc[first.index, "recovered"] = last.where(first != MISSING, MISSING)
+    return rows[counts]
 
 
 def history_from(
-    source: str, places: Sequence[Place], commits: pd.DataFrame,
+    source: str, places: Iterable[Place], commits: pd.DataFrame,
     changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
-    """Return the history that the places of a source come to."""
-    rows: Dict[str, List[Row]] = collections.defaultdict(list)
+    """Return the history that the places of a source come to. Times are seconds since 1970."""
+    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
+    coverage: Dict[Tuple[str, str], Row] = {}
+    several = False  # whether a stage has several clusters
     for place in places:
-        for name, part in place_rows(place).items():
-            rows[name] += part
-    rows["coverage"] = coverage_rows(places)
-    for application, environment, sha, committed, deployed, shared, _ in dict.fromkeys(changes):
-        known = 0 < committed and (deployed == MISSING or committed <= deployed)
-        if known and not shared:
-            rows["changes"].append((application, environment, sha, "", committed, deployed))
-    names = ("deployments", "rollbacks", "changes", "coverage")
-    tables = {name: table_from(name, rows[name]) for name in names}
-    coverage = tables["coverage"]
-    times = coverage["from"], coverage["to"], tables["deployments"]["timestamp"]
+        name = place.application, place.environment
+        for release in place.releases:
+            sync, reason, back = release.sync, release.reason, release.back
+            if not release.counts:
+                continue
+            cluster = place.origin, sync.release or sync.commit
+            health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
+            state = FAILED if sync.failure else SYNCED, health, sync.end - sync.start
+            row = sync.start, *name, sync.commit, *state, reason or None, release.recovered
+            rows["deployments"].append((*row, *cluster))
+            if back is not None:
+                minutes = max(back.sync.end - sync.end, 0) / 60
+                facts = sync.commit, back.sync.commit, reason, minutes, not back.reason
+                rows["rollbacks"].append((sync.end, *name, *facts, *cluster))
+        origin, low, high, lost = place.origin, place.begin, place.end, place.lost
+        if name in coverage:
+            several, known = True, coverage[name]
+            origin, lost = f"{known[2]}, {origin}", known[6] + lost
+            low, high = max(known[4], low), max(known[5], high)
+        coverage[name] = (*name, origin, place.rule, low, high, lost)
+    tables: Dict[str, pd.DataFrame] = {}
+    for name, found in rows.items():
+        found.sort(key=operator.itemgetter(0))
+        if several:
+            columns = [*COLUMNS[name], "cluster", "release"]
+            found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
+        tables[name] = table_from(name, found)
+    dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
+    tables["changes"] = table_from("changes", dated)
+    tables["coverage"] = table_from("coverage", sorted(coverage.values()))
+    times = [tables["coverage"]["from"], tables["coverage"]["to"]]
+    window = window_around(*times, tables["deployments"]["timestamp"])
     return History(
-        commits, window=window_around(*times), environments=tuple(environments), source=source,
+        commits, window=window, environments=tuple(environments), source=source,
         notes=tuple(notes), **tables,
     )  # fmt: skip
 
 
 def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a table from its rows, in the order of their first time, then of their names."""
-    columns = list(zip(*sorted(rows, key=lambda row: row[:4])))
+    """Return a table from the beginnings of rows. Times are seconds since 1970."""
+    columns = zip(*rows) if rows else [()] * len(ALL_COLUMNS[name])
     table: Dict[str, Any] = {}
-    for number, (column, kind) in enumerate(ALL_COLUMNS[name].items()):
-        values = columns[number] if rows else ()
+    for (column, kind), values in zip(ALL_COLUMNS[name].items(), columns):
         table[column] = np.array(values, np.int64) if kind == "time" else list(values)
     return as_table(name, table)
 
@@ -2136,193 +1913,116 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-# What the environments are called, and their order.
-
-
-class Stages(NamedTuple):
-    """What `--environments` says: the stages in promotion order, and what each takes in."""
-
-    names: Tuple[str, ...]
-    patterns: Tuple[Tuple[str, str], ...]  # (pattern of the environments' own names, stage)
-
-    @classmethod
-    def of(cls, stages: Union[str, Sequence[str]]) -> Stages:
-        """Read stages such as `dev,staging,production=prod-*`; GitOpsError for a bad name."""
-        listed = stages.split(",") if isinstance(stages, str) else list(stages)
-        pairs = []
-        for text in listed:
-            name, equals, pattern = str(text).strip().partition("=")
-            check_word("an environment of --environments", name)
-            pairs.append((pattern if equals else name, name))
-        return cls(tuple(dict.fromkeys(name for _, name in pairs)), tuple(pairs))
-
-    def check(self, environments: Iterable[str]) -> None:
-        """Raise GitOpsError for a stage that takes in none of the environments of the data."""
-        there = sorted({*environments} - {UNCLASSIFIED})
-        empty = [name for name in self.names if name not in map(self.stage_of, there)]
-        if empty:
-            listed = one_line(", ".join(there), 120)
-            raise GitOpsError(
-                f"--environments: {empty[0]} takes in none of {listed}; write {empty[0]}=NAME"
-            )
-
-    def stage_of(self, environment: str) -> Optional[str]:
-        """Return the stage of an environment, None if no pattern takes it in."""
-        names = {environment, with_production([environment])[environment]}
-        for pattern, stage in self.patterns:
-            if fnmatch.filter(names, pattern):
-                return stage
-        return None
-
-
-def with_production(names: Iterable[str]) -> Dict[str, str]:
-    """Return {name: its name in the tables}. `prod` and the like become production.
-
-    They keep their names where another one is called production.
-    """
-    called = {name: name for name in names}
-    if "production" not in called:
-        called.update((name, "production") for name in called if name.lower() in PRODUCTION_WORDS)
-    return called
-
-
-def usual_order(names: Iterable[str]) -> List[str]:
-    """Return environments in the usual order of promotion; other names come before staging."""
-    ranks = {**ENVIRONMENT_WORDS, UNCLASSIFIED: 0}
-    return sorted(set(names), key=lambda name: (ranks.get(name.lower(), 4), name))
-
-
 # ---- Real history: a git repository -> commits and deployments ----------------------------------
 
 # fmt: off
-# The repository is untrusted. Its configuration and attributes can name programs for git to run.
-# These options outrank them, and no subcommand runs that does more than read.
+# The repository is untrusted. Its configuration can name programs for git to run. These options
+# outrank it, and no subcommand runs that does more than read.
 GIT = (
-    "git", "--no-pager", "--no-replace-objects", "--no-optional-locks", "--literal-pathspecs",
-    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull,
-    "-c", "log.showSignature=false", "-c", "core.alternateRefsCommand=",
-    "-c", "diff.orderFile=" + os.devnull, "-c", "log.mailmap=false", "-c", "log.showRoot=true",
-    "-c", "submodule.recurse=false", "-c", "i18n.logOutputEncoding=UTF-8",
-    "-c", "diff.relative=false", "-c", "protocol.allow=never", "-c", "core.quotePath=false",
+    "git", "--no-pager", "--no-replace-objects", "--no-optional-locks",
+    "-c", "core.fsmonitor=false", "-c", "core.hooksPath=" + os.devnull, "-c", "log.showRoot=true",
+    "-c", "protocol.allow=never", "-c", "diff.orderFile=" + os.devnull,
+    "-c", "log.showSignature=false",
 )
 GIT_LOG = (
-    "log", "--no-color", "--no-decorate", "--no-show-signature", "--no-ext-diff", "--no-textconv",
-    "--no-notes", "--encoding=UTF-8",
-)
-GIT_FILES = (*GIT_LOG, "-z", "--no-renames", "--name-only")
-GIT_PATCHES = (
-    *GIT_LOG, "--topo-order", "--diff-merges=first-parent", "-p", "-U0", "--text", "--find-renames",
-    "--src-prefix=a/", "--dst-prefix=b/", "--submodule=short", "--ws-error-highlight=none",
+    "log", "--raw", "-z", "--no-abbrev", "--no-renames", "--diff-merges=first-parent",
+    "--no-relative", "--ignore-submodules=none", "--encoding=UTF-8",
 )
 # fmt: on
 GIT_ENVIRONMENT = {
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_ALLOW_PROTOCOL": "",
-    "GIT_GRAFT_FILE": os.devnull,  # the repository's own would hide commits
     "LC_ALL": "C",
 }
 CHUNK = 1 << 20  # bytes: git fills a pipe of this size while the chunk before is read
 CONVENTIONAL = r"^(?P<type>[A-Za-z]+)(?:\((?P<scope>[^()]*)\))?!?:"
-REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
 
 
-def stream_git(
-    repo: FilePath, *arguments: str, separator: bytes = b"", stdin: bytes = b""
-) -> Iterator[bytes]:
-    """Yield what git prints, in chunks that end before a separator.
+@contextlib.contextmanager
+def git_output(repo: FilePath, *arguments: str, stdin: bytes = b"") -> Iterator[IO[bytes]]:
+    """Give what git prints, as a stream. GitOpsError if git cannot read the folder.
 
     The folder is git's working directory and no argument: a name may begin with a dash. The user's
-    GIT_ variables are left out: GIT_DIR would win over the folder. Raises GitOpsError if git cannot
-    read the folder.
+    GIT_ variables are left out: GIT_DIR would win over the folder.
     """
-    takes = "--repo takes the folder of a git repository"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    environment.update(GIT_ENVIRONMENT)
     run_ahead: Any = {"pipesize": CHUNK} if sys.version_info >= (3, 10) else {}
     with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as questions:
         questions.write(stdin)
         questions.seek(0)
         try:
             process = subprocess.Popen(
-                [*GIT, *arguments], cwd=repo, env=environment,
+                [*GIT, *arguments], cwd=repo, env={**environment, **GIT_ENVIRONMENT},
                 stdin=questions, stdout=subprocess.PIPE, stderr=errors, **run_ahead,
             )  # fmt: skip
         except (OSError, ValueError) as error:
             problem = f"cannot open {one_line(repo)}: {one_line(error)}"
-            if isinstance(error, FileNotFoundError):
-                there = os.path.isdir(repo)
-                problem = "git is not installed" if there else f"no such folder: {one_line(repo)}"
-            raise GitOpsError(f"{problem}; {takes}") from None
+            if isinstance(error, FileNotFoundError) and os.path.isdir(repo):
+                problem = "git is not installed"
+            raise GitOpsError(f"{problem}; --repo takes the folder of a git repository") from None
         with process:
             assert process.stdout is not None
-            yield from cut_chunks(process.stdout, separator)
+            yield process.stdout
         if process.returncode:
             errors.seek(0)
             reason = one_line(errors.read(2000).decode("utf-8", "replace"))
-            takes = "--repo takes a repository with commits"
-            raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {takes}")
+            remedy = "--repo takes a repository with commits"
+            if "promisor" in reason:
+                remedy = "it is a partial clone: clone it again without --filter"
+            raise GitOpsError(f"git cannot read {one_line(repo)}: {reason}; {remedy}")
 
 
-def cut_chunks(stream: IO[bytes], separator: bytes) -> Iterator[bytes]:
-    """Yield what a stream holds, in chunks that end before a separator."""
-    parts: List[bytes] = []
-    for block in iter(lambda: stream.read(CHUNK), b""):
-        cut = block.rfind(separator) if separator else -1
-        if cut > 0:
-            yield b"".join([*parts, block[:cut]])
-            parts, block = [], block[cut:]
-        parts.append(block)
-    if parts:
-        yield b"".join(parts)
-
-
-def ask_git(repo: FilePath, *arguments: str, stdin: bytes = b"") -> str:
+def ask_git(repo: FilePath, *arguments: str) -> str:
     """Return all that git prints."""
-    printed = b"".join(stream_git(repo, *arguments, stdin=stdin))
-    return printed.decode("utf-8", "surrogateescape").strip()
+    with git_output(repo, *arguments) as printed:
+        return printed.read().decode("utf-8", "surrogateescape").strip()
 
 
-def read_log(
-    repo: FilePath, fields: Sequence[str], *options: str, stdin: bytes = b""
-) -> Iterator[List[List[bytes]]]:
-    """Yield the commits of one `git log` in groups. A commit is its fields, then the rest.
+def read_log(repo: FilePath, fields: Sequence[str], *options: str) -> Iterator[List[List[bytes]]]:
+    """Yield the commits of one `git log` in groups. A commit is its fields, then its files.
 
-    `fields` are placeholders of git's format. The rest is what the options print of its files. A
-    record begins with a marker that nobody can guess: no text in a repository can pass for one.
+    `fields` are placeholders of git's format; the files are as `--raw` prints them. A record begins
+    with a marker that nobody can guess: no text in a repository can pass for one.
     """
-    marker = f"/{os.urandom(8).hex()}"
-    form = f"--format=tformat:{marker}" + "".join(f"{field}%x00" for field in fields)
-    for chunk in stream_git(repo, *options, form, separator=marker.encode(), stdin=stdin):
-        yield [record.split(b"\0", len(fields)) for record in chunk.split(marker.encode())[1:]]
+    marker = b"/" + os.urandom(8).hex().encode()
+    form = f"--format=tformat:{marker.decode()}" + "".join(f"{field}%x00" for field in fields)
+    rest = b""
+    with git_output(repo, *GIT_LOG, form, *options) as printed:
+        for block in iter(lambda: printed.read(CHUNK), b""):
+            whole, _, rest = (rest + block).rpartition(marker)
+            rest = marker + rest
+            yield [record.split(b"\0", len(fields)) for record in whole.split(marker)[1:]]
+    yield [record.split(b"\0", len(fields)) for record in rest.split(marker)[1:]]
 
 
-def read_graph(
-    repo: FilePath, *options: str, stdin: bytes = b""
-) -> Iterator[Tuple[bytes, bytes, int, str, str, bytes, bytes]]:
-    """Yield (sha, parents, seconds, author, subject, body, rest) of each commit of a log."""
-    fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-    for records in read_log(repo, fields, *options, stdin=stdin):
-        sha, parents, times, authors, subjects, bodies, rest = zip(*records)
-        texts = (printable_lines(column) for column in (authors, subjects))
-        yield from zip(sha, parents, epochs(times).tolist(), *texts, bodies, rest)
+def read_blobs(repo: FilePath, blobs: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the content of each blob, nothing for that of a deleted file."""
+    if not blobs:
+        return
+    questions = b"\n".join(blobs)
+    with git_output(repo, "cat-file", "--buffer", "--batch", stdin=questions) as printed:
+        for blob in blobs:  # git prints "name kind size" and the content, or "name missing"
+            *_, size = printed.readline().split() or [b""]
+            if not size:
+                break  # git failed: at the end it is said why
+            if not size.isdigit() and blob.strip(b"0"):
+                raise GitOpsError(
+                    f"{one_line(repo)} lacks the file {blob.decode()}; clone it without --filter"
+                )
+            yield printed.read(int(size) + 1)[:-1] if size.isdigit() else b""
 
 
-def epochs(tokens: Sequence[bytes]) -> np.ndarray:
+def epochs(tokens: Iterable[bytes]) -> np.ndarray:
     """Return the seconds since 1970 that git prints; 0 for a time before 1970 or after 2199."""
-    try:
-        seconds = np.array(tokens, object).astype(np.int64)
-    except (ValueError, OverflowError):  # a commit can claim any time, or none
-        plain = (token if re.fullmatch(rb"[0-9]{1,15}", token) else b"0" for token in tokens)
-        seconds = np.array([int(token) for token in plain], np.int64)
-    return np.where((seconds < 0) | (seconds > LAST_SECOND), 0, seconds)
+    seconds = [int(token) if token.isdigit() and len(token) < 12 else 0 for token in tokens]
+    return np.where(np.array(seconds, np.int64) > LAST_SECOND, 0, seconds)
 
 
 def printable_lines(tokens: Sequence[bytes]) -> List[str]:
     """Return lines of git as text that a terminal can take; one call cleans all of them."""
-    if not tokens:
-        return []
-    return make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n").split("\n")
+    text = make_printable(b"\n".join(tokens).decode("utf-8", "replace"), keep="\n")
+    return text.split("\n") if tokens else []
 
 
 def read_git_log(
@@ -2336,85 +2036,43 @@ def read_git_log(
     GitOpsError if `repo` is no repository, or has no commit in the window.
     """
     if end is None:  # the last commit is not always the newest: somebody's clock may be behind
-        newest = epochs(ask_git(repo, *GIT_LOG, "-1000", "--format=%ct").encode().split())
+        newest = epochs(ask_git(repo, "log", "-1000", "--format=%ct").encode().split())
         end = utc_times(np.array([newest.max(initial=0) // DAY * DAY + DAY]))[0]
     window = Window.before(end, days)
     low, high = window.seconds
     since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
-    fields = ("%H", "%ct", "%an", "%s")
-    parts: List[Tuple[np.ndarray, ...]] = []
-    for records in read_log(repo, fields, *GIT_FILES, "--no-merges", since):
-        seconds = epochs([record[1] for record in records])
-        inside = np.flatnonzero((seconds >= low) & (seconds < high))
+    found: Dict[str, List[Any]] = {name: [] for name in GitCommit._fields[:5]}
+    for records in read_log(repo, ("%H", "%ct", "%an", "%s"), "--no-merges", since):
+        times = epochs(record[1] for record in records)
+        inside = np.flatnonzero((times >= low) & (times < high))
         chosen = [records[at] for at in inside.tolist()]
-        texts = (printable_lines([record[field] for record in chosen]) for field in (0, 2, 3))
-        files = [max(record[-1].count(b"\0") - 1, 0) for record in chosen]
-        columns = (np.array(column, object) for column in texts)
-        parts.append((*columns, seconds[inside], np.array(files, np.int64)))
-    if not any(len(part[0]) for part in parts):
+        sha, author, message = (printable_lines([one[at] for one in chosen]) for at in (0, 2, 3))
+        files = [record[4].count(b"\0") // 2 for record in chosen]
+        for name, values in zip(found, (sha, times[inside].tolist(), author, message, files)):
+            found[name] += values
+    if not found["sha"]:
         raise GitOpsError(
             f"no commit in {one_line(repo)} from {window.start:%Y-%m-%d} to "
             f"{window.last:%Y-%m-%d}; choose more --days or another --end"
         )
-    sha, author, subject, seconds, files_changed = (
-        np.concatenate(columns)[::-1] for columns in zip(*parts)
-    )
-    order = np.argsort(seconds, kind="stable")
-    subjects = pd.Series(subject[order], dtype=object)
-    scope = subjects.str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
-    application = scope.where(scope.isin(list(applications)), repository_name(repo))
-    by_time = sha[order], seconds[order], author[order], subjects, application, files_changed[order]
-    return commits_from(by_time, branch_of(repo)), window
+    commits = pd.DataFrame(found)[::-1].sort_values("seconds", kind="stable", ignore_index=True)
+    scope = commits["message"].str.extract(CONVENTIONAL, expand=True)["scope"].astype(object)
+    known = scope.where(scope.isin(list(applications)), repository_name(repo))
+    return commits_from(commits.assign(application=known), branch_of(repo)), window
 
 
-def commits_from(columns: Sequence[Any], branch: str) -> pd.DataFrame:
-    """Return the `git_commits` table of real commits.
-
-    The columns are sha, seconds since 1970, author, subject, application and number of files.
-    """
-    sha, seconds, author, subject, application, files = columns
-    subjects = pd.Series(subject, dtype=object)
-    type_ = subjects.str.extract(CONVENTIONAL, expand=True)["type"].astype(object).str.lower()
-    table = {
-        "sha": sha,
-        "timestamp": np.asarray(seconds, np.int64),
-        "author": clean_names(author),
-        "type": type_.where(type_.isin(list(COMMIT_TYPES)), "other").astype(object),
-        "application": application,
-        "branch": word_column(np.zeros(len(subjects), np.int8), [branch]),
-        "message": subjects,
-        "files_changed": files,
+def commits_from(commits: pd.DataFrame, branch: str) -> pd.DataFrame:
+    """Return the `git_commits` table of sha, seconds, author, message, application and files."""
+    parts = commits["message"].astype(object).str.extract(CONVENTIONAL, expand=True)
+    kind = parts["type"].astype(object).str.lower()
+    columns = {
+        "timestamp": utc_times(commits["seconds"].to_numpy(np.int64)),
+        "author": clean_names(commits["author"]),
+        "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other"),
+        "branch": branch,
+        "files_changed": commits["files"],
     }
-    return as_table("git_commits", table)
-
-
-class GitCommit(NamedTuple):
-    """A commit of a config repository."""
-
-    sha: str
-    seconds: int  # since 1970, when the change was made
-    author: str
-    subject: str
-    reverts: FrozenSet[str]  # the commits that it says it reverts
-    files: int
-    parents: Tuple[str, ...]
-
-
-def reverts_in(body: bytes) -> FrozenSet[str]:
-    """Return the commits that a commit's message says it reverts."""
-    return frozenset(sha.decode() for sha in REVERTED.findall(body))
-
-
-def commits_of_owners(
-    owners: Iterable[Tuple[GitCommit, str]], repo: Optional[FilePath]
-) -> pd.DataFrame:
-    """Return the `git_commits` table of (commit, application) pairs of a repository."""
-    rows = [
-        (one.sha, one.seconds, one.author, one.subject, application, one.files)
-        for one, application in owners
-    ]
-    columns = list(zip(*rows)) if rows else [()] * 6
-    return commits_from(columns, "" if repo is None else branch_of(repo))
+    return as_table("git_commits", commits.assign(**columns))
 
 
 def branch_of(repo: FilePath) -> str:
@@ -2430,682 +2088,896 @@ def repository_name(repo: FilePath) -> str:
     return one_line(os.fsencode(name).decode("utf-8", "replace"), 60)
 
 
-# What a folder takes in from elsewhere in its repository.
+# One reading of a clone: what came to its main line, and what that changed where.
 
-
-def find_bases(
-    repo: FilePath, folders: Mapping[Tuple[str, str], Iterable[Any]]
-) -> Dict[Any, List[str]]:
-    """Return {owner: the paths that the kustomizations of its folders refer to}.
-
-    `folders` is {(commit, folder): its owners}. The kustomizations at these paths are followed,
-    too. What lies inside of a folder is left out.
-    """
-    bases: Dict[Any, List[str]] = collections.defaultdict(list)
-    asked = {place: dict.fromkeys(owners) for place, owners in folders.items()}
-    for _ in range(10):  # bases of bases of bases: nobody nests them deeper
-        places, asked = asked, {}
-        for (commit, folder), text in zip(places, read_kustomizations(repo, list(places))):
-            for reference in kustomize_references(text):
-                path = posixpath.normpath(posixpath.join(folder, reference))
-                for owner in places[commit, folder]:
-                    inside = path.startswith((f"{folder}/", "..", "/"))
-                    if not inside and path not in bases[owner]:
-                        bases[owner].append(path)
-                        asked.setdefault((commit, path), {})[owner] = None
-        if not asked:
-            break
-    return bases
-
-
-def read_kustomizations(repo: FilePath, places: Sequence[Tuple[str, str]]) -> Iterator[str]:
-    """Yield the kustomization in each (commit, folder), "" where there is none."""
-    files = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-    names = "\n".join(f"{sha}:{folder}/{file}" for sha, folder in places for file in files)
-    stdin = names.encode("utf-8", "replace")
-    printed = io.BytesIO()
-    if places:
-        printed.writelines(stream_git(repo, "cat-file", "--buffer", "--batch", stdin=stdin))
-        printed.seek(0)
-    for _ in places:
-        text = b""
-        for _ in files:  # git prints "name kind size" and the content, or "name missing"
-            kind, size = printed.readline().rstrip(b"\n").split(b" ")[-2:]
-            if size.isdigit():
-                content = printed.read(int(size) + 1)[:-1]
-                text += content if kind == b"blob" else b""
-        yield text.decode("utf-8", "replace")
-
-
-def kustomize_references(text: str) -> List[str]:
-    """Return the paths that a kustomization refers to, but those of other repositories."""
-    found: List[str] = []
-    key = ""
-    for line in text.splitlines():
-        head = re.match(r"([A-Za-z]+)\s*:(.*)", line)
-        if head:
-            key, line = head.groups()
-        if key in ("resources", "bases", "components"):
-            found += re.findall(r"[^\s\[\],\"']+", re.sub(r"(^|\s)#.*", "", line))
-    return [path for path in found if path != "-" and "://" not in path and "?" not in path]
-
-
-# Deployments from the config repository itself: what it asks for, and since when.
-
-# A version in a line: the value of one of these keys, the tag of an image, or what `ref=` names.
-VERSION = re.compile(
-    rb"(?:newTag|newDigest|tag|imageTag|image_tag|digest|version|chartVersion|appVersion"
-    rb"|targetRevision)[\"']?[ \t]*:[ \t]*[\"']?([^\s\"'#,&{}\[\]]+)"
-    rb"|image[\"']?[ \t]*:[ \t]*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
-    rb"|\?ref=([^\s\"'#,&{}\[\]]+)"
+# fmt: off
+VERSION_KEY = rb"(?:[Tt]ag|TAG|(?<!api)[Vv]ersion|VERSION|[Dd]igest|DIGEST|targetRevision)[\"']?"
+VERSION = re.compile(  # in a line: the value of such a key, the tag of an image, or `ref=`
+    VERSION_KEY + rb"(?:\s+value)?\s*[:=]\s*[\"']?(?!(?:true|false|null)\b)([^\s\"'#,&{}\[\]]*\w)"
+    rb"|(?:[Ii]mage|IMAGE)[\"']?\s*[:=]\s*[\"']?[^\s\"'#]*[:@]([^\s\"'#,&{}\[\]/]+)(?=[\s\"',}]|$)"
+    rb"|^-\s+[\"']?(?!\S*://)[A-Za-z][^\s\"'#]*[:@](?=\S*\d)([^\s\"'#:@/]+)[\"']?$"
+    rb"|[?&]ref=([^\s\"'#,&{}\[\]]+)"
 )
-IN_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
-RENAMED_FILE = re.compile(rb"^rename from ([^\n]+)\nrename to ([^\n]+)", re.MULTILINE)
+# fmt: on
+NAMED_VALUE = re.compile(rb"(name:\s*[\"']?[\w.-]*" + VERSION_KEY + rb")\s*\n\s*(?=value:)")
+RAW_ENTRY = re.compile(rb":\d+ \d+ [0-9a-f]+ ([0-9a-f]+) [A-Z]\d*\0([^\0]*)\0")
+REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
+OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")  # of an environment, in a version
+DOCUMENTS = re.compile(
+    r"(^|/)(docs?/|(OWNERS|CODEOWNERS|README|LICENSE|CHANGELOG)[^/]*$)|\.(md|adoc|rst|png|svg)$"
+)
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+CHART = ("Chart.yaml", "values.yaml", "templates", "charts", "crds")  # what is in one
+SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
 PlaceName = Tuple[str, str]
 """An application, and the environment as the path names it."""
 
 
-class Edit(NamedTuple):
-    """What a commit does to a file of an environment."""
-
-    place: PlaceName
-    file: bytes
-    before: bytes  # the file's name before, if the commit renames it
-    was: PlaceName  # and the place where it was
-    lines: bool  # whether it changes lines
-    removed: List[str]  # the versions that its lines gave, in order
-    added: List[str]  # and those that they give now
-
-
-class Landing(NamedTuple):
-    """A commit of the main line, and what came to the repository with it."""
+class GitCommit(NamedTuple):
+    """A commit of a config repository."""
 
     sha: str
-    seconds: int
-    edits: List[Edit]
-    shallow: bool  # whether the clone has nothing before it
+    seconds: int  # since 1970, when it was committed
+    author: str
+    message: str  # its first line
+    files: int
+    reverts: FrozenSet[str]  # the commits that it says it reverts
+    landing: int  # the number of the landing with which it came to the main line
 
 
-Origins = Mapping[Tuple[str, PlaceName, str], GitCommit]
-"""{(landing, place, version): the oldest commit that brought it, perhaps on a merged branch}"""
+class Move(NamedTuple):
+    """What a landing changed at a place: an entry of the trail of the place."""
+
+    landing: int
+    content: int  # a key of all that its files hold since then: equal contents have equal keys
+    release: int  # the same of the versions alone, in files that have some
+    versions: List[Tuple[str, str, int]]  # (the one before, the one now, the commit of that)
+    commits: List[int]  # those that brought it, oldest first
+    own: List[int]  # those of them that changed the place's own files, not its bases
 
 
-def template_pattern(template: str) -> Pattern[str]:
-    """Return the pattern of the files of a template; GitOpsError if it names no environment.
+class FileContent(NamedTuple):
+    """What a file holds: its lines, and keys of them."""
 
-    Its last part is a file if it has a dot, and a folder if it has none.
-    """
-    fields = re.findall(r"\{(\w*)\}", template)
-    if sorted(fields) not in (["environment"], ["application", "environment"]):
-        raise GitOpsError(
-            "--deployments-from is a path with {environment} and {application}, such as "
-            f"apps/{{application}}/overlays/{{environment}}, not {in_quotes(template)}"
-        )
-    pattern = re.escape(template.strip("/"))
-    for name in fields:
-        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>[^/]+)")
-    is_file = "." in posixpath.basename(template.strip("/"))
-    return re.compile(pattern if is_file else f"{pattern}/.*")
+    lines: Sequence[bytes] = ()
+    content: int = 0  # the sum of the keys of its lines
+    versions: int = 0  # and of its versions
+    count: int = 0  # how many versions it has
 
+    @property
+    def release(self) -> int:
+        """A key of the versions alone, if there are any."""
+        return self.versions if self.count else self.content
 
-NO_APPLICATIONS = frozenset(
-    "app apps applications clusters components config deploy deployments environments envs gitops "
-    "k8s kubernetes kustomization manifests overlays releases services values".split()
-)
+    def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
+        """Return the content of another text, and (the version before, the one now) of each change.
 
-
-def usual_template(file: str) -> Tuple[str, str, str]:
-    """Return (template, application, environment) of a file in a usual layout; "" if it is in none.
-
-    The path names an environment by a folder or a values file. The application is the folder above
-    it. Where that one is for all applications (`deploy`, `envs`), it is the next name below.
-    """
-    parts = file.split("/")
-    last = len(parts) - 1
-    for at, part in enumerate(parts):
-        values = re.fullmatch(r"(values[-_.])(.+)(\.ya?ml)", part)
-        word = values.group(2) if values else part
-        if word not in ENVIRONMENT_WORDS or (at == last and not values):
-            continue
-        shape = parts.copy()
-        shape[at] = "{environment}"
-        if values:
-            shape[at] = f"{values.group(1)}{{environment}}{values.group(3)}"
-        above = at - 1
-        if at and parts[above] in ("overlays", "envs", "environments", "values"):
-            above -= 1
-        if above >= 0 and parts[above] not in NO_APPLICATIONS:
-            shape[above] = "{application}"
-            return "/".join(shape[: at + 1]), parts[above], word
-        below = at + 1
-        while below < last and parts[below] in NO_APPLICATIONS:
-            below += 1
-        if below < last:
-            shape[below] = "{application}"
-            return "/".join(shape[: below + 1]), parts[below], word
-        stem, dot, ending = parts[last].rpartition(".")
-        if at == last or parts[last] in NO_APPLICATIONS or stem in NO_APPLICATIONS:
-            return "/".join(shape[: at + 1]), "", word
-        return "/".join([*shape[:last], "{application}" + dot + ending]), stem, word
-    return "", "", ""
-
-
-def usual_templates(files: Iterable[str]) -> Dict[str, int]:
-    """Count the places of each usual layout with several environments: {template: places}."""
-    places: Dict[str, Set[PlaceName]] = collections.defaultdict(set)
-    for template, application, environment in map(usual_template, files):
-        places[template].add((application, environment))
-    return {
-        template: len(found)
-        for template, found in places.items()
-        if template and len({environment for _, environment in found}) > 1
-    }
-
-
-def files_at_head(repo: FilePath) -> List[str]:
-    """Return the paths of all files that the current commit has."""
-    return ask_git(repo, "ls-tree", "-r", "-z", "--name-only", "HEAD").split("\0")
-
-
-def find_template(repo: FilePath) -> str:
-    """Return the layout of a repository; GitOpsError that lists the layouts if none is plain."""
-    counts = usual_templates(files_at_head(repo))
-    found = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    if found and found[0][1] >= 2 * max((count for _, count in found[1:]), default=0):
-        return found[0][0]
-    listed = ", ".join(f"{one_line(template)} ({count} places)" for template, count in found[:6])
-    raise GitOpsError(
-        f"the layout of {one_line(repo)} is not plain: {listed or 'no usual one is there'}; "
-        "name it with --deployments-from apps/{application}/overlays/{environment}"
-    )
-
-
-def read_landings(repo: FilePath, template: str) -> Tuple[List[Landing], Origins]:
-    """Return what came to the main line, oldest first, and the commits that brought it.
-
-    A merge shows what it changed on the main line.
-    """
-    owners = PathOwners(repo, template)
-    shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
-    landings: List[Landing] = []
-    origins: Dict[Tuple[str, PlaceName, str], GitCommit] = {}
-    landed: Dict[bytes, int] = {}  # with which landing a commit came; children are read first
-    following = None  # the next commit of the main line
-    for sha, parents, seconds, name, subject, body, patch in read_graph(repo, *GIT_PATCHES):
-        on_line = following is None or sha == following
-        number = landed.pop(sha, 0)
-        if on_line:
-            number, following = len(landings), parents.partition(b" ")[0]
-        for parent in parents.split():
-            landed[parent] = max(landed.get(parent, 0), number)
-        merge = b" " in parents
-        edits = read_edits(patch, owners) if on_line or not merge else []
-        if on_line:
-            landings.append(Landing(sha.decode(), seconds, edits, shallow and not parents))
-        if not edits:
-            continue
-        files = patch.count(b"\ndiff --git ")
-        commit = GitCommit(sha.decode(), seconds, name, subject, reverts_in(body), files, ())
-        for edit in edits:
-            for version in ["", *edit.added]:
-                origins[landings[number].sha, edit.place, version] = commit
-    return landings[::-1], origins
-
-
-class PathOwners:
-    """Which places a path of the repository belongs to: by the template, or as a base of theirs."""
-
-    def __init__(self, repo: FilePath, template: str) -> None:
-        self.pattern, self.repository = template_pattern(template), repository_name(repo)
-        self.known: Dict[bytes, List[PlaceName]] = {}
-        self.bases: Dict[str, List[PlaceName]] = collections.defaultdict(list)
-        head, depth = ask_git(repo, "rev-parse", "HEAD"), template.strip("/").count("/") + 1
-        folders: Dict[Tuple[str, str], Dict[PlaceName, None]] = {}
-        for file in files_at_head(repo):
-            folder = "/".join(file.split("/")[:depth])
-            if folder != file:
-                for place in self.matched(file):
-                    folders.setdefault((head, folder), {})[place] = None
-        for place, paths in find_bases(repo, folders).items():
-            for path in paths:
-                self.bases[path].append(place)
-
-    def matched(self, path: str) -> List[PlaceName]:
-        """Return the place that the template gives a path: none, or one."""
-        found = self.pattern.fullmatch(make_printable(path))
-        if not found:
-            return []
-        application = found.groupdict().get("application") or self.repository
-        return [(one_line(application, NAME_WIDTH), one_line(found["environment"], NAME_WIDTH))]
-
-    def of(self, file: bytes) -> List[PlaceName]:
-        """Return the places of a file."""
-        if file not in self.known:
-            path = file.decode("utf-8", "replace")
-            places = self.matched(path)
-            for folder in itertools.accumulate(path.split("/"), "{}/{}".format):
-                places += self.bases.get(folder, [])
-            self.known[file] = list(dict.fromkeys(places))
-        return self.known[file]
-
-
-def read_edits(patch: bytes, owners: PathOwners) -> List[Edit]:
-    """Return what a patch does to files of environments."""
-    edits = []
-    for piece in patch.split(b"\ndiff --git ")[1:]:
-        lines = piece.find(b"\n+++ b/") + 1  # none if it is deleted, binary, or only renamed
-        renamed = RENAMED_FILE.search(piece, 0, lines or len(piece))
-        if not lines and renamed is None:
-            continue
-        end = piece.find(b"\n", lines)
-        file = piece[lines + 6 : end].rstrip(b"\t") if lines else renamed.group(2)  # type: ignore
-        places = owners.of(file)
-        if places:
-            before = renamed.group(1) if renamed else b""
-            versions = versions_in(piece, end) if lines else ([], [])
-            was = owners.of(before) if before else []
-            for place in places:
-                old = place if place in was or not was else was[0]
-                edits.append(Edit(place, file, before, old, lines > 0, *versions))
-    return edits
-
-
-def versions_in(piece: bytes, begin: int) -> Tuple[List[str], List[str]]:
-    """Return the versions in the lines that a patch of a file removes, and in those it adds."""
-    versions: Dict[int, List[str]] = {ord("-"): [], ord("+"): []}
-    for match in VERSION.finditer(piece, begin):
-        start = piece.rfind(b"\n", 0, match.start()) + 1
-        whole_word = piece[match.start() - 1] not in IN_WORD or match.start() == start + 1
-        comment = piece[start + 1 : match.start()].lstrip().startswith(b"#")
-        if piece[start] in versions and (whole_word or match.group(3)) and not comment:
-            versions[piece[start]].append(clean_version(match.group(match.lastindex or 1)))
-    return versions[ord("-")], versions[ord("+")]
+        Only the lines from the first to the last one that differs are read.
+        """
+        old, new = self.lines, NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
+        shorter = min(len(old), len(new))
+        head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
+        ends = (at for at in range(shorter - head) if old[-1 - at] != new[-1 - at])
+        tail = next(ends, shorter - head)
+        before = [read_line(line) for line in old[head : len(old) - tail]]
+        after = [read_line(line) for line in new[head : len(new) - tail]]
+        content = self.content + sum(key for key, _ in after) - sum(key for key, _ in before)
+        lost = [version for _, found in before for version in found]
+        gained = [version for _, found in after for version in found]
+        versions = self.versions + sum(map(hash, gained)) - sum(map(hash, lost))
+        gone = (version for version in lost if version not in gained)
+        came = (version for version in gained if version not in lost)
+        pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
+        return FileContent(new, content, versions, self.count + len(gained) - len(lost)), pairs
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def clean_version(value: bytes) -> str:
-    """Return a version as text that a terminal can take."""
-    return one_line(value.decode("utf-8", "replace"), 100)
+def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
+    """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
+    line = re.sub(rb"(^|\s)#.*", b"", line).strip()
+    found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
+    versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
+    return hash(line), versions  # the hash of nothing is 0
 
 
-class Arrival(NamedTuple):
-    """The first time that a version came to any environment of an application."""
+class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
+    """{path: the places that it belongs to, each with whether it is one of its own paths}.
 
+    A place has own files and folders, and those of its bases; "" is the whole repository. Besides,
+    `matched` may give the place of a path. Documents belong to nobody.
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[Any, Tuple[Iterable[str], Iterable[str]]],
+        matched: Callable[[str], Any] = lambda path: None,
+    ) -> None:
+        self.matched = matched
+        self.index: Dict[str, Dict[Any, bool]] = collections.defaultdict(dict)
+        for place, both in paths.items():
+            for is_own, some in zip((True, False), both):
+                for path in some:
+                    self.index[path].setdefault(place, is_own)
+
+    def __missing__(self, path: bytes) -> List[Tuple[Any, bool]]:
+        text = make_printable(path.decode("utf-8", "replace"))
+        found: Dict[Any, bool] = {}
+        if not DOCUMENTS.search(text):
+            found = {place: True for place in [self.matched(text)] if place is not None}
+            for above in ["", *itertools.accumulate(text.split("/"), "{}/{}".format)]:
+                for place, is_own in self.index.get(above, {}).items():
+                    found[place] = is_own or found.get(place, False)
+        self[path] = list(found.items())
+        return self[path]
+
+
+class HeadTree:
+    """The files of the current commit, and what they say about files that places share."""
+
+    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
+        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
+        blobs = dict(entry.partition("\t")[::-2] for entry in listed if entry)
+        self.files = list(blobs)
+        kinds = [path for path in blobs if posixpath.basename(path) in KUSTOMIZATIONS]
+        self.charts = {
+            posixpath.dirname(path) for path in blobs if posixpath.basename(path) == CHART[0]
+        }
+        self.references: Dict[str, List[str]] = {}  # of each kustomization those outside its folder
+        asked = [blobs[path].split(" ")[-1].encode() for path in sorted(kinds)]
+        for path, text in zip(sorted(kinds), read_blobs(repo, asked)):
+            lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
+            named = re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
+            joined = (posixpath.join(posixpath.dirname(path), reference) for reference in named)
+            self.references[path] = [posixpath.normpath(one) for one in joined]
+
+    def bases(self, own: Iterable[str]) -> List[str]:
+        """Return what the kustomizations in files and folders refer to outside, at any depth."""
+        inside = tuple(f"{path}/" for path in own)
+        found: Dict[str, None] = {}
+        queue, files = list(inside), list(self.references)
+        while queue:
+            folder = queue.pop()
+            for file in files[bisect.bisect_left(files, folder) :]:
+                if not file.startswith(folder):
+                    break
+                for reference in self.references[file]:
+                    outside = not f"{reference}/".startswith((*inside, "../"))
+                    if outside and reference not in found:
+                        found[reference] = None
+                        queue.append(f"{reference}/")
+        return list(found)
+
+    def chart_around(self, path: str) -> List[str]:
+        """Return the files of the chart in which a file or a folder lies, and the values above."""
+        found = []
+        while path:
+            path = posixpath.dirname(path)
+            names = CHART if path in self.charts else CHART[1:2]
+            found += [posixpath.join(path, name) for name in names]
+        return found
+
+
+class Replay:
+    """One reading of a clone: what came to its main line, and what that changed at each place.
+
+    A landing is a commit of the main line, with the commits that it merged. `landings` are their
+    shas, oldest first, and `seconds` their times. `commits` are those that changed a path of a
+    place. What a revision contains of a place is the part of its trail up to the landing
+    `landing_of[revision]`, which knows every commit that the tip contains. All but `landings` are
+    known once `moves` or `trails` were read. Raises GitOpsError for what is no repository.
+    """
+
+    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
+        self.repo, self.owners, self.tip = repo, owners, tip
+        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
+        self.seconds: List[int] = []
+        self.commits: List[GitCommit] = []
+        self.landing_of: Dict[str, int] = {}
+        self._contents: Dict[bytes, FileContent] = collections.defaultdict(FileContent)
+        self._keys: Dict[Any, Tuple[int, int]] = {}  # of each place, as in `Move`
+        self._apart: Dict[str, Any] = {}  # the commits that have not come to the main line yet
+
+    @functools.cached_property
+    def trails(self) -> Dict[Any, List[Move]]:
+        """The moves of each place, oldest first."""
+        found: Dict[Any, List[Move]] = {}
+        for place, move in self.moves():
+            found.setdefault(place, []).append(move)
+        return found
+
+    def moves(self) -> Iterator[Tuple[Any, Move]]:
+        """Read the log once and yield what each landing changed at a place, oldest first."""
+        for arrived in self.arrivals():
+            blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
+            contents = read_blobs(self.repo, blobs)
+            for number, steps in arrived:
+                yield from self._changes(number, steps, contents)
+
+    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
+        """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+            yield list(self._arrivals(records)) if records else []
+
+    def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
+        """Yield the landings that touch places: (number, [(number of a commit, its files)]).
+
+        The last commit is that of the main line. Its files are what the landing changed there.
+        """
+        shas, parents, times, authors, subjects, bodies, rests = zip(*records)
+        texts = [printable_lines(column) for column in (shas, authors, subjects)]
+        rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
+        for sha, author, subject, line, seconds, body, rest in rows:
+            files = [entry for entry in RAW_ENTRY.findall(rest) if self.owners[entry[1]]]
+            reverts: FrozenSet[str] = frozenset()
+            if b"This reverts" in body:
+                reverts = frozenset(one.decode() for one in REVERTED.findall(body))
+            commit = sha, seconds, author, subject, rest.count(b"\0") // 2, reverts
+            above, number = line.decode().split(), len(self.seconds)
+            if self.landings[number : number + 1] != [sha]:
+                order = len(self.landing_of) + len(self._apart)
+                self._apart[sha] = order, commit, [] if len(above) > 1 else files, above
+                continue
+            self.seconds.append(seconds)
+            self.landing_of[sha] = number
+            merged, brought = above[1:], []
+            while merged:
+                other = merged.pop()
+                if other in self._apart:
+                    brought.append(self._apart.pop(other))
+                    merged += brought[-1][-1]
+                    self.landing_of[other] = number
+            if files:
+                steps = []
+                for _, facts, touched, _ in [*sorted(brought), (0, commit, files, above)]:
+                    if touched:
+                        steps.append((len(self.commits), touched))
+                        self.commits.append(GitCommit(*facts, number))
+                yield number, steps
+
+    def _changes(
+        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+    ) -> Iterator[Tuple[Any, Move]]:
+        """Yield what a landing changed at each place."""
+        merged: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how merged commits left a file
+        changed: Dict[Any, List[Any]] = {}
+        for commit, files in steps[:-1]:
+            for _, path in files:
+                merged.setdefault(path, []).append((commit, next(contents)))
+        commit, files = steps[-1]
+        for _, path in files:
+            text, before = next(contents), self._contents[path]
+            by = merged.get(path) or [(commit, text)]
+            self._contents[path], pairs = before.changed(text)
+            more = self._contents[path].content - before.content
+            released = self._contents[path].release - before.release
+            versions = []
+            for old, new in pairs:
+                first = (one for one, left in by if new.encode() in left)
+                versions.append((old, new, next(first, by[-1][0])))
+            commits = [one for one, _ in by]
+            for place, is_own in self.owners[path] if more else ():
+                facts = changed.setdefault(place, [0, 0, [], [], []])
+                own = commits if is_own else []
+                for at, fact in enumerate((more, released, versions, commits, own)):
+                    facts[at] += fact
+        for place, (more, released, versions, commits, own) in changed.items():
+            content, release = self._keys.get(place, (0, 0))
+            self._keys[place] = content + more, release + released
+            parts = versions, sorted({*commits}), sorted({*own})
+            yield place, Move(number, *self._keys[place], *parts)
+
+
+# Deployments from the config repository itself: what it asks for, and since when.
+
+
+def template_owners(
+    repo: FilePath, tree: HeadTree, template: str, stages: Stages, applications: Sequence[str]
+) -> Tuple[Owners, List[PlaceName]]:
+    """Return the owners of paths by a template, and the places at HEAD that are no environments.
+
+    A file that several environments of an application share is a base of each of them: what their
+    kustomizations refer to, the chart around them, and a place beside them that is called `base`.
+    """
+    pattern, repository = template_pattern(template), repository_name(repo)
+    depth = template.strip("/").count("/") + 1
+
+    def place_of(path: str) -> Any:
+        found = pattern.fullmatch(path)
+        names = found and (found.groupdict().get("application") or repository, found["environment"])
+        return names and tuple(one_line(name, NAME_WIDTH) for name in names)
+
+    folders: Dict[Any, Set[str]] = collections.defaultdict(set)
+    for file in tree.files:
+        folders[place_of(make_printable(file))].add("/".join(file.split("/")[:depth]))
+    folders.pop(None, None)
+    usual = any(stages.knows(name) for _, name in folders)
+    kept = choose_applications({application for application, _ in folders}, applications)
+
+    def is_measured(place: PlaceName) -> bool:
+        known = stages.knows(place[1]) or not usual
+        chosen = place[0] in kept or not applications
+        return known and chosen and bool(stages.stage_of(place[1], "/".join(place)))
+
+    def matched(path: str) -> Any:
+        place = place_of(path)
+        return place if place and is_measured(place) else None
+
+    charts = {
+        place: [one for path in paths for one in tree.chart_around(path)]
+        for place, paths in folders.items()
+        if is_measured(place)
+    }
+    around = {(path, place[0]) for place, paths in charts.items() for path in paths}
+    users = collections.Counter(path for path, _ in around)
+    bases: Dict[Any, Any] = {}
+    for place, paths in charts.items():
+        beside = [one for name in SHARED for one in folders.get((place[0], name), ())]
+        alone = [path for path in paths if users[path] == 1]  # of one application
+        bases[place] = (), [*tree.bases(folders[place]), *alone, *beside]
+    return Owners(bases, matched), [place for place in folders if place not in bases]
+
+
+@dataclass(eq=False)
+class Version:
+    """A version of an application on its way through the environments."""
+
+    application: str
+    name: str
+    commit: GitCommit  # the first one that brought it to any environment
     landing: int
-    place: PlaceName
-    origin: GitCommit
-    part: int  # the part of the application in which it came there
-    rank: int  # how many versions had come to that part before
+    line: List[Version]  # the versions that replaced each other, in the order of their landings
+    rank: int  # its position there
+    came: Dict[str, int]  # {stage: the landing with which it, or a newer one, came there}
+    dropped: bool = False  # whether it was put back before it went on
 
 
 class Travels:
-    """How versions travel through the environments of a config repository."""
+    """How versions travel through the environments of a config repository.
 
-    def __init__(
-        self, landings: Sequence[Landing], origins: Origins, stages: Optional[Stages]
-    ) -> None:
-        self.landings, self.origins = landings, origins
-        self.renamed = renamed_places(landings)
-        raw = sorted({self.now(edit.place)[1] for landing in landings for edit in landing.edits})
-        if stages is None:
-            named = [name for name in raw if environment_words(name)]
-            self.stage = with_production(named or raw)
-        else:
-            stages.check(raw)
-            told = {name: stages.stage_of(name) for name in raw}
-            self.stage = {name: stage for name, stage in told.items() if stage}
-        self.left_out = [name for name in raw if name not in self.stage]
-        self.first: Dict[Tuple[str, str], Arrival] = {}  # of (application, version)
-        self.lines: Dict[int, List[Tuple[str, str]]] = {}  # the versions that came to a part
+    `stage` has the stage of each place, and `syncs` what came to it, in order. `commits` are those
+    of deployments and changes, each with its application.
+
+    1. A version that comes to a stage is a change there, with those that it carries along: the
+       older ones of its line that the stage has not had.
+    2. The first one of a line that comes to a stage carries nothing along: what was there before
+       the stage began waited for nobody. It did not wait either, where others were before it.
+    3. A version that was put back in the stage where it had come last is not carried along.
+    4. Production has no lead time where no other environment had the version before.
+    5. Where each version of a landing is older than the one it replaces, and ran there before, the
+       landing takes back those that it replaces.
+    6. A version with a word of its environment (`1.4-approved`) is the same as the one without.
+    """
+
+    def __init__(self, replay: Replay, stages: Stages) -> None:
+        self.replay = replay
+        self.stage: Dict[PlaceName, str] = {}
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
-        # {(application, version): {stage: the first landing there, and the environment}}
-        self.came: Dict[Tuple[str, str], Dict[str, Tuple[int, str]]] = {}
-        self.shipped: Dict[Tuple[str, int], int] = {}  # rank of the newest of a part in a stage
-        self.changes: List[Row] = []
-        self.commits: Dict[str, Tuple[GitCommit, str]] = {}  # each with its application
-        self.parts: Dict[Any, List[List[Any]]] = {}  # of each place and file: [part, version]
-        self.new_part = itertools.count()
-        for number, landing in enumerate(landings):
-            by_place: Dict[PlaceName, List[Edit]] = {}
-            for edit in landing.edits:
-                if self.now(edit.place)[1] in self.stage:
-                    by_place.setdefault(self.now(edit.place), []).append(edit)
-            # production comes last: then it is known whether another environment has it, too
-            for place in sorted(by_place, key=lambda place: self.stage[place[1]] == "production"):
-                self.follow(number, landing, place, by_place[place])
+        self.commits: Dict[str, Tuple[GitCommit, str]] = {}
+        self.shipped: List[Tuple[Version, str, int]] = []  # to a stage, with a landing
+        self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
+        self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
+        # {(place, line): the versions that ran there, but those that were put back}
+        self.ran: Dict[Any, Dict[Version, None]] = collections.defaultdict(dict)
+        runs: Dict[PlaceName, int] = {}
+        for place, move in replay.moves():
+            if place not in self.stage:
+                self.stage[place] = stages.stage_of(place[1], "/".join(place))
+            if move.release not in (runs.get(place, 0), 0):  # 0: its files are gone
+                self.follow(place, move)
+            runs[place] = move.release
 
-    def follow(self, number: int, landing: Landing, place: PlaceName, edits: List[Edit]) -> None:
+    def follow(self, place: PlaceName, move: Move) -> None:
         """Note what a landing brings to a place."""
-        moved: Dict[Any, str] = {}
-        for edit in edits:
-            moved.update(self.move_parts(edit))
-        if not moved and not any(edit.lines for edit in edits):
-            return
-        application, stage = place[0], self.stage[place[1]]
-        newest = own = self.origin(landing, edits[0].place, next(iter(moved.values()), ""))
-        arrivals = []
-        for part, version in moved.items():
-            key = application, version
-            if key not in self.first:
-                line = self.lines.setdefault(part, [])
-                origin = self.origin(landing, edits[0].place, version)
-                self.first[key] = Arrival(number, place, origin, part, len(line))
-                line.append(key)
-            arrivals.append(self.first[key])
-            self.ship(number, landing, place, self.first[key])
-        if arrivals:
-            newest = max((arrival.landing, arrival.origin) for arrival in arrivals)[1]
-        else:
-            self.leave_undated(landing, place, own, "it names no version")
-            moved = {"content": landing.sha}
-        echo = True
-        for version in moved.values():
-            came = self.came.setdefault((application, version), {})
-            echo = came.setdefault(stage, (number, place[1]))[1] != place[1] and echo
+        application, stage, replay = place[0], self.stage[place], self.replay
+        commits = [replay.commits[number] for number in move.commits]
+        arrivals: List[Version] = []
+        takes: Set[str] = set()
+        for old, new, number in move.versions:
+            if new:
+                replaced = self.known.get((application, old))
+                version = self.version(application, stage, replaced, new, number)
+                arrivals.append(version)
+                ran = self.ran[place, id(version.line)]
+                if replaced in ran and version in ran and version.rank < replaced.rank:
+                    takes.add(old)
+                    while next(reversed(ran)) is not version:
+                        one, _ = ran.popitem()
+                        one.dropped = one.dropped or list(one.came)[-1:] == [stage]
+                ran[version] = None
+        if len(takes) < len({old for old, new, _ in move.versions if new}):
+            takes = set()
+        self.ship(stage, arrivals, move.landing)
+        newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
-        self.syncs[place].append(
-            Sync(
-                landing.seconds, landing.seconds, moved, newest.sha,
-                adds=frozenset([landing.sha, own.sha]), reverts=own.reverts,
-                after_gap=landing.shallow, echo=echo,
-            )
-        )  # fmt: skip
+        brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
+        for commit in commits:
+            brings.append(commit.sha)
+            takes |= commit.reverts
+        seconds = replay.seconds[move.landing]
+        facts = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
+        self.syncs[place].append(Sync(*facts))
 
-    def now(self, place: PlaceName) -> PlaceName:
-        """Return what a place is called in the end."""
-        return self.renamed.get(place, place)
+    def version(
+        self, application: str, stage: str, replaced: Optional[Version], new: str, number: int
+    ) -> Version:
+        """Return the version that comes to a stage; it may be new, and replace another one."""
+        known = self.known.get((application, new))
+        if known is None:
+            bare = application, OWN_WORD.sub("", new)
+            known = self.known.get(bare)
+            if known is None or stage in known.came:
+                commit, line = self.replay.commits[number], replaced.line if replaced else []
+                known = Version(application, new, commit, commit.landing, line, len(line), {})
+                line.append(known)
+                self.known.setdefault(bare, known)
+            self.known[application, new] = known
+        return known
 
-    def origin(self, landing: Landing, place: PlaceName, version: str) -> GitCommit:
-        """Return the commit that brought what a landing brings to a place."""
-        known = self.origins.get((landing.sha, place, version))
-        return known or self.origins[landing.sha, place, ""]
+    def ship(self, stage: str, arrivals: Sequence[Version], landing: int) -> None:
+        """Note the changes that come to a stage with some versions."""
+        told: Set[str] = set()  # the commits of several versions are changes once
+        for version in arrivals:
+            version.dropped = False
+            key, carried = (stage, id(version.line)), [version]
+            newest = self.newest.get(key)
+            if newest is None or newest.rank < version.rank:
+                self.newest[key] = version
+                if newest is not None:
+                    carried = version.line[newest.rank + 1 : version.rank + 1]
+            for one in carried:
+                if stage not in one.came and not one.dropped:
+                    one.came[stage] = landing
+                    if one.commit.sha not in told and (newest is not None or not one.rank):
+                        self.shipped.append((one, stage, landing))
+                    told.add(one.commit.sha)
 
-    def ship(self, number: int, landing: Landing, place: PlaceName, arrival: Arrival) -> None:
-        """Note the changes that a stage has now: the version, and those that it carries along."""
-        stage = self.stage[place[1]]
-        newest = self.shipped.get((stage, arrival.part), -1)
-        if arrival.rank <= newest:
-            return
-        self.shipped[stage, arrival.part] = arrival.rank
-        for key in self.lines[arrival.part][newest + 1 : arrival.rank + 1]:
-            first = self.first[key]
-            if first.landing < number and not self.landings[first.landing].shallow:
-                self.changes.append(self.change(place[0], stage, first.origin, landing.seconds))
-        if self.landings[arrival.landing].shallow:
-            self.leave_undated(landing, place, arrival.origin, "it came before the clone begins")
-        elif arrival.landing == number:
-            why = "no other environment had it before"
-            if arrival.place != place:
-                why = "all environments got it at once"
-            self.leave_undated(landing, place, arrival.origin, why)
+    def changes(self, production: str, ignored: Pattern[str]) -> Iterator[Row]:
+        """Yield the rows of `changes`, with the newer versions that production waits for."""
+        for (stage, _), newest in self.newest.items():
+            for one in newest.line[newest.rank + 1 :] if stage == production else ():
+                if stage not in one.came and not one.dropped:
+                    self.shipped.append((one, stage, MISSING))
+        for one, stage, landing in self.shipped:
+            commit, is_first = one.commit, stage == production and landing == one.landing
+            before_clone = self.replay.shallow and not one.landing
+            if not (is_first or before_clone or ignored.search(commit.author)):
+                self.commits.setdefault(commit.sha, (commit, one.application))
+                deployed = MISSING if landing == MISSING else self.replay.seconds[landing]
+                yield one.application, stage, commit.sha, one.name, commit.seconds, deployed
 
-    def change(self, application: str, stage: str, commit: GitCommit, deployed: int) -> Row:
-        """Return the row of `changes` for a commit, and note the commit."""
-        self.commits.setdefault(commit.sha, (commit, application))
-        return application, stage, commit.sha, commit.seconds, deployed, False, None
+    def places(self) -> Iterator[Place]:
+        """Yield the places, classified.
 
-    def waiting(self, stage: str) -> Iterator[Row]:
-        """Yield the changes that a stage has not had yet, of parts that came there before."""
-        for (where, part), rank in self.shipped.items():
-            if where == stage:
-                for key in self.lines[part][rank + 1 :]:
-                    yield self.change(key[0], stage, self.first[key].origin, MISSING)
-
-    def leave_undated(
-        self, landing: Landing, place: PlaceName, commit: GitCommit, why: str
-    ) -> None:
-        """Note why what came to a place has no lead time."""
-        row = place[0], self.stage[place[1]], commit.sha, MISSING, landing.seconds, False, why
-        if not landing.shallow:  # what a clone begins with is no deployment
-            self.changes.append(row)
-
-    def order(self) -> List[str]:
-        """Return the stages in the direction in which versions travel; production comes last."""
-        earlier: Dict[Tuple[str, str], int] = collections.Counter()
-        for came in self.came.values():
-            for first, then in itertools.permutations(came, 2):
-                earlier[first, then] += came[first][0] < came[then][0]
-        ahead: Dict[str, int] = collections.Counter()
-        for (first, then), versions in earlier.items():
-            ahead[first] += versions > earlier[then, first]
-        usual = usual_order(self.stage[raw] for _, raw in self.syncs)
-        return sorted(usual, key=lambda stage: (stage == "production", -ahead[stage]))
-
-    def move_parts(self, edit: Edit) -> Dict[int, str]:
-        """Return {part: its new version} of a file.
-
-        A version belongs to the part of the version that it replaces.
+        In a complete clone nothing was there before the first deployment, so nothing is lost.
         """
-        place = self.now(edit.place)
-        parts = self.parts.pop((place, edit.before or edit.file), [])
-        self.parts[place, edit.file] = parts
-        moved = {}
-        for old, new in itertools.zip_longest(edit.removed, edit.added):
-            if new is None or old == new:
-                continue
-            part = next((part for part in parts if part[1] == old), None)
-            if part is None:
-                part = [next(self.new_part), new]
-                parts.append(part)
-            part[1] = moved[part[0]] = new
-        return moved
-
-
-def renamed_places(landings: Sequence[Landing]) -> Dict[PlaceName, PlaceName]:
-    """Return {place: what it is called in the end} for places whose files moved away for good."""
-    last: Dict[PlaceName, int] = {}
-    moved: Dict[PlaceName, Tuple[int, PlaceName]] = {}
-    for number, landing in enumerate(landings):
-        for edit in landing.edits:
-            last[edit.place] = number
-            if edit.was != edit.place:
-                moved[edit.was] = number, edit.place
-    gone = {old: new for old, (number, new) in moved.items() if last.get(old, -1) < number}
-    names = {}
-    for old in gone:
-        new = gone[old]
-        while new in gone:  # this ends, as each move is later than the one before it
-            new = gone[new]
-        names[old] = new
-    return names
+        seconds = [sync.start for syncs in self.syncs.values() for sync in syncs]
+        start, end = min(seconds) // DAY * DAY, max([*seconds, self.replay.seconds[-1]])
+        for place in sorted(self.syncs):
+            syncs = self.syncs.pop(place)
+            begins = self.replay.shallow and self.replay.landings[0] in syncs[0].brings
+            covered = syncs[0].start if begins else start, end, int(begins)
+            facts = place[0], self.stage[place], "/".join(place), "path"
+            yield Place(*facts, classify_syncs(syncs, begins=begins), *covered)
 
 
 def load_gitops_repository(
     repo: FilePath,
     template: Optional[str] = None,
     environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+    ignore_authors: Optional[str] = None,
 ) -> History:
     """Return the deployments that the history of a config repository shows.
 
     It is desired state: a deployment is a commit of the main line that changes what an environment
     of an application is to run. `template` is a path with `{environment}` and `{application}`, of a
     folder or a file. Without it a usual layout is looked for. `environments` are their names in
-    promotion order, such as `dev,staging,production=prod-*`. Raises GitOpsError for a repository
-    that cannot be read, a template that matches nothing, and a layout that is not plain.
+    promotion order, such as `dev,staging,production=prod-*`. `applications` are names or patterns
+    such as `shop-*`: the others are left out. `ignore_authors` is a regular expression: what these
+    authors commit is deployed, but it is no change. Raises GitOpsError for a repository that cannot
+    be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
-    template = template or find_template(repo)
-    stages = None if environments is None else Stages.of(environments)
+    stages, ignored = Stages.of(environments), author_pattern(ignore_authors)
     with collector_paused():
-        travels = Travels(*read_landings(repo, template), stages)
+        tree = HeadTree(repo)
+        template = find_layout(repo, tree.files, template, stages)
+        owners, left_out = template_owners(repo, tree, template, stages, applications)
+        travels = Travels(Replay(repo, owners), stages)
+        stages.check((place[1], "/".join(place)) for place in [*travels.stage, *left_out])
         if not travels.syncs:
-            raise GitOpsError(nothing_matches(repo, template, travels.left_out))
-        return history_of_travels(repo, template, travels, stages)
+            raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
+        order = stages.order(dict.fromkeys(travels.stage.values()))
+        notes, remedy = [f"Layout: {template}"], "--environments names them"
+        named = {name for _, name in travels.stage}
+        others = one_line(", ".join(sorted({name for _, name in left_out} - named)), 120)
+        if not any(map(stages.knows, named)):
+            names = one_line(", ".join(sorted(named)), 120)
+            notes.append(f"No environment has a usual name: {names}; {remedy}")
+        elif left_out:
+            notes.append(f"Left out, as they are no environments: {others}; {remedy}")
+        if travels.replay.shallow:
+            notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
+        changes = list(travels.changes(order[-1], ignored))
+        rows = [(*commit, application) for commit, application in travels.commits.values()]
+        commits = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
+        commits = commits_from(commits.sort_values("seconds", kind="stable"), branch_of(repo))
+        return history_from("git", travels.places(), commits, changes, notes, order)
 
 
-def history_of_travels(
-    repo: FilePath, template: str, travels: Travels, stages: Optional[Stages]
+# Layouts: which part of a path is the application, and which is the environment.
+
+TEMPLATE_HELP = "--deployments-from takes one such as apps/{application}/overlays/{environment}"
+NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the files of one
+    "app application applications apps argocd base cluster clusters common component components "
+    "config configmap configs core deploy deployment deployments env environment environments envs "
+    "flux-system gitops helm helmfile image images infra infrastructure ingress k8s kubernetes "
+    "kustomization kustomize manifests namespace namespaces overlay overlays overrides patch "
+    "patches release releases replicas resources secret secrets service services settings "
+    "templates tenants values variables version versions".split()
+)
+IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
+ENDINGS = (
+    "",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".env",
+    ".toml",
+    ".properties",
+    ".tf",
+    ".tfvars",
+)  # no code
+
+
+def template_pattern(template: str) -> Pattern[str]:
+    """Return the pattern of the files of a template; GitOpsError if it names no environment.
+
+    Its last part is a file if it has a dot; otherwise it is a file or a folder. `*` is any name.
+    """
+    fields = re.findall(r"\{(\w*)\}", template)
+    if sorted(fields) not in (["environment"], ["application", "environment"]):
+        raise GitOpsError(f"{in_quotes(template)} names no {{environment}}; {TEMPLATE_HELP}")
+    groups = dict.fromkeys(fields, "[^/]+?")
+    joint = re.search(r"\{application\}([-_.])\{environment\}", template)
+    if joint:  # the application of hmpps-audit-prod is hmpps-audit, that of shop-pre-prod is shop
+        mark = joint.group(1)
+        groups["environment"] = f"(?:(?:pre|non)[{mark}])?[^/{mark}]+"
+    pattern = re.escape(template.strip("/")).replace(r"\*", "[^/]*")
+    for name, group in groups.items():
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{group})")
+    is_file = "." in posixpath.basename(template.strip("/"))
+    return re.compile(pattern if is_file else f"{pattern}(?:/.*)?")
+
+
+def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, str]]:
+    """Yield the ways to read a path: (parts of the template, application, environment).
+
+    The environment is a folder, or is in the name of a file. The application is another folder, a
+    file below the environment, or what stands before the environment in its name (`shop-prod`).
+    """
+    parts = file.split("/")
+    last = len(parts) - 1
+    for at, part in enumerate(parts):
+        inside = IN_FILE.fullmatch(part) if at == last else None
+        before, name, *after = inside.groups("") if inside else ("", part, "")
+        if part in ("base", "bases"):
+            return
+        if not stages.knows(name) or "".join(after[1:]) not in ENDINGS:
+            continue
+        shape = (*parts[:at], before + "{environment}" + "".join(after))
+        yield shape, "", name
+        for other, folder in enumerate(parts[:last]):
+            if other != at and folder not in NO_APPLICATIONS:
+                full = [*shape, *parts[at + 1 : other + 1]]
+                full[other] = "{application}"
+                yield tuple(full), folder, name
+        stem, dot, ending = parts[last].partition(".")
+        if at < last and stem and NO_APPLICATIONS.isdisjoint(re.split("[-_.]", parts[last])):
+            yield (*shape, *parts[at + 1 : last], "{application}" + dot + ending), stem, name
+        for _, begin, end in environment_words(name)[-1:]:
+            application = name[: max(begin - 1, 0)]
+            if application and end == len(name) and application not in NO_APPLICATIONS:
+                joined = "{application}" + name[begin - 1] + "{environment}"
+                joined = before + joined + "".join(after)
+                yield (*parts[:at], joined), application, name[begin:]
+
+
+def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, List[str]]:
+    """Return (score, template, its number of files, the files it leaves) of the best layout.
+
+    1. A template counts the files of applications that are in production and in another stage.
+    2. More applications count for it, a little. So does a template without `*`, which takes the
+       place of a folder, such as a team's, where templates differ in it.
+    3. It is none if these are less than a tenth of the files that match it: most names are others.
+    """
+    found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
+    for file in files:
+        if not (DOCUMENTS.search(file) or re.search(r"(^|/)\.[^/]*/", file)):
+            for parts, application, name in readings(file, stages):
+                found.setdefault(parts, {}).setdefault(application, []).append(name)
+    counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
+    production = stages.order()[-1]
+    for parts, applications in found.items():
+        folders = [at for at, part in enumerate(parts) if "{" not in part]
+        for application, names in applications.items():
+            there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
+            for star in [-1, *folders] if len(there) > 1 and production in there else ():
+                key = (*parts[: max(star, 0)], *["*"][: star + 1], *parts[star + 1 :])
+                counted = counts.setdefault(key, {})
+                counted[application] = counted.get(application, 0) + len(names)
+    ranked = [
+        (sum(counted.values()) * len(counted) ** 0.2 * 0.8 ** ("*" in parts), parts)
+        for parts, counted in counts.items()
+    ]
+    score, best = max(ranked, default=(0.0, ()))
+    template, count = "/".join(best), sum(counts.get(best, {}).values())
+    if not count:
+        return 0.0, "", 0, []
+    matched = [(file, template_pattern(template).fullmatch(file)) for file in files]
+    if sum(1 for _, one in matched if one) > 10 * count:
+        return 0.0, "", 0, []
+    rest = [file for file, one in matched if not (one and stages.knows(one["environment"]))]
+    return score, template, count, rest
+
+
+def find_layout(
+    repo: FilePath, files: Sequence[str], template: Optional[str], stages: Stages
+) -> str:
+    """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
+
+    1. Without a template it is the usual layout that explains most files. Where another one
+       explains half as much of the files that it leaves, both are listed. A branch for each
+       environment is named as what it is.
+    2. A template that matches no file, not even of the newest commits, is refused with the nearest.
+    3. A template that makes environments of other names is refused where a usual layout is plain.
+    """
+    names: Dict[str, int] = {}
+    if template:
+        pattern, wanted = template_pattern(template), template.strip("/").split("/")
+        matched = filter(None, map(pattern.fullmatch, files))
+        names = collections.Counter(one["environment"] for one in matched)
+        if not names:
+            records = itertools.chain.from_iterable(read_log(repo, (), "-5000"))
+            entries = (path for record in records for _, path in RAW_ENTRY.findall(record[-1]))
+            there = {*files, *(path.decode("utf-8", "replace") for path in entries)}
+            if not any(map(pattern.fullmatch, there)):
+                paths = sorted({"/".join(file.split("/")[: len(wanted)]) for file in there})
+                paths.sort(key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
+                near = one_line(", ".join(difflib.get_close_matches(template, paths[:200], 3, 0)))
+                problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
+                raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
+        known = sum(count for name, count in names.items() if stages.knows(name))
+        if stages.patterns or 10 * known >= sum(names.values()):
+            return template
+    score, best, count, rest = best_layout(files, stages)
+    other_score, other, other_count, _ = best_layout(rest, stages)
+    if template and score > 2 * other_score:
+        told = f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}"
+        remedy = "--environments says which are environments"
+        raise GitOpsError(f"{told}; the usual layout here is {one_line(best)}; {remedy}")
+    if template or score > 2 * other_score:
+        return template or best
+    where = one_line(repo)
+    if best:
+        both = f"{one_line(best)} ({count_text(count, 'file')}) and {one_line(other)}"
+        both += f" ({count_text(other_count, 'file')})"
+        raise GitOpsError(f"two layouts explain {where}: {both}; --deployments-from takes one")
+    form = "--format=%(refname:lstrip=-1)"
+    heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
+    branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
+    if len(set(map(usual_stage, branches))) > 1:
+        problem = f"{where} has a branch for each environment: {', '.join(branches)}"
+        remedy = "measure what Argo CD says (--argocd), or the tags of one branch (--tags)"
+        raise GitOpsError(f"{problem}; no commit says when it was deployed; {remedy}")
+    problem = f"no layout explains {where}: no names tell production and another environment"
+    raise GitOpsError(f"{problem}; {TEMPLATE_HELP}, and --environments dev,production=live-*")
+
+
+def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[str]:
+    """Return the applications that patterns take in, all of them without any.
+
+    Raises GitOpsError for a pattern that takes in none, with the nearest names.
+    """
+    there, chosen = sorted(names), set()
+    for pattern in patterns or ["*"]:
+        found = fnmatch.filter(there, pattern)
+        if patterns and not found:
+            near = one_line(", ".join(difflib.get_close_matches(pattern, there, 3, 0)))
+            called = f"no application is called {in_quotes(pattern)}"
+            raise GitOpsError(f"{called}; the nearest are {near}")
+        chosen.update(found)
+    return chosen
+
+
+# Release tags: each one on the main line is a deployment to production.
+
+HOTFIX = re.compile(r"\bhot-?fix", re.IGNORECASE)
+REVERT, MERGED = re.compile(r'^Revert "(.+)"$'), re.compile(r" \(#\d+\)$")  # as forges say it
+PRERELEASE = re.compile(r"(?i)(\d[abc]\d+|[\d._-](alpha|beta|rc|dev|pre|snapshot)[._-]?\d*)$")
+
+
+def load_release_tags(
+    repo: FilePath,
+    patterns: Union[str, Sequence[str]] = ("v*",),
+    *,
+    ignore_authors: Optional[str] = None,
 ) -> History:
-    """Return the history that the travels of versions come to."""
-    order = last_is_production(travels.order() if stages is None else stages.names, stages)
-    times = [landing.seconds for landing in travels.landings if landing.edits]
-    start = min(times) // DAY * DAY  # there was nothing before
-    end = max([*times, travels.landings[-1].seconds])
-    places = []
-    for (application, raw), syncs in travels.syncs.items():
-        begin = syncs[0].start if syncs[0].after_gap else start
-        outcome, origin = classify_syncs(syncs), f"{application}/{raw}"
-        row = application, travels.stage[raw], "path", origin
-        places.append(Place(*row, outcome, [(min(begin, end), end)], syncs, []))
-    changes = [*travels.changes, *travels.waiting(order[-1])]
-    notes = [f"Layout: {template}"]
-    if stages is None and not any(map(environment_words, travels.stage)):
-        names = one_line(", ".join(travels.stage), 120)
-        notes.append(f"No environment has a usual name: {names}. Is this the layout?")
-    if travels.left_out:
-        names = one_line(", ".join(travels.left_out), 120)
-        notes.append(f"Left out, as they are no environments: {names}; --environments names them")
-    commits = sorted(travels.commits.values(), key=lambda pair: (pair[0].seconds, pair[0].sha))
-    table = commits_of_owners(commits, repo)
-    return history_from("git", places, table, changes, notes, order)
+    """Return the releases that the tags of any repository show, as deployments to production.
+
+    1. A tag of the main line, of one of these patterns, is a deployment. Its changes are the
+       commits since the tag before, each with its own time. The first tag brings its commit alone.
+       Commits after the last tag wait.
+    2. A release that reverts or hotfixes, as a commit or the tag says, makes the one before a
+       failure that it recovered. Whether others failed is unknown.
+    3. A pre-release (`v2.0.0-rc1`) is none, unless there are no others.
+
+    `ignore_authors` is a regular expression: what these authors commit is no change. Raises
+    GitOpsError for a repository that cannot be read, and for patterns that take in no tag.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    ignored, where = author_pattern(ignore_authors), one_line(repo)
+    form = "--format=%(refname:lstrip=2) %(objectname) %(creatordate:unix) %(*objectname)"
+    listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
+    tags = [[*line.split(" "), ""] for line in listed if line]
+    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
+    problem = f"the current branch of {where} has no tag like {' or '.join(patterns)}"
+    remedy = f"its last tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
+    chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
+    chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
+    if not chosen:
+        raise GitOpsError(f"{problem}; {remedy}")
+    everything: Any = collections.defaultdict(lambda: [("", True)])
+    replay = Replay(repo, everything)
+    collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
+    found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
+    for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
+        sha = tag[3] or tag[1]
+        if sha in replay.landing_of:
+            landing = replay.landing_of[sha]
+            found[sha] = landing, max(time, replay.seconds[landing]), one_line(tag[0], 100)
+    if not found:
+        raise GitOpsError(f"{problem}; {remedy}")
+    landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
+
+    commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
+    commits = commits.assign(application=repository_name(repo), environment="production")
+    which = np.searchsorted(landings, commits["landing"])  # the release that brought each
+    subjects = commits["message"].str.replace(MERGED, "", regex=True)
+    release_of = {**dict(zip(subjects, which)), **dict(zip(commits["sha"], which))}
+    reasons: Dict[int, str] = {}
+    told = [*zip(which.tolist(), commits["reverts"], subjects)]
+    for number, reverts, text in [*told, *((at, (), name) for at, name in enumerate(names))]:
+        undone = reverts or REVERT.findall(text)
+        undone = [one for one in undone if release_of.get(one, number) < number]
+        if number < len(names) and (undone or HOTFIX.search(text)):
+            how = "Reverted" if undone else "Hotfixed"
+            reasons.setdefault(number - 1, f"{how} by {names[number]}")
+    releases = []
+    for number, (sha, time) in enumerate(zip(shas, times)):
+        over = max(times[number : number + 2]) if number in reasons else MISSING
+        release = Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
+        releases.append(release)
+    end, rule = max([*times, *replay.seconds]), ", ".join(patterns)
+    place = Place(repository_name(repo), "production", rule, "tag", releases, min(times), end)
+
+    deployed, versions = np.append(times, MISSING)[which], np.append(names, "")[which]
+    commits = commits.assign(version=versions, deployed=deployed)
+    landing = commits["landing"]
+    merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
+    bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
+    later = (which > 0) | (commits["sha"] == shas[0])
+    columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
+    changes = commits.loc[later & ~merge & ~bots, columns].itertuples(index=False, name=None)
+    table = commits_from(commits[later].sort_values(["seconds", "sha"]), branch_of(repo))
+    notes = [f"Releases: the tags {rule}; of failures those are known that a tag put right"]
+    return history_from("tags", [place], table, changes, notes, ["production"])
 
 
-def last_is_production(order: Sequence[str], stages: Optional[Stages]) -> List[str]:
-    """Return the environments, with production added where the last one is known to be another."""
-    word = order[-1].lower() if stages is None else ""
-    is_other = word in ENVIRONMENT_WORDS and word not in PRODUCTION_WORDS
-    return [*order, "production"] if is_other or order[-1] == UNCLASSIFIED else list(order)
-
-
-def nothing_matches(repo: FilePath, template: str, left_out: Sequence[str]) -> str:
-    """Return the message for a template that found no deployment, with the paths nearest to it."""
-    if left_out:
-        return f"--environments takes in none of {', '.join(left_out)}; name one of them"
-    files = files_at_head(repo)
-    folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, 6)}
-    near = difflib.get_close_matches(template, sorted(folders), 3, 0)
-    return (
-        f"no file was ever at {in_quotes(template)}; the nearest are "
-        f"{', '.join(map(one_line, near))}; --deployments-from takes their pattern"
-    )
+def author_pattern(text: Optional[str]) -> Pattern[str]:
+    """Return the pattern of the authors to ignore, that of nobody without a text."""
+    try:
+        return re.compile("$^" if text is None else text)
+    except re.error as error:
+        problem = f"--ignore-authors is no regular expression: {one_line(error)}"
+        raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
 
 # ---- Real history: Argo CD -> deployments and rollbacks -----------------------------------------
 
-# What Argo CD 3 keeps. `status.history` has only the successful, full syncs, by default the last
-# ten. `status.operationState` is the last operation, which may have failed. `status.health` may be
-# older than that operation.
+# What Argo CD 3 keeps of an application. `status.history` has the full syncs that succeeded, by
+# default the last ten. `status.operationState` is the last operation: one that failed, or that
+# synced a part, leaves no other trace. `status.health` may be older than that operation.
 
-KARGO = "kargo.akuity.io/authorized-stage"
+KARGO = "kargo.akuity.io/authorized-stage"  # its value is project:stage
 MANIFEST_PATHS = "argocd.argoproj.io/manifest-generate-paths"
-ENVIRONMENT_KEYS = ("environment", "env", KARGO)
+DEFINITION = json.JSONEncoder(sort_keys=True)
 
 
 class ArgoSource(NamedTuple):
-    """One source of a sync."""
+    """One source of an application: what it applies of its repository."""
 
-    paths: Tuple[str, ...]  # what it uses of its repository; "" is all of it
-    own_path: str  # where a kustomization may refer to bases; "" if it has none
-    chart: bool
-    definition: str  # its parameters; other parameters make another release of the same revision
-
-
-class ArgoEntry(NamedTuple):
-    """A sync that Argo CD recorded, or a last operation that failed."""
-
-    id: int
-    start: int  # seconds since 1970
-    end: int
-    revisions: Tuple[str, ...]
-    sources: Tuple[ArgoSource, ...]
-    failure: str = ""
+    definition: str  # its parameters: others make another release of the same revision
+    paths: Tuple[str, ...]  # files and folders; "" is the whole repository
+    folder: str  # where a kustomization may name bases; "" if it has none
 
 
 @dataclass
 class ArgoApplication:
-    """All that the files say of one Argo CD application."""
+    """What the files say of an Argo CD application. Times are seconds since 1970, 0 for none."""
 
-    name: str
     namespace: str
-    marks: Dict[str, str] = field(default_factory=dict)  # labels and annotations
-    hints: Tuple[str, ...] = ()  # source paths, destination name, destination namespace
-    parent: bool = False  # whether its only resources are applications
-    created: int = 0  # seconds since 1970; 0 if that is not known
-    entries: Dict[str, ArgoEntry] = field(default_factory=dict)  # by id and time
-    failures: Dict[int, ArgoEntry] = field(default_factory=dict)  # by their start
-    looks: Dict[int, Look] = field(default_factory=dict)
+    name: str
+    number: int  # in the order in which the files name them
+    document: Mapping[str, Any] = field(default_factory=dict)  # the newest one
+    newest: int = -1  # the newest time in that document
     seen: int = 0  # the newest time in the files that name it
-    automatic: bool = False  # whether Argo CD syncs it by itself
-    files: List[Tuple[int, int]] = field(default_factory=list)  # (newest end in a file, its time)
-    latest: Tuple[Any, Any] = ((), ())  # the sources that were read last: as given, and as read
+    created: int = 0
+    looks: Dict[int, Look] = field(default_factory=dict)
+    rows: List[Row] = field(default_factory=list)  # of its syncs, see `add_rows`
+    title: str = ""  # what the tables call it
+    origin: str = ""  # the full name, with the number where several have it
+    environment: str = UNCLASSIFIED
+    rule: str = "none"  # what told the environment
+    syncs: List[Sync] = field(default_factory=list)
+    shipped: List[Row] = field(default_factory=list)  # (commit, version, end of the first sync)
+    had: Dict[Any, int] = field(default_factory=dict)  # {paths of a source: newest landing there}
+    tried: int = -1  # the newest landing that a sync had, or failed to bring
 
     @property
     def full_name(self) -> str:
         """The name with its namespace."""
         return "/".join(filter(None, (self.namespace, self.name)))
 
-    @functools.cached_property
-    def syncs(self) -> List[ArgoEntry]:
-        """All syncs in order, once all are read, but failed ones of which a retry succeeded."""
-        starts = {entry.start for entry in self.entries.values()}
-        failed = [entry for start, entry in self.failures.items() if start not in starts]
-        return sorted([*self.entries.values(), *failed], key=lambda entry: (entry.end, entry.id))
+    @property
+    def marks(self) -> Dict[str, str]:
+        """Its annotations and labels."""
+        parts = (at_path(self.document, "metadata", key) for key in ("annotations", "labels"))
+        pairs = (pair for part in parts for pair in part.items())
+        return {key: value for key, value in pairs if value and isinstance(value, str)}
 
-
-@dataclass(frozen=True)
-class EnvironmentRules:
-    """How to tell the environment of an application. Without a rule its name tells it.
-
-    `fixed` is the environment of all. `label` is the key of a label or annotation. `pattern` is a
-    regular expression on the name; its group is the environment. `stages` are the environments in
-    promotion order (see `Stages`). Raises GitOpsError for a rule that can tell no environment.
-    """
-
-    fixed: Optional[str] = None
-    label: Optional[str] = None
-    pattern: Optional[str] = None
-    stages: Union[None, str, Sequence[str]] = None
-
-    def __post_init__(self) -> None:
-        if self.fixed is not None:
-            check_word("--environment", self.fixed)
-        if self.label is not None and not self.label.strip():
-            key = in_quotes(self.label)
-            raise GitOpsError(f"--environment-label is the key of a label, such as tier, not {key}")
-        try:
-            groups = re.compile(self.pattern).groups if self.pattern is not None else 1
-        except (re.error, RecursionError, OverflowError) as error:
-            problem = f"--environment-pattern is no regular expression: {one_line(error)}"
-            raise GitOpsError(problem) from None
-        if groups < 1:
-            pattern = in_quotes(self.pattern)
-            problem = f"--environment-pattern needs a group, as ='-(dev|prod)$', not {pattern}"
-            raise GitOpsError(problem)
+    @property
+    def left_out(self) -> str:
+        """Why it is not measured; nothing if it is."""
+        resources = at_path(self.document, "status", "resources", kind=list)
+        kinds = {at_path(resource, "kind", kind=str) for resource in resources}
+        if kinds and kinds <= {"Application", "ApplicationSet"}:
+            return "App of apps, not counted"
+        if at_path(self.document, "spec").get("revisionHistoryLimit") == 0:
+            return "No history is kept (revisionHistoryLimit: 0; set it to 10 to measure them)"
+        return ""
 
 
 # Reading the documents.
 
 
-def read_argocd(
-    files: Union[FilePath, Sequence[FilePath]],
-) -> List[ArgoApplication]:
+def read_argocd(files: Sequence[FilePath]) -> List[ArgoApplication]:
     """Return the applications in JSON documents of kubectl, argocd or its REST API.
 
-    Snapshots of one application are merged. Raises GitOpsError that names the file, and the entry
-    if one is wrong.
+    Snapshots of one application are merged. Raises GitOpsError that names the file, the application
+    and the entry where something is wrong.
     """
-    known: Dict[Tuple[str, str], ArgoApplication] = {}
-    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
-    for file in files:
-        name = "standard input" if str(file) == "-" else one_line(file)
-        try:
+    known: Dict[Row, ArgoApplication] = {}
+    entries: Dict[str, Row] = {}
+    names = ["standard input" if str(file) == "-" else one_line(file) for file in files]
+    try:
+        for file, name in zip(files, names):
             documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
-            found = [read_application(document, name, known) for document in documents]
-        except RecursionError:
-            problem = f"{name} is nested too deeply to be of Argo CD; ask for -o json"
-            raise GitOpsError(problem) from None
-        seen = max((time for _, _, time in found), default=0)
-        for application, newest, _ in found:
-            application.seen = max(application.seen, seen)
-            application.files.append((newest, seen))
-    applications = [known[key] for key in sorted(known)]
-    if not any(application.syncs for application in applications):
-        listed = ", ".join(one_line(file) for file in files)
-        problem = f"no deployment in {listed}: no application has a history"
-        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
-    newest = max(application.seen for application in applications)
-    for application in applications:
-        application.seen = application.seen or newest
-    return applications
+            found = [read_application(one, name, known, entries) for one in documents]
+            seen = max((newest for _, newest in found), default=0)
+            for one, _ in found:
+                one.seen = max(one.seen, seen)
+        if entries:
+            add_rows(list(known.values()), entries.values())
+    except RecursionError:
+        problem = f"{', '.join(names)}: nested too deeply to be of Argo CD; ask for -o json"
+        raise GitOpsError(problem) from None
+    newest = max((one.seen for one in known.values()), default=0)
+    for one in known.values():
+        one.seen = one.seen or newest
+    return [known[key] for key in sorted(known)]
 
 
 def read_text(file: FilePath, takes: str) -> str:
@@ -3121,50 +2993,37 @@ def read_text(file: FilePath, takes: str) -> str:
 
 
 def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
-    """Return the applications among one or several JSON documents, told by their structure."""
-    space = re.compile(r"[\s,]*")
-    position, found, is_known = 0, [], False
-    while True:
-        position = space.match(text, position).end()  # type: ignore[union-attr]
-        if position == len(text) and text.strip():
-            break
-        try:
-            document, position = json.JSONDecoder().raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            hint = "ask for -o json"
-            if looks_like_yaml(text):
-                hint = "it looks like YAML: ask for JSON with -o json"
-            raise GitOpsError(f"{name} is not JSON ({one_line(error, 80)}); {hint}") from None
-        items = argo_items(document)
-        is_known = is_known or items is not None
-        found += items or []
-    if not is_known:
-        takes = "--argocd takes what `argocd app list -o json` prints"
-        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
-    return found
-
-
-def argo_items(document: Any) -> Optional[List[Mapping[str, Any]]]:
-    """Return the applications in a document; None if it is of another kind.
+    """Return the applications in a text: JSON documents, one after the other.
 
     A document is an application, an array, a list under `items`, or the `result` of a stream.
     """
-    if isinstance(document, dict):
-        streamed = at_path(document, "result", "application")
-        if streamed:
-            return argo_items(streamed)
-        named = at_path(document, "metadata", "name", kind=str)
-        if named and isinstance(at_path(document, "spec").get("destination"), Mapping):
-            return [document]
-        if "items" not in document:
-            return None
-        document = document["items"] or []
-    if not isinstance(document, list):
-        return None
-    groups = [argo_items(item) for item in document]
-    if groups and all(group is None for group in groups):
-        return None
-    return [item for group in groups for item in group or []]
+    text, position, queue = text.strip(), 0, []
+    while position < len(text) or not text:
+        try:
+            document, position = json.JSONDecoder().raw_decode(text, position)
+        except (ValueError, RecursionError) as error:
+            hint = "it looks like YAML: ask for JSON with" if looks_like_yaml(text) else "ask for"
+            problem = f"{name} is not JSON ({one_line(error, 80)}); {hint} -o json"
+            raise GitOpsError(problem) from None
+        position = re.compile(r"[\s,]*").match(text, position).end()  # type: ignore[union-attr]
+        queue.append(document)
+    found, others = [], False
+    queue.reverse()
+    while queue:
+        one = queue.pop()
+        one = at_path(one, "result", "application") or one
+        if isinstance(one, dict) and "items" in one:
+            one = one["items"] or []
+        if isinstance(one, list):
+            queue += reversed(one)
+        elif at_path(one, "metadata", "name", kind=str) and at_path(one, "spec", "destination"):
+            found.append(one)
+        else:
+            others = True
+    if others and not found:
+        takes = "--argocd takes what `argocd app list -o json` prints"
+        raise GitOpsError(f"{name} holds no Argo CD application; {takes}")
+    return found
 
 
 def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
@@ -3174,28 +3033,8 @@ def at_path(document: Any, *path: str, kind: Any = dict) -> Any:
     return document if isinstance(document, kind) else kind()
 
 
-def checked(holder: Mapping[str, Any], key: str, kind: Any, where: str) -> Any:
-    """Return a list or an object of a document; GitOpsError if it is of another kind."""
-    value = holder.get(key)
-    if value is not None and not isinstance(value, kind):
-        what = "a list" if kind is list else "an object"
-        raise GitOpsError(f"{where}: {key} is not {what}: {in_quotes(value)}")
-    return kind() if value is None else value
-
-
-def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
-    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
-    value = holder.get(key)
-    if value in (None, "") and not needed:
-        return 0
-    try:
-        return seconds_from(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError, OverflowError):
-        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
-        raise GitOpsError(f"{where}: {rule}") from None
-
-
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII)
+PLAIN_TIMES = re.compile(r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n)*", re.ASCII)
 
 
 @functools.lru_cache(maxsize=1 << 18)
@@ -3211,151 +3050,186 @@ def seconds_from(text: str) -> int:
     return seconds
 
 
-def read_application(
-    document: Mapping[str, Any], file: str, known: Dict[Tuple[str, str], ArgoApplication]
-) -> Tuple[ArgoApplication, int, int]:
-    """Add a document to what is known of its application.
+def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
+    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
+    value = holder.get(key)
+    try:
+        return seconds_from(value) if value or needed else 0
+    except (ValueError, TypeError, OverflowError):
+        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
+        raise GitOpsError(f"{where}: {rule}") from None
 
-    Returns the application, the end of the newest sync in the document, and the newest time in it.
+
+def times_in(values: Sequence[Any], key: str, places: Sequence[str]) -> np.ndarray:
+    """Return a column of times in seconds since 1970; plain ones are read all at once."""
+    try:
+        lines = "\n".join([*values, ""])
+        if PLAIN_TIMES.fullmatch(lines):
+            seconds = np.array(lines.replace("Z", "").split(), "M8[s]").astype(np.int64)
+            if 0 <= seconds.min() and seconds.max() <= LAST_SECOND:
+                return seconds
+    except (TypeError, ValueError):
+        pass
+    pairs = zip(({key: value} for value in values), places)
+    return np.array([time_at(one, key, place, needed=True) for one, place in pairs], np.int64)
+
+
+def read_application(
+    document: Mapping[str, Any],
+    file: str,
+    known: Dict[Row, ArgoApplication],
+    entries: Dict[str, Row],
+) -> Tuple[ArgoApplication, int]:
+    """Add a document to what is known of its application; return that and the newest time in it.
+
+    A snapshot repeats most of the one before: `entries` has each once. The `uid` tells applications
+    of the same name apart, where each cluster has an Argo CD of its own.
     """
-    metadata, spec = at_path(document, "metadata"), at_path(document, "spec")
-    namespace, name = at_path(metadata, "namespace", kind=str), metadata["name"]
-    where = f"{file}: application {one_line(name, NAME_WIDTH)}"
-    status = checked(document, "status", dict, where)
-    key = one_line(name, NAME_WIDTH), one_line(namespace, NAME_WIDTH) if namespace else ""
-    application = known.setdefault(key, ArgoApplication(*key))
-    reconciled = time_at(status, "reconciledAt", where)
-    created = time_at(metadata, "creationTimestamp", where)
-    newest = 0
-    for number, entry in enumerate(checked(status, "history", list, where)):
-        place = f"{where}, history entry {number}"
-        if not isinstance(entry, dict):
-            raise GitOpsError(f"{place}: not an object: {in_quotes(entry)}")
-        mark = f"{entry.get('id', 0)} {entry.get('deployedAt')}"
-        if mark not in application.entries:  # a snapshot repeats most of the one before
-            application.entries[mark] = read_entry(application, entry, place)
-        newest = max(newest, application.entries[mark].end)
-    operation = read_operation(application, status, where)
-    if reconciled and reconciled >= max(newest, operation):
+    metadata = at_path(document, "metadata")
+    texts = [at_path(metadata, key, kind=str) for key in ("namespace", "name", "uid")]
+    key = tuple(one_line(text, NAME_WIDTH) if text else "" for text in texts)
+    one = known.setdefault(key, ArgoApplication(key[0], key[1], len(known)))
+    where, newest = f"{file}: application {key[1]}", 0
+    last: Any = {}
+    status = {} if document.get("status") is None else document["status"]
+    history = (status.get("history") or []) if isinstance(status, dict) else status
+    if not isinstance(history, list):
+        raise GitOpsError(
+            f"{where}: its status or history is of another kind: {in_quotes(history)}"
+        )
+    for number, last in enumerate(history):
+        if not isinstance(last, dict):
+            raise GitOpsError(f"{where}, history entry {number}: no object: {in_quotes(last)}")
+        mark = f"{one.number} {last.get('id')} {last.get('deployedAt')}"
+        if mark not in entries:
+            entries[mark] = last, "", one.number, f"{where}, history entry {number}"
+    if last:
+        newest = time_at(last, "deployedAt", entries[mark][3], needed=True)
+    state = at_path(status, "operationState")
+    finished, reconciled = (
+        time_at(holder, key, where)
+        for holder, key in ((state, "finishedAt"), (status, "reconciledAt"))
+    )
+    operation = operation_entry(state, last)
+    if finished and operation is not None:
+        entries[f"{one.number} {finished}"] = *operation, one.number, where
+    if reconciled >= max(newest, finished if finished or not state else NEVER, 1):
         health = at_path(status, "health")
-        application.looks[reconciled] = Look(
+        one.looks[reconciled] = Look(
             reconciled,
             at_path(health, "status", kind=str),
             time_at(health, "lastTransitionTime", where),
             at_path(status, "sync", "status", kind=str) == SYNCED,
             one_line(at_path(health, "message", kind=str) or "Degraded health", 60),
         )
-    seen = max(newest, operation if operation < NEVER else 0, reconciled, created)
-    if seen >= application.seen:
-        application.marks = {
-            str(key): value
-            for part in ("annotations", "labels")
-            for key, value in at_path(metadata, part).items()
-            if isinstance(value, str)
-        }
-        destination = at_path(spec, "destination")
-        application.hints = (
-            "\n".join(path for source in read_sources(application, spec) for path in source.paths),
-            at_path(destination, "name", kind=str),
-            at_path(destination, "namespace", kind=str),
-        )
-        kinds = {at_path(one, "kind", kind=str) for one in at_path(status, "resources", kind=list)}
-        application.parent = kinds == {"Application"}
-        policy = at_path(spec, "syncPolicy").get("automated")
-        application.automatic = isinstance(policy, dict) and policy.get("enabled") is not False
-    application.created = application.created or created
-    return application, newest, seen
+    created = time_at(metadata, "creationTimestamp", where)
+    one.created = one.created or created
+    newest = max(newest, finished, reconciled, created)
+    if newest >= one.newest:
+        one.document, one.newest = document, newest
+    return one, newest
 
 
-def read_entry(application: ArgoApplication, entry: Mapping[str, Any], where: str) -> ArgoEntry:
-    """Return an entry of `status.history`."""
-    number = entry.get("id", 0)
-    if not isinstance(number, int) or isinstance(number, bool) or abs(number) > 2**62:
-        raise GitOpsError(f"{where}: id is not a whole number: {in_quotes(number)}")
-    end = time_at(entry, "deployedAt", where, needed=True)
-    start = time_at(entry, "deployStartedAt", where) or end
-    return ArgoEntry(number, min(start, end), end, *read_revisions(application, entry))
+def operation_entry(
+    state: Mapping[str, Any], last: Mapping[str, Any]
+) -> Optional[Tuple[Dict[str, Any], str]]:
+    """Return a last operation that left no entry as one, and why it failed; else None.
 
-
-def read_operation(application: ArgoApplication, status: Mapping[str, Any], where: str) -> int:
-    """Note a failed operation and return when it ended: 0 without one, NEVER while it runs."""
-    state = at_path(status, "operationState")
-    if not state:
-        return 0
-    finished = time_at(state, "finishedAt", where)
-    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
-    whole = isinstance(sync, dict) and not (sync.get("dryRun") or sync.get("resources"))
-    if finished and whole and state.get("phase") in ("Failed", "Error"):
-        started = time_at(state, "startedAt", where, needed=True)
-        result = {key: value for key, value in at_path(state, "syncResult").items() if value}
-        revisions, sources = read_revisions(application, {**sync, **result})
-        message = one_line(at_path(state, "message", kind=str) or state["phase"], 60)
-        start = min(started, finished)
-        application.failures[start] = ArgoEntry(-1, start, finished, revisions, sources, message)
-    return finished or NEVER
-
-
-def sources_of(holder: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the sources of a spec, an entry or an operation; `sources` outrank `source`."""
-    listed = at_path(holder, "sources", kind=list)
-    return [one for one in listed if isinstance(one, dict)] or [at_path(holder, "source")]
-
-
-def read_sources(application: ArgoApplication, holder: Mapping[str, Any]) -> Tuple[ArgoSource, ...]:
-    """Return the sources of a spec, an entry or an operation; what was read last is kept."""
-    given = sources_of(holder)
-    if application.latest[0] != given:
-        application.latest = given, tuple(read_source(source, given) for source in given)
-    return application.latest[1]
-
-
-def read_revisions(
-    application: ArgoApplication, holder: Mapping[str, Any]
-) -> Tuple[Tuple[str, ...], Tuple[ArgoSource, ...]]:
-    """Return the revisions and sources of a sync, in an order of their own.
-
-    Argo CD may give the same sources in another order.
+    1. A sync of everything that failed is one.
+    2. So is a sync of a part that brings another revision than the last entry has.
+    3. Not so a part that Argo CD heals by itself, and a dry run: nothing new came.
     """
-    sources = read_sources(application, holder)
-    single = at_path(holder, "revision", kind=str)
-    listed = at_path(holder, "revisions", kind=list) or [single]
-    clean = [one_line(revision, 100) if revision else "" for revision in listed]
-    clean += [""] * (len(sources) - len(clean))
-    if len(sources) == 1:
-        return (clean[0],), sources
-    pairs = sorted(zip(clean, sources), key=lambda pair: (pair[1].definition, pair[0]))
-    return tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs)
+    sync = at_path(state, "operation").get("sync")  # an empty one is a sync with the defaults
+    if not isinstance(sync, dict) or sync.get("dryRun"):
+        return None
+    result, part = at_path(state, "syncResult"), bool(sync.get("resources"))
+    names = ("revision", "revisions", "source", "sources")
+    entry = {name: result.get(name) or sync.get(name) for name in names}
+    entry.update(id=-1, deployStartedAt=state.get("startedAt"), deployedAt=state.get("finishedAt"))
+    phase = state.get("phase")
+    if phase in ("Failed", "Error"):
+        why = one_line(at_path(state, "message", kind=str) or phase, 60)
+        return None if part else (entry, why)
+    heals = part and at_path(state, "operation", "initiatedBy").get("automated")
+    is_new = phase == "Succeeded" and revisions_of(entry) != revisions_of(last)
+    return (entry, "") if is_new and not heals else None
 
 
-def read_source(source: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> ArgoSource:
-    """Return a source: its path and its value files, or those that others refer to it for."""
-    path, ref = at_path(source, "path", kind=str), at_path(source, "ref", kind=str)
-    if ref:
-        mark = f"${ref}/"
-        files = [file for other in sources for file in helm_files(other) if file.startswith(mark)]
-        files = [file[len(mark) :] for file in files]
-    else:
-        files = [posixpath.join(path, file) for file in helm_files(source)]
-    # a pattern of files stands for the folder above it
-    used = {re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in files if "$" not in file}
-    if path or not ref:
-        used.add(path)
-    paths = {clean_path(name) for name in used if "://" not in name}
-    parameters = {key: value for key, value in source.items() if key != "targetRevision"}
-    return ArgoSource(
-        tuple(sorted(paths)),
-        clean_path(path) if path else "",
-        bool(at_path(source, "chart", kind=str)),
-        json.dumps(parameters, sort_keys=True, default=str),
-    )
+def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) -> None:
+    """Give the entries, read as columns, to their applications in the order of their ends.
+
+    A row is start, end, why it failed, (source, revision) of each part, and how many entries before
+    it are lost: the numbers that are left out. They begin at 0 again where an application was made
+    anew. A failed operation that began together with an entry is left out, as a retry succeeded.
+    """
+    documents, failures, owners, places = zip(*entries)
+    ends = times_in([one.get("deployedAt") for one in documents], "deployedAt", places)
+    begins = [one.get("deployStartedAt") or one.get("deployedAt") for one in documents]
+    starts = np.minimum(times_in(begins, "deployStartedAt", places), ends)
+    numbers = [one.get("id", 0) for one in documents]
+    for number, place in zip(numbers, places):
+        if type(number) is not int or abs(number) > 2**62:
+            raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
+    given, sources = None, sources_of({})
+    parts: List[Tuple[Tuple[ArgoSource, str], ...]] = []
+    for one in documents:  # the sources of an application seldom change
+        now = one.get("sources") or one.get("source")
+        if now != given:
+            given, sources = now, sources_of(one)
+        if len(sources) == 1:
+            parts.append(((sources[0], revisions_of(one)[0]),))
+        else:
+            revisions = revisions_of(one) + [""] * len(sources)
+            parts.append(tuple(sorted(zip(sources, revisions))))
+    table = pd.DataFrame({"owner": owners, "id": numbers, "start": starts, "end": ends})
+    table = table.assign(failure=failures, parts=parts)
+    began = table["owner"] * NEVER + starts
+    table = table[(table["id"] >= 0) | ~began.isin(began[table["id"] >= 0])]
+    table = table.sort_values(["owner", "end", "id"], kind="stable", ignore_index=True)
+    kept = table[table["id"] >= 0]
+    before = kept.groupby("owner")["id"].shift(fill_value=-1)
+    lost = (kept["id"] - before.where(before <= kept["id"], -1) - 1).clip(lower=0)
+    table = table.assign(lost=lost.reindex(table.index, fill_value=0))
+    columns = (table[name].tolist() for name in ("start", "end", "failure", "parts", "lost"))
+    rows, edges = list(zip(*columns)), np.searchsorted(table["owner"], range(len(applications) + 1))
+    for one, low, high in zip(applications, edges, edges[1:]):
+        one.rows = rows[low:high]
 
 
-def helm_files(source: Mapping[str, Any]) -> List[str]:
-    """Return the value files and file parameters of a source."""
-    helm = at_path(source, "helm")
-    files = [at_path(file, "path", kind=str) for file in at_path(helm, "fileParameters", kind=list)]
-    files += at_path(helm, "valueFiles", kind=list)
-    return [file for file in files if isinstance(file, str) and file]
+def revisions_of(entry: Mapping[str, Any]) -> List[str]:
+    """Return the revisions of an entry, in the order of its sources."""
+    listed = entry.get("revisions")
+    listed = listed if listed and isinstance(listed, list) else [entry.get("revision")]
+    return [one_line(one, 100) if one and isinstance(one, str) else "" for one in listed]
+
+
+def sources_of(holder: Mapping[str, Any]) -> List[ArgoSource]:
+    """Return the sources of a spec or an entry; `sources` outrank `source`.
+
+    A source applies its path and its value files. One with a `ref` applies the files that others
+    refer to it for. A pattern of files stands for the folder above it.
+    """
+    listed = [one for one in at_path(holder, "sources", kind=list) if isinstance(one, dict)]
+    listed = listed or [at_path(holder, "source")]
+    files = []
+    for helm in (at_path(source, "helm") for source in listed):
+        own = [at_path(one, "path", kind=str) for one in at_path(helm, "fileParameters", kind=list)]
+        own += at_path(helm, "valueFiles", kind=list)
+        files.append([file for file in own if isinstance(file, str) and file])
+    found = []
+    for source, own in zip(listed, files):
+        path, ref = (at_path(source, key, kind=str) for key in ("path", "ref"))
+        used = [posixpath.join(path, file) for file in own]
+        if ref:
+            mark = f"${ref}/"
+            used = [file[len(mark) :] for file in itertools.chain(*files) if file.startswith(mark)]
+        used = [file for file in used if "$" not in file and "://" not in file]
+        used = [re.sub(r"(^|/)[^/]*[*?\[{].*", "", file) for file in used]
+        used += [path] * bool(path or not (ref or source.get("chart")))
+        parameters = {key: value for key, value in source.items() if key != "targetRevision"}
+        paths = tuple(sorted(map(clean_path, used)))
+        found.append(ArgoSource(DEFINITION.encode(parameters), paths, clean_path(path)))
+    return found
 
 
 def clean_path(path: str) -> str:
@@ -3364,822 +3238,617 @@ def clean_path(path: str) -> str:
     return "" if path == "." or path.startswith("..") or make_printable(path) != path else path
 
 
-# What a clone of the config repository knows.
+# The environment of an application, and its name without it.
 
 
-class Clone:
-    """What a clone of the config repository knows of some revisions; nothing without one.
+def name_application(
+    one: ArgoApplication, pattern: Optional[Pattern[str]], label: Optional[str]
+) -> Tuple[str, ...]:
+    """Find what told the environment of an application, and its name without the environment.
 
-    - `commit` is {revision: its commit}.
-    - `bases` is {application: the paths outside of its own that change what it runs}.
-    - `tree` is {(commit, path): the object there}.
-    - `commits` are those that the revisions contain, newest first.
-    - `position` is {commit: its position in `commits`}.
-    - `touching` is {path: positions of the commits that change it}.
-    - `contained` is {(commit, place): a number with a bit for each commit to the place's files}.
+    Returns the environment's own name ("" if nothing tells one) and others that patterns of
+    `--environments` can match. The first rule that tells one counts:
+
+    1. The template of the config repository matches a source path.
+    2. A label or an annotation names it.
+    3. The name has the word of one environment, or of several and one at its end.
+    4. The source paths, the destination's name or its namespace have the word of just one.
+
+    In the name a cluster goes with its environment: the destination's name, or the words behind it
+    that a path or the destination has together with it, as `shop-prod-eu` at `apps/shop/prod-eu`.
     """
-
-    def __init__(self, repo: Optional[FilePath], applications: Sequence[ArgoApplication]) -> None:
-        self.repo = repo
-        self.commit: Dict[str, str] = {}
-        self.bases: Dict[str, List[str]] = collections.defaultdict(list)
-        self.tree: Dict[Tuple[str, str], str] = {}
-        self.commits: List[GitCommit] = []
-        self.position: Dict[str, int] = {}
-        self.touching: Dict[str, List[int]] = {}
-        self.contained: Dict[Tuple[str, int], int] = {}
-        if repo is None:
-            return
-        used = [
-            (application, revision, source)
-            for application in applications
-            for sync in application.syncs
-            for revision, source in zip(sync.revisions, sync.sources)
-            if not source.chart and re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", revision)
-        ]
-        revisions = list(dict.fromkeys(revision for _, revision, _ in used))
-        found = self.objects([f"{revision}^{{commit}}" for revision in revisions])
-        self.commit = {revision: sha for revision, sha in zip(revisions, found) if sha}
-        self.find_bases(applications)
-        places = {
-            (self.commit[revision], path)
-            for application, revision, source in used
-            if revision in self.commit
-            for path in self.paths(application, source)
-        }
-        self.read_commits({path for _, path in places})
-        # git is several times faster where neighbours in the history are asked for together
-        names = sorted(places, key=lambda place: self.position[place[0]])
-        self.tree = dict(zip(names, self.objects([f"{sha}:{path}" for sha, path in names])))
-
-    def paths(self, application: ArgoApplication, source: ArgoSource) -> Sequence[str]:
-        """Return all paths whose content a source of an application applies."""
-        return (*source.paths, *self.bases[application.full_name])
-
-    def objects(self, names: Sequence[str]) -> List[str]:
-        """Return the object id of each name, "" where there is none."""
-        check = "cat-file", "--buffer", "--batch-check=%(objectname)"
-        questions = "\n".join(names).encode("utf-8", "replace")
-        lines = ask_git(self.repo, *check, stdin=questions).split("\n")  # type: ignore[arg-type]
-        return ["" if " " in line else line for line in lines]
-
-    def find_bases(self, applications: Sequence[ArgoApplication]) -> None:
-        """Find the paths that kustomizations and annotations name, as of the newest sync."""
-        folders: Dict[Tuple[str, str], List[str]] = collections.defaultdict(list)
-        named: Dict[str, List[str]] = {}
-        for application in applications:
-            name = application.full_name
-            own = [
-                (self.commit[revision], source.own_path)
-                for sync in application.syncs[-1:]
-                for revision, source in zip(sync.revisions, sync.sources)
-                if revision in self.commit and source.own_path
-            ]
-            folders_of_own = {folder for _, folder in own}
-            marks = application.marks.get(MANIFEST_PATHS, "").split(";")
-            paths = {
-                clean_path(posixpath.join("/", folder, mark.strip()))
-                for mark in marks
-                for folder in folders_of_own
-            }
-            named[name] = sorted(paths - folders_of_own - {""})
-            for place in own:
-                folders[place].append(name)
-        assert self.repo is not None
-        for name, bases in find_bases(self.repo, folders).items():
-            named[name] = list(dict.fromkeys([*named[name], *bases]))
-        self.bases.update(named)
-
-    def read_commits(self, paths: Set[str]) -> None:
-        """Read the commits that the revisions contain, and which of `paths` each touches."""
-        wanted = "\n".join(set(self.commit.values())).encode()
-        self.touching = {path: [] for path in paths}
-        above: Dict[bytes, List[str]] = {}  # of each file those of the paths that it is at or below
-        if not wanted:
-            return
-        assert self.repo is not None
-        for commit in read_graph(self.repo, *GIT_FILES, "--topo-order", "--stdin", stdin=wanted):
-            sha, listed, seconds, name, subject, body, rest = commit
-            parents = tuple(listed.decode().split())
-            files = [] if len(parents) > 1 else rest.split(b"\0")[1:-1]
-            for file in files:
-                if file not in above:
-                    path = file.decode("utf-8", "surrogateescape").lstrip("\n")
-                    parts = itertools.accumulate(path.split("/"), "{}/{}".format)
-                    above[file] = [path for path in ("", *parts) if path in paths]
-            for path in {path for file in files for path in above[file]}:
-                self.touching[path].append(len(self.commits))
-            if b"Argocd-reference" in body:
-                seconds = committed_at(body, seconds)
-            row = sha.decode(), seconds, name, subject, reverts_in(body), len(files), parents
-            self.commits.append(GitCommit(*row))
-        self.position = {commit.sha: number for number, commit in enumerate(self.commits)}
-
-    def merges_reverted(self, position: int) -> List[GitCommit]:
-        """Return the merges that a commit says it reverts."""
-        known = (self.position.get(sha) for sha in self.commits[position].reverts)
-        found = (self.commits[at] for at in known if at is not None)
-        return [commit for commit in found if len(commit.parents) > 1]
-
-    def find_contained(self, places: Sequence[ArgoPlace], wanted: Mapping[str, Set[int]]) -> None:
-        """Find which of a place's commits a commit contains; `wanted` is {commit: places}."""
-        counted = sorted({at for one in places for at in one.touching}, reverse=True)
-        bit = {position: number for number, position in enumerate(counted)}
-        bits = [[bit[position] for position in one.touching] for one in places]
-        children = collections.Counter(sha for commit in self.commits for sha in commit.parents)
-        state: Dict[str, int] = {}  # of a commit, until its last child has been here
-        for position in range(len(self.commits) - 1, -1, -1):
-            commit, here = self.commits[position], 0
-            for parent in commit.parents:
-                here |= state.get(parent, 0)
-                children[parent] -= 1
-                if not children[parent]:
-                    state.pop(parent, None)
-            if position in bit:
-                here |= 1 << bit[position]
-            if children[commit.sha]:
-                state[commit.sha] = here
-            data = here.to_bytes(len(counted) // 8 + 1, "little") if commit.sha in wanted else b""
-            for number in wanted.get(commit.sha, ()):
-                self.contained[commit.sha, number] = sum(
-                    (data[one >> 3] >> (one & 7) & 1) << at for at, one in enumerate(bits[number])
-                )
-
-
-HYDRATED = re.compile(rb"^Argocd-reference-commit-(sha|date): *(.+)$", re.MULTILINE)
-
-
-def committed_at(body: bytes, seconds: int) -> int:
-    """Return when a change was made: of a commit by Argo CD's source hydrator, what it names."""
-    trailers = dict(HYDRATED.findall(body))
-    if b"sha" in trailers and b"date" in trailers:
-        with contextlib.suppress(ValueError):
-            return seconds_from(trailers[b"date"].decode().strip())
-    return seconds
-
-
-# From applications to places.
-
-
-class ArgoPlace(NamedTuple):
-    """An Argo CD application, what it is taken for, and its files in the clone."""
-
-    number: int
-    application: ArgoApplication
-    syncs: List[ArgoEntry]
-    environment: str
-    rule: str
-    base: str  # its name without the environment
-    name: str  # the same, or the full name where two of an environment would have it
-    own: Set[int]  # positions of the commits to its own files
-    touching: List[int]  # and to those of its bases too, oldest first
-
-    def gaps(self) -> List[int]:
-        """Return the ends of the entries before which others are lost."""
-        ids = {entry.id for entry in self.syncs}
-        return [entry.end for entry in self.syncs if entry.id > 0 and entry.id - 1 not in ids]
-
-
-def classify_application(
-    application: ArgoApplication, rules: EnvironmentRules, pattern: Optional[Pattern[str]]
-) -> Tuple[str, str, str]:
-    """Return (environment, what told it, the name without it), by the first rule that tells one.
-
-    1. One environment was given for all.
-    2. The template of the config repository matches a source path.
-    3. A label or an annotation names it.
-    4. A pattern on the name was given.
-    5. The name has the word of one environment, or of several and one at its end.
-    6. The source paths, the destination's name or its namespace have the word of just one.
-    """
-    name = application.name
-    words = environment_words(name)
-    if rules.fixed:
-        return rules.fixed, "given", name
-    for path in application.hints[0].split("\n"):
+    name, spec = one.name, at_path(one.document, "spec")
+    paths = [path for source in sources_of(spec) for path in source.paths]
+    keys = ("name", "namespace", "server")
+    cluster, space, server = (at_path(spec, "destination", key, kind=str) for key in keys)
+    others = one.full_name, name, one.namespace, cluster, space, server
+    one.title, marks = name, one.marks
+    for path in paths:
         found = pattern and (pattern.fullmatch(f"{path}/") or pattern.fullmatch(path))
         if found:
-            return found["environment"], "path", found.groupdict().get("application") or name
-    for key in [rules.label] if rules.label else ENVIRONMENT_KEYS:
-        value = application.marks.get(key, "")
-        if key == KARGO:
-            value = value.rpartition(":")[2]  # it is project:stage
-        if value:
-            word = one_line(value, 40).lower()
-            named = [found for found in words if found[0] == word]
-            return word, f"label {one_line(key, 60)}", without(name, *named[-1:])
-    if rules.pattern:
-        match = re.search(rules.pattern, name)
-        if match and match.group(1):
-            where = (match.group(1).lower(), *match.span(1))
-            return where[0], "pattern", without(name, where)
-    if words and (len({word for word, _, _ in words}) == 1 or words[-1][2] == len(name)):
-        return words[-1][0], "name", without(name, words[-1])
-    hints = "source path", "destination name", "destination namespace"
-    for hint, text in zip(hints, application.hints):
-        told = {word for word, _, _ in environment_words(text)}
-        if len(told) == 1:
-            return told.pop(), hint, name
-    return UNCLASSIFIED, "none", name
+            one.rule, one.title = "path", found.groupdict().get("application") or name
+            return (found["environment"], *others)
+    environment = ""
+    hints = ("name", name), ("source path", "\n".join(paths)), ("destination name", cluster)
+    for key in [label] if label else ("environment", "env", KARGO):
+        if key in marks and not environment:
+            value = marks[key].rpartition(":")[2] if key == KARGO else marks[key]
+            environment, one.rule = one_line(value, 40).lower(), f"label {one_line(key, 60)}"
+    for rule, text in (*hints, ("destination namespace", space)) if not environment else ():
+        words = environment_words(text)
+        at_end = rule == "name" and words[-1:] and words[-1][2] == len(name)
+        if not environment and (at_end or len({word for word, *_ in words}) == 1):
+            environment, one.rule = words[-1][0], rule
+    words = environment_words(name) if environment else ()
+    begin, end = next(
+        (span for word, *span in words[::-1] if usual_stage(word) == usual_stage(environment)),
+        (len(name), len(name)),
+    )
+    dashed, spans = dash_words(name), [(begin, end)]
+    if end < len(name):
+        elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
+        stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
+        spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
+    at = dashed.find(dash_words(cluster)) if cluster else -1
+    if 0 <= at <= begin and end <= at + len(cluster):
+        spans.append((at, at + len(cluster)))
+    spans = [(low, high) for low, high in spans if high - low < len(name)]
+    low, high = max(spans, default=(0, 0), key=lambda span: span[1] - span[0])
+    before, after = name[:low].rstrip("-_/."), name[high:].lstrip("-_/.")
+    one.title = before + (name[low - 1] if before and after else "") + after
+    own = name[low:high] if begin < end else environment
+    return (own or environment, environment, name[low:high], *others)
 
 
-def without(name: str, *words: Tuple[str, int, int]) -> str:
-    """Return a name without a word and the mark that joins it; all of it if nothing is left."""
-    for _, begin, end in words:
-        before, after = name[:begin].rstrip("-_/."), name[end:].lstrip("-_/.")
-        joint = name[begin - 1] if before and after else ""
-        return before + joint + after or name
-    return name
+def dash_words(text: str) -> str:
+    """Return a text in small letters with a dash in the place of all that parts its words."""
+    return "-" + re.sub(r"[-_./\s]", "-", text.lower()) + "-"
 
 
+def name_applications(
+    found: Sequence[ArgoApplication], template: Optional[str], label: Optional[str], stages: Stages
+) -> None:
+    """Name the environment of each application, and the application itself.
+
+    Two teams' applications of the same name are told apart by their namespaces. GitOpsError for a
+    label that no application has.
+    """
+    there = {key for one in found for key in one.marks} if label else set()
+    if label is not None and label not in there:
+        keys = ", ".join(sorted(there, key=lambda key: ("/" in key, key))) or "none"
+        problem = f"no application has the label or annotation {one_line(label, 60)}"
+        raise GitOpsError(f"{problem}; --environment-label takes one of these: {one_line(keys)}")
+    pattern = template_pattern(template) if template else None
+    named = [name_application(one, pattern, label) for one in found]
+    stages.check(named)
+    teams: Dict[Row, Set[str]] = collections.defaultdict(set)
+    for one, names in zip(found, named):
+        one.environment = stages.stage_of(*names) or UNCLASSIFIED
+        teams[one.environment, one.title].add(one.namespace)
+    shared = {title for (_, title), namespaces in teams.items() if len(namespaces) > 1}
+    twins = collections.Counter(one.full_name for one in found)
+    for one in found:
+        one.title = f"{one.namespace}/{one.title}" if one.title in shared else one.title
+        one.origin = one.full_name + f" ({one.number})" * (twins[one.full_name] > 1)
+
+
+# The syncs of an application, and what a clone of the config repository knows of them.
+
+
+def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Replay:
+    """Return the main line of a clone, with a trail for each source of each application."""
+    tree, owners = HeadTree(repo), {}
+    for one in applications:
+        marks = one.marks.get(MANIFEST_PATHS, "").split(";")
+        for source in {source for *_, parts, _ in one.rows for source, _ in parts}:
+            named = {clean_path(posixpath.join("/", source.folder, mark.strip())) for mark in marks}
+            bases = [*(named - {source.folder, ""}), *tree.bases(source.paths)]
+            owners[one.full_name, source.paths] = source.paths, bases
+    clone, form = Replay(repo, Owners(owners)), "--format=%(objectname) %(*objectname)"
+    assert clone.trails is not None  # it reads the log
+    for line in ask_git(repo, "for-each-ref", form, "refs/tags").splitlines():
+        tag, _, commit = line.partition(" ")  # the revision of an annotated tag is the tag's own
+        if commit in clone.landing_of:
+            clone.landing_of[tag] = clone.landing_of[commit]
+    return clone
+
+
+def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
+    """Find the syncs of an application, and what a clone knows of them.
+
+    1. A sync is what the parameters and the paths of its sources hold, or the revision where the
+       clone does not have it.
+    2. It ships the commits to its own paths that no earlier one had. What the first one has was
+       there before; so was what comes after a gap, but for a commit of the hour before.
+    3. It takes back what its commits revert, and what a sync of an older revision lacks.
+    """
+    policy = at_path(one.document, "spec", "syncPolicy").get("automated")
+    automatic = isinstance(policy, dict) and policy.get("enabled") is not False
+    for start, end, failure, parts, lost in one.rows:
+        release = revision = "+".join([text for _, text in parts if text]) or "(none)"
+        if clone is None:
+            one.syncs.append(Sync(start, end, parts, revision, failure, automatic=automatic))
+            continue
+        content: List[Any] = []
+        moves: List[Move] = []
+        lacks: List[Move] = []
+        newest = max(one.had.values(), default=None)
+        for source, text in parts:
+            landing = clone.landing_of.get(text)
+            content += [source.definition, text]
+            if landing is None:
+                continue
+            trail = clone.trails.get((one.full_name, source.paths), [])
+            begin = one.had.get(source.paths, landing if newest is None else newest)
+            now, before = (bisect.bisect_left(trail, (at + 1,)) for at in (landing, begin))
+            content[-1], revision = 0, clone.landings[landing]
+            if now:
+                last = trail[now - 1]
+                versions = ", ".join(version for _, version, _ in last.versions)
+                content[-1], release = last.content, versions or clone.landings[last.landing]
+            if lost:
+                recent = start - clone.seconds[landing] < 3600
+                before = now - (recent and now > 0 and trail[now - 1].landing == landing)
+            moves, lacks = moves + trail[before:now], lacks + trail[now:before]
+            one.tried = max(one.tried, landing)
+            if not failure:
+                one.had[source.paths] = max(landing, begin)
+        commits = [clone.commits[number] for move in moves for number in move.commits]
+        brings = [name for commit in commits for name in (commit.sha, commit.message)]
+        undone = {name for commit in commits for name in commit.reverts}
+        whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
+        takes = {name for commit in whole for name in commit.reverts} - set(brings)
+        takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
+        facts = failure, brings, takes, automatic, release
+        one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
+        named = {number: version for move in moves for _, version, number in move.versions}
+        for number in [number for move in moves for number in move.own if not failure]:
+            one.shipped.append((clone.commits[number], named.get(number, ""), end))
+
+
+def judge_application(one: ArgoApplication, start: int) -> Place:
+    """Return what the syncs of an application come to. Each time without a gap is judged alone."""
+    rows, looks = one.rows, [one.looks[time] for time in sorted(one.looks)]
+    cuts = [number for number, row in enumerate(rows) if row[4] or not number]
+    releases: List[Release] = []
+    for low, high in zip(cuts, [*cuts[1:], len(rows)]):
+        until = rows[high][0] if high < len(rows) else NEVER
+        seen = [look for look in looks if rows[low][0] <= look.time < until]
+        begins = rows[low][4] > 0 and not one.syncs[low].brings
+        releases += classify_syncs(one.syncs[low:high], seen, begins)
+    begin = rows[cuts[-1]][1] if rows and rows[cuts[-1]][4] else start
+    names = one.title, one.environment, one.origin, one.rule
+    return Place(*names, releases, begin, max(begin, one.seen), sum(row[4] for row in rows))
+
+
+def changes_of(
+    applications: Sequence[ArgoApplication], clone: Replay, production: str
+) -> Dict[Row, Row]:
+    """Return {(application, environment, commit): (commit, version, end of the first sync)}.
+
+    What another environment has had, or a sync failed to bring, waits for production.
+    """
+    found: Dict[Row, Row] = {}
+    tried: Dict[str, Dict[str, int]] = collections.defaultdict(dict)
+    for one in applications:
+        stages = tried[one.title]
+        stages[one.environment] = max(stages.get(one.environment, -1), one.tried)
+        for row in one.shipped:
+            key = one.title, one.environment, row[0].sha
+            found[key] = min(found.get(key, row), row, key=lambda row: row[2])
+    for one in applications:
+        if one.environment == production:
+            others = {**tried[one.title], UNCLASSIFIED: -1, production: one.tried}
+            for paths, had in one.had.items():
+                trail = clone.trails.get((one.full_name, paths), [])
+                waiting = [move for move in trail if had < move.landing <= max(others.values())]
+                for commit in (clone.commits[number] for move in waiting for number in move.own):
+                    found.setdefault((one.title, production, commit.sha), (commit, "", MISSING))
+    return found
+
+
+@collector_paused()
 def load_argocd(
-    files: Sequence[FilePath],
+    files: Union[FilePath, Sequence[FilePath]],
     repo: Optional[FilePath] = None,
-    rules: EnvironmentRules = EnvironmentRules(),
+    *,
+    environments: Union[None, str, Sequence[str]] = None,
+    label: Optional[str] = None,
     template: Optional[str] = None,
+    applications: Sequence[str] = (),
 ) -> History:
     """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. With
-    `template` (see `load_gitops_repository`) the names are those of the repository's folders.
-    Raises GitOpsError for files that hold no deployment.
+    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. The key
+    of a label or annotation, `label`, and the `template` of the repository's paths tell the
+    environments; `environments` names them (see `Stages`). `applications` are the names to measure,
+    perhaps with a `*`. Raises GitOpsError for files that hold no deployment.
     """
-    with collector_paused():
-        return argocd_history(read_argocd(files), repo, rules, template)
-
-
-def argocd_history(
-    applications: Sequence[ArgoApplication],
-    repo: Optional[FilePath],
-    rules: EnvironmentRules,
-    template: Optional[str],
-) -> History:
-    """Return the history that applications and a clone of the config repository come to."""
-    parents = [application.full_name for application in applications if application.parent]
-    applications = [application for application in applications if not application.parent]
-    if not any(application.syncs for application in applications):
-        raise GitOpsError(
-            "no deployment: these are apps of apps, and applications without a history; "
-            "--argocd takes the applications that deploy something"
-        )
-    check_label(rules.label, applications)
-    clone = Clone(repo, applications)
-    pattern = template_pattern(template) if template else None
-    stages = None if rules.stages is None else Stages.of(rules.stages)
-    places = name_places(applications, clone, rules, pattern, stages)
-    teams: Dict[str, List[ArgoPlace]] = collections.defaultdict(list)
-    for one in places:
-        teams[one.base].append(one)
-    clone.find_contained(places, wanted_commits(places, teams, clone))
-    names = usual_order(one.environment for one in places)
-    if stages is not None:
-        names = [name for name in names if name == UNCLASSIFIED] + list(stages.names)
-    names = last_is_production(names, stages)
-    start = min(
-        one.syncs[0].end if one.syncs[0].id > 0 else one.application.created or one.syncs[0].start
-        for one in places
-        if one.syncs
-    )
-    found: List[Place] = []
-    changes: List[Row] = []
-    for one in places:
-        syncs, had = syncs_of(one, clone, changes)
-        looks = [one.application.looks[time] for time in sorted(one.application.looks)]
-        outcome, spans = classify_syncs(syncs, looks), covered_spans(one, start // DAY * DAY)
-        row = one.name, one.environment, one.rule, one.application.full_name
-        found.append(Place(*row, outcome, spans, syncs, looks))
-        if one.environment == names[-1]:
-            changes += undated_deployments(one, outcome, clone)
-            changes += waiting_changes(one, teams[one.base], clone, had)
-    notes = [f"App of apps, not counted: {', '.join(parents)}"] if parents else []
-    if repo is None:
+    files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
+    by_reason: Dict[str, List[ArgoApplication]] = collections.defaultdict(list)
+    for one in read_argocd(files):
+        by_reason[one.left_out].append(one)
+    found = by_reason.pop("", [])
+    notes = [f"{why}: {few_names(some)}" for why, some in by_reason.items()]
+    if not any(one.rows for one in found):
+        problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
+        raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
+    stages = Stages.of(environments)
+    name_applications(found, template, label, stages)
+    chosen = choose_applications({one.title for one in found}, applications)
+    found = [one for one in found if one.title in chosen]
+    unknown = [one for one in found if one.environment == UNCLASSIFIED]
+    if unknown:
+        remedy = "--environments 'production=*-x' or --environment-label KEY says it"
+        notes.append(f"Nothing tells the environment of {few_names(unknown)}: {remedy}")
+    clone = None if repo is None else read_clone(repo, found)
+    for one in found:
+        follow_syncs(one, clone)
+    firsts = [(one, *one.rows[0]) for one in found if one.rows]
+    times = [end if lost else one.created or start for one, start, end, *_, lost in firsts]
+    begin = min(times, default=found[0].seen) // DAY * DAY
+    places = [judge_application(one, begin) for one in found]
+    order, changes = stages.order({one.environment for one in found}), {}
+    if clone is None:
         notes.append("Without --repo every new revision counts, even if it changes nothing here")
-    return history_from("argocd", found, argo_commits(found, changes, clone), changes, notes, names)
+    else:
+        notes.append(OWN_LEAD_TIME)
+        changes = changes_of(found, clone, order[-1])
+    commits = {sha: (*one, name) for (name, _, sha), (one, *_) in changes.items()}
+    rows = sorted(commits.values(), key=lambda row: (row[1], row[0]))
+    made = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
+    table = commits_from(made, "" if repo is None else branch_of(repo))
+    told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
+    return history_from("argocd", places, table, told, notes, order)
 
 
-def check_label(label: Optional[str], applications: Sequence[ArgoApplication]) -> None:
-    """Refuse a label that no application has, with those that there are."""
-    there = {key for application in applications for key in application.marks}
-    if label is not None and label not in there:
-        plain_first = sorted(there, key=lambda key: ("/" in key, key))
-        raise GitOpsError(
-            f"no application has the label or annotation {one_line(label, 60)}; "
-            f"--environment-label takes one of these: {one_line(', '.join(plain_first) or 'none')}"
-        )
+def few_names(applications: Sequence[ArgoApplication]) -> str:
+    """Return the full names of a few applications, and how many more there are."""
+    names = [one.full_name for one in applications]
+    return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
-def name_places(
-    applications: Sequence[ArgoApplication],
-    clone: Clone,
-    rules: EnvironmentRules,
-    pattern: Optional[Pattern[str]],
-    stages: Optional[Stages],
-) -> List[ArgoPlace]:
-    """Return the place of each application: its environment, its name and its files."""
-    classes = [classify_application(one, rules, pattern) for one in applications]
-    raw = {environment for environment, _, _ in classes}
-    stage = with_production(raw)
-    if stages is not None:
-        stage = {name: stages.stage_of(name) or UNCLASSIFIED for name in raw}
-    taken = collections.Counter((stage[environment], base) for environment, _, base in classes)
-    places = []
-    for number, (one, (environment, rule, base)) in enumerate(zip(applications, classes)):
-        single = taken[stage[environment], base] == 1
-        syncs = one.syncs
-        paths = {path for sync in syncs for source in sync.sources for path in source.paths}
-        own, bases = (
-            {at for path in part for at in clone.touching.get(path, ())}
-            for part in (paths, clone.bases[one.full_name])
-        )
-        name = base if single else one.full_name
-        touching = sorted(own | bases, reverse=True)
-        row = number, one, syncs, stage[environment], rule, base, name, own, touching
-        places.append(ArgoPlace(*row))
-    return places
-
-
-def wanted_commits(
-    places: Sequence[ArgoPlace], teams: Mapping[str, Sequence[ArgoPlace]], clone: Clone
-) -> Dict[str, Set[int]]:
-    """Return {commit: places}: what the commit contains of their files is asked for."""
-    wanted: Dict[str, Set[int]] = collections.defaultdict(set)
-    for one in places:
-        for other in teams[one.base]:
-            entries = other.syncs if other is one else newest_syncs(other)
-            for entry in entries:
-                for revision in entry.revisions:
-                    wanted[clone.commit.get(revision, "")].add(one.number)
-        for position in one.touching:
-            for merge in clone.merges_reverted(position):
-                wanted[merge.sha].add(one.number)
-                wanted[merge.parents[0]].add(one.number)
-    return wanted
-
-
-def newest_syncs(one: ArgoPlace) -> List[ArgoEntry]:
-    """Return the newest sync of a place, and those that failed."""
-    return [*one.syncs[-1:], *(entry for entry in one.syncs if entry.failure)]
-
-
-def set_bits(number: int) -> Iterator[int]:
-    """Yield the positions of the bits that are set."""
-    while number:
-        low = number & -number
-        yield low.bit_length() - 1
-        number ^= low
-
-
-def shipped_change(one: ArgoPlace, clone: Clone, position: int, deployed: int) -> Row:
-    """Return the row of `changes` for a commit to a place's files."""
-    commit, is_shared = clone.commits[position], position not in one.own
-    return one.name, one.environment, commit.sha, commit.seconds, deployed, is_shared, None
-
-
-def syncs_of(one: ArgoPlace, clone: Clone, changes: List[Row]) -> Tuple[List[Sync], int]:
-    """Return the syncs of a place, and all commits that it has had; add its changes to the list."""
-    gaps = set(one.gaps())
-    syncs: List[Sync] = []
-    had, begun = 0, False
-    for entry in one.syncs:
-        after_gap = entry.end in gaps
-        contains = commits_in(one, entry, clone)
-        adds: FrozenSet[str] = frozenset()
-        reverts: FrozenSet[str] = frozenset()
-        if contains & ~had and begun and not after_gap:
-            positions = [one.touching[bit] for bit in set_bits(contains & ~had)]
-            adds = frozenset(clone.commits[at].sha for at in positions)
-            undone = {sha for at in positions for sha in clone.commits[at].reverts}
-            standing = [at for at in positions if clone.commits[at].sha not in undone]
-            reverts = frozenset(sha for at in standing for sha in reverted_by(at, one, clone))
-            if not entry.failure:
-                changes += [shipped_change(one, clone, at, entry.end) for at in positions]
-        if not entry.failure:
-            had, begun = had | contains, True
-        syncs.append(
-            Sync(
-                entry.start, entry.end, {"": content_of(one, entry, clone)},
-                commit_of(entry, clone), entry.failure, one.application.automatic, contains, adds,
-                reverts - adds, after_gap,
-            )
-        )  # fmt: skip
-    return syncs, had
-
-
-def commits_in(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> int:
-    """Return which commits to a place's files a sync contains, a bit for each.
-
-    Of several sources each has the commits to its own paths.
-    """
-    bits = 0
-    for revision, source in zip(entry.revisions, entry.sources):
-        if revision in clone.commit:
-            here = clone.contained[clone.commit[revision], one.number]
-            if len(entry.sources) > 1:
-                paths = clone.paths(one.application, source)
-                used = {at for path in paths for at in clone.touching.get(path, ())}
-                here &= sum(1 << bit for bit, at in enumerate(one.touching) if at in used)
-            bits |= here
-    return bits
-
-
-def reverted_by(position: int, one: ArgoPlace, clone: Clone) -> Iterator[str]:
-    """Yield the commits that a commit says it reverts; of a merge those that it brought."""
-    yield from clone.commits[position].reverts
-    for merge in clone.merges_reverted(position):
-        before = clone.contained.get((merge.parents[0], one.number), 0)
-        for bit in set_bits(clone.contained[merge.sha, one.number] & ~before):
-            yield clone.commits[one.touching[bit]].sha
-
-
-def content_of(one: ArgoPlace, entry: ArgoEntry, clone: Clone) -> Tuple[Any, ...]:
-    """Return what a sync applied: equal contents run the same.
-
-    It is the parameters of each source, with what lies at its paths where the clone has them, else
-    with its revision.
-    """
-    parts: List[Any] = []
-    for revision, source in zip(entry.revisions, entry.sources):
-        parts.append(source.definition)
-        if revision in clone.commit:
-            sha = clone.commit[revision]
-            paths = clone.paths(one.application, source)
-            parts += [clone.tree[sha, path] for path in paths]
-        else:
-            parts.append(revision)
-    return tuple(parts)
-
-
-def commit_of(entry: ArgoEntry, clone: Clone) -> str:
-    """Return the commit of a sync; its revisions where the clone has none of them."""
-    known = [clone.commit[revision] for revision in entry.revisions if revision in clone.commit]
-    return known[0] if known else "+".join(entry.revisions) or "(none)"
-
-
-def covered_spans(one: ArgoPlace, start: int) -> List[Tuple[int, int]]:
-    """Return the spans of time in which no entry of an application is lost.
-
-    They begin with the window where its history is complete, as nothing came before it. A gap
-    between two files ends a span with the last file before it.
-    """
-    begins = one.gaps()
-    if not one.syncs or one.syncs[0].id <= 0:
-        begins.insert(0, start)
-    spans = []
-    for low, after in zip(begins, [*begins[1:], NEVER]):
-        files = [seen for newest, seen in one.application.files if newest < after]
-        done = [entry.end for entry in one.syncs if low <= entry.end < after]
-        high = one.application.seen if after == NEVER else max([low, *done, *files])
-        spans.append((low, min(high, after)))
-    return spans
-
-
-def undated_deployments(one: ArgoPlace, outcome: Outcome, clone: Clone) -> Iterator[Row]:
-    """Yield a row of `changes` for each deployment without a lead time, with the reason."""
-    for number in outcome.deployments:
-        sync = outcome.releases[number]
-        if sync.failure or sync.adds or not number:
-            continue
-        if clone.repo is None:
-            why = "no repository given (--repo)"
-        elif number in outcome.begins:
-            why = "it came in a gap of the history"
-        elif not sync.contains:
-            why = "its revision is not in the repository"
-        else:
-            why = "no new commit is at its paths"
-        yield one.name, one.environment, sync.commit, MISSING, sync.end, False, why
-
-
-def waiting_changes(
-    one: ArgoPlace, team: Sequence[ArgoPlace], clone: Clone, had: int
-) -> Iterator[Row]:
-    """Yield the changes that production has not had: another environment has, or a sync failed."""
-    if not one.syncs:
-        return
-    newest, namespace = 0, one.application.namespace
-    for other in team:
-        same = one.name == one.base or other.application.namespace == namespace
-        if other.environment != UNCLASSIFIED and same:
-            for entry in newest_syncs(other):
-                newest |= commits_in(one, entry, clone)
-    for bit in set_bits(newest & ~had):
-        yield shipped_change(one, clone, one.touching[bit], MISSING)
-
-
-def argo_commits(places: Sequence[Place], changes: Sequence[Row], clone: Clone) -> pd.DataFrame:
-    """Return the `git_commits` table: the changes, and the commits of the deployments."""
-    owner = {row[2]: row[0] for row in reversed(changes) if row[2] in clone.position}
-    for place in places:
-        for number in place.outcome.deployments if clone.commits else ():
-            owner.setdefault(place.outcome.releases[number].commit, place.application)
-    known = [clone.commits[clone.position[sha]] for sha in owner if sha in clone.position]
-    known.sort(key=lambda commit: (commit.seconds, -clone.position[commit.sha]))
-    return commits_of_owners(((commit, owner[commit.sha]) for commit in known), clone.repo)
-
-
-# ---- Real history: tables and incidents from files ----------------------------------------------
-
-TABLE_FILES = {  # of an export, in the order in which they are written
-    "git_commits": "commits.csv",
-    "deployments": "deployments.csv",
-    "rollbacks": "rollbacks.csv",
-    "changes": "changes.csv",
-    "coverage": "coverage.csv",
-    "incidents": "incidents.csv",
-}
-
-
-def load_tables(folder: FilePath, environments: Union[None, str, Sequence[str]] = None) -> History:
-    """Return a history from a folder of CSV files, such as `--export` writes.
-
-    `deployments.csv` must be there. `metrics.json` beside it says the window, the source and the
-    environments. Without it the window is the days of the deployments, and the environments are in
-    the usual order. Raises GitOpsError that names the wrong file.
-    """
-    folder = Path(folder)
-    if not (folder / "deployments.csv").exists():
-        raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
-    tables = {}
-    for name, file in TABLE_FILES.items():
-        if (folder / file).exists():
-            tables[name] = read_table(folder / file, name)
-        elif name in COLUMNS:
-            tables[name] = table_from(name, [])
-    path = folder / "metrics.json"
-    document = read_document(path) if path.exists() else {}
-    window = window_in(document)
-    if len(tables["deployments"]):
-        days = window_around(tables["deployments"]["timestamp"])
-        known = window or days
-        window = Window(min(days.start, known.start), max(days.end, known.end))
-    if window is None:
-        path = folder / "deployments.csv"
-        raise GitOpsError(f"no deployment in {one_line(path)}; --history needs one")
-    found = at_path(document, "environments", kind=list)
-    there = count_words(tables["deployments"]["environment"])
-    if environments is not None:
-        stages = Stages.of(environments)
-        stages.check(there)
-        found = list(stages.names)
-        for name, table in tables.items():
-            if "environment" in table:
-                named = table["environment"].map(lambda one: stages.stage_of(one) or one)
-                tables[name] = as_table(name, table.assign(environment=named.astype(object)))
-    elif not found:
-        found = last_is_production(usual_order(there), None)
-    for name in found:
-        check_word(f"an environment of {one_line(folder)}", name)
-    real = {name: tables.pop(name, None) for name in DETAILS}
-    history = History.of(**tables, window=window, environments=found)
-    source = at_path(document, "source", kind=str) or "files"
-    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
-    return history._replace(source=source, notes=notes, **real)
-
-
-def check_rows(table: pd.DataFrame) -> None:
-    """Refuse what cannot have happened; ValueError that names the row."""
-    wrong, why = [], ""
-    if "status" in table:
-        wrong = has_word(table["status"], FAILED) & ~has_word(table["health"], DEGRADED)
-        why = "a Failed sync is Degraded, and not Healthy or Unknown"
-    elif "deployed" in table:
-        wrong, why = table["committed"] > table["deployed"], "it was deployed before its commit"
-    if np.any(wrong):
-        raise ValueError(f"row {2 + int(np.flatnonzero(wrong)[0])}: {why}")
-
-
-CAN_BE_EMPTY = ("failure_reason", "version", "deployed", "recovered", "resolved", "message")
-WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
-
-
-def read_table(path: Path, name: str) -> pd.DataFrame:
-    """Return a table from a CSV file; GitOpsError if it cannot be used."""
-    try:
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False).fillna("")  # short rows
-        if name == "changes":
-            texts = texts.assign(**{"version": "", **texts})
-        if name == "deployments":
-            texts = texts.assign(**{"recovered": "", **texts})
-        kinds = ALL_COLUMNS[name]
-        missing = [column for column in kinds if column not in texts]
-        if missing:
-            raise ValueError(f"no column {missing[0]!r}; it needs {', '.join(kinds)}")
-        columns = {column: read_column(texts[column], kind) for column, kind in kinds.items()}
-        table = as_table(name, columns)
-        check_rows(table)
-    except (OSError, ValueError) as error:
-        problem = f"{one_line(path)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; the README has the columns") from None
-    if "timestamp" not in table:
-        return table
-    return table.sort_values("timestamp", kind="stable", ignore_index=True)
-
-
-def read_column(texts: pd.Series, kind: str) -> Any:
-    """Return a column of texts as values of a kind; ValueError that names the wrong row."""
-    column, values = str(texts.name), {}
-    for text in texts.unique():
-        try:
-            values[text] = read_value(text, column, kind)
-        except (ValueError, KeyError, OverflowError):
-            row = 2 + texts.tolist().index(text)  # the first line has the names
-            rule = f"hold {KINDS[kind]}"
-            if column in WORDS:
-                rule = f"be one of {', '.join(WORDS[column])}"
-            raise ValueError(f"row {row}: {column} must {rule}, not {in_quotes(text)}") from None
-    read = [values[text] for text in texts]
-    return np.array(read, np.int64) if kind == "time" else read
-
-
-KINDS = {
-    "time": "a time such as 2026-01-31T12:00:00Z",
-    "count": "a whole number",
-    "number": "a number",
-    "flag": "True or False",
-    "word": "a name",
-    "text": "a text",
-}
-
-
-def with_zone(text: Any) -> Any:
-    """Return a time with its zone: UTC where it names none."""
-    plain = isinstance(text, str) and len(text) == len("2026-01-31 12:00:00")
-    return f"{text}Z" if plain else text
-
-
-def read_value(text: str, column: str, kind: str) -> Any:
-    """Return a text of a table as a value; ValueError or KeyError if it is none of its kind."""
-    if not text and column in CAN_BE_EMPTY:
-        return {"time": MISSING, "text": "", "word": None}[kind]
-    if kind == "time":
-        return seconds_from(with_zone(text))
-    if kind == "flag":
-        return {"true": True, "false": False}[text.lower()]
-    if kind == "number":
-        return float(text or "nan")
-    if kind == "count":
-        number = int(text)
-        if number < MISSING or (number < 0 and column != "syncs"):
-            raise ValueError(text)
-        return number
-    if not text or text not in WORDS.get(column, (text,)):
-        raise ValueError(text)
-    return one_line(text, NAME_WIDTH)
-
-
-def read_document(path: FilePath) -> Mapping[str, Any]:
-    """Return a `metrics.json`; GitOpsError if it is none."""
-    takes = "it is what --export writes as metrics.json"
-    text = read_text(path, takes)
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise GitOpsError(f"{one_line(path)} is not JSON: {one_line(error, 80)}; {takes}") from None
-    if not isinstance(document, dict) or not isinstance(document.get("production"), Mapping):
-        raise GitOpsError(f"{one_line(path)} has no production metrics; {takes}")
-    return document
-
-
-def window_in(document: Mapping[str, Any]) -> Optional[Window]:
-    """Return the window that a document names, None if it names none."""
-    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
-    try:
-        return Window(*utc_times(np.array([seconds_from(edge) // DAY * DAY for edge in edges])))
-    except ValueError:
-        return None
-
-
-WITH_CLUSTER = "Before Argo CD's time it is desired state: what the config repository asked for."
+OWN_LEAD_TIME = "Lead time: from a commit at an environment's own path to the end of its sync"
+WITH_CLUSTER = (
+    "In the time that Argo CD covers this is what the cluster did, before that desired state: what "
+    "the config repository asked for. Lead time ends when the repository asks for a change"
+)
 
 
 def join_histories(repository: History, cluster: History) -> History:
     """Return the history of a config repository in which Argo CD says what the cluster did.
 
-    In the spans that Argo CD covers, the deployments and rollbacks of an application in an
-    environment are its own. The changes, and so the lead times, are those of the repository.
+    In the time that Argo CD covers, the deployments and rollbacks of an application in an
+    environment are its own. Before it they are the repository's. So are those of places that Argo
+    CD does not know, and all changes, with their lead times. A place has one row of coverage.
     """
     assert repository.coverage is not None and cluster.coverage is not None
-    spans = collections.defaultdict(list)
-    for row in cluster.coverage.to_dict("records"):
-        spans[row["application"], row["environment"]].append((row["from"], row["to"]))
-    joined = {}
+    keys, plain = ["application", "environment"], {"application": object, "environment": object}
+    known = cluster.coverage.astype(plain)[[*keys, "from", "to"]]
+    joined: Dict[str, Any] = {}
     for name in ("deployments", "rollbacks"):
-        mine, theirs, time = getattr(repository, name), getattr(cluster, name), TIME_OF[name]
-        covered = [
-            any(low <= when <= high for low, high in spans.get((application, environment), ()))
-            for application, environment, when in zip(
-                mine["application"], mine["environment"], mine[time]
-            )
-        ]
-        both = pd.concat([mine[~np.array(covered, bool)], theirs], ignore_index=True)
-        joined[name] = as_table(name, both.sort_values(time, kind="stable", ignore_index=True))
-    known = dict.fromkeys([*repository.environments, *cluster.environments])
-    order = [name for name in known if name != repository.production] + [repository.production]
-    commits = pd.concat([repository.git_commits, cluster.git_commits], ignore_index=True)
-    commits = commits.drop_duplicates("sha").sort_values("timestamp", kind="stable")
-    coverage = pd.concat([repository.coverage, cluster.coverage], ignore_index=True)
-    places = coverage.astype({"application": object, "environment": object}).groupby(
-        ["application", "environment"], sort=False
-    )
-    coverage = places.agg(
-        {"origin": "last", "rule": "last", "from": "min", "to": "max", "lost": "first"}
-    ).reset_index()
+        tables = [getattr(one, name).astype(plain) for one in (repository, cluster)]
+        for number, table in enumerate(tables):
+            span = table.merge(known, "left", keys)
+            inside = span["timestamp"].between(span["from"], span["to"])
+            tables[number] = table[(inside == bool(number)).to_numpy()]
+        both = pd.concat(tables, ignore_index=True)
+        joined[name] = as_table(name, both.sort_values("timestamp", kind="stable"))
+    coverage = pd.concat([repository.coverage.astype(plain), cluster.coverage.astype(plain)])
+    rules = {"origin": ", ".join, "rule": "first", "from": "first", "to": "max", "lost": "first"}
+    coverage = coverage.sort_values("from", kind="stable").groupby(keys, as_index=False).agg(rules)
+    commits = pd.concat([repository.git_commits, cluster.git_commits]).drop_duplicates("sha")
+    windows, production = (repository.window, cluster.window), repository.production
+    order = dict.fromkeys([*repository.environments, *cluster.environments])
+    others = [note for note in cluster.notes if note != OWN_LEAD_TIME]
     return repository._replace(
-        git_commits=as_table("git_commits", commits.reset_index(drop=True)),
+        git_commits=as_table("git_commits", commits.sort_values("timestamp", kind="stable")),
         coverage=as_table("coverage", coverage),
-        window=window_around(coverage["from"], coverage["to"]),
-        environments=tuple(order),
+        window=Window(min(one.start for one in windows), max(one.end for one in windows)),
+        environments=(*(name for name in order if name != production), production),
         source="argocd",
-        notes=(*repository.notes, *cluster.notes, WITH_CLUSTER),
+        notes=(*repository.notes, *others, WITH_CLUSTER),
         **joined,
     )
 
 
-def read_incidents(file: FilePath) -> pd.DataFrame:
-    """Return incidents from a CSV or JSON file: a row is an incident, by application and time.
+# ---- Real history: tables and incidents from files ----------------------------------------------
 
-    The columns are `application`, `environment` ("" is production), and in seconds since 1970
-    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError that names the wrong
-    entry.
+TABLE_FILES = {name: f"{name}.csv" for name in ALL_COLUMNS}  # of an export
+TABLE_FILES["git_commits"] = "commits.csv"
+CAN_BE_EMPTY = (  # or missing; the other columns need a value in every row
+    *("author", "type", "branch", "message", "files_changed", "health", "duration_sec", "version"),
+    *("failure_reason", "recovered", "to_commit", "reason", "origin", "rule", "lost"),
+    *("deployed", "resolved"),
+)
+WORDS = {"status": (SYNCED, FAILED), "health": (HEALTHY, DEGRADED, UNKNOWN)}
+FLAGS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
+LARGEST = 10_000_000  # of a number; as minutes it is 19 years
+# A time as ISO 8601, Postgres, BigQuery and Snowflake print it. Excel's is made one of these.
+US_DATE = re.compile(r"^(\d\d?)/(\d\d?)/(\d{4}) ", re.ASCII)
+TIME_TEXT = re.compile(
+    r"^(?P<year>19[7-9]\d|2[01]\d\d)-(?P<month>\d\d?)-(?P<day>\d\d?)[T ]"
+    r"(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d+)?)?"
+    r"(?: ?(?:Z|UTC|(?P<zone>[+-])(?P<hours>\d\d):?(?P<minutes>[0-5]\d)?))?\Z",
+    re.ASCII,
+)
+
+
+def load_tables(
+    folder: FilePath,
+    environments: Union[None, str, Sequence[str]] = None,
+    *,
+    applications: Sequence[str] = (),
+) -> History:
+    """Return a history from a folder of CSV files, such as `--export` writes.
+
+    `deployments.csv` is enough. `environments` are their names in promotion order, such as
+    `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
+
+    1. `metrics.json` tells the window and the environments. Without it the window is the days of
+       the deployments and of the coverage, and the environments are in the usual order.
+    2. Without a `recovered` in any row, the next good deployment to the same environment ends a
+       failure. That of another region does not.
+    3. Without `changes.csv`, the commits of `commits.csv` are the changes.
+    4. A simulation that is read back stays SIMULATED, and is measured as a real history is.
+
+    Raises GitOpsError that names file, row, column and value.
     """
-    name, text = one_line(file), read_text(file, "--incidents takes a CSV or JSON file")
+    files = {name: Path(folder) / file for name, file in TABLE_FILES.items()}
+    if not os.path.exists(files["deployments"]):
+        raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
+    there = [name for name, path in files.items() if os.path.exists(path)]
+    tables = {name: read_table(files[name], name) for name in there}
+    beside, document = Path(folder) / "metrics.json", {}
+    if os.path.exists(beside):
+        try:
+            document = json.loads(read_text(beside, "--export writes it"))
+        except (ValueError, RecursionError) as error:
+            raise GitOpsError(f"{one_line(beside)} is not JSON: {one_line(error, 80)}") from None
+
+    # An environment is a stage. `cluster` is the name that it has in the file.
+    named = pd.concat([table["environment"] for table in tables.values() if "environment" in table])
+    stages, named = Stages.of(environments), named.unique()
+    stages.check([(name,) for name in named])
+    listed = at_path(document, "environments", kind=list) if environments is None else []
+    listed = [*dict.fromkeys(map(one_line, listed))]
+    stage = {name: name if name in listed else stages.stage_of(name) for name in named}
+    found = {*stage.values()} - {""}
+    order = listed if found <= {*listed} else stages.order(sorted(found))
+    kept = choose_applications(tables["deployments"]["application"].unique(), applications)
+    for name, table in tables.items():
+        tables[name] = table = table[table["application"].isin(kept)]
+        if "environment" in table:
+            own = table["environment"]
+            table = table.assign(cluster=own, environment=own.map(stage))
+            tables[name] = table[table["environment"] != ""]
+    rows = tables["deployments"].drop_duplicates()
+    if not len(rows):
+        raise GitOpsError(f"no deployment in {one_line(files['deployments'])}; --history needs one")
+
+    end, bad = rows["timestamp"] + rows["duration_sec"], rows["health"] == DEGRADED
+    over = rows["recovered"]
+    if (over == MISSING).all():
+        good = end.where(~bad).groupby([rows["application"], rows["cluster"]]).bfill()
+        over = np.maximum(good, end).fillna(MISSING).astype(np.int64)
+    rows = rows.assign(
+        failure_reason=rows["failure_reason"].where(bad),
+        recovered=over.where(bad, MISSING),
+        release=rows["commit_sha"],
+        row=rows.index,
+    )
+    if "rollbacks" in tables:
+        back = tables["rollbacks"]
+        tables["rollbacks"] = merge_clusters(back.assign(release=back["from_commit"]))
+    tables["deployments"] = merge_clusters(rows)
+    if "changes" not in tables and len(tables.get("git_commits", ())):
+        tables["changes"] = find_changes(tables["git_commits"], tables["deployments"], order)
+
+    # A row is once in its table, and all tables are of one window.
+    unique = {"git_commits": ["sha"], "coverage": ["application", "environment"]}
+    made = {name: table_from(name, []) for name in COLUMNS}
+    for name, table in tables.items():
+        table = table.drop_duplicates(unique.get(name))
+        columns = {column: table[column].to_numpy() for column in ALL_COLUMNS[name]}
+        made[name] = as_table(name, columns)
+    window = window_around(made["deployments"]["timestamp"])
+    edges = [at_path(document, "window", edge, kind=str) for edge in ("start", "end")]
+    edges = read_times(pd.Series(edges, dtype=object)).to_numpy() // DAY * DAY
+    if 0 <= edges[0] < edges[1]:
+        start, end = utc_times(edges)
+        window = Window(min(window.start, start), max(window.end, end))
+    elif "coverage" in made:
+        known = made["coverage"]
+        window = window_around(made["deployments"]["timestamp"], known["from"], known["to"])
+    source = one_line(at_path(document, "source", kind=str) or "files")
+    source = SIMULATED_TABLES if source == "simulated" else source
+    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    history = History(window=window, environments=tuple(order), source=source, notes=notes, **made)
+    return history.within(window)
+
+
+def find_changes(commits: pd.DataFrame, rows: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return the changes that commits are: a deployment contains its commit and all before it."""
+    keys = ["application", "commit_sha"]
+    commits = commits.rename(columns={"sha": "commit_sha", "timestamp": "committed"})
+    commits = commits[commits["application"].isin(rows["application"])].drop_duplicates(keys)
+    commits = commits.sort_values(["application", "committed"], kind="stable")
+    rows = rows.assign(end=rows["timestamp"] + rows["duration_sec"])
+    early = rows.merge(commits[[*keys, "committed"]], on=keys).query("committed > end")
+    if len(early):
+        row = f"deployments.csv: row {early['row'].iloc[0]}"
+        raise GitOpsError(f"{row} was deployed before its commit; are both in one time zone?")
+    parts = []
+    for environment in order:
+        good = rows[(rows["environment"] == environment) & (rows["status"] == SYNCED)]
+        own = good.groupby(keys)["end"].min().reindex(pd.MultiIndex.from_frame(commits[keys]))
+        own = own.fillna(NEVER)[::-1].groupby(level=0).cummin()[::-1].to_numpy(np.int64)
+        deployed = np.where(own < NEVER, own, MISSING)
+        part = commits.assign(environment=environment, deployed=deployed, version="")
+        parts.append(part[(own < NEVER) | (environment == order[-1])])
+    return pd.concat(parts)
+
+
+def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the columns of a table from a CSV file or a JSON list, times in seconds since 1970.
+
+    What is empty is not known. The index is the number of the row. Raises GitOpsError that names
+    file, row, column and value.
+    """
+    needed = [column for column in ALL_COLUMNS[name] if column not in {*CAN_BE_EMPTY, *optional}]
+    takes = f"it takes the columns {', '.join(needed)}"
+    text = read_text(file, takes)
     try:
-        if text.lstrip()[:1] in ("[", "{"):
-            rows = json.loads(text)
-            rows = rows.get("incidents") if isinstance(rows, Mapping) else rows
+        if text.lstrip().startswith("["):
+            entries = json.loads(text)
+            if not all(isinstance(entry, dict) for entry in entries):
+                raise ValueError("it is no list of objects")
+            texts = pd.DataFrame(entries, columns=None if entries else needed, dtype=object)
         else:
-            texts = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-            texts = texts.rename(columns=str.strip)
-            rows = texts.to_dict("records")
-            if not {"application", "started"} <= set(rows[0] if rows else texts.columns):
-                raise ValueError("no such columns")
-        if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-            raise ValueError("not a list of incidents")
+            plain = dict(keep_default_na=False, skip_blank_lines=False, skipinitialspace=True)
+            texts = pd.read_csv(io.StringIO(text), dtype=str, **plain)
+            if len(texts) and not isinstance(texts.index, pd.RangeIndex):
+                raise ValueError("its rows have more cells than its first line")
+        texts = texts.fillna("").astype(str).astype(object)
+        texts = texts.rename(columns=lambda column: str(column).strip().lower())
+        texts.index = np.arange(len(texts)) + (1 if text.lstrip().startswith("[") else 2)
+        texts = texts.loc[(texts != "").any(axis=1), ~texts.columns.duplicated()]
+        lost = [column for column in needed if column not in texts]
+        if lost:
+            has = in_quotes(", ".join(texts.columns))
+            raise ValueError(f"no column {lost[0]!r} in {has}; {takes}, separated by commas")
+        texts = texts.reindex(columns=list(ALL_COLUMNS[name]), fill_value="")
+        table = pd.DataFrame(index=texts.index)
+        wrong = []
+        for column, kind in ALL_COLUMNS[name].items():
+            codes, cells = pd.factorize(texts[column])
+            values, good, rule = read_cells(pd.Series(cells, name=column, dtype=object), kind)
+            table[column] = values.to_numpy()[codes]
+            good |= (cells == "") & (column not in needed)
+            wrong.append((column, ~good.to_numpy()[codes], rule))
+        if name == "deployments":
+            failed, end = table["status"] == FAILED, table["timestamp"] + table["duration_sec"]
+            wrong.append(("health", failed & (table["health"] == HEALTHY), "be Degraded if Failed"))
+            early = table["recovered"].between(0, end - 1)
+            wrong.append(("recovered", early, "not be before its end"))
+            table["health"] = table["health"].mask(failed, DEGRADED)
+        for first, second in (("committed", "deployed"), ("from", "to"), ("started", "resolved")):
+            if first in table:
+                early = table[second].between(0, table[first] - 1)
+                wrong.append((second, early, f"not be before {first}"))
+        for column, bad, rule in wrong:
+            if bad.any():
+                at = int(np.argmax(bad))
+                row, value = texts.index[at], in_quotes(texts[column].iloc[at])
+                raise ValueError(f"row {row}: {column} must {rule}, not {value}")
     except (ValueError, RecursionError) as error:
-        needs = "it needs the columns application, started and perhaps resolved, environment"
-        raise GitOpsError(f"{name} holds no incidents ({one_line(error, 80)}); {needs}") from None
-    found = []
-    for number, row in enumerate(rows, 1):
-        where = f"{name}: incident {number}"
-        owner = row.get("application")
-        if not isinstance(owner, str) or not owner.strip():
-            raise GitOpsError(f"{where} names no application: {in_quotes(owner)}")
-        times = {key: with_zone(row.get(key)) for key in ("started", "resolved")}
-        started = time_at(times, "started", where, needed=True)
-        resolved = time_at(times, "resolved", where) or MISSING
-        if MISSING < resolved < started:
-            raise GitOpsError(
-                f"{where} is resolved before it started: {in_quotes(times['resolved'])}"
-            )
-        environment = one_line(row["environment"]) if row.get("environment") else ""
-        found.append((one_line(owner.strip(), NAME_WIDTH), environment, started, resolved))
-    columns = ["application", "environment", "started", "resolved"]
-    return pd.DataFrame(sorted(found), columns=columns)
+        raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
+    time = [column for column in ("timestamp", "started") if column in table]
+    return table.sort_values(time, kind="stable") if time else table
 
 
-def with_incidents(history: History, incidents: pd.DataFrame) -> History:
+def read_cells(cells: pd.Series, kind: str) -> Tuple[pd.Series, pd.Series, str]:
+    """Return texts as values of a kind, which of them are good, and what a good one has to be."""
+    if kind == "time":
+        values = read_times(cells)
+        return values, values != MISSING, "be a time such as 2026-01-31T12:00:00Z"
+    if kind == "flag":
+        values = cells.str.lower().map(FLAGS)
+        return values, values.notna(), "be True or False"
+    if kind in ("count", "number"):
+        good = pd.to_numeric(cells, errors="coerce").between(0, LARGEST)
+        values = cells.where(good, "nan").map(float)  # to_numeric may miss the last digit
+        values = values.fillna(0).round().astype(np.int64) if kind == "count" else values
+        return values, good, f"be a number from 0 to {LARGEST}"
+    empty = "" if kind == "text" else UNKNOWN
+    values = cells.map(lambda text: one_line(text, NAME_WIDTH) if text else empty)
+    one_of = WORDS.get(str(cells.name))
+    rule = "be a name" if one_of is None else f"be one of {', '.join(one_of)}"
+    return values, cells != "" if one_of is None else cells.isin(one_of), rule
+
+
+def read_times(cells: pd.Series) -> pd.Series:
+    """Return texts as seconds since 1970, in UTC if they name no zone; MISSING for other texts."""
+    parts = cells.str.replace(US_DATE, r"\3-\1-\2 ", regex=True).str.extract(TIME_TEXT)
+    day = pd.to_datetime(parts[["year", "month", "day"]].astype(float), errors="coerce")
+    part = parts.drop(columns="zone").fillna("0").astype(np.int64)
+    ahead = part["hours"] * 3600 + part["minutes"] * 60
+    ahead = ahead.mask(parts["zone"] == "-", -ahead)
+    clock = part["hour"] * 3600 + part["minute"] * 60 + part["second"]
+    seconds = seconds_of(day) + clock - ahead
+    return seconds.where(seconds.between(0, LAST_SECOND), MISSING)
+
+
+def read_incidents(file: FilePath) -> pd.DataFrame:
+    """Return incidents from a CSV file or a JSON list, in order of time; a row is an incident.
+
+    The columns are `application`, `environment` (UNKNOWN: production), and in seconds since 1970
+    `started` and `resolved` (MISSING while it lasts). Raises GitOpsError as `read_table` does.
+    """
+    return read_table(file, "incidents", ("environment",)).drop(columns="deployed")
+
+
+def with_incidents(
+    history: History, incidents: pd.DataFrame, days: int = 7, complete: bool = False
+) -> History:
     """Return a history in which incidents say which deployments failed, and until when.
 
-    An incident belongs to the newest deployment of its application, in its environment, that ended
-    before it. That one is a failure from the start of the incident until it is resolved. In
-    production, and wherever else there was an incident, the list is complete: every other
-    deployment of unknown health was healthy. The notes name incidents that match no deployment.
+    1. An incident belongs to the newest deployment of its application, in its environment or
+       production, that ended before it, within so many days. The notes list the others.
+    2. That deployment failed. It recovered when the last of its incidents was resolved.
+    3. A deployment of unknown health without one was healthy, where the incidents would tell: in
+       their environments and production, of the applications that they name, from their first day
+       to their last. With `complete` they tell of all applications and days.
+    4. Incidents of which none belongs to a deployment tell nothing.
+
+    Raises GitOpsError for an application that the history does not have.
     """
-    rows, production = history.deployments, history.production
+    days, rows = check_whole("days", days, 1, MOST_DAYS), history.deployments
+    names = application_names(history)
+    for row, name in incidents["application"].items():
+        if name not in names:
+            near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
+            what = f"incidents, row {row}: no application {in_quotes(name)} was deployed"
+            raise GitOpsError(f"{what}; the nearest is {near}")
+    stages, places = Stages.of(None), ["application", "environment"]
+    stage = {name: stages.stage_of(name) for name in incidents["environment"].unique()}
+    stage.update({name: name for name in history.environments}, **{UNKNOWN: history.production})
+    incidents = incidents.assign(environment=incidents["environment"].map(stage))
     ends = seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy()
-    usual = dict.fromkeys(("", *PRODUCTION_WORDS), production)
-    usual.update((name, name) for name in history.environments)
-    environments = incidents["environment"].map(lambda name: usual.get(name, name))
-    reasons, health = rows["failure_reason"].astype(object), rows["health"].astype(object)
-    told = rows["environment"].isin([production, *environments])
-    health = health.where(~told | (health != UNKNOWN), HEALTHY)
-    recovered = np.where(rows["recovered"].isna(), MISSING, seconds_of(rows["recovered"]))
-    found: Dict[int, int] = {}
-    listed, notes = [], []
-    places = rows.groupby(["application", "environment"], observed=True).indices
-    for name, environment, start, resolved in zip(
-        incidents["application"], environments, incidents["started"], incidents["resolved"]
-    ):
-        there = places.get((name, environment), np.array([], np.int64))
-        before = there[ends[there] <= start]
-        if not len(before):
-            when = utc_times(np.array([start]))[0]
-            notes.append(
-                f"No deployment of {name} to {environment} before the incident of {when:%F %H:%M}"
-            )
-            continue
-        at = int(before[np.argmax(ends[before])])
-        reasons[at] = reasons[at] if health[at] == DEGRADED else "Incident"
-        health[at] = DEGRADED
-        found[at] = max(NEVER if resolved == MISSING else resolved, found.get(at, 0))
-        recovered[at] = MISSING if found[at] == NEVER else found[at]
-        listed.append((name, environment, start, resolved, int(ends[at])))
-    columns = dict(health=health, failure_reason=reasons, recovered=recovered)
+    deployed = rows[places].astype(object).assign(deployed=ends, at=np.arange(len(rows)))
+    incidents = pd.merge_asof(
+        incidents.astype(dict.fromkeys(places, object)),
+        deployed.sort_values("deployed", kind="stable"),
+        left_on="started", right_on="deployed", by=places, tolerance=days * DAY,
+    )  # fmt: skip
+    lost, found = incidents[incidents["at"].isna()], incidents.dropna(subset=["at"])
+    if len(lost):
+        started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
+        listed = ", ".join(lost["application"] + " " + started)
+        before = f"the {days} days before {count_text(len(lost), 'incident')}"
+        note = one_line(f"No deployment in {before}: {listed}")
+        history = history._replace(notes=(*history.notes, note))
+    if not len(found):
+        return history
+    found = found.astype({"at": np.int64, "deployed": np.int64})
+    told = rows["environment"].isin([history.production, *found["environment"]])
+    if not complete:
+        first = incidents["started"].min() // DAY * DAY
+        last = incidents[["started", "resolved"]].max().max()
+        told &= rows["application"].isin(incidents["application"])
+        told &= (ends >= first) & (ends // DAY <= last // DAY)
+    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
+    at, reason = over.index, rows["failure_reason"].astype(object)
+    reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
+    health[at], recovered = DEGRADED, rows["recovered"].copy()
+    recovered[at] = as_times(over.replace(NEVER, MISSING).to_numpy())
+    judged = dict(health=health, failure_reason=reason, recovered=recovered)
+    columns = {column: found[column].to_numpy() for column in ALL_COLUMNS["incidents"]}
     return history._replace(
-        deployments=as_table("deployments", rows.assign(**columns)),
-        incidents=table_from("incidents", listed),
-        notes=(*history.notes, *notes),
+        deployments=as_table("deployments", rows.assign(**judged)),
+        incidents=as_table("incidents", columns),
     )
 
 
@@ -4490,28 +4159,6 @@ def events_of(history: History, applications: Sequence[str]) -> Events:
     return Events(commits, deployments, rollbacks, over, window, 1, many, fixed, unseen)
 
 
-def incident_times(history: History, events: Events, applications: Sequence[str]) -> np.ndarray:
-    """Return when each deployment was good again if its incidents had come one after the other.
-
-    Its downtime is the time in which at least one of them lasted. Without an incident it is the
-    time that the deployments tell.
-    """
-    deployments, many = events.deployments, len(history.environments)
-    if history.incidents is None or not len(history.incidents):
-        return events.recovered
-    table = history.incidents.sort_values("started")
-    application = codes_of(table["application"], applications)
-    place = application * many + codes_of(table["environment"], history.environments)
-    owner = place * NEVER + seconds_of(table["deployed"])
-    begun, over = (seconds_of(table[edge]) for edge in ("started", "resolved"))
-    until = pd.Series(over).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
-    total = pd.Series(np.maximum(over - np.maximum(begun, until), 0)).groupby(owner).sum()
-    own = (deployments.application * many + deployments.environment) * NEVER + deployments.end
-    down = total.reindex(own).to_numpy()
-    known = ~np.isnan(down) & (events.recovered < NEVER)
-    return np.where(known, deployments.end + np.nan_to_num(down), events.recovered).astype(np.int64)
-
-
 def commits_of(table: pd.DataFrame, applications: Sequence[str]) -> Commits:
     """Return a `git_commits` table as arrays; applications are positions in the list."""
     codes = codes_of(table["application"], applications)
@@ -4535,7 +4182,6 @@ def deployments_from(
         codes_of(table["commit_sha"], shas),
         has_word(table["status"], SYNCED),
         has_word(table["health"], DEGRADED),
-        nothing,
     )
 
 
@@ -4568,8 +4214,8 @@ def headline_metrics(events: Events) -> Dict[str, np.ndarray]:
         "successful_rollbacks": restored,
         "failed_rollbacks": attempted - restored,
         "rollback_success_rate": safe_ratio(100 * restored, attempted),
+        "failures_without_rollback": np.maximum(failed - attempted, 0),
         "average_rollback_minutes": safe_ratio(minutes, restored),
-        "failures_without_rollback": failed - attempted,
     }
 
 
@@ -4639,19 +4285,39 @@ def shipped_changes(events: Events) -> Changes:
     return Changes(commits.group, commits.time, newest_first.cummin().to_numpy(np.int64)[::-1])
 
 
-def changes_of(history: History, production: Events, applications: Sequence[str]) -> Changes:
-    """Return the changes to production, grouped by application.
+def production_of(
+    history: History, events: Events, applications: Sequence[str]
+) -> Tuple[Events, Changes]:
+    """Return what happened in production, and the changes to it, grouped by application.
 
-    Without a table of changes each commit is one; that of a later time than its deployment is none.
+    1. The downtime of a deployment with incidents is the time in which at least one of them lasted:
+       it `recovered` as if they had come one after the other.
+    2. Without a table of changes each commit is one; that of a later time than its deployment is
+       none.
     """
-    if history.changes is None:
-        known = shipped_changes(production)
-        late = known.shipped < known.committed
-        return known._replace(group=np.where(late, -1, production.commits.application))
+    made = events.in_production()
+    deployments, changes = made.deployments, history.changes
+    if history.incidents is not None and len(history.incidents):
+        table = history.incidents[has_word(history.incidents["environment"], history.production)]
+        table = table.sort_values("started")
+        application, ended = codes_of(table["application"], applications), table["deployed"]
+        owner = application * NEVER + seconds_of(ended)
+        begun, over = (seconds_of(table[edge]) for edge in ("started", "resolved"))
+        until = pd.Series(over).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
+        total = pd.Series(np.maximum(over - np.maximum(begun, until), 0)).groupby(owner).sum()
+        down = total.reindex(deployments.application * NEVER + deployments.end)
+        known = down.notna().to_numpy() & (made.recovered < NEVER)
+        recovered = np.where(known, deployments.end + down.fillna(0), made.recovered)
+        made = made._replace(recovered=recovered.astype(np.int64))
+    if changes is None:
+        known_changes = shipped_changes(made)
+        late = known_changes.shipped < known_changes.committed
+        group = np.where(late, -1, made.commits.application)
+        return made, known_changes._replace(group=group)
     table = history.changes_to(history.production)
     shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
     group = codes_of(table["application"], applications)
-    return Changes(group, seconds_of(table["committed"]), shipped)
+    return made, Changes(group, seconds_of(table["committed"]), shipped)
 
 
 def measure_production(events: Events, changes: Changes, days: Any = None) -> Grouped:
@@ -4667,7 +4333,10 @@ def measure_production(events: Events, changes: Changes, days: Any = None) -> Gr
     hidden, back = events.of_group(deployments, unseen), events.of_group(events.rollbacks)
     rework, failed = back + events.of_group(deployments, fixed), events.of_group(deployments, bad)
     frequency = total / (events.window.days if days is None else days)
-    lead, down = waits(changes.committed, changes.shipped), waits(deployments.end, events.recovered)
+    lead, down = (
+        seconds_between(changes.committed, changes.shipped),
+        seconds_between(deployments.end, events.recovered),
+    )
     return {
         LEAD: times_by_group(changes.group, lead, groups, 3600),
         FREQUENCY: {"value": frequency, "n": total},
@@ -4687,7 +4356,7 @@ def scoped_metrics(table: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
     return {**values, "mean_lead_time": table[LEAD]["mean"]}
 
 
-def waits(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+def seconds_between(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return the seconds from each begin to its end, NEVER where that did not come."""
     return np.where(end < NEVER, np.maximum(end - begin, 0), NEVER)
 
@@ -4848,33 +4517,37 @@ def production_frame(
     decimals: the last bits of a root differ between versions of numpy.
     """
     deployments, groups, covered = events.deployments, len(spans), days_known(history)
-    days = np.array([high - low if covered[low:high].any() else np.nan for low, high in spans])
+    edges = np.array(spans, int).reshape(-1, 2)
+    known = np.append(0, np.cumsum(covered))[edges]
+    days = np.where(known[:, 1] > known[:, 0], edges[:, 1] - edges[:, 0], np.nan)
     table = measure_production(events, changes, days)
     if groups <= MOST_INTERVALS:
-        lead = waits(changes.committed, changes.shipped)
-        down = waits(deployments.end, events.recovered)
+        lead = seconds_between(changes.committed, changes.shipped)
+        down = seconds_between(deployments.end, events.recovered)
         day = (deployments.time - events.window.seconds[0]) // DAY
-        edges: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
+        ends: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
         for number, (low, high) in enumerate(spans):
             rows = np.flatnonzero((changes.group == number) & (lead < NEVER))
             cluster = changes.shipped[rows] // (2 * DAY)
-            edges[LEAD].append(median_interval(lead[rows] / 3600, cluster))
+            ends[LEAD].append(median_interval(lead[rows] / 3600, cluster))
             rows = np.flatnonzero(deployments.group == number)
             counts = np.bincount(day[rows] - low, minlength=high - low)
-            edges[FREQUENCY].append(frequency_interval(counts, covered[low:high]))
+            ends[FREQUENCY].append(frequency_interval(counts, covered[low:high]))
             rows = rows[deployments.bad[rows] & (down[rows] < NEVER)]
-            edges[RECOVERY].append(median_interval(down[rows] / 60, rows))
-        for metric, found in edges.items():
+            ends[RECOVERY].append(median_interval(down[rows] / 60, rows))
+        for metric, found in ends.items():
             table[metric]["low"], table[metric]["high"] = np.reshape(found, (-1, 2)).T
     unseen = (events.of_group(deployments, events.unseen) > 0) | hides_failures(history)
     bounds = {FREQUENCY: partly, FAIL_RATE: unseen, REWORK: unseen}
+    total, bad = table[FREQUENCY]["n"].tolist(), table[FAIL_RATE]["part"].tolist()
     frames = []
     for metric, columns in table.items():
-        frame = pd.DataFrame({"metric": metric, **dict.fromkeys(ROW, math.nan), **columns})
-        frame = frame.assign(group=range(groups), days=days, open=frame["open"].fillna(0))
+        frame = pd.DataFrame({**dict.fromkeys(ROW, math.nan), **columns})
+        frame = frame.assign(group=range(groups), metric=metric, open=frame["open"].fillna(0))
         frame["at_least"] = np.asarray(bounds.get(metric, False)) & frame["value"].notna()
-        frame["deployed"], frame["failed"] = table[FREQUENCY]["n"], table[FAIL_RATE]["part"]
-        frame["why"] = [made_of(row) for row in frame.itertuples(index=False)]
+        parts = columns.get("part", columns["n"]).tolist()
+        told = zip(frame["value"].isna(), columns["n"].tolist(), parts, days.tolist(), total, bad)
+        frame["why"] = [made_of(metric, *numbers) for numbers in told]
         frames.append(frame)
     whole = pd.concat(frames).sort_values("group", kind="mergesort", ignore_index=True)
     whole = whole.astype({"n": int, "open": int, "at_least": bool})
@@ -4884,24 +4557,25 @@ def production_frame(
 MOST_INTERVALS = 200
 
 
-def made_of(row: Any) -> str:
+def made_of(
+    metric: str, nothing: bool, n: int, part: int, days: float, deployed: int, failed: int
+) -> str:
     """Return what a metric of production is made of, or why it is undefined."""
-    nothing = math.isnan(row.value)
-    if nothing and not row.deployed:
+    if nothing and not deployed:
         return "nothing reached production"
-    if row.metric == LEAD:
-        return "no lead time is known" if nothing else f"median of {count_text(row.n, 'change')}"
-    if row.metric == FREQUENCY:
+    if metric == LEAD:
+        return "no lead time is known" if nothing else f"median of {count_text(n, 'change')}"
+    if metric == FREQUENCY:
         if nothing:
             return "less than a day is covered"
-        return f"{count_text(row.n, 'deployment')} in {count_text(int(row.days), 'day')}"
-    if row.metric == RECOVERY:
-        if nothing:
-            return "no failure has ended" if row.failed else "no failure was seen"
-        return f"median of {count_text(row.n, 'failure')}"
+        return f"{count_text(n, 'deployment')} in {count_text(int(days), 'day')}"
+    if metric == RECOVERY and nothing:
+        return "no failure has ended" if failed else "no failure was seen"
+    if metric == RECOVERY:
+        return f"median of {count_text(n, 'failure')}"
     if nothing:
         return "failures not observable"
-    return f"{row.part:,.0f} {'failed' if row.metric == FAIL_RATE else 'reworked'} of {row.n:,}"
+    return f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
 
 
 def hides_failures(history: History) -> bool:
@@ -5005,8 +4679,7 @@ def measure(history: History) -> Metrics:
     """Calculate everything that is shown of a history."""
     names, scope, window = application_names(history), scope_of(history), history.window
     events = events_of(history, names)
-    made = events._replace(recovered=incident_times(history, events, names)).in_production()
-    changes = changes_of(history, made, names)
+    made, changes = production_of(history, events, names)
     lost, codes = lost_since(history, names), made.deployments.application
     own = codes, made.rollbacks.application, changes.group
     alone = [np.minimum(code, 0) for code in own]  # one group; what is left out stays -1
@@ -5026,7 +4699,7 @@ def measure(history: History) -> Metrics:
     table = pd.concat(frames, ignore_index=True)
     of_scope = events if scope == ALL_ENVIRONMENTS else made
     values = {key: array.item() for key, array in headline_metrics(of_scope).items()}
-    values.update(counts_by_name(history, events, scope))
+    values.update(counts_by_name(history, scope))
     values.update(scope=scope, not_judged={}, unseen_deployments=int(made.unseen.sum()))
     values["lead_time_hours_by_environment"] = lead_time_parts(history, events)
     if scope == PRODUCTION_ALONE:
@@ -5084,8 +4757,8 @@ def doubts_of(
     elif overall[FREQUENCY]["at_least"] and not met["deployment_frequency"]:
         doubts["deployment_frequency"] = "older entries are lost"
     lead, down = (
-        waits(changes.committed, changes.shipped),
-        waits(made.deployments.end, made.recovered),
+        seconds_between(changes.committed, changes.shipped),
+        seconds_between(made.deployments.end, made.recovered),
     )
     known = {"median_lead_time": lead[lead < NEVER], "mttr_minutes": down[made.deployments.bad]}
     for key, times in known.items():
@@ -5127,44 +4800,44 @@ def application_names(history: History) -> List[str]:
     return sorted({name for column in known for name in count_words(column)})
 
 
-def counts_by_name(history: History, events: Events, scope: str) -> Dict[str, Any]:
+def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
     """Count what the report breaks down by environment, application, type, status or reason.
 
     The counts by environment are of all environments, the others of the scope.
     """
-    deployments, rollbacks, names = events.deployments, events.rollbacks, history.environments
-    commits, environment = history.git_commits, deployments.environment
-    total, bad, back = (
-        np.bincount(codes, minlength=len(names))
-        for codes in (environment, environment[deployments.bad], rollbacks.environment)
+    table, commits, backs = history.deployments, history.git_commits, history.rollbacks
+    names, place = history.environments, table["environment"]
+    total, bad, looked, back = (
+        {name: counts.get(name, 0) for name in names}
+        for counts in map(
+            count_words,
+            (
+                place,
+                place[has_word(table["health"], DEGRADED)],
+                place[~has_word(table["health"], UNKNOWN)],
+                backs["environment"],
+            ),
+        )
     )
-    looked = np.bincount(environment[~has_word(history.deployments["health"], UNKNOWN)])
-    observable = np.pad(looked, (0, len(names) - len(looked))) > 0
-    rates = safe_ratio(100 * (total - bad), total * (observable | history.is_simulated))
-    there, backs = history.deployments, rollbacks.success
+    good = {name: total[name] - bad[name] for name in names}
+    reasons = {name: table["failure_reason"][has_word(place, name)] for name in names}
     if scope == PRODUCTION_ALONE:
-        there = there[environment == len(names) - 1]
-        backs = backs & (rollbacks.environment == len(names) - 1)
-    minutes = (rollbacks.end - rollbacks.time)[backs] / 60
-    reasons = history.deployments.groupby("environment", observed=True)["failure_reason"]
-
-    def by_environment(values: np.ndarray) -> Dict[str, Any]:
-        return dict(zip(names, values.tolist()))
-
+        table = table[has_word(place, names[-1])]
+        backs = backs[has_word(backs["environment"], names[-1])]
+    minutes = backs.loc[backs["success"], "duration_min"]
     return {
-        "success_rates": by_environment(rates),
-        "deployments_by_environment": by_environment(total),
-        "healthy_by_environment": by_environment(total - bad),
-        "rollbacks_by_environment": by_environment(back),
-        "deployments_by_status": {SYNCED: 0, FAILED: 0, **count_words(there["status"])},
-        "deployments_by_application": count_words(there["application"]),
-        "fastest_rollback_minutes": float(minutes.min()) if len(minutes) else math.nan,
-        "slowest_rollback_minutes": float(minutes.max()) if len(minutes) else math.nan,
-        "failure_reasons": count_words(there["failure_reason"]),
-        "failure_reasons_by_environment": {
-            **{name: {} for name in names},
-            **{name: count_words(column) for name, column in reasons},
+        "success_rates": {
+            name: 100 * good[name] / total[name] if looked[name] else math.nan for name in names
         },
+        "deployments_by_environment": total,
+        "healthy_by_environment": good,
+        "rollbacks_by_environment": back,
+        "deployments_by_status": {SYNCED: 0, FAILED: 0, **count_words(table["status"])},
+        "deployments_by_application": count_words(table["application"]),
+        "fastest_rollback_minutes": float(minutes.min()),
+        "slowest_rollback_minutes": float(minutes.max()),
+        "failure_reasons": count_words(table["failure_reason"]),
+        "failure_reasons_by_environment": {name: count_words(own) for name, own in reasons.items()},
         "total_commits": len(commits),
         "contributors": len(count_words(commits["author"])),
         "applications": len(count_words(commits["application"])),
@@ -5230,11 +4903,10 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
         inside = (day >= 0) & (day < len(days))
         return np.where(inside, np.searchsorted(starts, day, side="right") - 1, -1)
 
-    events = events_of(history, names)
-    made = events._replace(recovered=incident_times(history, events, names)).in_production()
-    changes = changes_of(history, made, names)
+    made, changes = production_of(history, events_of(history, names), names)
     changes = changes._replace(group=np.where(changes.group < 0, -1, period_of(changes.shipped)))
-    made = made.grouped(*(period_of(table.time) for table in made[1:3]), len(starts))
+    deployment, rollback = (period_of(table.time) for table in (made.deployments, made.rollbacks))
+    made = made.grouped(deployment, rollback, len(starts))
     partly = first + starts * DAY < lost_since(history, names).max(initial=0)
     frame = production_frame(history, made, changes, list(zip(edges, edges[1:])), partly)
     number = frame.pop("group").to_numpy()
@@ -5326,54 +4998,64 @@ def trace_release(
     """
     changes, table = traced_tables(history)
     application, commit = find_release(history, changes, table, release)
-    changes = changes[changes["application"] == application]
-    table = table[table["application"] == application]
-    own = changes[changes["commit_sha"] == commit]
-    by_itself = table["commit_sha"] == commit
+    changes, table = (one[one["application"] == application] for one in (changes, table))
+    own, by_itself = changes[changes["commit_sha"] == commit], table["commit_sha"] == commit
     if not len(own):  # a commit that brought changes of other commits, such as a merge
         brought = changes["deployed"].isin(table.loc[by_itself, "end"])
         own = changes[changes["commit_sha"].isin(changes.loc[brought, "commit_sha"])]
-    steps = []
-    made = history.git_commits.set_index("sha")[["author", "message"]]
+    steps: List[Tuple[Any, ...]] = []
+    made = history.git_commits.drop_duplicates("sha").set_index("sha")
     for row in own.drop_duplicates("commit_sha").to_dict("records"):
         words = [row["commit_sha"][:7], row["version"]]
         if row["commit_sha"] in made.index:
-            author, message = made.loc[[row["commit_sha"]]].iloc[0]
-            words.append(f"by {author}: {message}")
+            words.append("by {author}: {message}".format(**made.loc[row["commit_sha"]]))
         steps.append((row["committed"], "", "commit", " ".join(filter(None, words))))
     ready, since = (own["committed"].min(), "the commit") if len(own) else (None, "")
+    backs = history.rollbacks[has_word(history.rollbacks["application"], application)]
     for number, name in enumerate(history.environments):
-        there = has_word(table["environment"], name)
-        arrived = own.loc[has_word(own["environment"], name), "deployed"]
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
-        here = table[there & (by_itself | table["end"].isin(arrived.dropna()))]
-        if name == history.production and arrived.isna().any():
-            steps.append((history.window.end, name, "waits", "not there when the window ends"))
+        came = own[has_word(own["environment"], name)]
+        arrived = table["end"].isin(came["deployed"].dropna())
+        here = table[has_word(table["environment"], name) & (by_itself | arrived)]
         for row in here.to_dict("records"):
-            wait = "it is the first step that is known"
+            begin, end = row["timestamp"], row["end"]
+            wait = "the first step that is known"
             if ready is not None:
-                hours = max((row["timestamp"] - ready).total_seconds(), 0) / 3600
-                wait = in_human_units(hours, "h") if hours else "at once"
-                wait += f" after {since}{gate}"
-            if row["commit_sha"] != commit:
-                wait += f", in release {row['commit_sha'][:7]}"
-            steps.append((row["timestamp"], name, "sync", wait))
-            steps.append((row["end"], name, "end", outcome_text(row, own, name)))
+                hours = max((begin - ready).total_seconds(), 0) / 3600
+                wait = f"{in_human_units(hours, 'h') if hours else 'at once'} after {since}{gate}"
+            other = f", in release {row['commit_sha'][:7]}" * (row["commit_sha"] != commit)
+            steps.append((begin, name, "sync", wait + other))
+            outcome = f"{row['status']} after {row['duration_sec']} s, {outcome_text(row)}"
+            lead = came.loc[came["deployed"] == end, "committed"]
+            hours = (end - lead).dt.total_seconds() / 3600
+            spread = dict.fromkeys(in_human_units(hour, "h") for hour in (hours.min(), hours.max()))
+            after = f"; {' to '.join(spread)} after the commit" * (len(lead) > 0)
+            steps.append((end, name, "end", outcome + after))
             if row["health"] != DEGRADED:
-                ready, since = row["end"], f"{name} had it"
-            elif not pd.isna(row["recovered"]):
-                minutes = (row["recovered"] - row["end"]).total_seconds() / 60
-                text = f"good again after {in_human_units(minutes, 'min')}"
-                steps.append((row["recovered"], name, "recovery", text))
-    steps += rollback_steps(history, table[by_itself])
-    found = pd.DataFrame(steps, columns=["timestamp", "environment", "step", "what"])
-    found = found.sort_values("timestamp", kind="mergesort")
-    twice = (found["step"] == "recovery") & found["timestamp"].isin(
-        found.loc[found["step"] == "rollback", "timestamp"]
-    )
-    found = TraceTable(found[~twice].reset_index(drop=True))
+                ready, since = end, f"{name} had it"
+            over = row["recovered"]
+            back = backs[has_word(backs["environment"], name) & (backs["timestamp"] == end)]
+            for one in back.to_dict("records"):
+                result = "succeeded" if one["success"] else "failed"
+                minutes = in_human_units(one["duration_min"], "min")
+                text = f"to {one['to_commit'][:7]} {result} after {minutes}"
+                finished = end + pd.Timedelta(minutes=one["duration_min"])
+                steps.append((finished, name, "rollback", text))
+            if not pd.isna(over) and not back["success"].any():
+                minutes = in_human_units((over - end).total_seconds() / 60, "min")
+                steps.append((over, name, "recovery", f"good again after {minutes}"))
+        if name == history.production and came["deployed"].isna().any():
+            steps.append((history.window.end, name, "waits", "not there when the window ends"))
+    found = TraceTable(steps, columns=["timestamp", "environment", "step", "what"])
+    found = TraceTable(found.sort_values("timestamp", kind="mergesort").reset_index(drop=True))
     found.attrs.update(application=application, commit=commit)
     return found
+
+
+def outcome_text(row: Mapping[str, Any]) -> str:
+    """Return in words whether a deployment turned out well."""
+    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
+    return told.get(row["health"]) or f"degraded: {row['failure_reason']}"
 
 
 def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
@@ -5383,21 +5065,20 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     """
     table, changes = history.deployments, history.changes
     end = utc_times(seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy())
-    words = {name: table[name].astype(object) for name in ("application", "commit_sha")}
+    table = table.assign(end=end).astype({"application": object, "commit_sha": object})
     if changes is None:
         commits = history.git_commits.rename(
             columns={"sha": "commit_sha", "timestamp": "committed"}
         )
         events, frames = events_of(history, application_names(history)), []
-        for number, name in enumerate(history.environments):
+        for number in range(len(history.environments)):
             rows = events.deployments.environment == number
             shipped = shipped_changes(events.chosen(rows, events.rollbacks.success)).shipped
             deployed = as_times(np.where(shipped < NEVER, shipped, MISSING))
-            environment = pd.Categorical([name] * len(commits))
+            environment = word_column(np.full(len(commits), number), history.environments)
             frames.append(commits.assign(deployed=deployed, environment=environment, version=""))
-        changes = pd.concat([frame.astype({"environment": object}) for frame in frames])
-        changes = changes.astype({"environment": "category"})
-    return changes.astype({"application": object}), table.assign(end=end, **words)
+        changes = pd.concat(frames)
+    return changes.astype({"application": object}), table
 
 
 def find_release(
@@ -5432,32 +5113,6 @@ def find_release(
         raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {choice}")
     remedy = f"take a version, a commit or its beginning, or {', '.join(TRACED)}"
     raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
-
-
-def outcome_text(row: Mapping[str, Any], changes: pd.DataFrame, name: str) -> str:
-    """Return how a deployment ended, and the lead times of the changes that it brought."""
-    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
-    outcome = told.get(row["health"]) or f"degraded: {row['failure_reason']}"
-    brought = changes[(changes["deployed"] == row["end"]) & has_word(changes["environment"], name)]
-    hours = (brought["deployed"] - brought["committed"]).dt.total_seconds() / 3600
-    spread = dict.fromkeys(in_human_units(one, "h") for one in (hours.min(), hours.max()))
-    lead = f"; {' to '.join(spread)} after the commit" * (len(hours) > 0)
-    return f"{row['status']} after {row['duration_sec']} s, {outcome}{lead}"
-
-
-def rollback_steps(history: History, failed: pd.DataFrame) -> List[Tuple[Any, ...]]:
-    """Return the rollbacks of deployments as steps."""
-    keys = ["application", "environment", "time"]
-    backs = history.rollbacks.assign(time=history.rollbacks["timestamp"]).astype({keys[0]: object})
-    own = failed.assign(time=failed["end"])[keys].astype({keys[1]: object})
-    steps = []
-    for row in backs.astype({keys[1]: object}).merge(own, on=keys).to_dict("records"):
-        over = row["timestamp"] + pd.Timedelta(minutes=row["duration_min"])
-        result = "succeeded" if row["success"] else "failed"
-        minutes = in_human_units(row["duration_min"], "min")
-        text = f"to {row['to_commit'][:7]} {result} after {minutes}"
-        steps.append((over, row["environment"], "rollback", text))
-    return steps
 
 
 def format_trace(steps: pd.DataFrame) -> str:
@@ -5526,7 +5181,7 @@ def join_folded(lines: Iterable[str]) -> str:
     return "\n".join(part for line in lines for part in fold(line))
 
 
-def listed(title: str, rows: Mapping[str, str]) -> List[str]:
+def listed_lines(title: str, rows: Mapping[str, str]) -> List[str]:
     """Return a title and a line for each name and its value; nothing if there is none."""
     names = {name: f"  • {shorten_text(name, 45)}:" for name in rows}
     width = max([31, *map(len, names.values())])
@@ -5534,7 +5189,7 @@ def listed(title: str, rows: Mapping[str, str]) -> List[str]:
     return ["", f"{title}:", *lines] if rows else []
 
 
-def shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[str, str]:
+def with_shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[str, str]:
     """Return the count of each name, with its share of the whole."""
     whole = sum(counts.values()) if whole is None else whole
     return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items()}
@@ -5683,7 +5338,10 @@ def git_lines(report: Report) -> List[str]:
     named = {
         f"{name} ({COMMIT_TYPES[name]})" if name in COMMIT_TYPES else name: n for name, n in types
     }
-    return [*value_lines(report.metrics, rows), *listed("Commit Type Breakdown", shares(named))]
+    return [
+        *value_lines(report.metrics, rows),
+        *listed_lines("Commit Type Breakdown", with_shares(named)),
+    ]
 
 
 def deployment_lines(report: Report) -> List[str]:
@@ -5702,13 +5360,15 @@ def deployment_lines(report: Report) -> List[str]:
         for name, n in values["deployments_by_environment"].items()
     }
     lines = value_lines(metrics, rows)
-    lines += listed("Deployment Distribution", shares(counts) if sum(counts.values()) else {})
+    lines += listed_lines(
+        "Deployment Distribution", with_shares(counts) if sum(counts.values()) else {}
+    )
     if report.flow is not None:
         kinds = {"Superseded by a newer one": "superseded", "In flight at the end": "in_flight"}
         if report.flow["held"].sum():
             kinds["Held by an approval gate"] = "held"
         sums = {label: f"{report.flow[kind].sum():,}" for label, kind in kinds.items()}
-        lines += listed("Releases Not Deployed", sums)
+        lines += listed_lines("Releases Not Deployed", sums)
     parts, gates = values["lead_time_hours_by_environment"], {}
     if report.scenario is not None:
         gates = {one.name: f", {stage_text(one)}" for one in report.scenario.environments}
@@ -5718,12 +5378,14 @@ def deployment_lines(report: Report) -> List[str]:
         for name, hours in parts.items()
         if not math.isnan(hours)
     }
-    return [*lines, *listed("Where the Lead Time Goes", known)]
+    return [*lines, *listed_lines("Where the Lead Time Goes", known)]
 
 
 def stage_text(environment: Environment) -> str:
     """Return the gate of an environment in words: its wait, train, hours, share and promotion."""
     meanings = {"each": "each release", "newest": "newest wins", "soak": "only what stays newest"}
+    hours = environment.open_hours
+    hours = hours if isinstance(hours, str) else "by the hour of the week"
     knobs = [
         f"after {in_words('wait_hours', environment.wait_hours)}"
         * (environment.wait_hours[-1] > 0),
@@ -5790,8 +5452,10 @@ def rollback_lines(report: Report) -> List[str]:
         *value_lines(metrics, rows),
         "",
         *value_lines(metrics, times),
-        *listed("Rollbacks by Environment", shares(backs) if sum(backs.values()) else {}),
-        *listed("Main Failure Reasons", shares(reasons, values["failed_deployments"])),
+        *listed_lines(
+            "Rollbacks by Environment", with_shares(backs) if sum(backs.values()) else {}
+        ),
+        *listed_lines("Main Failure Reasons", with_shares(reasons, values["failed_deployments"])),
     ]
 
 
@@ -5830,7 +5494,7 @@ def application_lines(report: Report) -> List[str]:
     for name in ranked[:most]:
         cells = [
             "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
-            for row in map(rows[name].get, (LEAD, FREQUENCY, RECOVERY, FAIL_RATE))
+            for row in (rows[name][key] for key in (LEAD, FREQUENCY, RECOVERY, FAIL_RATE))
         ]
         label = f"  • {shorten_text(name, 24)}"
         lines.append(f"{label:<28}" + "".join(f"{cell:>13}" for cell in cells))
@@ -6175,44 +5839,33 @@ def as_csv(table: pd.DataFrame) -> bytes:
 
 # ---- Reporting engine: metrics -> dashboard ------------------------------------------------------
 
-INK, MUTED, GRID = "#1f2933", "#52606d", "#d9e2ec"
+INK, MUTED, PALE = "#1f2933", "#52606d", "#d9e2ec"
 GREEN, YELLOW, RED, GREY = (rate_grade(rate)[1] for rate in (100, 90, 0, math.nan))
-GRADE_MARKS = {GREEN: "✓ ", YELLOW: "! ", RED: "✗ ", GREY: ""}  # read without colours as well
-ENVIRONMENT_COLOURS = {"dev": "#1f77b4", "staging": "#ff7f0e", "production": "#2ca02c"}
+GRADE_MARKS = {GREEN: "✓", YELLOW: "!", RED: "✗", GREY: ""}  # read without colours as well
+ENVIRONMENT_COLOURS = {"dev": "C0", "staging": "C1", "production": "C2", "others": GREY}
 LINE_STYLES = (("-", "o"), ("--", "s"), ("-", "^"), (":", "D"))
-# fmt: off
-TYPE_COLOURS = dict(zip(COMMIT_TYPES, (  # in the order of the types; those without one stand back
-    "#4c9f9a", "#f28e5c", "#8da0cb", "#d986b8", "#b5cf5f", "#f3d250", "#c49a6c", "#e9b9d4",
-    "#9c7bb8", "#6fb1d6", "#a05a4a", "#b8c2cc",
-)))
-# fmt: on
 THEME = {
     "font.family": "DejaVu Sans",
-    "font.size": 11,
     "text.color": INK,
-    "axes.titlesize": 14,
-    "axes.titleweight": "bold",
-    "axes.titlecolor": INK,
-    "axes.titlepad": 14,
+    "text.hinting": "no_hinting",  # a tenth of the time to draw
     "axes.labelcolor": MUTED,
-    "axes.labelsize": 11,
-    "axes.edgecolor": "#bcccdc",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "grid.color": GRID,
+    "grid.color": PALE,
     "hatch.linewidth": 2.5,
     "xtick.color": MUTED,
     "ytick.color": MUTED,
-    "xtick.labelsize": 10.5,
-    "ytick.labelsize": 10.5,
     "legend.frameon": False,
-    "text.hinting": "no_hinting",  # a tenth of the time to draw
 }
+PAGE_X, PAGE_Y, HEAD = 18, 10, 9.2  # of the page, in inches; the header begins at HEAD
+GAP, PAD = 0.108, 0.234  # between two cards; from the edge of a card to what is in it
 MOST_DAYS_DRAWN = 60  # days that have a dot each; of more, the weeks are drawn
+MOST_SHOWN = 8  # bars, slices and lines; of more, the rest is one
 BADGES = {
     "simulated": "SIMULATED",
     "git": "Desired state, from the config repository",
     "argocd": "Measured from Argo CD",
+    "tags": "Measured from release tags",
     "files": "Measured from tables",
     SIMULATED_TABLES: "SIMULATED, read from tables",
 }
@@ -6221,108 +5874,87 @@ BADGES = {
 @contextlib.contextmanager
 def picture_style() -> Iterator[None]:
     """Set seaborn's white style in our colours; the caller's rcParams come back as they were."""
-    with mpl_style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
+    import seaborn as sns
+    from matplotlib import style
+
+    with style.context(["default", {**sns.axes_style("whitegrid"), **THEME}]):
         yield
 
 
-def colours_of(names: Sequence[str], known: Mapping[str, str]) -> List[Any]:
-    """Return the known colour of each name; the others take unused colours in turn."""
-    spare = iter(sns.color_palette("husl", len(names)))
-    return [known.get(name) or next(spare) for name in names]
+@picture_style()
+def draw_dashboard(
+    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
+) -> Figure:
+    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
+
+    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
+    """
+    history, values, when = metrics.history, metrics.values, metrics.history.window
+    by_environment, badge = values["deployments_by_environment"], BADGES[history.source]
+    total, rates = sum(by_environment.values()), values["success_rates"].values()
+    nothing = "" if total else "No deployment is known in this window"
+    unseen = "Unknown: failures are not observable here" * all(map(math.isnan, rates))
+    production = "No deployment to production is known" * (not values["total_deployments"])
+    commits = "" if values["commit_types"] else "No commit is known in this window"
+    panels = {
+        "Deployments Over Time": (plot_deployments_over_time, nothing),
+        "Success Rate by Environment": (plot_success_rates, nothing or unseen),
+        "Commit Types Distribution": (plot_commit_types, commits),
+        "Deployment Status": (plot_deployment_status, nothing or production),
+        "Deployments by Application": (plot_deployments_by_application, nothing or production),
+        "DORA Metrics Scorecard": (plot_scorecard, ""),
+    }
+    note = f"{when.start:%Y-%m-%d} to {when.last:%Y-%m-%d} UTC, {count_text(when.days, 'day')}"
+    if history.is_simulated and seed is not None:
+        note += f", seed {seed}"
+    if history.is_simulated and real_commits:
+        badge = "SIMULATED deployments of real commits"
+    count = count_text(total, "deployment")
+    to = f"{by_environment[history.production]:,} of them to {drawable(history.production)}"
+    header = ("GitOps delivery dashboard", badge, note, count, to)
+    figure, axes = new_page(header, list(panels), dpi)
+    for ax, (plot, why) in zip(axes, panels.values()):
+        if why:
+            ax.set_axis_off()
+            ax.text(0.5, 0.5, why, color=MUTED, fontsize=12, ha="center", transform=ax.transAxes)
+        else:
+            plot(metrics, ax)
+    return figure
 
 
-def drawable(text: str, width: int = 18) -> str:
-    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
-    known = font_characters()
-    text = "".join(character if ord(character) in known else "?" for character in text)
-    return shorten_text(text, width).replace("$", r"\$")
-
-
-def shorten_text(text: str, width: int) -> str:
-    """Return the beginning and the end of a text that is too long: both tell names apart."""
-    if len(text) <= width:
-        return text
-    return text[: width // 2] + "…" + text[len(text) - (width - width // 2 - 1) :]
-
-
-def drawable_names(names: Sequence[str], width: int = 18) -> List[str]:
-    """Return the labels of names beside each other; look-alikes begin where they differ."""
-    labels = [drawable(name, width) for name in names]
-    for label, count in collections.Counter(labels).items():
-        if count > 1:
-            twins = [name for name, short in zip(names, labels) if short == label]
-            begin = max(len(os.path.commonprefix(twins)) - 3, 0)
-            for place, name in enumerate(names):
-                if name in twins:
-                    labels[place] = drawable(f"…{name[begin:]}", width)
-    return labels
-
-
-@functools.lru_cache(maxsize=1)
-def font_characters() -> FrozenSet[int]:
-    """Return the characters that the font has."""
-    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
-
-
-def draw_message(ax: Axes, title: str, message: str) -> Axes:
-    """Draw a sentence in the place of a panel."""
-    ax.set_title(title)
-    ax.set_axis_off()
-    place: Dict[str, Any] = dict(transform=ax.transAxes, ha="center", va="center")
-    ax.text(0.5, 0.5, message, color=MUTED, fontsize=12, **place)
-    return ax
-
-
-def why_no_deployment(metrics: Metrics) -> str:
-    """Return what to say where no deployment is known; nothing where one is."""
-    if metrics.values["total_deployments"]:
-        return ""
-    if metrics.days_known.any():
-        return "No deployment in this window"
-    return "Unknown: less than a day is covered"
-
-
-def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> Axes:
+def plot_deployments_over_time(metrics: Metrics, ax: Axes) -> None:
     """Draw a line for each environment through its daily counts, or its weekly means if many."""
-    title, history, why = "Deployments Over Time", metrics.history, why_no_deployment(metrics)
-    if why:
-        return draw_message(ax, title, why)
-    names, days = history.environments, np.arange(history.window.days)
-    dates = mdates.date2num(history.window.start.to_pydatetime()) + days
-    places, counts, known = dates, metrics.deployments_by_day, metrics.days_known
-    weekly = len(days) > MOST_DAYS_DRAWN
-    if weekly:
-        places, counts, known = weekly_means(dates, counts, known)
+    history, days = metrics.history, metrics.history.window.days
+    counts = np.where(metrics.days_known, metrics.deployments_by_day, np.nan)
+    names, counts = few(history.environments, counts)
+    x, weekly = np.arange(days), days > MOST_DAYS_DRAWN
+    if weekly:  # whole weeks, counted from the end; a week is known where all its days are
+        counts = counts[:, days % 7 :].reshape(len(names), -1, 7).mean(axis=2)
+        x = x[days % 7 + 3 :: 7]
     else:
-        weekend = (history.window.start.weekday() + days) % 7 >= 5
-        stripes = [(day - 0.5, 1) for day in dates[weekend]]
-        across: Dict[str, Any] = dict(transform=ax.get_xaxis_transform(), linewidth=0)
-        ax.broken_barh(stripes, (0, 1), color="#e9edf1", zorder=0, **across)
-    steps = max(400 // len(places), 1)  # from one count to the next
-    x = np.interp(np.arange((len(places) - 1) * steps + 1) / steps, np.arange(len(places)), places)
-    few = len(places) <= MOST_DAYS_DRAWN
-    colours = colours_of(names, ENVIRONMENT_COLOURS)
-    rows = np.where(known, counts, np.nan)
-    for name, colour, row, style in zip(names, colours, rows, itertools.cycle(LINE_STYLES)):
-        look: Dict[str, Any] = dict(color=colour, linewidth=1.7, clip_on=False)
-        if few:
-            look.update(marker=style[1], markersize=4.5, markevery=steps)
-        if name == history.production:
-            look.update(linewidth=2.8)
-        ax.plot(x, monotone_line(row, steps), style[0], **look)
-    ax.set(title=title, ylabel="Deployments a day" + ", weekly mean" * weekly)
-    ax.set(xlim=(dates[0] - 0.6, dates[-1] + 0.6), ylim=(0, None))
-    if not weekly or ax.get_ylim()[1] > 3:
-        count_axis(ax.yaxis)
-    date_axis(ax, dates)
-    legend_below(ax, ax.get_lines(), names)
-    return ax
-
-
-def weekly_means(*rows: np.ndarray) -> Tuple[np.ndarray, ...]:
-    """Return dates, counts and whether they are known, of whole weeks counted from the end."""
-    weeks = [row[..., row.shape[-1] % 7 :].reshape(*row.shape[:-1], -1, 7) for row in rows]
-    return weeks[0].mean(axis=-1), weeks[1].mean(axis=-1), weeks[2].all(axis=-1)
+        for day in x[(history.window.start.weekday() + x) % 7 >= 5]:  # weekends
+            ax.axvspan(day - 0.5, day + 0.5, color="#e9edf1", linewidth=0, zorder=0)
+    steps = max(400 // len(x), 1)  # from one count to the next
+    places = np.linspace(x[0], x[-1], (len(x) - 1) * steps + 1)
+    styles = zip(colours_of(names, ENVIRONMENT_COLOURS), itertools.cycle(LINE_STYLES))
+    for name, row, (colour, (line, marker)) in zip(names, counts, styles):
+        look: Dict[str, Any] = dict(color=colour, clip_on=False)
+        look.update(linewidth=2.8 if name == history.production else 1.7)
+        if len(x) <= MOST_DAYS_DRAWN:
+            look.update(marker=marker, markersize=4.5, markevery=steps)
+        ax.plot(places, monotone_line(row, steps), line, **look)
+    ax.set(ylabel="Deployments a day" + ", weekly mean" * weekly)
+    ax.set(xlim=(-0.6, days - 0.4), ylim=(0, None))
+    left = 0.3 + number_axis(ax.yaxis, whole=not weekly)
+    dates, pattern, step = pd.date_range(history.window.start, periods=days), "%d %b", days / 6
+    ticks = np.arange(0, days, math.ceil(step) if step <= 3 else 7 * math.ceil(step / 7))
+    if days > 100:  # the first of months: at most six dates in all
+        months, pattern = dates.year * 12 + dates.month - 1, "%b %Y"
+        every = next((n for n in (1, 2, 3, 6, 12, 24, 60, 120) if days <= 190 * n), 600)
+        ticks = np.flatnonzero((dates.day == 1) & (months % every == 0))
+    ax.set_xticks(ticks)
+    ax.set_xticklabels(dates[ticks].strftime(pattern))
+    leave_room(ax, left, 0.3 + legend_below(ax, ax.get_lines(), names))
 
 
 def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
@@ -6338,443 +5970,321 @@ def monotone_line(counts: np.ndarray, steps: int) -> np.ndarray:
     slope = np.where(same, 2 * before * after / np.where(same, before + after, 1), 0)
     slope = np.where(np.isnan(before), np.nan_to_num(after), slope)
     slope = np.where(np.isnan(after), np.nan_to_num(before), slope)
-    t = np.arange(steps) / steps
-    low, high = counts[:-1, None], counts[1:, None]
-    curve = low + (high - low) * t**2 * (3 - 2 * t)
+    t, low = np.arange(steps) / steps, counts[:-1, None]
+    curve = low + rise[:, None] * t**2 * (3 - 2 * t)
     curve += slope[:-1, None] * t * (1 - t) ** 2 - slope[1:, None] * t**2 * (1 - t)
     line = np.append(curve.ravel(), counts[-1])
     line[::steps] = counts  # those before a gap as well
     return line
 
 
-def count_axis(axis: Axis) -> None:
-    """Write whole numbers on an axis, 2.5M for millions."""
-    axis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
-    axis.set_major_formatter(EngFormatter(sep=""))
+def plot_success_rates(metrics: Metrics, ax: Axes) -> None:
+    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it.
 
-
-def date_axis(ax: Axes, dates: np.ndarray) -> None:
-    """Write at most six dates on the axis; of many days weeks, months or years."""
-    if len(dates) <= 100:
-        step = math.ceil(len(dates) / 6)
-        ax.set_xticks(dates[:: step if step < 4 else 7 * math.ceil(step / 7)])
-    else:
-        ax.xaxis.set_major_locator(mdates.AutoDateLocator(_dt.timezone.utc, minticks=3, maxticks=5))
-    pattern = "%d %b" if len(dates) <= 200 else "%b %Y" if len(dates) <= 2000 else "%Y"
-    ax.xaxis.set_major_formatter(mdates.DateFormatter(pattern, _dt.timezone.utc))
-
-
-def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str], columns: int = 4) -> None:
-    """Draw a legend under the panel; of many, the last twelve (production is last)."""
-    artists, names = artists[-12:], names[-12:]
-    few = len(names) <= 4
-    look: Dict[str, Any] = dict(loc="upper left", bbox_to_anchor=(-0.02, -0.09), ncol=columns)
-    look.update(fontsize=10.5 if few else 8, columnspacing=1.4, labelspacing=0.2, handlelength=2.6)
-    legend = ax.legend(artists, ["name"] * len(names), borderpad=0.2, **look)
-    for text, label in zip(legend.get_texts(), drawable_names(names, 80 // columns if few else 12)):
-        text.set_text(label)  # not as a label, as matplotlib hides those that begin with _
-
-
-def plot_success_rates(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a bar for each environment, coloured by `rate_grade`, and the 95 % target before it."""
-    title, values = "Success Rate by Environment", metrics.values
-    rates, counts = values["success_rates"], values["deployments_by_environment"]
-    why = why_no_deployment(metrics)
-    if why or all(map(math.isnan, rates.values())):
-        return draw_message(ax, title, why or "Unknown: failures are not observable here")
-    heights = np.nan_to_num(list(rates.values()))
-    colours = [rate_grade(rate)[1] for rate in rates.values()]
-    bound = values["unseen_deployments"] > 0  # some of them may have failed
-    if bound:
-        colours = [RED if colour == RED else GREY for colour in colours]
-    ax.bar(range(len(rates)), heights, width=0.6, color=colours)
-    target: Dict[str, Any] = dict(color="#1b6b3c", zorder=3)
-    ax.axhline(95, linestyle="--", linewidth=2, **target)
-    target.update(transform=ax.get_yaxis_transform(), va="center", fontweight="bold")
-    ax.text(1.01, 95, "Target\n95%", fontsize=10, **target)
-    few, upright = len(rates) <= 5, len(rates) <= 8
-    low = heights < (86 if upright else 76)  # so that the label ends below the target line
-    tops = np.where(low, heights, np.maximum(heights, 95)) + 1.5
-    look: Dict[str, Any] = dict(ha="center", va="bottom", fontweight="bold")
-    look.update(fontsize=12.5 if few else 7.5, rotation=0 if upright else 90)
-    for place, (rate, colour) in enumerate(zip(rates.values(), colours)):
-        at_most = "≤ " * (bound and not math.isnan(rate))
-        text = GRADE_MARKS[colour] + at_most + show_number(rate, "%", 1 if upright else 0)
-        ax.text(place, tops[place], text, **look)
-    seen = "Not seen to fail (%)" if bound else "Healthy deployments (%)"
-    edge = 0.6 if len(rates) > 1 else 1
-    ax.set(title=title, ylabel=seen, ylim=(0, 110 if upright else 118), yticks=range(0, 101, 20))
-    ax.set(xlim=(-edge, len(rates) - 1 + edge), xticks=range(len(rates)))
-    labels = drawable_names(list(rates), 16 if len(rates) <= 3 else 12)
-    ends = "\n" if few else ", "
-    labels = [f"{label}{ends}n={counts[name]:,}" for label, name in zip(labels, rates)]
-    ax.set_xticklabels(labels, fontsize=10.5 if few else 8.5)
-    if not few:
-        ax.tick_params("x", labelrotation=40)
+    Where the health of some deployments was not seen, the rate is an upper bound. The bar is grey
+    then unless it is red: they may have failed.
+    """
+    history, health = metrics.history, [HEALTHY, DEGRADED, UNKNOWN]
+    seen = history.deployments[["environment", "health"]].value_counts().unstack()
+    seen = seen.reindex(index=history.environments, columns=health).fillna(0)
+    names, counts = few(history.environments, seen.to_numpy())
+    total, bound, spread = counts.sum(axis=1), counts[:, 2] > 0, len(names) > 4
+    rates = safe_ratio(100 * (total - counts[:, 1]), total * (total > counts[:, 2]))
+    size, lowest = (min(10, 66 / len(names)), 76) if spread else (12, 85)
+    for place, (rate, at_most) in enumerate(zip(rates.tolist(), bound.tolist())):
+        colour = GREY if at_most and rate >= 90 else rate_grade(rate)[1]
+        words = [GRADE_MARKS[colour], "≤" * (at_most and rate >= 0), show_number(rate, "%", 1)]
+        text = ("\n" if spread else " ").join(filter(None, words))
+        height = np.nan_to_num(rate)
+        top = height if height < lowest else max(95, height)  # no label on the target line
+        ax.text(place, top + 1, text, ha="center", va="bottom", fontweight="bold", fontsize=size)
+        ax.bar(place, height, width=0.6, color=colour)
+    ax.axhline(95, color="#1b6b3c", linestyle="--", linewidth=2, zorder=3)
+    look: Dict[str, Any] = dict(transform=ax.get_yaxis_transform(), va="center")
+    ax.text(1.01, 95, "Target\n95%", color="#1b6b3c", fontweight="bold", **look)
+    ax.set(ylabel="Not seen to fail (%)" if bound.any() else "Healthy deployments (%)")
+    ax.set(ylim=(0, 115), yticks=range(0, 101, 20))
+    ax.set(xlim=(-0.7, len(names) - 0.3), xticks=range(len(names)))
+    labels = [drawable(name, 15 if len(names) < 4 else 12) for name in names]
+    labels = [f"{name}{', ' if spread else chr(10)}n={n:,.0f}" for name, n in zip(labels, total)]
+    ax.set_xticklabels(labels)
+    left, bottom = 0.65, 0.5
+    if spread:
+        ax.tick_params("x", labelrotation=40, labelsize=8.5)
         for label in ax.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
+        bottom = 0.25 + 0.65 * width_of(labels, 8.5)
+        left = max(left, 0.77 * width_of(labels[:1], 8.5) - 2 / len(names))
     ax.grid(False, axis="x")
-    return ax
+    leave_room(ax, left, bottom, 0.55)
 
 
-def plot_commit_types(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw a pie of the commit types; those too thin for a label of their own are one slice."""
-    title, types = "Commit Types Distribution", metrics.values["commit_types"]
-    if not types:
-        simulated = metrics.history.is_simulated
-        why = "No commit in this window" if simulated else "Commits: not in this history"
-        return draw_message(ax, title, why)
-    commits, rest = metrics.values["total_commits"], "rarer types"
-    wide = [count / commits >= 0.03 for count in types.values()].count(True)
-    types = dict(sorted(top(types, max(wide, 1), rest).items(), key=lambda pair: -pair[1]))
-    plain = {"other": "no type", rest: rest}
-    names = [plain.get(name) or drawable(name, 11) for name in types]
-    labels = [f"{name} {show_percent(n, commits)}" for name, n in zip(names, types.values())]
-    look: Dict[str, Any] = dict(startangle=180, counterclock=False, labels=labels)
-    look.update(colors=colours_of(list(types), {**TYPE_COLOURS, rest: GRID}))
-    edges = dict(edgecolor="white", linewidth=1.5)
-    texts = ax.pie(list(types.values()), wedgeprops=edges, **look)[1]
-    for side in ("left", "right"):
+def plot_commit_types(metrics: Metrics, ax: Axes) -> None:
+    """Draw a pie of the commit types, each with its name and share beside its slice."""
+    import seaborn as sns
+
+    types = metrics.values["commit_types"]
+    names, counts = few(list(types)[::-1], list(types.values())[::-1])
+    known = {**dict(zip(COMMIT_TYPES, sns.color_palette("deep"))), "other": PALE, "others": GREY}
+    plain = [drawable({"other": "no type"}.get(name, name), 11) for name in names]
+    labels = [f"{name} {show_percent(n, sum(counts))}" for name, n in zip(plain, counts)]
+    look: Dict[str, Any] = dict(startangle=180, labels=labels, colors=colours_of(names, known))
+    texts = ax.pie(counts, wedgeprops=dict(edgecolor="white", linewidth=1.5), **look)[1]
+    for side in ("left", "right"):  # labels that would touch move up or down, as little as may be
         column = [text for text in texts if text.get_ha() == side]
         column.sort(key=lambda text: text.get_position()[1])
-        for text, y in zip(column, apart([one.get_position()[1] for one in column], 0.17)):
-            x = max(math.sqrt(max(1.1**2 - y**2, 0)), 0.05)
-            text.set_position((x if side == "left" else -x, y))
-    ax.set(title=title, ylim=(-1.25, 1.25))
-    return ax
+        steps = 0.17 * np.arange(len(column))
+        y = np.array([text.get_position()[1] for text in column]) - steps
+        up, down = np.maximum.accumulate(y), np.minimum.accumulate(y[::-1])[::-1]
+        for text, place in zip(column, (up + down) / 2 + steps):
+            x = max(math.sqrt(max(1.1**2 - place**2, 0)), 0.05)
+            text.set_position((x if side == "left" else -x, place))
+    ax.set_ylim(-1.25, 1.25)
 
 
-def apart(places: Sequence[float], gap: float) -> np.ndarray:
-    """Return ascending places, moved as little as may be, so that a gap is between them."""
-    steps = gap * np.arange(len(places))
-    up = np.maximum.accumulate(places - steps)
-    down = np.minimum.accumulate((places - steps)[::-1])[::-1]
-    return (up + down) / 2 + steps
-
-
-def top(counts: Mapping[str, int], most: int, rest: str) -> Dict[str, int]:
-    """Return the first `most` of a ranking, and the others, if there are several, as one entry."""
-    names = list(counts)
-    if len(names) <= most + 1:
-        return dict(counts)
-    first = {name: counts[name] for name in names[:most]}
-    return {**first, rest: sum(counts[name] for name in names[most:])}
-
-
-def plot_deployment_status(metrics: Metrics, ax: Axes) -> Axes:
+def plot_deployment_status(metrics: Metrics, ax: Axes) -> None:
     """Draw how many syncs ended Synced and Failed, and what became of the Synced."""
-    title, values, why = "Deployment Status", metrics.values, why_no_deployment(metrics)
-    if why:
-        return draw_message(ax, title, why)
+    values = metrics.values
     synced, failed = (values["deployments_by_status"][name] for name in (SYNCED, FAILED))
-    by_environment, rates = values["deployments_by_environment"], values["success_rates"]
-    blind = sum(n for name, n in by_environment.items() if math.isnan(rates[name]))
-    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"] + blind
-    parts: List[Tuple[str, int, Dict[str, Any]]] = [
-        ("Healthy", synced - degraded - unseen, dict(color=GREEN)),
-        ("health not seen", unseen, dict(color="#cbd2d9")),
-        ("Synced, then Degraded", degraded, dict(color="white", edgecolor=RED, hatch="//")),
-    ]
-    parts, bottom = [part for part in parts if part[1]], 0
-    for _, count, look in parts:
-        ax.bar(0, count, width=0.5, bottom=bottom, linewidth=0, **look)
-        bottom += count
-    artists = [bars[0] for bars in ax.containers]
+    degraded, unseen = values["failed_deployments"] - failed, values["unseen_deployments"]
+    height = 0
+    for name, count, colour, edge, hatch in (
+        ("Healthy", synced - degraded - unseen, GREEN, GREEN, ""),
+        ("health not seen", unseen, "#cbd2d9", "#cbd2d9", ""),
+        ("Synced, then Degraded", degraded, "white", RED, "//"),
+    ):
+        if count:
+            look: Dict[str, Any] = dict(color=colour, edgecolor=edge, hatch=hatch, linewidth=0)
+            ax.bar(0, count, 0.5, height, label=f"{name}: {count:,}", **look)
+            height += count
     ax.bar(1, failed, width=0.5, color=RED)
     failures = f"{failed:,}" + " seen" * (unseen > 0)
-    if metrics.history.source == "git":
+    if metrics.history.source in ("git", "tags"):
         failures = "unknown:\na repository shows\nno failed syncs"
-    over: Dict[str, Any] = dict(ha="center", fontweight="bold", fontsize=12.5)
-    tallest = max(synced, failed)
-    ax.text(0, synced + 0.015 * tallest, f"{synced:,}", **over)
-    ax.text(1, failed + 0.015 * tallest, failures, **over)
-    ax.set(title=title, ylabel="Deployments", xlim=(-0.6, 1.6), ylim=(0, 1.12 * tallest))
+    for place, count, text in ((0, synced, f"{synced:,}"), (1, failed, failures)):
+        at = place, count + 0.015 * max(synced, failed)
+        ax.text(*at, text, ha="center", fontweight="bold", fontsize=12)
+    ax.set_ylabel(f"Deployments, {metrics.scope}")
+    ax.set(xlim=(-0.6, 1.6), ylim=(0, 1.12 * max(synced, failed)))
     ax.set(xticks=[0, 1], xticklabels=[SYNCED, FAILED])
-    count_axis(ax.yaxis)
     ax.grid(False, axis="x")
+    left, bottom = 0.3 + number_axis(ax.yaxis), 0.3
     if degraded or unseen:
-        legend_below(ax, artists, [f"{name}: {count:,}" for name, count, _ in parts], 2)
-    return ax
+        bottom += legend_below(ax, *ax.get_legend_handles_labels())
+    leave_room(ax, left, bottom)
 
 
-def plot_deployments_by_application(metrics: Metrics, ax: Axes, most: int = 10) -> Axes:
-    """Draw the deployments of each application, the greatest on top; of many, the rest as one."""
-    title, counts = "Deployments by Application", metrics.values["deployments_by_application"]
-    if not counts:
-        return draw_message(ax, title, why_no_deployment(metrics))
-    shown = top(counts, most, f"{len(counts) - most} others")
-    ascending = sorted(shown.items(), key=lambda pair: (pair[1], pair[0]))
-    heights = [count for _, count in ascending]
-    bars = ax.barh(range(len(ascending)), heights, height=0.6, color="#f093fb", edgecolor="black")
-    ax.bar_label(bars, [f"{count:,}" for count in heights], padding=5, fontweight="bold")
-    ax.set(title=title, xlabel="Deployments", yticks=range(len(ascending)))
-    ax.set_yticklabels(drawable_names([name for name, _ in ascending]))
-    edge = 0.6 if len(ascending) > 1 else 1
-    ax.set_ylim(-edge, len(ascending) - 1 + edge)
-    count_axis(ax.xaxis)
+def plot_deployments_by_application(metrics: Metrics, ax: Axes) -> None:
+    """Draw the deployments of each application, the greatest on top."""
+    ranking = metrics.values["deployments_by_application"]
+    names, counts = few(list(ranking)[::-1], list(ranking.values())[::-1])
+    labels = [drawable(name, 24) for name in names]
+    bars = ax.barh(range(len(names)), counts, height=0.6, color="#f093fb", edgecolor="black")
+    ax.bar_label(bars, [f"{count:,}" for count in counts], padding=5, fontweight="bold")
+    ax.set_xlabel(f"Deployments, {metrics.scope}")
+    ax.set(ylim=(-0.7, len(names) - 0.3), yticks=range(len(names)))
+    ax.set_yticklabels(labels)
     ax.margins(x=0.15)
     ax.grid(False, axis="y")
-    return ax
+    number_axis(ax.xaxis)
+    leave_room(ax, 0.15 + width_of(labels), 0.5)
 
 
-def plot_scorecard(metrics: Metrics, ax: Axes) -> Axes:
-    """Draw the level with its medal, and the four benchmarks with their targets, in monospace."""
-    ax.set(title="DORA Metrics Scorecard", xlim=(0, 10), ylim=(0, 10))
+def plot_scorecard(metrics: Metrics, ax: Axes) -> None:
+    """Draw the level with its medal, and the judged metrics with their targets, in monospace."""
+    say: Callable[..., Any] = functools.partial(ax.text, family="DejaVu Sans Mono", va="center")
+    ax.set(xlim=(0, 10), ylim=(0, 10))
     ax.set_axis_off()
-    mono: Dict[str, Any] = dict(family="DejaVu Sans Mono", va="center")
-    judged, left, name = 4 - len(metrics.unjudged), 0.0, NOT_ASSESSABLE
-    score = f"{metrics.score} of {judged} elite targets met"
-    if metrics.level is None:
-        score = f"met {metrics.score} of the {judged} targets that can be judged"
-    else:
-        draw_medal(ax, metrics.level)
-        left, name = 2.3, metrics.level.name
-    ax.text(left, 8.95, name, fontsize=20, fontweight="bold", **mono)
-    ax.text(left, 7.9, score, fontsize=12, color=MUTED, **mono)
-    ax.plot([0, 10], [6.95, 6.95], color=GRID, linewidth=1.2)
-    marks = {1.0: ("✓", GREEN), 0.0: ("✗", RED)}
-    for y, key in zip((6.1, 4.4, 2.7, 1.0), metrics.rows):
-        mark, colour = marks.get(metrics.met[key], ("?", GREY))
+    left, level, name = 0.0, metrics.level, NOT_ASSESSABLE
+    score = f"{metrics.score} of 4 elite targets met"
+    score += f", {len(metrics.unjudged)} not judged" * (level is None)
+    middle: Dict[str, Any] = dict(ha="center", color="white", fontweight="bold")
+    if level is not None:  # a disc with its rank: the fonts have no medal
+        left, name = 1.9, level.name
+        ax.plot(0.75, 8.45, "o", markersize=44, color=level.medal)
+        say(0.75, 8.4, "123↗"[LEVELS.index(level)], fontsize=24, **middle)
+    say(left, 8.95, name, fontsize=18, fontweight="bold")
+    say(left, 7.9, f"{score}, {metrics.scope}", fontsize=11, color=MUTED)
+    ax.plot([0, 10], [6.95, 6.95], color=PALE, linewidth=1.2)
+    for y, (key, row) in zip((6.1, 4.4, 2.7, 1.0), metrics.rows.items()):
+        verdict = {1.0: "met: ", 0.0: "missed: "}.get(metrics.met[key], "not judged: ")
+        mark, colour = {"met: ": ("✓", GREEN), "missed: ": ("✗", RED)}.get(verdict, ("?", GREY))
+        target = f"elite {TARGETS[key].words}, " * (key not in metrics.unjudged)
         circle = dict(boxstyle="circle,pad=0.25", facecolor=colour, edgecolor="none")
-        ax.text(0.25, y - 0.3, mark, color="white", ha="center", bbox=circle, **mono)
-        ax.text(0.8, y, METRICS[key].label, fontsize=13, **mono)
-        ax.text(10, y, metrics.rows[key].text, ha="right", fontsize=14, fontweight="bold", **mono)
-        ax.text(0.8, y - 0.7, card_verdict(key, metrics), fontsize=10, color=MUTED, **mono)
-    return ax
+        say(0.25, y - 0.3, mark, bbox=circle, **middle)
+        say(0.8, y, row.metric.label, fontsize=12)
+        say(10, y, row.text, fontsize=14, fontweight="bold", ha="right")
+        say(0.8, y - 0.7, drawable(verdict + target + row.why, 58), color=MUTED)
 
 
-def card_verdict(key: str, metrics: Metrics) -> str:
-    """Return whether a benchmark is met, by which target, and what it is measured over."""
-    if key in metrics.unjudged:
-        return f"not assessable: {metrics.unjudged[key]}"
-    target = TARGETS[key]
-    verdict = "met" if metrics.met[key] else "missed"
-    over = "all environments"
-    if key == "mean_lead_time":
-        over = "to production"
-        if metrics.history.changes is not None:
-            over = "config-repository lead time"
-    if math.isnan(metrics.values[key]):
-        over = "nothing failed"
-    return f"{verdict}: elite {target.words}, {over}"
-
-
-def draw_medal(ax: Axes, level: Level) -> None:
-    """Draw a medal on its ribbon, or a rising arrow, in shapes: the fonts have no such glyph."""
-    if level is LEVELS[-1]:
-        for x, height in ((0.1, 0.7), (0.65, 1.3), (1.2, 2.0)):
-            ax.add_patch(mpatches.Rectangle((x, 7.4), 0.4, height, color=level.medal))
-        rising: Dict[str, Any] = dict(arrowstyle="-|>", color=INK, linewidth=2)
-        ax.annotate("", (1.9, 9.9), (0.0, 8.5), arrowprops=rising)
-        return
-    for side, colour in ((-1, "#3a6ea5"), (1, "#5b8fc7")):
-        ribbon = [(0.9, 8.3), (0.9 + side * 0.75, 9.9), (0.9 + side * 0.25, 9.9), (0.9, 9.0)]
-        ax.add_patch(mpatches.Polygon(ribbon, closed=True, color=colour))
-    rim: Dict[str, Any] = dict(markeredgecolor="white", linestyle="")
-    ax.plot(0.9, 8.2, "o", markersize=38, markerfacecolor=level.medal, markeredgewidth=2, **rim)
-    ax.plot(0.9, 8.2, "o", markersize=29, markerfacecolor="none", markeredgewidth=1.5, **rim)
-    middle: Dict[str, Any] = dict(ha="center", va="center_baseline", color="white")
-    ax.text(0.9, 8.2, f"{5 - level.score}", fontsize=16, fontweight="bold", **middle)
-
-
-def draw_dashboard(
-    metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
-) -> Figure:
-    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
-
-    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
-    """
-    plots = (
-        plot_deployments_over_time,
-        plot_success_rates,
-        plot_commit_types,
-        plot_deployment_status,
-        plot_deployments_by_application,
-        plot_scorecard,
-    )
-    with picture_style():
-        figure = new_page(dpi)
-        for number, plot in enumerate(plots):
-            plot(metrics, add_panel(figure, number))
-        fit_panels(figure)
-        history, counts = metrics.history, metrics.values["deployments_by_environment"]
-        badge, window = BADGES.get(history.source, BADGES["files"]), history.window
-        if history.is_simulated and real_commits:
-            badge = "SIMULATED deployments of real commits"
-        note = f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} UTC, "
-        note += count_text(window.days, "day")
-        if history.is_simulated and seed is not None:
-            note += f", seed {seed}"
-        header = draw_header(figure, "GitOps delivery dashboard", badge, note)
-        right: Dict[str, Any] = dict(ha="right", va="center")
-        count = count_text(metrics.values["total_deployments"], "deployment")
-        header.text(0.988, 0.66, count, fontsize=18, fontweight="bold", **right)
-        to = f"{counts[history.production]:,} of them to {drawable(history.production)}"
-        header.text(0.988, 0.22, to, fontsize=12, color=MUTED, **right)
-    return figure
-
-
+@picture_style()
 def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
-    """Draw the four benchmarks, a card each: the months of each scenario against the elite line."""
-    with picture_style():
-        figure = new_page(dpi)
-        for number, key in enumerate(SCOPES[forecast.calibration.scope]):
-            plot_months(forecast, key, add_panel(figure, number, columns=2))
-        fit_panels(figure)
-        note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
-        note += f"scenario, seed {forecast.seed}"
-        if forecast.measured is not None:
-            note += ", baseline fitted to the measured history"
-        note += f". ELITE in {elite_shares(forecast)}"
-        legend_in(draw_header(figure, "What if?", "SIMULATED months", note), figure.axes[0])
-    return figure
+    """Draw a card for each benchmark, with a row for each scenario.
 
-
-def elite_shares(forecast: Forecast) -> str:
-    """Return how many months of each scenario are ELITE, for the header of the picture."""
-    shares = []
-    for name, months in list(forecast.months.items())[:4]:
-        levels = level_counts(months, forecast.calibration)
-        share = show_percent(levels[LEVELS[0].name], forecast.runs, 0) if levels else "n/a"
-        shares.append(f"{share} ({drawable(name, 96 // min(len(forecast.months), 4))})")
-    return ", ".join(shares)
-
-
-def plot_months(forecast: Forecast, key: str, ax: Axes) -> Axes:
-    """Draw a row for each scenario: its months as dots, their median, and from 5 % to 95 % of them.
-
-    Lines mark the elite limit and what was measured. The name says how many months meet the target.
+    A row has the months as dots, their median, and from 5 % to 95 % of them. Lines mark the elite
+    limit and what was measured. The name says how many months meet the target.
     """
-    metric, (better, limit, unit) = METRICS[key], TARGETS[key]
+    note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
+    note += f"scenario, seed {forecast.seed}"
+    if forecast.measured is not None:
+        note += ", baseline fitted to the measured history"
+    targets = {key: TARGETS[key] for key in SCOPES[forecast.calibration.scope]}
+    titles = [f"{METRICS[key].label}, elite {target.words}" for key, target in targets.items()]
+    figure, axes = new_page(("What if?", "SIMULATED months", note, "", ""), titles, dpi)
     noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
-    labels = []
-    for place, (name, months) in enumerate(forecast.months.items()):
-        known = months[key][~np.isnan(months[key])][:500]
-        dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0, label="a month")
-        colour = "#7b5ea7" if place else "#829ab1"  # the baseline stands back
-        ax.plot(known, place + noise[: len(known)], "o", color=colour, **dots)
-        middle, low, high = month_spread(months[key])
-        ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
-        ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
-        met, of = target_odds(months, key)
-        labels.append(f"{drawable(name, 32)}\ntarget met: {show_percent(met, of, 0)}")
-    ax.axvline(limit, color=GREEN, linestyle="--", linewidth=1.8, label="elite limit")
-    measured = (forecast.measured or {}).get(key, math.nan)
-    if not math.isnan(measured):
-        ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
-    elif key in forecast.calibration.assumed:
-        note = "n/a: " + forecast.calibration.assumed[key]
-        ax.text(0.5, 0.5, note, transform=ax.transAxes, ha="center", color=MUTED, fontsize=12)
-    axis = "deployments a day" if unit == "/day" else metric.unit.strip()
-    ax.set(title=f"{metric.label}, elite {better}{limit:g}{unit}", xlabel=axis, xlim=(0, None))
-    ax.set(ylim=(len(labels) - 0.4, -0.6), yticks=range(len(labels)))
-    ax.set_yticklabels(labels, fontsize=10.5 if len(labels) < 8 else 6)
-    ax.grid(False, axis="y")
-    return ax
-
-
-HEADER = 0.92  # the share of a picture's height below its header
-GAP_X, GAP_Y = 0.006, 0.0108  # between two cards, 0.108 in
-PAD_X, PAD_Y = 0.013, 0.02  # from the edge of a card to what is in it
-TITLE = 0.06  # the height of a panel's title
-
-
-def new_page(dpi: int) -> Figure:
-    """Return a transparent page, 18 x 10 in."""
-    figure = Figure(figsize=(18, 10), dpi=dpi)
-    figure.patch.set_alpha(0)
+    for ax, (key, target) in zip(axes, targets.items()):
+        labels: List[str] = []
+        for place, (name, months) in enumerate(forecast.months.items()):
+            known = months[key][~np.isnan(months[key])][:500]
+            dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0)
+            dots.update(color="#7b5ea7" if place else "#829ab1")  # the baseline stands back
+            ax.plot(known, place + noise[: len(known)], "o", label="a month", **dots)
+            middle, low, high = month_spread(months[key])
+            ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
+            ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
+            met, of = target_odds(months, key)
+            labels += [drawable(name, 32), f"target met: {show_percent(met, of, 0)}"]
+        ax.axvline(target.limit, color=GREEN, linestyle="--", label="elite limit")
+        if forecast.measured is not None:
+            measured = forecast.measured.get(key, math.nan)
+            ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
+        if key in forecast.calibration.assumed:
+            why = "n/a: " + forecast.calibration.assumed[key]
+            ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color=MUTED)
+        rows = len(forecast.months)
+        unit = "deployments a day" if target.unit == "/day" else METRICS[key].unit.strip()
+        ax.set(xlabel=unit, xlim=(0, None), ylim=(rows - 0.4, -0.6), yticks=range(rows))
+        ax.set_yticklabels(map("\n".join, zip(labels[::2], labels[1::2])))
+        ax.grid(False, axis="y")
+        leave_room(ax, 0.15 + width_of(labels), 0.5)
+    shown = dict(zip(*reversed(axes[0].get_legend_handles_labels())))
+    look: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.994, 0.966), ncol=len(shown))
+    figure.legend(list(shown.values()), list(shown), **look)
     return figure
 
 
-def draw_header(figure: Figure, title: str, badge: str, note: str) -> Axes:
-    """Draw a strip at the top that says what the picture is; return its axes."""
-    place = GAP_X, HEADER, 1 - 2 * GAP_X, 1 - HEADER - GAP_Y
-    add_card(figure, place)
-    ax = figure.add_axes(place, frameon=False)
-    ax.set_axis_off()
-    words = ax.text(PAD_X, 0.66, title, fontsize=18, fontweight="bold", va="center")
-    ax.text(PAD_X, 0.22, note, fontsize=12, color=MUTED, va="center")
-    loud = badge.startswith("SIMULATED")
-    box = dict(boxstyle="round,pad=0.35", facecolor=INK if loud else "white", edgecolor=INK)
-    beside: Dict[str, Any] = dict(xycoords=words, xytext=(16, 0), textcoords="offset points")
-    beside.update(fontsize=12, fontweight="bold", va="center", bbox=box)
-    ax.annotate(badge, (1, 0.5), color="white" if loud else INK, **beside)
-    return ax
+def new_page(header: Sequence[str], panels: Sequence[str], dpi: int) -> Tuple[Figure, List[Axes]]:
+    """Return a transparent page of white cards, and the axes of its panels, in two rows.
+
+    The header is a title, a badge (dark if SIMULATED), a note, and two lines at the right.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyBboxPatch
+
+    figure, axes, columns = Figure(figsize=(PAGE_X, PAGE_Y), dpi=dpi), [], len(panels) // 2
+    FigureCanvasAgg(figure)
+    figure.patch.set_alpha(0)
+    inches = figure.dpi_scale_trans
+    width, height = (PAGE_X - GAP) / columns - GAP, (HEAD - GAP) / 2 - GAP
+    lefts, bottoms = GAP + np.arange(columns) * (width + GAP), (height + 2 * GAP, GAP)
+    places = [(left, bottom) for bottom in bottoms for left in lefts]
+    cards = [(place, width, height) for place in places]
+    write: Callable[..., Any] = functools.partial(figure.text, va="center", transform=inches)
+    for card in (*cards, ((GAP, HEAD), PAGE_X - 2 * GAP, PAGE_Y - HEAD - GAP)):
+        look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", transform=inches)
+        look.update(boxstyle="round,pad=0,rounding_size=0.14", zorder=-1)
+        figure.add_artist(FancyBboxPatch(*card, **look))
+    for name, (left, bottom) in zip(panels, places):
+        write(left + PAD, bottom + height - 0.37, name, fontsize=14, fontweight="bold")
+        corner = (left + PAD) / PAGE_X, (bottom + 0.2) / PAGE_Y
+        room = (width - 2 * PAD) / PAGE_X, (height - 0.8) / PAGE_Y
+        axes.append(figure.add_axes((*corner, *room), label=name))
+    title, badge, note, count, to = header
+    left, right, above, below = GAP + PAD, PAGE_X - GAP - PAD, HEAD + 0.46, HEAD + 0.15
+    write(left, above, title, fontsize=18, fontweight="bold")
+    write(left, below, note, fontsize=12, color=MUTED)
+    write(right, above, count, fontsize=18, ha="right", fontweight="bold")
+    write(right, below, to, fontsize=12, color=MUTED, ha="right")
+    dark, light = (INK, "white") if badge.startswith("SIMULATED") else ("white", INK)
+    box = dict(boxstyle="round,pad=0.35", facecolor=dark, edgecolor=INK)
+    beside = left + 0.3 + width_of([title], 18)
+    write(beside, above, badge, fontsize=12, fontweight="bold", color=light, bbox=box)
+    return figure, axes
 
 
-def legend_in(header: Axes, ax: Axes) -> None:
-    """Draw one legend of what a panel shows at the right of the header."""
-    known = dict(zip(*reversed(ax.get_legend_handles_labels())))
-    place: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.995, 0.66))
-    header.legend(known.values(), known.keys(), ncol=max(len(known), 1), **place)
+def leave_room(ax: Axes, left: float, bottom: float, right: float = 0.0) -> None:
+    """Leave room on the card of a panel, in inches, for what stands beside its axes."""
+    box = ax.get_position(original=True)
+    width, height = box.width - (left + right) / PAGE_X, box.height - bottom / PAGE_Y
+    ax.set_position((box.x0 + left / PAGE_X, box.y0 + bottom / PAGE_Y, width, height))
 
 
-def add_panel(figure: Figure, number: int, columns: int = 3, rows: int = 2) -> Axes:
-    """Draw the card of a panel below the header; return its axes."""
-    width, height = (1 - GAP_X) / columns - GAP_X, (HEADER - GAP_Y) / rows - GAP_Y
-    left = GAP_X + number % columns * (width + GAP_X)
-    bottom = GAP_Y + (rows - 1 - number // columns) * (height + GAP_Y)
-    add_card(figure, (left, bottom, width, height))
-    inner = width - 2 * PAD_X, height - PAD_Y - TITLE
-    return figure.add_axes((left + PAD_X, bottom + PAD_Y, *inner))
+def width_of(labels: Sequence[str], size: float = 10) -> float:
+    """Return how many inches the widest of some labels takes, by the number of its letters."""
+    wide = max(len(label) + 0.25 * len(re.findall("[A-Zmw%…]", label)) for label in labels)
+    return 0.58 * size / 72 * wide
 
 
-def add_card(figure: Figure, place: Tuple[float, float, float, float]) -> None:
-    """Draw a white card on the page."""
-    (left, bottom, width, height), shape = place, "round,pad=0,rounding_size=0.008"
-    look: Dict[str, Any] = dict(facecolor="white", edgecolor="#cbd2d9", linewidth=1, zorder=-1)
-    look.update(figure=figure, transform=figure.transFigure, mutation_aspect=1.8)
-    card = mpatches.FancyBboxPatch((left, bottom), width, height, boxstyle=shape, **look)
-    figure.patches.append(card)
+def number_axis(axis: Any, whole: bool = True) -> float:
+    """Write round numbers on an axis; return how many inches the widest of them takes."""
+    pattern = "{x:,.10g}"
+    axis.get_major_locator().set_params(nbins=6, steps=[1, 2, 2.5, 5, 10], integer=whole)
+    axis.set_major_formatter(pattern)
+    return width_of([pattern.format(x=tick) for tick in axis.get_majorticklocs()])
 
 
-def fit_panels(figure: Figure) -> None:
-    """Make room on the cards for the labels of each panel, and align the titles with the cards."""
-    renderer = FigureCanvasAgg(figure).get_renderer()  # the canvas that render_png draws on
-    for ax in figure.axes:
-        room = ax.get_position(original=True)  # the whole card
-        if ax.axison and ax.get_aspect() == "auto":
-            beside = [*ax.texts, *filter(None, [ax.get_legend()])]
-            extent = ax.get_tightbbox(renderer, bbox_extra_artists=beside)
-            assert extent is not None  # only hidden axes have none
-            taken = extent.transformed(figure.transFigure.inverted())
-            (x0, y0), (x1, _) = 2 * room.get_points() - taken.get_points()
-            ax.set_position(Bbox.from_extents(x0, y0, x1, room.y1))
-        ax.apply_aspect()  # a pie is as wide as it is high
-        at = ax.get_position()
-        ax.title.set(ha="left", x=(room.x0 - at.x0) / at.width)
+def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str]) -> float:
+    """Draw a legend at the bottom of the card of a panel; return its height in inches."""
+    box = ax.get_position(original=True)
+    labels = [drawable(name, 12 if len(names) > 3 else 34) for name in names]
+    columns = max(int(box.width * PAGE_X / (0.6 + width_of(labels))), 1)
+    place: Dict[str, Any] = dict(loc="lower left", bbox_to_anchor=box.p0, borderaxespad=0)
+    place.update(bbox_transform=ax.figure.transFigure, ncol=columns, borderpad=0)
+    ax.legend(artists, labels, handlelength=2.6, columnspacing=1.4, labelspacing=0.3, **place)
+    return 0.1 + 0.2 * math.ceil(len(names) / columns)
+
+
+def few(names: Sequence[str], rows: Any) -> Tuple[List[str], Any]:
+    """Return the last eight names and their rows; before them, the sum of the others as one."""
+    first = len(names) - MOST_SHOWN
+    if first < 2:
+        return list(names), rows
+    return ["others", *names[first:]], np.add.reduceat(rows, [0, *range(first, len(names))])
+
+
+def colours_of(names: Sequence[str], known: Mapping[str, Any]) -> List[Any]:
+    """Return the known colour of each name; the others take unused ones in turn."""
+    taken = {known[name] for name in names if name in known}
+    spare = (colour for colour in map("C{}".format, range(10)) if colour not in taken)
+    return [known.get(name) or next(spare) for name in names]
+
+
+def drawable(text: str, width: int = 18) -> str:
+    """Return a name as matplotlib can draw it: no mathtext, no unknown character, not too long."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    text = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in text)
+    return shorten_text(text, width).replace("$", r"\$")
 
 
 def render_png(figure: Figure) -> bytes:
-    """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write."""
+    """Return the figure as a palette PNG: a third of the size of RGBA, and faster to write.
+
+    Its 40 most frequent colours stay as they are. The rare others (edges of letters) become the
+    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
+    """
+    from PIL import Image  # matplotlib requires Pillow and writes PNG files with it
+
     canvas: Any = figure.canvas
     with picture_style():
         canvas.draw()
-    pixels, palette = to_palette(np.asarray(canvas.buffer_rgba()))
-    image = Image.fromarray(pixels)
-    image.putpalette(palette[:, :3].tobytes())
-    file = io.BytesIO()
-    dpi = (figure.dpi, figure.dpi)
-    image.save(file, "PNG", transparency=palette[:, 3].tobytes(), dpi=dpi, compress_level=6)
-    return file.getvalue()
-
-
-def to_palette(rgba: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the palette index of each pixel, and the palette of at most 88 RGBA colours.
-
-    The most frequent colours stay as they are. The rare others (edges of letters) become the
-    nearest of those. This works on runs of equal pixels: a chart has fifty times fewer of them.
-    """
+    rgba = np.asarray(canvas.buffer_rgba())
     pixels = np.ascontiguousarray(rgba).view("<u4").ravel()
     starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
     lengths = np.diff(np.append(starts, len(pixels)))
     colour_of_run, colours = pd.factorize(pixels[starts])  # by hashing: sorts nothing
-    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:88]
+    frequent = np.argsort(-np.bincount(colour_of_run, lengths), kind="stable")[:40]
     channels = colours.astype("<u4").view(np.uint8).reshape(-1, 4).astype(np.int32)
     distance = sum((channels[:, [i]] - channels[frequent, i]) ** 2 for i in range(4))
     index = distance.argmin(axis=1).astype(np.uint8)
-    indices = np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2])
-    return indices, channels[frequent].astype(np.uint8)
+    image = Image.fromarray(np.repeat(index[colour_of_run], lengths).reshape(rgba.shape[:2]))
+    palette, file = channels[frequent].astype(np.uint8), io.BytesIO()
+    image.putpalette(palette[:, :3].tobytes())
+    clear, dpi = palette[:, 3].tobytes(), (figure.dpi, figure.dpi)
+    image.save(file, "PNG", transparency=clear, dpi=dpi, compress_level=4)
+    return file.getvalue()
 
 
 # ---- What-if: scenarios -> months side by side --------------------------------------------------
@@ -6798,7 +6308,7 @@ FORECAST_METRICS: Dict[str, Metric] = {
     "failed_hours": Metric(
         "Failed State", " hours", "Hours in which an application was failed in production."),
     "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."),
+        "Waiting", " hours", "Hours from each commit to the deployment that shipped it."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
 # fmt: on
@@ -7018,7 +6528,7 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
 
     The change is of knobs, or it is a preset or a JSON file. GitOpsError if it is none of these.
     """
-    found = re.fullmatch(r"([^=:]{2,}):\s*(.+)", text.strip())
+    found = re.fullmatch(r"([^=:]{2,}|[^=:](?!:[\\/])):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
     if "=" in text:
         parse_change(text, baseline)
@@ -7478,13 +6988,13 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
             keys = ("mean_lead_time", "median_lead_time", "production_median_lead_time")
             why = f"no lead time into {name} is known"
             found.update(dict.fromkeys((*keys, "waiting_hours", "cost"), why))
-    keys, why = ("mttr_minutes", "failed_hours", "cost"), ""
+    lost, why = ["mttr_minutes", "failed_hours", "cost"], ""
     if "rollback.duration_min" in unknown:
         why = "no recovery from a failed production deployment is known"
     if f"{scenario.names[-1]}.success_rate" in unknown:
-        keys += ("change_failure_rate", "production_change_fail_rate")
+        lost += ["change_failure_rate", "production_change_fail_rate"]
         why = "nobody looked whether production deployments failed"
-    return {**found, **dict.fromkeys(keys * bool(why), why)}
+    return {**found, **dict.fromkeys(lost * bool(why), why)}
 
 
 # What is not known of a knob: how far its past months vary, and how far its mean is off.
@@ -7743,10 +7253,9 @@ def fit_environment(
     chance, error = (1 - rate) / (rate * total + 0.5), (1 - rate) / (bad.sum() + 0.5)
     levels = np.log((failed + 0.5) / (total + 1))
     rates = np.minimum(rate * month_factors(levels, chance, error, draw_noise(rng)), 1)
-    hours, runs, waits, wait = fit_gate(stage) if went else ("always", "always", (), (0, 0))
+    hours, runs, waits, wait = fit_gate(stage)
     waiting = possible_ranges(wait, waits, stage.ways[1], end, None) if wait[-1] else ()
-    if not went and stage.source == "stage":
-        wait = default.wait_hours
+    wait = default.wait_hours if not went and stage.source == "stage" else wait
     unsure = share[1:].tolist() if (share < 1).any() else ()
     seconds = observed_range(rows["duration_sec"].to_numpy(float))
     what = "changes" if stage.source == "own" else "releases"
@@ -7765,7 +7274,7 @@ def fit_environment(
 
 
 def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
-    """Return opening hours, whether a wait runs while closed, the waits in seconds, and their range.
+    """Return opening hours, whether a wait runs while closed, the waits in seconds, their range.
 
     1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
     2. A test's wait goes on. Who came within two hours of an opening was ready at some time since
@@ -7807,21 +7316,17 @@ def open_hours(
     """
     begin, last = (np.append(*edges) // 3600 for edges in zip(ways, waiting))
     first, size = begin.min(), int(last.max() - begin.min()) + 2
-    steps = np.bincount(begin - first, minlength=size) - np.bincount(
-        last - first + 1, minlength=size
-    )
+    steps = np.bincount(begin - first, minlength=size)
+    steps = steps - np.bincount(last - first + 1, minlength=size)
     week = (np.arange(size) + first - MONDAY // 3600) % 168
     waited = np.bincount(week, np.cumsum(steps), minlength=168).reshape(7, 24)
     went = np.bincount(week[ways[1] // 3600 - first], minlength=168).reshape(7, 24)
-    weights, closed = np.empty((7, 24)), np.empty((7, 24), bool)
-    for days in (slice(0, 5), slice(5, 7)):
-        usual = (went[days].sum(axis=0) + went.sum() / waited.sum()) / (
-            waited[days].sum(axis=0) + 1
-        )
-        weights[days] = (went[days] + 5 * usual) / (waited[days] + 5)
+    kind = np.array([[1] * 5 + [0] * 2, [0] * 5 + [1] * 2])  # work days and weekends
+    usual = (kind @ went + went.sum() / waited.sum()) / (kind @ waited + 1)
+    weights = (went + 5 * kind.T @ usual) / (waited + 5)
     weights *= went.sum() / (went * weights).sum()
-    for days in (slice(0, 5), slice(5, 7)):
-        closed[days] = weights[days].mean(axis=0) < np.median(weights[weights > 0.02]) / 7
+    closed = kind.T @ (kind @ weights) / (kind.T @ kind.sum(axis=1))[:, None]
+    closed = closed < np.median(weights[weights > 0.02]) / 7
     of_day = weights.mean(axis=1)
     shut = (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
     begins = np.all([np.roll(shut, -hours) for hours in range(5)], axis=0)  # of five closed ones
@@ -7835,6 +7340,8 @@ def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np
     exactly is drawn from it, and the curve made anew, ten times. Who waited longer than all that
     came waits on: LONGEST, or until a newer release comes.
     """
+    if not len(low):
+        return low, (0.0, 0.0)
     noise = (np.arange(len(low)) * 0.6180339887498949) % 1  # spread evenly, in no order
     waits, hours, gone = low + noise * (high - low), np.zeros(1), np.ones(1)
     for _ in range(1 + 9 * bool((low < high).any())):
@@ -7858,9 +7365,8 @@ def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generato
     """
     names = application_names(history)
     events = events_of(history, names)
-    events = events._replace(recovered=incident_times(history, events, names))
     if scope_of(history) == PRODUCTION_ALONE:
-        events = events.in_production()
+        events = production_of(history, events, names)[0]
     over = np.flatnonzero(events.deployments.bad & (events.recovered < NEVER))
     ends, possible, length = events.deployments.end[over], [], base.duration_min
     if len(over):
@@ -7966,8 +7472,8 @@ def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns: `windows` in which there was something to compare, `held` (the share of them that lie
     within the 90 % band), the median `error` of the forecast's median; `held_plain` and
-    `error_plain` of the yardstick, `error_last` of the window before; `plain_is_better`, whether the
-    yardstick's bands have the lower mean score: width and twenty times what lies outside
+    `error_plain` of the yardstick, `error_last` of the window before; `plain_is_better`: whether
+    the yardstick's bands have the lower mean score: width and twenty times what lies outside
     (T. Gneiting and A. Raftery, JASA 102, 2007).
     """
     table = table.dropna(subset=["came", "low", "high"])
@@ -8245,7 +7751,7 @@ class GitOpsAutomation:
     """
 
     STEPS = {
-        "git_commits": "simulate_git_activity() or load_git_history()",
+        "git_commits": "simulate_git_activity(), load_git_history() or load_history()",
         "deployments": "simulate_deployments()",
         "rollbacks": "simulate_rollbacks()",
         "metrics": "calculate_dora_metrics()",
@@ -8257,7 +7763,6 @@ class GitOpsAutomation:
     metrics: Any
     window: Any
     _real: Optional[History]  # the real deployments that were loaded, in the window
-    _whole: Any  # all of them
     _commits_are_real: bool
     flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
     measured: Any  # the Metrics that `metrics` is the dict of
@@ -8272,7 +7777,8 @@ class GitOpsAutomation:
         output_dir: Union[str, os.PathLike] = "output",
         on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
     ) -> None:
-        self.scenario = check_instance("scenario", scenario, Scenario)
+        check_that(isinstance(scenario, Scenario), "scenario", "be a Scenario", scenario)
+        self.scenario = scenario
         chosen = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         self.seed = check_whole("seed", chosen, 0, 2**63 - 1)
         is_path = isinstance(output_dir, (str, os.PathLike))
@@ -8352,109 +7858,24 @@ class GitOpsAutomation:
         print_text(f"  ✓ Read {count_text(len(commits), 'commit')}")
         return commits
 
-    def load_argocd_history(
-        self,
-        files: Sequence[Union[str, os.PathLike]],
-        repo: Union[None, str, os.PathLike] = None,
-        *,
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments in the place of the three simulations: the `deployments` table.
+    def load_history(self, history: History, days: Optional[int] = None) -> pd.DataFrame:
+        """Take a real history in the place of the three simulations: the `deployments` table.
 
-        `files` are JSON documents of Argo CD applications ("-" is standard input), `repo` is a
-        clone of the config repository, `rules` tell the environment, `days` cut a window out. Next
-        comes `calculate_dora_metrics()`. GitOpsError for a file that is none, naming the entry.
+        It comes from `load_gitops_repository`, `load_release_tags`, `load_argocd` or `load_tables`.
+        `days` cuts a window out that ends with `end`, by default with the history. Next comes
+        `calculate_dora_metrics()`. GitOpsError where nothing is known of the window.
         """
-        print_text("\n📡 Reading Argo CD history...")
-        return self._take(load_argocd(files, repo, rules), days)
-
-    def load_gitops_repository(
-        self,
-        repo: Union[str, os.PathLike],
-        template: Optional[str] = None,
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        argocd: Sequence[Union[str, os.PathLike]] = (),
-        rules: EnvironmentRules = EnvironmentRules(),
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read real deployments from a config repository's own history: the `deployments` table.
-
-        See the function of this name. Where `argocd` files cover an application, its deployments,
-        failures and rollbacks come from them. GitOpsError for what cannot be read.
-        """
-        print_text("\n📡 Reading the config repository's history...")
-        template = template or find_template(repo)
-        history = load_gitops_repository(repo, template, environments)
-        if argocd:
-            rules = dataclasses.replace(rules, stages=environments)
-            history = join_histories(history, load_argocd(argocd, repo, rules, template))
-        return self._take(history, days)
-
-    def load_history(
-        self,
-        folder: Union[str, os.PathLike],
-        environments: Union[None, str, Sequence[str]] = None,
-        *,
-        days: Optional[int] = None,
-    ) -> pd.DataFrame:
-        """Read a history from CSV files, such as an export: the `deployments` table.
-
-        See `load_tables`. GitOpsError naming the file at fault.
-        """
-        print_text("\n📡 Reading the tables of a history...")
-        history = load_tables(folder, environments)
-        if history.is_simulated and days is None and self._end is None:
-            return self._take_simulation(history, read_document(Path(folder) / "metrics.json"))
-        source = SIMULATED_TABLES if history.is_simulated else history.source
-        return self._take(history._replace(source=source), days)
-
-    def _take_simulation(self, history: History, document: Mapping[str, Any]) -> pd.DataFrame:
-        """Store a simulation that was read back, with the scenario and the seed that it had."""
-        if not isinstance(document.get("scenario"), dict) or not at_path(document, "flow"):
-            raise GitOpsError(
-                "metrics.json has no scenario and flow of a simulation; export it anew"
-            )
-        self.scenario = Scenario.from_json(json.dumps(document["scenario"]))
-        self.seed = check_whole("seed", document.get("seed"), 0, 2**63 - 1)
-        self._store(git_commits=history.git_commits, window=history.window)
-        self._commits_are_real = document.get("commits_are_real") is True
-        self.flow = pd.DataFrame.from_dict(dict(at_path(document, "flow")), orient="index")
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} of a simulation")
-        return self.deployments
-
-    def load_incidents(self, file: Union[str, os.PathLike]) -> pd.DataFrame:
-        """Let incidents say which of the real deployments failed; return the incidents.
-
-        See `with_incidents`. GitOpsError without real deployments, or naming the entry at fault.
-        """
-        if self._real is None:
-            raise GitOpsError("incidents belong to real deployments: load a real history first")
-        incidents = read_incidents(file)
-        whole = with_incidents(self._whole, incidents)
-        self._keep(whole if whole.window == self.window else whole.within(self.window), whole)
-        print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
-        return incidents
-
-    def _take(self, history: History, days: Optional[int]) -> pd.DataFrame:
-        """Store the part of a real history that lies in the window that was asked for."""
+        check_that(isinstance(history, History), "history", "be what a loader returns", history)
         if days is not None or self._end is not None:
             end = self._end or history.window.end
             length = max((end - history.window.start).days, 1) if days is None else days
-            self._keep(history.within(Window.before(end, length)), history)
-        else:
-            self._keep(history, history)
+            history = history.within(Window.before(end, length))
+        self._store(git_commits=history.git_commits, window=history.window)
+        self.deployments, self.rollbacks = history.deployments, history.rollbacks
+        self._real = history
         rollbacks = count_text(len(self.rollbacks), "rollback")
         print_text(f"  ✓ Read {count_text(len(self.deployments), 'deployment')} and {rollbacks}")
         return self.deployments
-
-    def _keep(self, history: History, whole: History) -> None:
-        """Store a real history, and what it is a part of, in the place of a simulated one."""
-        self._store(git_commits=history.git_commits, window=history.window)
-        self.deployments, self.rollbacks = history.deployments, history.rollbacks
-        self._real, self._whole = history, whole
 
     def trend(self, by: str = "month") -> pd.DataFrame:
         """Return the metrics of production of each `week` or `month` (see `measure_trend`)."""
@@ -8605,7 +8026,8 @@ class GitOpsAutomation:
         """Improve every knob by a quarter: what matters most (see `lever_table`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         if metric:
-            check_word("metric", metric, tuple(FORECAST_METRICS))
+            rule = f"be one of {', '.join(FORECAST_METRICS)}"
+            check_that(metric in FORECAST_METRICS, "metric", rule, metric)
         window = self._month(days)
         with terminal_progress() as progress:
             return lever_table(self.calibrate(), window, runs, self.seed, metric, progress)
@@ -8841,28 +8263,37 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
          "the file leaves out keeps its default"),
         ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
         ("--repo", dict(metavar="DIR"),
-         "take the commits from this git repository, and simulate their deployments"),
+         "take the commits from this git repository, and simulate their deployments; --tags and "
+         "--deployments-from measure the real ones"),
     ],
     "your own deployments": [
         ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
-         "measure the deployments that the history of --repo shows; TEMPLATE is a path with "
-         "{environment} and {application} (default: a usual layout is looked for)"),
+         "measure the deployments that the history of --repo shows, a config repository; TEMPLATE "
+         "is a path with {environment} and {application} (default: the layout is looked for)"),
+        ("--tags", dict(metavar="PATTERN", nargs="*"),
+         "measure the release tags of --repo, of any repository, as deployments to production "
+         "(default: v*)"),
         ("--argocd", dict(metavar="FILE", nargs="+"),
          "measure what Argo CD recorded, in files that `argocd app list -o json` wrote (- is "
          "standard input); --repo is then the config repository"),
-        ("--environment", dict(metavar="NAME"),
-         "with --argocd: the environment of all applications (one Argo CD for each environment)"),
+        ("--application", dict(metavar="NAME", action="append"),
+         "measure this application alone, as shop or shop-*; repeatable"),
+        ("--environments", dict(metavar="LIST"),
+         "the environments in promotion order, as dev,staging,production=prod-*; a pattern matches "
+         "the name of an environment, an application, its namespace or destination"),
         ("--environment-label", dict(metavar="KEY"),
          "with --argocd: the label or annotation that names the environment"),
-        ("--environment-pattern", dict(metavar="REGEX"),
-         "with --argocd: a regular expression whose group finds the environment in the name"),
-        ("--environments", dict(metavar="LIST"),
-         "the environments in promotion order, as dev,staging,production=prod-*"),
+        ("--ignore-authors", dict(metavar="REGEX"),
+         "what these authors commit is no change, as 'bot$'"),
         ("--history", dict(metavar="DIR"),
          "measure the tables in this folder, which --export wrote"),
         ("--incidents", dict(metavar="FILE"),
          "a CSV or JSON file of incidents (application, started, resolved), which say what "
          "deployments failed"),
+        ("--incident-days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
+         "an incident belongs to a deployment of so many days before it (default: 7)"),
+        ("--incidents-complete", dict(action="store_true", default=None),
+         "the file has the incidents of all applications and days, not from its first to its last"),
     ],
     "over time": [
         ("--by", dict(choices=("week", "month")),
@@ -8939,13 +8370,19 @@ def option_parser() -> argparse.ArgumentParser:
 def check_options(options: argparse.Namespace) -> None:
     """Reject meaningless combinations of options."""
     given = {name for name, value in vars(options).items() if value is not None}
-    real = {"argocd", "deployments_from", "history"} & given
+    real = {"argocd", "deployments_from", "history", "tags"} & given
+    needs_real = "needs real deployments: --argocd, --deployments-from, --tags or --history"
     rules = [  # (options, whether they are out of place, why)
-        ({"environment", "environment_label", "environment_pattern"}, not options.argocd,
-         "needs --argocd FILE"),
-        ({"deployments_from"}, options.repo is None, "needs --repo DIR"),
-        ({"environments", "incidents"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"environment_label"}, not options.argocd, "needs --argocd FILE"),
+        ({"deployments_from", "tags"}, options.repo is None, "needs --repo DIR"),
+        ({"incidents"}, not real, needs_real),
+        ({"incident_days", "incidents_complete"}, options.incidents is None,
+         "needs --incidents FILE"),
+        ({"environments", "application"}, not real - {"tags"},
+         "needs --argocd, --deployments-from or --history"),
+        ({"ignore_authors"}, not {"deployments_from", "tags"} & given,
+         "needs --deployments-from or --tags"),
+        ({"argocd", "deployments_from"}, options.tags is not None, "has no meaning with --tags"),
         ({"argocd", "repo", "deployments_from"}, options.history is not None,
          "has no meaning with --history"),
         ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
@@ -8956,8 +8393,7 @@ def check_options(options: argparse.Namespace) -> None:
         ({"by", "alert_webhook", "backtest"}, options.levers is not None,
          "has no meaning with --levers"),
         ({"by"}, bool(options.backtest), "has no meaning with --backtest"),
-        ({"backtest"}, not real,
-         "needs real deployments: --argocd, --deployments-from or --history"),
+        ({"backtest"}, not real, needs_real),
         ({"details", "trace", "markdown"},
          bool(options.what_if or options.levers is not None or options.backtest),
          "has no meaning with a forecast"),
@@ -9008,7 +8444,7 @@ def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
         if alerts is not None:
             print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
     if alerts is not None and alerts.problem:
-        lost = count_text(alerts.undelivered, "rollback alert")
+        lost = count_text(len(gitops.rollbacks) - alerts.sent, "rollback alert")
         print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
     if options.json:
         print_text(json.dumps(document, indent=2))
@@ -9037,25 +8473,56 @@ def load_real_history(
 
     For a forecast it is the whole, as the days are those of a month of the forecast.
     """
-    rules = EnvironmentRules(
-        options.environment, options.environment_label, options.environment_pattern,
-        options.environments,
-    )  # fmt: skip
-    days = None if whole else options.days
-    if options.history is not None:
-        gitops.load_history(options.history, options.environments, days=days)
-    elif options.deployments_from is not None:
-        gitops.load_gitops_repository(
-            options.repo, options.deployments_from or None, options.environments,
-            argocd=options.argocd or (), rules=rules, days=days,
-        )  # fmt: skip
-    elif options.argocd:
-        gitops.load_argocd_history(options.argocd, options.repo, rules=rules, days=days)
+    history = read_real_history(options)
+    if history is not None:
+        if options.incidents is not None:
+            incidents = read_incidents(options.incidents)
+            print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
+            days, complete = options.incident_days or 7, bool(options.incidents_complete)
+            history = with_incidents(history, incidents, days, complete)
+        gitops.load_history(history, None if whole else options.days)
     elif options.repo is not None:
-        gitops.load_git_history(options.repo, days or 30)
-    if options.incidents is not None:
-        gitops.load_incidents(options.incidents)
+        gitops.load_git_history(options.repo, options.days or 30)
+        print_text(f"    • {other_reading(options.repo)}")
     gitops.by = options.by
+
+
+def read_real_history(options: argparse.Namespace) -> Optional[History]:
+    """Return the real history that the options name, if they name one."""
+    repo, environments = options.repo, options.environments
+    applications = {"applications": options.application or ()}
+    if options.history is not None:
+        print_text("\n📡 Reading the tables of a history...")
+        return load_tables(options.history, environments, **applications)
+    if options.tags is not None:
+        print_text("\n📡 Reading the release tags...")
+        return load_release_tags(repo, options.tags or "v*", ignore_authors=options.ignore_authors)
+    template, repository = options.deployments_from, None
+    if template is not None:
+        print_text("\n📡 Reading the config repository's history...")
+        if options.argocd:  # both read the same layout
+            template = find_layout(repo, HeadTree(repo).files, template, Stages.of(environments))
+        repository = load_gitops_repository(
+            repo, template, environments, ignore_authors=options.ignore_authors, **applications
+        )
+    if not options.argocd:
+        return repository
+    print_text("\n📡 Reading Argo CD history...")
+    cluster = load_argocd(
+        options.argocd, repo, environments=environments, label=options.environment_label,
+        template=template, **applications,
+    )  # fmt: skip
+    return cluster if repository is None else join_histories(repository, cluster)
+
+
+def other_reading(repo: FilePath) -> str:
+    """Return which option would measure what a repository shows of its deployments, if any."""
+    said = "its deployments are simulated"
+    if ask_git(repo, "for-each-ref", "--merged=HEAD", "refs/tags/v*"):
+        return f"{said}; --tags measures its release tags"
+    files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
+    layout = best_layout(files, Stages.of(None))[1]
+    return f"{said}; --deployments-from measures those of {layout}" if layout else said
 
 
 def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
@@ -9200,7 +8667,7 @@ def main(argv: Union[None, str, Sequence[str]] = None) -> Optional[GitOpsAutomat
     return None
 
 
-def command() -> None:
+def run_command() -> None:
     """Run the program as the installed command, whose exit status must not be an object."""
     main()
 

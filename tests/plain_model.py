@@ -395,6 +395,18 @@ def plain_rollbacks(deployments, policy, noise, commits):
     return sorted(rollbacks, key=lambda rollback: rollback["start"])
 
 
+def plain_recoveries(deployments, rollbacks):
+    """Return when each deployment was good again: None of a good one, and while it lasts."""
+    worked = {(row["place"], row["from"]): row["end"] for row in rollbacks if row["success"]}
+    recovered = []
+    for number, row in enumerate(deployments):
+        mates = [each for each in deployments[number:] if each["place"] == row["place"]]
+        later = [each["end"] for each in mates if each["good"]]
+        over = worked.get((row["place"], row["commit"]), later[0] if later else None)
+        recovered.append(None if row["good"] else over)
+    return recovered
+
+
 def plain_hours_lost(commits, deployments, rollbacks, production, end):
     """Return {run: (hours that changes waited, hours that production was failed)}.
 
@@ -443,6 +455,7 @@ def plain_tables(git_commits, scenario, window, seed):
     ]
     deployed, flow = plain_pipeline(commits, scenario, window.seconds[1], noise)
     rolled_back = plain_rollbacks(deployed, scenario.rollback, noise, len(commits))
+    recovered = plain_recoveries(deployed, rolled_back)
     deployments = [
         (
             row["start"],
@@ -452,8 +465,9 @@ def plain_tables(git_commits, scenario, window, seed):
             *(("Synced", "Healthy") if row["good"] else ("Failed", "Degraded")),
             row["end"] - row["start"],
             row["reason"],
+            over,
         )
-        for row in deployed
+        for row, over in zip(deployed, recovered)
     ]
     rollbacks = [
         (
@@ -474,7 +488,10 @@ def plain_tables(git_commits, scenario, window, seed):
 def rows_of(shown):
     """Return the rows of a table of the module in the same form: times in seconds, gaps as None."""
     whole = shown.astype(object).where(shown.notna(), None)
-    return [(int(row[0].timestamp()), *row[1:]) for row in whole.itertuples(index=False)]
+    return [
+        tuple(int(one.timestamp()) if isinstance(one, pd.Timestamp) else one for one in row)
+        for row in whole.itertuples(index=False)
+    ]
 
 
 # ---- Metrics, row by row ------------------------------------------------------------------------
@@ -779,9 +796,7 @@ def middle(values):
 # ---- Scenarios ----------------------------------------------------------------------------------
 
 words = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
-names = st.sampled_from(["team", "rollback", "a{b}"]) | st.lists(words, min_size=1, max_size=3).map(
-    " ".join
-)
+names = st.just("a{b}") | st.lists(words, min_size=1, max_size=3).map(" ".join)
 rates = st.sampled_from([0, 1, 0.5]) | st.floats(0, 1)
 seeds = st.integers(0, 2**63)
 

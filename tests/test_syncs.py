@@ -2,58 +2,53 @@
 
 The cases are tables. A row has the syncs, what Argo CD showed between them, and what they come to:
 
-    A !B A | 1.5:good | A0 !B1 | B1>A2 | B1@1.5
+    A !B A | 1.5:good | A0 !B1@1.5 | B1>A2
 
-Syncs: `A` is one that sets A, an hour after the one before it; `!B` one that failed; `A+30` comes
-30 seconds after the one before it; before `/A` entries are lost; `web=1,db=2` sets two parts. In
-lower case a sync is the set of the commits that it contains, and `abc~a` reverts one of them.
-Looks: `1.5:good` is Synced and Healthy after an hour and a half, `healthy` is not yet Synced,
-`degraded>1.2` is Degraded since 1.2 hours.
-Results: the deployments, each with the position of its sync, `!` if it was bad, or `+` if
-somebody saw it healthy; the rollbacks as bad>good; when the bad ones were seen good again.
+Syncs: `A` is one that makes A run, an hour after the one before it; `!B` one that failed; `A+30`
+comes 30 seconds after the one before it; `D~B` takes B back by its message; before `/A` entries
+are lost. Looks: `1.5:good` is Synced and Healthy after an hour and a half, `healthy` is not yet
+Synced, `degraded>1.2` is Degraded since 1.2 hours. Results: the deployments, each with the position
+of its sync, `!` if it was bad, `@` and the hour in which it was good again, `+` if somebody saw it
+healthy; then the rollbacks as bad>good.
 """
 
 import random
 import re
 
+import pandas as pd
 import pytest
 
-from gitops_automation import DEGRADED, HEALTHY, Look, Sync, classify_syncs
+from gitops_automation import (
+    COLUMNS,
+    DEGRADED,
+    HEALTHY,
+    MISSING,
+    SYNCED,
+    UNKNOWN,
+    Look,
+    Place,
+    Sync,
+    classify_syncs,
+    history_from,
+    merge_clusters,
+    table_from,
+)
 
 HOUR = 3600
 
 
 def read_syncs(text, automatic=False):
     """Return the syncs of a row."""
-    syncs, known = [], frozenset()
-    for number, token in enumerate(text.split()):
-        gap, failed, value, reverts, pause = re.fullmatch(
-            r"(/?)(!?)([\w=,]+)(?:~([a-z]+))?(?:\+(\d+))?", token
+    syncs = []
+    for number, token in enumerate(text.strip("/").split()):
+        failed, value, takes, pause = re.fullmatch(
+            r"(!?)(\w)(?:~(\w+))?(?:\+(\d+))?", token
         ).groups()
         time = syncs[-1].end + int(pause) if pause else number * HOUR
-        parts = dict(part.split("=") for part in value.split(",")) if "=" in value else {"": value}
-        commits = frozenset(value) if value.islower() and "=" not in value else frozenset()
-        syncs.append(
-            Sync(
-                time,
-                time,
-                parts,
-                f"{value}#{number}" if "=" in value else f"{value}{number}",
-                "it failed" if failed else "",
-                automatic,
-                bits(commits),
-                commits - known,
-                frozenset(reverts or ""),
-                bool(gap),
-            )
-        )
-        known |= frozenset() if failed else commits
+        failure = "it failed" if failed else ""
+        facts = value, f"{value}{number}", failure, [value], takes or "", automatic
+        syncs.append(Sync(time, time, *facts))
     return syncs
-
-
-def bits(commits):
-    """Return a set of one-letter commits as a number with a bit for each."""
-    return sum(1 << (ord(commit) - ord("a")) for commit in commits)
 
 
 def read_looks(text):
@@ -67,30 +62,29 @@ def read_looks(text):
     return looks
 
 
-def shown(found):
-    """Return an outcome as in a row: deployments, rollbacks, recoveries."""
-    name = [sync.commit for sync in found.releases]
-    deployments = [
-        f"!{name[number]}"
-        if number in found.reasons
-        else name[number] + "+" * (number in found.seen_healthy)
-        for number in found.deployments
-    ]
-    rollbacks = [f"{name[bad]}>{name[good]}" for bad, good in sorted(found.restored.items())]
-    over = [f"{name[bad]}@{time / HOUR:g}" for bad, time in sorted(found.recovered.items())]
-    return [" ".join(column) for column in (deployments, rollbacks, over)]
+def shown(releases):
+    """Return releases as in a row: deployments, rollbacks."""
+    deployments, rollbacks = [], []
+    for one in releases:
+        over = f"@{one.recovered / HOUR:g}" if one.recovered != MISSING else ""
+        name = f"!{one.sync.commit}{over}" if one.reason else one.sync.commit + "+" * one.healthy
+        deployments += [name] if one.counts else []
+        if one.counts and one.back:
+            rollbacks.append(f"{one.sync.commit}>{one.back.sync.commit}")
+    return [" ".join(deployments), " ".join(rollbacks)]
 
 
 def rows(text):
     """Parametrise a test with the rows of a table, padded with empty columns."""
     cases = [[column.strip() for column in line.split("|")] for line in text.strip().split("\n")]
-    cases = [case + [""] * (5 - len(case)) for case in cases]
+    cases = [case + [""] * (4 - len(case)) for case in cases]
     return pytest.mark.parametrize("case", cases, ids=[case[0] for case in cases])
 
 
 def check(case, automatic=False):
     syncs, looks, *expected = case
-    assert shown(classify_syncs(read_syncs(syncs, automatic), read_looks(looks))) == expected
+    found = classify_syncs(read_syncs(syncs, automatic), read_looks(looks), syncs.startswith("/"))
+    assert shown(found) == expected
 
 
 # ---- Rule by rule: the numbers are those of the docstring of `classify_syncs` -------------------
@@ -98,115 +92,92 @@ def check(case, automatic=False):
 
 @rows(
     """
-    A               | | A0
-    A A B B B       | | A0 B2
-    A B C           | | A0 B1 C2
-    web=1 db=1      | | web=1#0 db=1#1
-    web=1,db=1 db=1 | | web=1,db=1#0
-    web=1,db=1 db=2 web=1,db=2 | | web=1,db=1#0 db=2#1
-    !A !A B         | | !A0 B2
-    !A !B !A        | | !A0 !B1 !A2
+    A           | | A0
+    A B C       | | A0 B1 C2
+    A !B C      | | A0 !B1@2 C2
+    !A !A B     | | !A0@2 B2
+    !A !B !A    | | !A0 !B1 !A2
+    A A B B B   | | A0 B2
+    A !B A      | | A0 !B1@2     | B1>A2
+    A !B A A    | | A0 !B1@2     | B1>A2
+    A !B !C A   | | A0 !B1@3 !C2@3 | B1>A3 C2>A3
     """
 )
-def test_1_a_sync_of_what_runs_is_left_out_and_so_is_a_failed_one_that_is_tried_again(case):
+def test_1_and_2_failed_syncs_and_syncs_of_what_runs_already(case):
     check(case)
+
+
+@rows(
+    """
+    A !B A      |           | A0 !B1@2
+    A !B A      | 1.5:good  | A0 !B1@1.5
+    A !B !C A   | 1.5:good  | A0 !B1@1.5 !C2@3
+    A B !C A    |           | A0 !B1@3 !C2@3   | B1>A3 C2>A3
+    A B !C A    | 2.5:good  | A0 !B1@3 !C2@2.5 | B1>A3
+    A !B C      |           | A0 !B1@2 C2
+    """
+)
+def test_2_where_argo_cd_syncs_a_failure_was_over_when_the_repository_went_back(case):
+    """So a look or the next sync shows it, and it is no rollback."""
+    check(case, automatic=True)
 
 
 @rows(
     """
     A B A+59        | | A0
-    A B A+60        | | A0 !B1 | B1>A2
+    A B A+60        | | A0 !B1@1.01667 | B1>A2
     A B A+59 B+600  | | A0 B3
     A B A B+30      | | A0 B1
     A B C+30        | | A0 B1 C2
     A B !A+30       | | A0 B1 !A2
-    web=1,db=1 db=2 web=1+30      | | web=1,db=1#0 db=2#1
-    web=1,db=1 db=2 web=1,db=1+30 | | web=1,db=1#0
+    A !B A+30       | | A0 !B1@1.00833 | B1>A2
     """
 )
-def test_2_a_release_that_is_left_within_a_minute_for_what_ran_is_a_flap(case):
+def test_3_a_release_that_is_left_within_a_minute_for_what_ran_is_a_flap(case):
     check(case)
 
 
 @rows(
     """
-    A B A           | | A0 !B1     | B1>A2
-    A B A B         | | A0 !B1 B3  | B1>A2
-    A B C A         | | A0 B1 !C2  | C2>A3
-    A B C B A       | | A0 !B1 !C2 | B1>A4 C2>B3
-    A B A C A       | | A0 !B1 !C3 | B1>A2 C3>A4
-    a abc ab        | | a0 !abc1   | abc1>ab2
-    a abc ab abc    | | a0 !abc1 abc3 | abc1>ab2
-    a ab ac         | | a0 ab1 ac2
-    web=1,db=1 web=2 db=2 web=1   | | web=1,db=1#0 !web=2#1 db=2#2 | web=2#1>web=1#3
-    web=1,db=1 web=2,db=2 web=1,db=1 | | web=1,db=1#0 !web=2,db=2#1 | web=2,db=2#1>web=1,db=1#2
-    web=1,db=1 web=2 db=2 web=1,db=1 | | web=1,db=1#0 !web=2#1 !db=2#2 \
-| web=2#1>web=1,db=1#3 db=2#2>web=1,db=1#3
-    web=1,db=1 web=2 web=1,db=2   | | web=1,db=1#0 web=2#1 web=1,db=2#2
+    A B A         | | A0 !B1@2        | B1>A2
+    A B A B       | | A0 !B1@2 B3     | B1>A2
+    A B C A       | | A0 B1 !C2@3     | C2>A3
+    A B C A B     | | A0 B1 !C2@3 B4  | C2>A3
+    A B C B A     | | A0 !B1@4 !C2@3  | B1>A4 C2>B3
+    A B !C A      | | A0 !B1@3 !C2@3  | B1>A3 C2>A3
+    A B !A A      | | A0 !B1@3 !A2@3  | B1>A3 A2>A3
     """
 )
-def test_3_a_release_that_equals_a_deeper_one_or_contains_less_goes_back(case):
+def test_4_a_sync_of_what_ran_before_goes_back(case):
     check(case)
 
 
 @rows(
     """
-    a ab abc abcd~b | | a0 !ab1 abc2 | ab1>abcd3
-    a abc abcd~b    | | a0 !abc1     | abc1>abcd2
-    a abc abcd~b abcde~c | | a0 !abc1 abcde3 | abc1>abcd2
-    a ab abc~b abcd~c | | a0 !ab1 abcd3 | ab1>abc2
-    a ab /abc abcd~b | | a0 ab1 abcd3
-    ab abc~a        | | !ab0 | ab0>abc1
+    A B C D~B     | | A0 !B1@3 C2       | B1>D3
+    A B D~B       | | A0 !B1@2          | B1>D2
+    A B C D~BC    | | A0 !B1@3 !C2@3    | B1>D3 C2>D3
+    A B D~B E~B   | | A0 !B1@2 E3       | B1>D2
+    A B D~B E~D   | | A0 !B1@2 E3       | B1>D2
+    A !B D~B      | | A0 !B1@2          | B1>D2
+    A B D~Z       | | A0 B1 D2
     """
 )
-def test_4_a_release_that_reverts_an_earlier_one_takes_it_back(case):
-    """That release is taken back once, a revert is not taken back, and nothing is across a gap."""
+def test_5_a_sync_takes_back_what_its_messages_name_once(case):
+    """A revert is not taken back: what comes after it is a deployment."""
     check(case)
 
 
 @rows(
     """
-    a abc ab a       | | a0 !abc1 | abc1>a3
-    a ab abc~b a     | | a0 !ab1  | ab1>a3
-    web=1,db=1 web=2,db=2 web=1 db=1 | | web=1,db=1#0 !web=2,db=2#1 | web=2,db=2#1>db=1#3
+    /A B      |              | B1
+    /A        | 0.5:degraded | !A0
+    /!A B     |              | !A0@1 B1
+    /A B A    |              | !B1@2 | B1>A2
     """
 )
-def test_going_back_in_two_steps_is_one_rollback_with_the_last_of_them(case):
-    """The first step put nothing right, and it is no deployment either."""
+def test_6_what_begins_after_a_gap_only_says_what_runs_unless_it_was_bad(case):
     check(case)
-
-
-@rows(
-    """
-    A !B A          | | A0 !B1     | B1>A2
-    A !B A A        | | A0 !B1     | B1>A2
-    A !B !C A       | | A0 !B1 !C2 | B1>A3 C2>A3
-    A !B C          | | A0 !B1 C2
-    A B !C A        | | A0 !B1 !C2 | B1>A3 C2>A3
-    a !ab abc~b     | | a0 !ab1    | ab1>abc2
-    A B !A A        | | A0 !B1 !A2 | B1>A3 A2>A3
-    """
-)
-def test_5_what_goes_back_puts_right_the_failed_syncs_before_it(case):
-    check(case)
-
-
-@rows(
-    """
-    A !B A          |           | A0 !B1    | | B1@2
-    A !B A          | 1.5:good  | A0 !B1   | | B1@1.5
-    A !B !C A       | 1.5:good  | A0 !B1 !C2 | | B1@1.5 C2@3
-    A B !C A        |           | A0 !B1 !C2 | B1>A3 C2>A3
-    A B !C A        | 2.5:good  | A0 !B1 !C2 | B1>A3 | C2@2.5
-    A !B C          |           | A0 !B1 C2
-    """
-)
-def test_5_where_argo_cd_syncs_a_failure_was_over_when_the_repository_went_back(case):
-    """So a look or the next sync shows it, and it is no rollback."""
-    check(case, automatic=True)
-
-
-# ---- What looks show ----------------------------------------------------------------------------
 
 
 @rows(
@@ -216,233 +187,125 @@ def test_5_where_argo_cd_syncs_a_failure_was_over_when_the_repository_went_back(
     A B   | 1.5:degraded               | A0 !B1
     A B   | 1.5:degraded>1.2           | A0 !B1
     A B   | 1.5:degraded>0.2           | A0 B1
-    A B   | 1.2:degraded 1.5:good      | A0 !B1 | | B1@1.5
+    A B   | 1.2:degraded 1.5:good      | A0 !B1@1.5
     A B   | 1.2:degraded 1.5:healthy   | A0 !B1
-    A B   | 1.2:good 1.5:degraded 1.7:good 1.9:good | A0 !B1 | | B1@1.7
-    A B C | 1.5:degraded 2.5:good      | A0 !B1 C2+
-    A B A | 1.2:degraded 1.5:good      | A0 !B1 | B1>A2 | B1@1.5
-    A B A | 1.5:degraded               | A0 !B1 | B1>A2
-    A B A | 2.5:degraded               | A0 !B1 | B1>A2
+    A B   | 1.2:good 1.5:degraded 1.7:good 1.9:good | A0 !B1@1.7
+    A B C | 1.5:degraded 2.5:good      | A0 !B1@2 C2+
+    A B C | 1.5:degraded 2.2:degraded>1.9 2.5:good  | A0 !B1@2 C2+
+    A B C | 1.5:degraded 2.2:degraded>2.1 2.5:good  | A0 !B1@2.5 !C2@2.5
+    A B A | 1.2:degraded 1.5:good      | A0 !B1@1.5  | B1>A2
+    A !B  | 1.5:good                   | A0 !B1@1.5
+    A !B  | 1.5:healthy                | A0 !B1
+    A !B !C | 2.5:good                 | A0 !B1@2.5 !C2@2.5
     """
 )
-def test_degraded_health_makes_a_release_bad_until_a_look_or_the_next_good_release(case):
+def test_a_bad_release_is_good_again_with_a_look_or_the_next_good_release(case):
     """Health that began before the release says nothing of it."""
-    check(case)
-
-
-@rows(
-    """
-    A !B   | 1.5:good           | A0 !B1 | | B1@1.5
-    A !B   | 1.5:healthy        | A0 !B1
-    A !B   | 0.5:good           | A0+ !B1
-    A !B C | 1.5:good           | A0 !B1 C2 | | B1@1.5
-    A !B C | 2.5:good           | A0 !B1 C2+
-    A !B !C | 2.5:good          | A0 !B1 !C2 | | B1@2.5 C2@2.5
-    """
-)
-def test_a_failed_sync_is_over_when_a_look_or_the_next_good_sync_says_so_first(case):
-    """The tables of the history tell the next good sync, so the recovery has only the looks."""
-    check(case)
-
-
-# ---- Gaps ---------------------------------------------------------------------------------------
-
-
-@rows(
-    """
-    /A B      |              | B1
-    /A        | 0.5:degraded | !A0
-    /!A B     |              | !A0 B1
-    A B /A    |              | A0 B1
-    A B /C B  |              | A0 B1 B3
-    A !B /A   |              | A0 !B1
-    A !B /C   | 2.5:good     | A0 !B1
-    A /B A B  |              | A0 !A2        | A2>B3
-    /A B A    |              | !B1           | B1>A2
-    /abc ab   |              | !abc0         | abc0>ab1
-    """
-)
-def test_over_a_gap_nothing_is_known(case):
-    """What begins the history again may have changed nothing; it counts if it was bad."""
     check(case)
 
 
 # ---- A plain calculation ------------------------------------------------------------------------
 
 
-def commits_in(sync):
-    return {number for number in range(30) if sync.contains >> number & 1}
-
-
-def standing(releases):
-    """Return for each part the (value, position) of the releases that stand, oldest first."""
-    stacks = {}
-    for position, sync in enumerate(releases):
-        if sync.after_gap:
-            stacks = {}
-        for part, value in {} if sync.failure else sync.moved.items():
-            stack = stacks.setdefault(part, [])
-            if value in [known for known, _ in stack]:
-                while stack[-1][0] != value:
-                    stack.pop()
-                continue
-            while stack and less(sync, releases[stack[-1][1]]):
-                stack.pop()
-            stack.append((value, position))
-    return stacks
-
-
-def less(sync, other):
-    return bool(commits_in(sync)) and commits_in(sync) < commits_in(other)
-
-
-def runs_already(sync, releases):
-    stacks = standing(releases)
-    tops = {part: stack[-1][0] for part, stack in stacks.items()}
-    return all(part in tops and tops[part] == value for part, value in sync.moved.items())
-
-
-def goes_back_from(sync, releases, done):
-    """Return the releases that rules 3 and 4 take back."""
-    stacks = {part: stack for part, stack in standing(releases).items() if part in sync.moved}
-    tops = {part: releases[stack[-1][1]] for part, stack in stacks.items()}
-    deeper = [
-        part in stacks and value in [known for known, _ in stacks[part]]
-        for part, value in sync.moved.items()
-    ]
-    if all(deeper) or any(less(sync, top) for top in tops.values()):
-        left = [stack[-1][1] for part, stack in stacks.items() if stack[-1][0] != sync.moved[part]]
-        return sorted(set(left))
-    begin = max([at for at, one in enumerate(releases) if one.after_gap], default=0)
-    named = [at for at in range(begin, len(releases)) if releases[at].adds & sync.reverts]
-    return [at for at in named[-1:] if at not in done]
-
-
-def plain_classify(syncs, looks):
-    """Return the parts of an outcome as `parts_of` does."""
-    releases, restored, went_back, over = [], {}, set(), {}
-    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
-    at = 0
+def plain_classify(syncs):
+    """Return {position: '!' or ''} of the deployments, and {bad: good}, by a list of what ran."""
+    made, back, ran, failed, at = {}, {}, [], [], 0
     while at < len(syncs):
-        sync, later = syncs[at], syncs[at + 1 : at + 2]
+        value, here, following = syncs[at].content, at, syncs[at + 1 : at + 2]
+        runs = syncs[ran[-1]].content if ran else None
         at += 1
+        if syncs[here].failure:
+            if not failed or syncs[failed[-1]].content != value:
+                failed, made[here] = [*failed, here], "!"
+            continue
+        if value != runs and ran and following and not following[0].failure:
+            if following[0].content == runs and following[0].start - syncs[here].end < 60:
+                at += 1
+                continue
+        older = [position for position in ran if syncs[position].content == value]
+        if older:
+            left = ran[-1:] if value != runs else []
+            for position in left + failed:
+                back[position] = here
+                if position in made:
+                    made[position] = "!"
+            ran = ran[: ran.index(older[0]) + 1]
+        else:
+            ran, made[here] = [*ran, here], ""
         failed = []
-        for position in [] if sync.after_gap else reversed(range(len(releases))):
-            if not releases[position].failure:
-                break
-            failed = [position, *failed]
-            if releases[position].after_gap:
-                break
-        failed = [position for position in failed if position not in over]
-        if sync.failure:
-            if not failed or releases[failed[-1]].moved != sync.moved:
-                releases.append(sync)
-            continue
-        before = [] if sync.after_gap else releases
-        same = runs_already(sync, before)
-        if (
-            not same
-            and not sync.after_gap
-            and later
-            and not later[0].failure
-            and not later[0].after_gap
-            and later[0].start - sync.end < 60
-            and set(sync.moved) <= set(later[0].moved)
-            and runs_already(later[0], releases)
-        ):
-            at += 1
-            continue
-        for position in failed if sync.automatic else []:
-            seen = [time for time in good_looks if releases[position].end < time < sync.end]
-            if seen or same:
-                over[position] = seen[0] if seen else sync.end
-        failed = [position for position in failed if position not in over]
-        if same and not failed:
-            continue
-        bad = [] if same else goes_back_from(sync, before, {*restored, *went_back})
-        right = [*bad, *failed] if bad or same else []
-        for position in right:
-            steps = [first for first in restored if restored[first] == position]
-            for step in steps or [position]:
-                restored[step] = len(releases)
-        if right:
-            went_back.add(len(releases))
-        releases.append(sync)
-    return (releases, *plain_judge(releases, restored, went_back, over, looks, good_looks))
+    return made, {bad: good for bad, good in back.items() if bad in made}
 
 
-def plain_judge(releases, restored, went_back, over, looks, good_looks):
-    reasons = {at: sync.failure for at, sync in enumerate(releases) if sync.failure}
-    for bad in restored:
-        reasons.setdefault(bad, "Rolled back")
-    healthy, first_degraded = set(), {}
-    for look in looks:
-        done = [at for at, sync in enumerate(releases) if sync.end <= look.time]
-        if done and look.health == HEALTHY:
-            healthy.add(done[-1])
-        if done and look.health == DEGRADED and not 0 < look.since < releases[done[-1]].start:
-            first_degraded.setdefault(done[-1], look.time)
-            reasons.setdefault(done[-1], look.message or "Degraded health")
-    recovered = dict(over)
-    for bad in reasons:
-        begin = releases[bad].end if releases[bad].failure else first_degraded.get(bad)
-        good = [time for time in good_looks if begin is not None and time > begin]
-        between = [
-            at
-            for at in range(bad + 1, len(releases))
-            if good and releases[at].end <= good[0]
-            if releases[at].after_gap or at not in reasons
-        ]
-        if good and not between:
-            recovered.setdefault(bad, good[0])
-    begins = {at for at, sync in enumerate(releases) if sync.after_gap} - reasons.keys()
-    deployments = [at for at in range(len(releases)) if at not in went_back | begins]
-    return deployments, restored, reasons, healthy, recovered
+def test_a_plain_calculation_comes_to_the_same():
+    rng = random.Random(1)
+    for _ in range(3000):
+        time, syncs = 0, []
+        for number in range(rng.randint(1, 14)):
+            time += rng.choice([20, 59, 60, 61, 600, 3600])
+            value, failure = rng.choice("ABCD"), "it failed" if rng.random() < 0.25 else ""
+            syncs.append(Sync(time, time, value, str(number), failure))
+        releases = classify_syncs(syncs)
+        made = {int(one.sync.commit): "!" * bool(one.reason) for one in releases if one.counts}
+        back = {
+            int(one.sync.commit): int(one.back.sync.commit)
+            for one in releases
+            if one.back and one.counts
+        }
+        assert (made, back) == plain_classify(syncs)
+        good = [one.sync.end for one in releases if not one.reason]
+        for one in releases:
+            assert not one.reason or one.recovered == MISSING or one.recovered in good
 
 
-def parts_of(found):
-    """Return (releases, deployments, {bad: good}, {bad: reason}, seen healthy, {bad: time})."""
-    facts = found.restored, found.reasons, found.seen_healthy, found.recovered
-    return (found.releases, found.deployments, *facts)
+# ---- Clusters -----------------------------------------------------------------------------------
 
 
-def random_syncs(rng, commits_known):
-    """Return syncs and looks at random; with commits, a version contains some of eight."""
-    parts = [""] if commits_known else rng.choice([[""], ["web", "db"]])
-    content = {value: frozenset(rng.sample("abcdefgh", rng.randint(1, 5))) for value in "ABCD"}
-    automatic, time, known, syncs = rng.random() < 0.5, 0, frozenset(), []
-    for number in range(rng.randint(1, 14)):
-        time += rng.choice([20, 59, 60, 61, 600, 3600])
-        end = time + rng.choice([0, 5])
-        moved = {part: rng.choice("ABCD") for part in rng.sample(parts, rng.randint(1, len(parts)))}
-        commits = content[moved[""]] if commits_known else frozenset()
-        failure = "it failed" if rng.random() < 0.25 else ""
-        reverts = frozenset(rng.sample(sorted(known), min(len(known), rng.choice([0, 0, 1]))))
-        gap = rng.random() < 0.08
-        known = known if failure else known | commits
-        facts = bits(commits), commits - known, reverts, gap
-        syncs.append(Sync(time, end, moved, str(number), failure, automatic, *facts))
-        time = end
-    times = sorted(rng.randint(0, time + 100) for _ in range(rng.randint(0, 8)))
-    looks = [
-        Look(
-            moment,
-            rng.choice([HEALTHY, HEALTHY, DEGRADED, "Progressing"]),
-            rng.choice([0, 0, rng.randint(0, moment)]),
-            rng.random() < 0.7,
-        )
-        for moment in times
+def rows_of(*rows):
+    """Rows of `deployments` of the shop in production: (time, cluster, release, bad until)."""
+    columns = [*COLUMNS["deployments"], "cluster", "release"]
+    listed = []
+    for time, cluster, release, *bad in rows:
+        health, reason = (DEGRADED, f"{cluster} failed") if bad else (UNKNOWN, None)
+        facts = time, "shop", "production", release, SYNCED, health, 0, reason
+        listed.append((*facts, *(bad or [MISSING]), cluster, release))
+    return pd.DataFrame(listed, columns=columns)
+
+
+def test_a_release_counts_once_in_a_stage_at_the_first_cluster():
+    merged = merge_clusters(
+        rows_of((1, "eu", "v1"), (2, "us", "v1"), (4, "us", "v2"), (3, "eu", "v0"), (9, "eu", "v1"))
+    )
+    assert merged["timestamp"].tolist() == [1, 3, 4, 9]
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason", "recovered"),
+    [
+        ([(1, "eu", "v"), (2, "us", "v", 8), (3, "asia", "v", 9)], "us failed", 9),
+        ([(1, "eu", "v", 4), (2, "us", "v", 8)], "eu failed", 8),
+        ([(1, "eu", "v", 4), (2, "us", "v", MISSING)], "eu failed", MISSING),
+        ([(1, "eu", "v", 4), (2, "us", "v")], "eu failed", 4),
+    ],
+)
+def test_a_release_that_fails_at_another_cluster_is_bad_until_the_last_one_recovers(
+    rows, reason, recovered
+):
+    (row,) = merge_clusters(rows_of(*rows)).to_dict("records")
+    told = row["health"], row["failure_reason"], row["recovered"]
+    assert told == (DEGRADED, reason, recovered)
+
+
+def test_clusters_of_a_history_have_one_row_of_coverage_and_recover_apart():
+    """In Europe B goes back to A; in America B stays, which recovers nothing in Europe."""
+    places = [
+        Place("shop", "production", name, "path", classify_syncs(read_syncs(text)), *covered)
+        for name, text, covered in [("eu", "A B A", (0, 9, 1)), ("us", "A B", (5, 8, 2))]
     ]
-    return syncs, looks
-
-
-@pytest.mark.parametrize("commits_known", [False, True])
-def test_a_plain_calculation_comes_to_the_same(commits_known):
-    for seed in range(2500):
-        syncs, looks = random_syncs(random.Random(seed), commits_known)
-        found = classify_syncs(syncs, looks)
-        releases, _, *expected = plain_classify(syncs, looks)
-        assert found.releases == releases, seed
-        assert [found.restored, found.reasons, found.seen_healthy, found.recovered] == expected, (
-            seed
-        )
+    none = table_from("git_commits", [])
+    history = history_from("argocd", places, none, [], [], ["production"])
+    seconds = history.deployments["recovered"].astype("int64").tolist()
+    assert history.deployments["commit_sha"].tolist() == ["A0", "B1"]
+    assert seconds[1] == 2 * HOUR * 10**9
+    (row,) = history.coverage.astype(object).to_dict("records")
+    assert (row["origin"], row["lost"]) == ("eu, us", 3)
+    assert [row[edge].timestamp() for edge in ("from", "to")] == [5, 9]
