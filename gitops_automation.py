@@ -6419,6 +6419,8 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
     """
     if not isinstance(change, Scenario):
         return change(draw)
+    if change is baseline:
+        return draw
     for name in change.groups if change.names == baseline.names else ["team"]:
         new, old, own = (one.groups[name] for one in (change, baseline, draw))
         knobs = [knob.name for knob in dataclasses.fields(own)]  # type: ignore[arg-type]
@@ -7457,14 +7459,20 @@ def plain_forecast(past: Sequence[float]) -> Tuple[float, float, float]:
 
 def forecast_actuals(history: History) -> Dict[str, float]:
     """Return the forecast metrics of a measured history, NaN for what it does not have."""
-    values = measure(history).values
-    found = {key: float(values.get(key, math.nan)) for key in FORECAST_METRICS}
-    return {
-        **found,
-        "production_median_lead_time": found["median_lead_time"],
-        "production_change_fail_rate": found["change_failure_rate"],
-        "all_deployment_frequency": len(history.deployments) / history.window.days,
-    }
+    names = application_names(history)
+    events = events_of(history, names)
+    made, changes = production_of(history, events, names)
+    changes = changes._replace(group=np.minimum(changes.group, 0))  # one group, or left out
+    scoped = scoped_metrics(measure_production(made, changes))
+    known = headline_metrics(events)
+    known.update(
+        all_deployment_frequency=known["deployment_frequency"],
+        production_deployment_frequency=scoped["deployment_frequency"],
+        production_median_lead_time=scoped["median_lead_time"],
+        production_change_fail_rate=scoped["change_failure_rate"],
+    )
+    known.update(scoped if scope_of(history) == PRODUCTION_ALONE else {})
+    return {key: float(known.get(key, [math.nan])[0]) for key in FORECAST_METRICS}
 
 
 def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
