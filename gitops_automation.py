@@ -1892,7 +1892,7 @@ class Look(NamedTuple):
     message: str = ""
 
 
-@dataclass
+@dataclass(eq=False)
 class Release:
     """A sync that changed what runs, or tried to."""
 
@@ -1940,47 +1940,44 @@ def classify_syncs(
     failed: List[Release] = []  # the failed syncs since the last good one
     good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
     running: Optional[Release] = None
-    flap = False
-    for sync, following in itertools.zip_longest(syncs, syncs[1:]):
+    queue = collections.deque(syncs)
+    while queue:
+        sync = queue.popleft()
         same = running is not None and sync.content == running.sync.content
-        if flap:
-            flap = False
-        elif sync.failure:
+        if sync.failure:
             if not failed or failed[-1].sync.content != sync.content:
                 failed.append(Release(sync, sync.failure))
                 releases.append(failed[-1])
-        elif (
-            running is not None and following is not None and not (same or following.failure)
-            and following.start - sync.end < DWELL and following.content == running.sync.content
-        ):  # fmt: skip
-            flap = True
-        else:
-            for one in [one for one in failed if one.sync.automatic]:
-                seen = bisect.bisect_right(good_looks, one.sync.end)
-                if same:
-                    one.recovered = sync.end
-                if same or seen < bisect.bisect_left(good_looks, sync.end):
-                    failed.remove(one)
-            if same and not failed:
+            continue
+        if running is not None and queue and not same and not queue[0].failure:
+            left = queue[0].start - sync.end < DWELL
+            if left and queue[0].content == running.sync.content:
+                queue.popleft()
                 continue
-            release, back = Release(sync), []
-            if sync.content in standing:
-                back = [] if same else [running]
-                while next(reversed(standing)) != sync.content:
-                    standing.popitem()
-            else:
-                names = set(sync.takes)
-                for one in reversed(releases if names else ()):
-                    if names.intersection(one.sync.brings):
-                        names.difference_update(one.sync.brings)
-                        back += [one] if one.counts and one.back is None else []
-                standing[sync.content] = release
-            if back or same:
-                release.counts = False
-                for one in [*back, *failed]:
-                    one.reason, one.back = one.reason or "Rolled back", release
-            failed, running = [], standing[sync.content]
-            releases.append(release)
+        for one in [one for one in failed if one.sync.automatic]:
+            if same or any(one.sync.end < time < sync.end for time in good_looks):
+                failed.remove(one)
+                one.recovered = sync.end
+        if same and not failed:
+            continue
+        release, back = Release(sync), []
+        if sync.content in standing:
+            back = [] if same else [running]
+            while next(reversed(standing)) != sync.content:
+                standing.popitem()
+        else:
+            names = set(sync.takes)
+            for one in reversed(releases if names else ()):
+                if names.intersection(one.sync.brings):
+                    names.difference_update(one.sync.brings)
+                    back += [one] if one.counts and one.back is None else []
+            standing[sync.content] = release
+        if back or same:
+            release.counts = False
+            for one in [*back, *failed]:
+                one.reason, one.back = one.reason or "Rolled back", release
+        failed, running = [], standing[sync.content]
+        releases.append(release)
     judge_releases(releases, looks)
     if begins and releases:
         releases[0].counts = bool(releases[0].reason)
@@ -2078,15 +2075,10 @@ def history_from(
     tables["coverage"] = table_from("coverage", sorted(coverage.values()))
     times = [tables["coverage"]["from"], tables["coverage"]["to"]]
     window = window_around(*times, tables["deployments"]["timestamp"])
-    facts = window, tuple(environments), source
     return History(
-        commits,
-        tables.pop("deployments"),
-        tables.pop("rollbacks"),
-        *facts,
-        **tables,
-        notes=tuple(notes),
-    )
+        commits, window=window, environments=tuple(environments), source=source,
+        notes=tuple(notes), **tables,
+    )  # fmt: skip
 
 
 def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
@@ -2245,16 +2237,14 @@ def read_git_log(
     window = Window.before(end, days)
     low, high = window.seconds
     since = f"--since-as-filter={window.start.isoformat()}"  # git reads on after an older commit
-    found: Dict[str, List[Any]] = {
-        name: [] for name in ("sha", "author", "message", "seconds", "files")
-    }
+    found: Dict[str, List[Any]] = {name: [] for name in GitCommit._fields[:5]}
     for records in read_log(repo, ("%H", "%ct", "%an", "%s"), "--no-merges", since):
         times = epochs(record[1] for record in records)
         inside = np.flatnonzero((times >= low) & (times < high))
         chosen = [records[at] for at in inside.tolist()]
-        texts = [printable_lines([record[at] for record in chosen]) for at in (0, 2, 3)]
+        sha, author, message = (printable_lines([one[at] for one in chosen]) for at in (0, 2, 3))
         files = [record[4].count(b"\0") // 2 for record in chosen]
-        for name, values in zip(found, [*texts, times[inside].tolist(), files]):
+        for name, values in zip(found, (sha, times[inside].tolist(), author, message, files)):
             found[name] += values
     if not found["sha"]:
         raise GitOpsError(
@@ -2271,19 +2261,14 @@ def commits_from(commits: pd.DataFrame, branch: str) -> pd.DataFrame:
     """Return the `git_commits` table of sha, seconds, author, message, application and files."""
     parts = commits["message"].astype(object).str.extract(CONVENTIONAL, expand=True)
     kind = parts["type"].astype(object).str.lower()
-    return as_table(
-        "git_commits",
-        {
-            "sha": commits["sha"],
-            "timestamp": commits["seconds"].to_numpy(np.int64),
-            "author": clean_names(commits["author"]),
-            "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other").astype(object),
-            "application": commits["application"],
-            "branch": word_column(np.zeros(len(commits), np.int8), [branch]),
-            "message": commits["message"],
-            "files_changed": commits["files"],
-        },
-    )
+    columns = {
+        "timestamp": utc_times(commits["seconds"].to_numpy(np.int64)),
+        "author": clean_names(commits["author"]),
+        "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other"),
+        "branch": branch,
+        "files_changed": commits["files"],
+    }
+    return as_table("git_commits", commits.assign(**columns))
 
 
 def branch_of(repo: FilePath) -> str:
@@ -2570,15 +2555,14 @@ class Replay:
             commits = [one for one, _ in by]
             for place, is_own in self.owners[path] if more else ():
                 facts = changed.setdefault(place, [0, 0, [], [], []])
-                new_facts = more, released, versions, commits, commits if is_own else []
-                changed[place] = [fact + new for fact, new in zip(facts, new_facts)]
-        for place, (more, released, versions, *both) in changed.items():
+                own = commits if is_own else []
+                for at, fact in enumerate((more, released, versions, commits, own)):
+                    facts[at] += fact
+        for place, (more, released, versions, commits, own) in changed.items():
             content, release = self._keys.get(place, (0, 0))
             self._keys[place] = content + more, release + released
-            yield (
-                place,
-                Move(number, *self._keys[place], versions, *(sorted(set(one)) for one in both)),
-            )
+            parts = versions, sorted({*commits}), sorted({*own})
+            yield place, Move(number, *self._keys[place], *parts)
 
 
 # Deployments from the config repository itself: what it asks for, and since when.
@@ -2595,15 +2579,12 @@ def template_owners(
     pattern, repository = template_pattern(template), repository_name(repo)
     depth = template.strip("/").count("/") + 1
 
-    def place_of(path: str) -> Optional[PlaceName]:
+    def place_of(path: str) -> Any:
         found = pattern.fullmatch(path)
-        application = found and found.groupdict().get("application") or repository
-        return found and (
-            one_line(application, NAME_WIDTH),
-            one_line(found["environment"], NAME_WIDTH),
-        )
+        names = found and (found.groupdict().get("application") or repository, found["environment"])
+        return names and tuple(one_line(name, NAME_WIDTH) for name in names)
 
-    folders: Dict[Optional[PlaceName], Set[str]] = collections.defaultdict(set)
+    folders: Dict[Any, Set[str]] = collections.defaultdict(set)
     for file in tree.files:
         folders[place_of(make_printable(file))].add("/".join(file.split("/")[:depth]))
     folders.pop(None, None)
@@ -2615,9 +2596,9 @@ def template_owners(
         chosen = place[0] in kept or not applications
         return known and chosen and bool(stages.stage_of(place[1], "/".join(place)))
 
-    def matched(path: str) -> Optional[PlaceName]:
+    def matched(path: str) -> Any:
         place = place_of(path)
-        return place if place is not None and is_measured(place) else None
+        return place if place and is_measured(place) else None
 
     charts = {
         place: [one for path in paths for one in tree.chart_around(path)]
@@ -2626,7 +2607,7 @@ def template_owners(
     }
     around = {(path, place[0]) for place, paths in charts.items() for path in paths}
     users = collections.Counter(path for path, _ in around)
-    bases: Dict[PlaceName, Tuple[Iterable[str], List[str]]] = {}
+    bases: Dict[Any, Any] = {}
     for place, paths in charts.items():
         beside = [one for name in SHARED for one in folders.get((place[0], name), ())]
         alone = [path for path in paths if users[path] == 1]  # of one application
@@ -2638,6 +2619,7 @@ def template_owners(
 class Version:
     """A version of an application on its way through the environments."""
 
+    application: str
     name: str
     commit: GitCommit  # the first one that brought it to any environment
     landing: int
@@ -2650,8 +2632,8 @@ class Version:
 class Travels:
     """How versions travel through the environments of a config repository.
 
-    `stage` has the stage of each place, and `syncs` what came to it, in order. `changes` are the
-    rows of that table. `commits` are those of deployments and changes, each with its application.
+    `stage` has the stage of each place, and `syncs` what came to it, in order. `commits` are those
+    of deployments and changes, each with its application.
 
     1. A version that comes to a stage is a change there, with those that it carries along: the
        older ones of its line that the stage has not had.
@@ -2664,12 +2646,12 @@ class Travels:
     6. A version with a word of its environment (`1.4-approved`) is the same as the one without.
     """
 
-    def __init__(self, replay: Replay, stages: Stages, ignored: Pattern[str]) -> None:
-        self.replay, self.ignored = replay, ignored
+    def __init__(self, replay: Replay, stages: Stages) -> None:
+        self.replay = replay
         self.stage: Dict[PlaceName, str] = {}
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
-        self.changes: List[Row] = []  # and whether another stage had the version before
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}
+        self.shipped: List[Tuple[Version, str, int]] = []  # to a stage, with a landing
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
         # {(place, line): the versions that ran there, but those that were put back}
@@ -2688,24 +2670,21 @@ class Travels:
         commits = [replay.commits[number] for number in move.commits]
         arrivals: List[Version] = []
         takes: Set[str] = set()
-        goes_back = True
         for old, new, number in move.versions:
             if new:
-                version = self.version(application, stage, old, new, number, move.landing)
-                replaced = self.known.get((application, old), version)
+                replaced = self.known.get((application, old))
+                version = self.version(application, stage, replaced, new, number)
+                arrivals.append(version)
                 ran = self.ran[place, id(version.line)]
-                since = version in ran and replaced.line is version.line
-                if since and version.rank < replaced.rank:
+                if replaced in ran and version in ran and version.rank < replaced.rank:
                     takes.add(old)
                     while next(reversed(ran)) is not version:
                         one, _ = ran.popitem()
                         one.dropped = one.dropped or list(one.came)[-1:] == [stage]
-                else:
-                    goes_back = False
                 ran[version] = None
-                arrivals.append(version)
-        takes = takes if goes_back else set()
-        self.ship(application, stage, arrivals, move.landing)
+        if len(takes) < len({old for old, new, _ in move.versions if new}):
+            takes = set()
+        self.ship(stage, arrivals, move.landing)
         newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
         brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
@@ -2717,7 +2696,7 @@ class Travels:
         self.syncs[place].append(Sync(*facts))
 
     def version(
-        self, application: str, stage: str, old: str, new: str, number: int, landing: int
+        self, application: str, stage: str, replaced: Optional[Version], new: str, number: int
     ) -> Version:
         """Return the version that comes to a stage; it may be new, and replace another one."""
         known = self.known.get((application, new))
@@ -2725,16 +2704,14 @@ class Travels:
             bare = application, OWN_WORD.sub("", new)
             known = self.known.get(bare)
             if known is None or stage in known.came:
-                before = self.known.get((application, old))
-                line = [] if before is None else before.line
-                commit = self.replay.commits[number]
-                known = Version(new, commit, landing, line, len(line), {})
+                commit, line = self.replay.commits[number], replaced.line if replaced else []
+                known = Version(application, new, commit, commit.landing, line, len(line), {})
                 line.append(known)
                 self.known.setdefault(bare, known)
             self.known[application, new] = known
         return known
 
-    def ship(self, application: str, stage: str, arrivals: Sequence[Version], landing: int) -> None:
+    def ship(self, stage: str, arrivals: Sequence[Version], landing: int) -> None:
         """Note the changes that come to a stage with some versions."""
         told: Set[str] = set()  # the commits of several versions are changes once
         for version in arrivals:
@@ -2749,30 +2726,22 @@ class Travels:
                 if stage not in one.came and not one.dropped:
                     one.came[stage] = landing
                     if one.commit.sha not in told and (newest is not None or not one.rank):
-                        self.change(application, stage, one, landing)
+                        self.shipped.append((one, stage, landing))
                     told.add(one.commit.sha)
 
-    def change(self, application: str, stage: str, version: Version, landing: int) -> None:
-        """Note that a version came to a stage, or waits for it (the landing is MISSING)."""
-        commit = version.commit
-        before_clone = self.replay.shallow and not version.landing
-        if not before_clone and not self.ignored.search(commit.author):
-            self.commits.setdefault(commit.sha, (commit, application))
-            deployed = MISSING if landing == MISSING else self.replay.seconds[landing]
-            row = application, stage, commit.sha, version.name, commit.seconds, deployed
-            self.changes.append((*row, version.landing != landing))
-
-    def changes_with(self, production: str) -> List[Row]:
-        """Return the rows of `changes`, with those that production waits for.
-
-        It waits for the newer versions of lines that came there before.
-        """
-        applications = {id(one.line): application for (application, _), one in self.known.items()}
-        for (stage, line), newest in self.newest.items():
+    def changes(self, production: str, ignored: Pattern[str]) -> Iterator[Row]:
+        """Yield the rows of `changes`, with the newer versions that production waits for."""
+        for (stage, _), newest in self.newest.items():
             for one in newest.line[newest.rank + 1 :] if stage == production else ():
                 if stage not in one.came and not one.dropped:
-                    self.change(applications[line], stage, one, MISSING)
-        return [row for row in self.changes if row[6] or row[1] != production]
+                    self.shipped.append((one, stage, MISSING))
+        for one, stage, landing in self.shipped:
+            commit, is_first = one.commit, stage == production and landing == one.landing
+            before_clone = self.replay.shallow and not one.landing
+            if not (is_first or before_clone or ignored.search(commit.author)):
+                self.commits.setdefault(commit.sha, (commit, one.application))
+                deployed = MISSING if landing == MISSING else self.replay.seconds[landing]
+                yield one.application, stage, commit.sha, one.name, commit.seconds, deployed
 
     def places(self) -> Iterator[Place]:
         """Yield the places, classified.
@@ -2807,33 +2776,29 @@ def load_gitops_repository(
     authors commit is deployed, but it is no change. Raises GitOpsError for a repository that cannot
     be read, a template or a pattern that matches nothing, and a layout that is not plain.
     """
-    stages = Stages.of(environments)
-    ignored = author_pattern(ignore_authors)
+    stages, ignored = Stages.of(environments), author_pattern(ignore_authors)
     with collector_paused():
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
         owners, left_out = template_owners(repo, tree, template, stages, applications)
-        travels = Travels(Replay(repo, owners), stages, ignored)
+        travels = Travels(Replay(repo, owners), stages)
         stages.check((place[1], "/".join(place)) for place in [*travels.stage, *left_out])
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
         order = stages.order(dict.fromkeys(travels.stage.values()))
         notes, remedy = [f"Layout: {template}"], "--environments names them"
-        named = sorted({name for _, name in travels.stage})
-        others = sorted({name for _, name in left_out} - {*named})
+        named = {name for _, name in travels.stage}
+        others = one_line(", ".join(sorted({name for _, name in left_out} - named)), 120)
         if not any(map(stages.knows, named)):
-            names = one_line(", ".join(named), 120)
+            names = one_line(", ".join(sorted(named)), 120)
             notes.append(f"No environment has a usual name: {names}; {remedy}")
-        elif others:
-            names = one_line(", ".join(others), 120)
-            notes.append(f"Left out, as they are no environments: {names}; {remedy}")
+        elif left_out:
+            notes.append(f"Left out, as they are no environments: {others}; {remedy}")
         if travels.replay.shallow:
             notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
-        changes = travels.changes_with(order[-1])
-        commits = pd.DataFrame(
-            [one for one, _ in travels.commits.values()], columns=GitCommit._fields
-        )
-        commits["application"] = [application for _, application in travels.commits.values()]
+        changes = list(travels.changes(order[-1], ignored))
+        rows = [(*commit, application) for commit, application in travels.commits.values()]
+        commits = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
         commits = commits_from(commits.sort_values("seconds", kind="stable"), branch_of(repo))
         return history_from("git", travels.places(), commits, changes, notes, order)
 
