@@ -2890,7 +2890,7 @@ def author_pattern(text: Optional[str]) -> Pattern[str]:
     """Return the pattern of the authors to ignore, that of nobody without a text."""
     try:
         return re.compile("$^" if text is None else text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         problem = f"--ignore-authors is no regular expression: {one_line(error)}"
         raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
