@@ -6298,28 +6298,24 @@ LEAST_MONTHS = 30  # of a difference: the normal interval is good from there on
 MOST_RUNS = 100_000
 WARM_UP = 28  # days that precede a simulated month, so that it does not begin empty
 
+# fmt: off
 FORECAST_METRICS: Dict[str, Metric] = {
     **{key: METRICS[key] for key in TARGETS},
-    "production_deployment_frequency": Metric(
-        "Production Frequency", "/day", METRICS["production_deployment_frequency"].definition
-    ),
-    "production_median_lead_time": Metric(
-        "Production Median Lead Time", " hours", PRODUCTION_METRICS[LEAD].definition
-    ),
-    "production_change_fail_rate": Metric(
-        "Production Fail Rate", "%", PRODUCTION_METRICS[FAIL_RATE].definition
-    ),
+    "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
+        label="Production Frequency"),
+    "production_median_lead_time": PRODUCTION_METRICS[LEAD]._replace(
+        label="Production Median Lead Time", unit=" hours"),
+    "production_change_fail_rate": PRODUCTION_METRICS[FAIL_RATE]._replace(
+        label="Production Fail Rate"),
     "all_deployment_frequency": Metric(
-        "Frequency, All Environments", "/day", "Deployments to all environments a day."
-    ),
+        "Frequency, All Environments", "/day", "Deployments to all environments a day."),
     "failed_hours": Metric(
-        "Failed State", " hours", "Hours from failed deployments to production to their recovery."
-    ),
+        "Failed State", " hours", "Hours in which an application was failed in production."),
     "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."
-    ),
+        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
+# fmt: on
 """What is known of each simulated month. The four that are judged are those of the scope."""
 
 Progress = Callable[[str], Any]
@@ -6410,7 +6406,7 @@ def forecast_months(
                 teams = [scenario.team for scenario, _ in draws]
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
-            alone = draws[0][0].environments[-1].starts == "commit"
+            alone = calibration.alone or draws[0][0].environments[-1].starts == "commit"
             blocks[name].append(month_metrics(events, window, calibration, alone, prices))
         progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
@@ -6444,8 +6440,8 @@ def month_metrics(
 ) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
-    What happened before the window only fills the pipeline. If production has commits of its own
-    (`alone`), each ships with its own deployment, and other commits are no changes of production.
+    What happened before the window only fills the pipeline. If each change has a deployment of its
+    own (`alone`), commits without one are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
@@ -6458,9 +6454,13 @@ def month_metrics(
     inside = (changes.shipped >= first) & (changes.shipped < end)
     events, production = events.since(window), production.since(window)
     measured = measure_production(production, Changes(*(column[inside] for column in changes)))
-    bad, ends = production.deployments.bad, production.deployments.end
-    lasted = np.maximum(np.minimum(production.recovered, end) - ends, 0)[bad] / 3600
-    failed = production.of_group(production.deployments, bad, lasted)
+    deployments, bad = production.deployments, np.flatnonzero(production.deployments.bad)
+    bad = bad[np.lexsort((deployments.end[bad], deployments.place[bad]))]
+    begin, over = deployments.end[bad], np.minimum(production.recovered[bad], end)
+    lift = number_runs(deployments.place[bad]) * NEVER  # sets the places apart
+    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift  # hours count once
+    lost = np.maximum(over - np.maximum(begin, until), 0) / 3600
+    failed = production.of_group(deployments, bad, lost)
     known, scoped = headline_metrics(events), scoped_metrics(measured)
     of_all = known["deployment_frequency"]
     known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
@@ -6898,6 +6898,7 @@ class Calibration:
     assumed: Mapping[str, str] = field(default_factory=dict)
     warm_up: int = WARM_UP
     scope: str = ALL_ENVIRONMENTS
+    alone: bool = False  # whether each change ships with a deployment of its own, as versions do
 
     @functools.cached_property
     def possible(self) -> List[Scenario]:
@@ -6956,8 +6957,11 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     knobs += fit_recovery(history, base.rollback, rng)
     scenario = Scenario(base.team, tuple(environments), base.rollback, base.failure_reasons)
     scenario = with_fitted(scenario, knobs, [fitted.value for fitted in knobs])
-    assumed, warm_up = assumed_metrics(scenario, knobs), int(min(days, LONGEST))
-    return Calibration(scenario, tuple(knobs), assumed, warm_up, scope_of(history))
+    assumed, warm_up, alone = assumed_metrics(scenario, knobs), int(min(days, LONGEST)), False
+    if history.changes is not None:  # then a version that was skipped is no change of production
+        shipped = history.changes_to(names[-1])[["application", "deployed"]].dropna()
+        alone = len(shipped) <= 1.1 * len(shipped.drop_duplicates())
+    return Calibration(scenario, tuple(knobs), assumed, warm_up, scope_of(history), alone)
 
 
 def recent_part(history: History) -> History:
@@ -7021,32 +7025,31 @@ def draw_noise(rng: np.random.Generator, months: int = 0) -> np.ndarray:
 
     They are spread as the normal distribution where no months, or fewer than three, are given.
     """
-    many = rng.standard_normal(50 * DRAWS)
-    if months >= 3:
-        many = rng.standard_t(months - 1, 50 * DRAWS)
-    return rng.permutation(np.median(np.sort(many).reshape(DRAWS, 50), axis=1))
+    order = rng.permutation(DRAWS)
+    t = months >= 3
+    many = rng.standard_t(months - 1, 50 * DRAWS) if t else rng.standard_normal(50 * DRAWS)
+    return np.median(np.sort(many).reshape(DRAWS, 50), axis=1)[order]
 
 
-def range_factors(
-    values: np.ndarray, time: np.ndarray, end: int, rng: np.random.Generator, heavy: bool
-) -> List[float]:
-    """Return the `month_factors` of waits or durations, by the medians of their months.
+def possible_ranges(
+    best: Range, values: np.ndarray, time: np.ndarray, end: int, rng: Optional[np.random.Generator]
+) -> List[Range]:
+    """Return `DRAWS` ranges of waits or durations, by how the medians of their months vary.
 
-    On a logarithmic scale a median varies by pi / 2 as much as a mean. `heavy` takes Student's t.
+    On a logarithmic scale a median varies by pi / 2 as much as a mean. Without a generator the
+    noise is Student's t, and all environments go up and down together.
     """
     logs = np.log(np.maximum(values, 1))
-    months = pd.Series(logs).groupby((end - time) // PERIOD).agg(["median", "size"])
-    half = float(np.subtract(*np.quantile(logs, [0.75, 0.25])))
-    spread = math.pi / 2 * ((half / 1.349) ** 2 if len(logs) > 3 else 1.0)  # of a normal curve
+    months = pd.Series(logs).groupby((end - 1 - time) // PERIOD).agg(["median", "size"])
+    spread = float(logs.var(ddof=1)) if len(logs) > 1 else 1.0
+    if len(logs) >= MANY:  # a few outliers do not move the median: as of a normal curve
+        spread = (float(np.subtract(*np.quantile(logs, [0.75, 0.25]))) / 1.349) ** 2
+    spread *= math.pi / 2
     levels = months[months["size"] >= FEW]
-    noise, chance = draw_noise(rng, len(levels) * heavy), spread / levels["size"].to_numpy()
-    factors = month_factors(levels["median"].to_numpy(), chance, spread / len(logs), noise)
-    return factors.tolist()
-
-
-def times_range(factors: Sequence[float], values: Range) -> List[Range]:
-    """Return a range times each of the factors."""
-    return [tuple((factor * np.array(values)).tolist()) for factor in factors]
+    noise = draw_noise(rng or np.random.Generator(np.random.PCG64(1)), len(levels) * (rng is None))
+    chance, error = spread / levels["size"].to_numpy(), spread / len(logs)
+    factors = month_factors(levels["median"].to_numpy(), chance, error, noise)
+    return list(map(tuple, np.outer(factors, best).tolist()))
 
 
 def observed_range(values: np.ndarray) -> Range:
@@ -7056,16 +7059,16 @@ def observed_range(values: np.ndarray) -> Range:
 
 
 class Passages(NamedTuple):
-    """How releases came to an environment: arrays with an entry for each.
+    """How releases came to an environment.
 
-    An entry is what may come: a release that was healthy in the stage before (`stage`), a commit
-    (`commits`), or a release of the environment alone, as with a folder for each (`own`).
+    What may come is a release that was healthy in the stage before (`stage`), a commit (`commits`),
+    or a release of the environment alone, as with a folder for each (`own`).
     """
 
     source: str
     policy: str  # of promotion
-    arrival: np.ndarray  # the second from which it could come
-    rates: Mapping[str, float]  # entries a day of each application, while it is covered
+    arrival: np.ndarray  # the second from which each could come
+    counts: Mapping[str, int]  # how many there were of each application
     ways: Tuple[np.ndarray, np.ndarray]  # from and to when each went that came
     waiting: Tuple[np.ndarray, np.ndarray]  # from and until when each waited that did not come
 
@@ -7085,90 +7088,83 @@ def passages_to(
     A newer release wins, if at most one in fifty came after a newer one, and one did not come. Then
     a release waited until a newer one came, else until the end.
     """
-    source, keys, end = "own", ["application", "release"], history.window.seconds[1]
-    entries = here.assign(arrival=here["rank"].where(here["rank"] >= 0, here["start"]))
+    end, late = history.window.seconds[1], here["start"] >= sum(history.window.seconds) / 2
+    source, entries = (
+        "own",
+        here.assign(arrival=here["rank"].where(here["rank"] >= 0, here["start"])),
+    )
     if upstream is not None:
-        before = pd.MultiIndex.from_frame(upstream[keys])
-        known = pd.MultiIndex.from_frame(here[keys]).isin(before)
-        late = (here["start"] >= sum(history.window.seconds) / 2).to_numpy()
-        if known[late].sum() >= 0.75 * max(late.sum(), 1):
-            entries = upstream[upstream["good"]].assign(arrival=upstream["end"])
-            entries, source = entries.drop_duplicates(keys), "stage"
+        if here.index[late].isin(upstream.index).sum() >= 0.75 * max(late.sum(), 1):
+            entries, source = upstream[upstream["good"]].assign(arrival=upstream["end"]), "stage"
     elif history.changes is None and len(history.git_commits):
-        commits = history.git_commits
-        time, names = seconds_of(commits["timestamp"]), commits["application"].astype(object)
-        columns = dict(application=names, release=commits["sha"], arrival=time, rank=time)
-        entries, source = pd.DataFrame(columns), "commits"
-    spans = seconds_covered(history, environment)
-    days = dict(zip(spans["application"], ((spans["to"] - spans["from"]) / DAY).clip(lower=1)))
-    counts = entries["application"].value_counts()
-    rates = {name: n / days.get(name, history.window.days) for name, n in counts.items()}
+        commits, source = history.git_commits, "commits"
+        names = commits["application"].astype(object)
+        entries = pd.DataFrame({"rank": seconds_of(commits["timestamp"])}, [names, commits["sha"]])
+        entries = entries.assign(arrival=entries["rank"])
+    if source != "own":
+        entries = entries[~entries.index.duplicated()]
+        entries["start"] = here["start"][~here.index.duplicated()].reindex(entries.index)
+    names = entries.index.get_level_values(0)
+    order = np.lexsort((entries["arrival"], entries["rank"], names.astype(str)))
+    counts, known = names.value_counts().to_dict(), (entries["rank"] >= 0).to_numpy()[order]
+    start = entries["start"].fillna(NEVER).to_numpy(np.int64)[order]
+    arrival = np.minimum(entries["arrival"].to_numpy(np.int64)[order], start)
     if source == "own":
-        arrival, start = entries["arrival"].to_numpy(np.int64), entries["start"].to_numpy(np.int64)
-        known = (entries["rank"] >= 0).to_numpy()
         ways, nothing = (arrival[known], start[known]), (arrival[:0], arrival[:0])
         if environment == history.production and history.changes is not None:
             changes = history.changes_to(environment).dropna(subset=["deployed"])
             ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
+            ways = np.minimum(*ways), ways[1]
         elif upstream is None and history.source == "git":
             arrival, ways = start, (start, start)
-        ways = np.minimum(*ways), ways[1]
-        return Passages(source, "each", np.minimum(arrival, start), rates, ways, nothing)
-    first = here.drop_duplicates(keys)[[*keys, "start"]]
-    entries = entries[[*keys, "arrival", "rank"]].merge(first, how="left", on=keys)
-    entries = entries.sort_values(["application", "rank", "arrival"], kind="stable")
-    start = entries["start"].fillna(NEVER).to_numpy(np.int64)
-    arrival = np.minimum(entries["arrival"].to_numpy(np.int64), start)
-    newer = earliest_of_newer(start, pd.factorize(entries["application"])[0])
+        return Passages(source, "each", arrival, counts, ways, nothing)
+    newer = earliest_of_newer(start, number_runs(pd.factorize(names[order])[0]))
     came, policy, until = start < NEVER, "each", np.full(len(start), end)
     if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
         policy, until = "newest", np.minimum(newer, end)
-    ways = arrival[came], start[came]
     waiting = arrival[~came], np.maximum(arrival, until)[~came]
-    return Passages(source, policy, arrival, rates, ways, waiting)
+    return Passages(source, policy, arrival, counts, (arrival[came], start[came]), waiting)
 
 
 def releases_to(history: History, environment: str) -> pd.DataFrame:
     """Return the releases that came to an environment: a row for each deployment.
 
-    Columns: `application`; `release`, the newest change, or the commit where no change is known;
-    `rank`, the second at which that was committed, -1 where it is not known; `start` and `end` in
-    seconds; `good`.
+    The index is the application and the release: the newest change, or the commit where no change
+    is known. Columns: `rank`, the second at which that was committed, -1 where it is not known;
+    `start` and `end` in seconds; `good`.
     """
     rows = history.deployments[has_word(history.deployments["environment"], environment)]
-    start = seconds_of(rows["timestamp"])
-    columns = {name: rows[name].astype(object).to_numpy() for name in ("application", "commit_sha")}
-    found = pd.DataFrame({**columns, "start": start}).rename(columns={"commit_sha": "release"})
-    found = found.assign(
-        end=start + rows["duration_sec"].to_numpy(), good=~has_word(rows["health"], DEGRADED)
-    )
-    if history.changes is None:
-        commits = history.git_commits
-        committed = pd.Series(seconds_of(commits["timestamp"]), commits["sha"])
-        return found.assign(rank=found["release"].map(committed).fillna(-1).astype(np.int64))
-    changes, keys = history.changes_to(environment), ["application", "end"]
-    changes = changes.dropna(subset=["deployed"]).sort_values("committed")
-    newest = pd.DataFrame(
+    found = pd.DataFrame(
         {
-            "application": changes["application"].astype(object),
-            "change": changes["commit_sha"],
-            "rank": seconds_of(changes["committed"]),
-            "end": seconds_of(changes["deployed"]),
+            "application": rows["application"].astype(object).to_numpy(),
+            "release": rows["commit_sha"].astype(object).to_numpy(),
+            "start": seconds_of(rows["timestamp"]),
+            "end": seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy(),
+            "good": ~has_word(rows["health"], DEGRADED),
         }
-    ).drop_duplicates(keys, keep="last")
-    found = found.merge(newest, how="left", on=keys)
-    release = found["change"].where(found["change"].notna(), found["release"])
-    return found.assign(release=release, rank=found["rank"].fillna(-1).astype(np.int64))
-
-
-def seconds_covered(history: History, environment: str) -> pd.DataFrame:
-    """Return the seconds `from` and `to` which each `application` is covered in an environment."""
-    if history.coverage is None:
-        first, end = history.window.seconds
-        return pd.DataFrame({"application": [""], "from": [first], "to": [end]})
-    spans = history.covered(environment)
-    edges = {edge: seconds_of(spans[edge]) for edge in ("from", "to")}
-    return pd.DataFrame({"application": spans["application"].astype(object), **edges})
+    )
+    changes, keys = history.changes, ["application", "end"]
+    if changes is None:
+        commits = history.git_commits
+        rank = found["release"].map(pd.Series(seconds_of(commits["timestamp"]), commits["sha"]))
+    else:
+        changes = history.changes_to(environment).dropna(subset=["deployed"])
+        newest = (
+            pd.DataFrame(
+                {
+                    "application": changes["application"].astype(object),
+                    "change": changes["commit_sha"],
+                    "rank": seconds_of(changes["committed"]),
+                    "end": seconds_of(changes["deployed"]),
+                }
+            )
+            .sort_values("rank")
+            .drop_duplicates(keys, keep="last")
+        )
+        found = found.merge(newest, how="left", on=keys)
+        rank, found["release"] = found.pop("rank"), found.pop("change").fillna(found["release"])
+    found = found.assign(rank=rank.fillna(-1).astype(np.int64))
+    return found.set_index(["application", "release"])
 
 
 def fit_team(
@@ -7180,28 +7176,30 @@ def fit_team(
     is fed by the one before takes all that comes. The levels of the others go up and down together.
     """
     (first, end), days = history.window.seconds, history.window.days
-    months, shares = max(days * DAY // PERIOD, 1), [np.ones(1 + DRAWS) for _ in stages]
-    edges, noise = end - PERIOD * np.arange(months + 1), draw_noise(rng, months)
+    shares = [np.ones(1 + DRAWS) for _ in stages]
     applications: Dict[str, float] = collections.defaultdict(float)
-    times, own = [], []
+    times, own, seed = [], [], int(rng.integers(2**32))
     for name, stage, share in zip(names, stages, shares):
         if stage.source == "stage":
             continue
-        time, spans = stage.arrival[stage.arrival >= first], seconds_covered(history, name)
-        low, high = spans["from"].to_numpy()[:, None], spans["to"].to_numpy()[:, None]
-        covered = np.maximum(np.minimum(high, edges[:-1]) - np.maximum(low, edges[1:]), 0).sum(
-            axis=0
-        )
+        began = dict.fromkeys(stage.counts, first)
+        if history.coverage is not None:
+            spans = history.covered(name)
+            began.update(zip(spans["application"].astype(object), seconds_of(spans["from"])))
+        rates = {one: n * DAY / max(end - began[one], DAY) for one, n in stage.counts.items()}
+        time = stage.arrival[stage.arrival >= first]
+        months = max(int(end - np.median(list(began.values()))) // PERIOD, 1)  # most are covered
         counts = np.bincount((end - 1 - time) // PERIOD, minlength=months)[:months] + 0.5
-        counts, covered = (table[covered > covered.max() / 2] for table in (counts, covered))
         scatter = weekday_rates(np.bincount((time - first) // DAY, minlength=days), first)[1]
-        chance, error = scatter / counts, scatter / (len(time) + 0.5)
-        factors = month_factors(np.log(counts / covered), chance, error, noise)
-        share *= sum(stage.rates.values()) * np.append(1, factors)
+        noise = draw_noise(np.random.Generator(np.random.PCG64(seed)), months)
+        error = scatter / (len(time) + 0.5)
+        share *= sum(rates.values()) * np.append(
+            1, month_factors(np.log(counts), scatter / counts, error, noise)
+        )
         own.append(share)
         times.append(time)
-        for application, per_day in stage.rates.items():
-            applications[application] += per_day
+        for one, per_day in rates.items():
+            applications[one] += per_day
     level, time = np.sum(own, axis=0), np.concatenate(times)
     for share in own:
         share /= level
@@ -7247,48 +7245,41 @@ def fit_environment(
 ) -> List[Fitted]:
     """Return the knobs of an environment that takes a share of the team's commits.
 
-    The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail. Six or more
-    releases that waited to the end, and longer than all that came, were refused.
+    The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail.
     """
     rows = history.deployments[has_word(history.deployments["environment"], default.name)]
     unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
-    end, n = history.window.seconds[1], len(rows)
+    end, n, went = history.window.seconds[1], len(rows), len(stage.ways[1])
     month = (end - 1 - seconds_of(rows["timestamp"])) // PERIOD
     total, failed = np.bincount(month), np.bincount(month, bad)
     total, failed = total[total >= FEW], failed[total >= FEW]
     rate = (bad.sum() + 0.5) / (n + 1)
     chance, error = (1 - rate) / (rate * total + 0.5), (1 - rate) / (bad.sum() + 0.5)
     levels = np.log((failed + 0.5) / (total + 1))
-    rates = rate * month_factors(levels, chance, error, draw_noise(rng))
-    (arrival, start), (since, until) = stage.ways, stage.waiting
-    refused = (until == end) & (until - since > (start - arrival).max(initial=0))
-    if refused.sum() >= FEW:
-        share = share * (1 - refused.mean() * len(since) / (len(start) + len(since)))
-    gate = fit_gate(stage, since[~refused], until[~refused])
-    waits, wait, went = gate.pop("waits"), gate.pop("wait_hours"), len(start)
-    factors = range_factors(waits, start, end, rng, True) if wait[-1] > 0 and went else []
+    rates = np.minimum(rate * month_factors(levels, chance, error, draw_noise(rng)), 1)
+    hours, runs, waits, wait = fit_gate(stage) if went else ("always", "always", (), (0, 0))
+    waiting = possible_ranges(wait, waits, stage.ways[1], end, None) if wait[-1] else ()
+    if not went and stage.source == "stage":
+        wait = default.wait_hours
+    unsure = share[1:].tolist() if (share < 1).any() else ()
+    seconds = observed_range(rows["duration_sec"].to_numpy(float))
     what = "changes" if stage.source == "own" else "releases"
-    unsure = share[1:].tolist() if np.ptp(share) > 0 else ()
-    seen, seconds = 0 if unseen.all() else n, rows["duration_sec"].to_numpy(float)
-    gate.update(promotion=stage.policy, batch_risk=0.0, release_every_hours=0.0)
     fitted = [
-        ("success_rate", 1 - rate, (1 - np.minimum(rates, 1)).tolist(), seen, "deployments"),
-        ("approval_rate", float(share[0]), unsure, n, "releases" if share[0] < 1 else ""),
-        (
-            "wait_hours",
-            wait if went else default.wait_hours,
-            times_range(factors, wait),
-            went,
-            what,
-        ),
-        ("duration_sec", observed_range(seconds), (), n, "syncs"),
-        *((knob, value, (), n, "") for knob, value in gate.items()),
+        ("success_rate", 1 - rate, (1 - rates).tolist(), 0 if unseen.all() else n, "deployments"),
+        ("approval_rate", float(share[0]), unsure, n, "releases" if unsure else ""),
+        ("open_hours", hours, (), went, what if hours != "always" else ""),
+        ("wait_runs", runs, (), went, ""),
+        ("wait_hours", wait, waiting, went, what),
+        ("duration_sec", seconds, (), n, "syncs"),
+        ("promotion", stage.policy, (), n, what),
+        ("batch_risk", 0.0, (), n, ""),
+        ("release_every_hours", 0.0, (), n, ""),
     ]
     return [Fitted(default.name, *values) for values in fitted]
 
 
-def fit_gate(stage: Passages, since: np.ndarray, until: np.ndarray) -> Dict[str, Any]:
-    """Return the opening hours of an environment, whether a wait runs while it is closed, the wait.
+def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
+    """Return opening hours, whether a wait runs while closed, the waits in seconds, and their range.
 
     1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
     2. A test's wait goes on. Who came within two hours of an opening was ready at some time since
@@ -7296,36 +7287,26 @@ def fit_gate(stage: Passages, since: np.ndarray, until: np.ndarray) -> Dict[str,
 
     The one holds that makes the waits more alike: less spread over their mean.
     """
-    arrival, start = stage.ways
-    always: Dict[str, Any] = {"open_hours": "always", "wait_runs": "always"}
-    always.update(waits=start - arrival, wait_hours=(0.0, 0.0))
-    if not len(start):
-        return always
+    (arrival, start), (since, until) = stage.ways, stage.waiting
     waits, wait = fit_waits(start - arrival, start - arrival, until - since)
-    always.update(wait_hours=wait)
     if len(start) < MANY or waits.max() < 3600:
-        return always
-    weights, closed = open_hours((arrival, start), (since, until))
-    day = np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY
+        return "always", "always", waits, wait
+    weights, closed = open_hours(stage.ways, stage.waiting)
+    days = Window(*utc_times(np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY))
     soft, hard = (
-        Gate.of(Environment("it", open_hours=hours.tolist()), "UTC", Window(*utc_times(day)))
+        Gate.of(Environment("it", open_hours=hours.tolist()), "UTC", days)
         for hours in (weights, 1.0 - closed)
     )
-
-    def last_open(times: np.ndarray) -> np.ndarray:
-        before = hard.before(times - 7200)
-        return np.where(before < times - 7200, before, times)
-
-    low = np.maximum(last_open(start) - arrival, 0)
-    late, passed = last_open(until) - since, soft.clock(start) - soft.clock(arrival)
+    edges = [times - 2 * 3600 for times in (start, until)]
+    last = [np.where(hard.before(edge) < edge, hard.before(edge), edge + 7200) for edge in edges]
+    low, late = np.maximum(last[0] - arrival, 0), last[1] - since
+    passed, over = soft.clock(start) - soft.clock(arrival), soft.clock(until) - soft.clock(since)
     ready, elapsed = fit_waits(low, waits, late[late > 0])
     if 1.05 * passed.std() * ready.mean() < ready.std() * passed.mean():
-        passed, wait = fit_waits(passed, passed, soft.clock(until) - soft.clock(since))
-        hours = tuple(weights.round(4).tolist())
-        return {"open_hours": hours, "wait_runs": "open", "waits": passed, "wait_hours": wait}
-    if (low < waits).mean() >= 0.1:
-        always.update(open_hours=tuple((1.0 - closed).tolist()), waits=ready, wait_hours=elapsed)
-    return always
+        return tuple(weights.round(4).tolist()), "open", passed, fit_waits(passed, passed, over)[1]
+    if (low < waits).mean() < 0.1:
+        return "always", "always", waits, wait
+    return tuple((1.0 - closed).tolist()), "always", ready, elapsed
 
 
 def open_hours(
@@ -7335,7 +7316,8 @@ def open_hours(
 
     The weight of an hour is how often something went while it waited, over the mean of that. Where
     there are few, each hour borrows five hours of waiting from those of the same time on the same
-    kind of day. Closed is a time of such days, or a day, with less than a seventh of the usual.
+    kind of day. Closed is a time of such days, or a day, with less than a seventh of the usual,
+    from five hours in a row on.
     """
     begin, last = (np.append(*edges) // 3600 for edges in zip(ways, waiting))
     first, size = begin.min(), int(last.max() - begin.min()) + 2
@@ -7355,7 +7337,9 @@ def open_hours(
     for days in (slice(0, 5), slice(5, 7)):
         closed[days] = weights[days].mean(axis=0) < np.median(weights[weights > 0.02]) / 7
     of_day = weights.mean(axis=1)
-    return weights.ravel(), (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
+    shut = (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
+    begins = np.all([np.roll(shut, -hours) for hours in range(5)], axis=0)  # of five closed ones
+    return weights.ravel(), np.any([np.roll(begins, hours) for hours in range(5)], axis=0)
 
 
 def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np.ndarray, Range]:
@@ -7391,11 +7375,11 @@ def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generato
     if scope_of(history) == PRODUCTION_ALONE:
         events = production_of(history, events, names)[0]
     over = np.flatnonzero(events.deployments.bad & (events.recovered < NEVER))
-    ends, end = events.deployments.end[over], history.window.seconds[1]
-    seconds, possible = np.maximum(events.recovered[over] - ends, 1), []
-    length = observed_range(seconds / 60) if len(over) else base.duration_min
+    ends, possible, length = events.deployments.end[over], [], base.duration_min
     if len(over):
-        possible = times_range(range_factors(seconds, ends, end, rng, False), length)
+        seconds = np.maximum(events.recovered[over] - ends, 1)
+        length = observed_range(seconds / 60)
+        possible = possible_ranges(length, seconds, ends, history.window.seconds[1], rng)
     return [
         Fitted("rollback", "duration_min", length, possible, len(over), "recoveries"),
         Fitted("rollback", "success_rate", 1.0, (), len(over), ""),

@@ -51,6 +51,12 @@ def simulated(scenario, seed=0, window=MONTH):
     return History(commits, deployments, rollbacks, window, names_of(scenario)), flow
 
 
+def simulated_months(draws, window, noise):
+    """Simulate months as a forecast does; return their events."""
+    commits = gitops.simulate_commits(draws, window, noise.stream("commits"))
+    return gitops.simulate_events(draws, window, noise, commits)
+
+
 def table(name, *rows):
     """Make a table from tuples in the order of its columns; `recovered` may be left out."""
     columns = list({**COLUMNS, **DETAILS}[name])
@@ -435,8 +441,8 @@ def plain_hours_lost(commits, deployments, rollbacks, production, end):
                     and rollback["place"] == failure["place"]
                     and rollback["success"]
                 ]
-                ends += [each["start"] for each in own[number + 1 :] if each["good"]]
-                spans.append((failure["end"], min([*ends, end])))
+                ends += [each["end"] for each in own[number + 1 :] if each["good"] and not ends]
+                spans.append((failure["end"], min([*ends[:1], end])))
         until = 0
         for begin, over in sorted(spans):
             failed[run] += max(over - max(begin, until), 0) / 3600

@@ -8,22 +8,26 @@ import math
 import random
 import statistics
 
-from plain_model import MONTH, plain_pipeline, plain_rollbacks
+from plain_model import MONTH, plain_hours_lost, plain_pipeline, plain_rollbacks
 
 import gitops_automation as gitops
 
 
-def forecast(scenarios, window, runs, seed):
-    """Return a forecast of scenarios that are exactly known; the first is the baseline."""
-    known = gitops.Calibration(next(iter(scenarios.values())))
-    months = gitops.forecast_months(scenarios, known, window, runs, seed)
-    return gitops.Forecast(months, dict(scenarios), known, window, seed)
+def known(scenarios):
+    """Return the calibration of scenarios that are exactly known; no day is before a month."""
+    return gitops.Calibration(next(iter(scenarios.values())), warm_up=0)
 
 
 def forecast_months(scenarios, window, runs, seed, **more):
-    """Return {name: its months} of scenarios that are exactly known."""
-    known = gitops.Calibration(next(iter(scenarios.values())))
-    return gitops.forecast_months(scenarios, known, window, runs, seed, **more)
+    """Return {name: its months} of scenarios that are exactly known; the first is the baseline."""
+    return gitops.forecast_months(scenarios, known(scenarios), window, runs, seed, **more)
+
+
+def forecast(scenarios, window, runs, seed, prices=(0, 0)):
+    """Return a forecast of scenarios that are exactly known; the first is the baseline."""
+    months = forecast_months(scenarios, window, runs, seed, prices=prices)
+    calibration = known(scenarios)
+    return gitops.Forecast(months, dict(scenarios), calibration, window, seed, None, None, prices)
 
 
 def months(scenario, runs=60, seed=1, window=MONTH):
@@ -68,20 +72,21 @@ def plain_numbers(commits, deployments, rollbacks, window, production):
     failed = sum(not row["good"] for row in deployments)
     failures = sum(not row["good"] for row in shipped)
     changes = change_hours(commits, shipped)
+    end, run = window.seconds[1], commits[0][0]
+    waited, lost = plain_hours_lost(commits, deployments, rollbacks, production, end)[run]
     return {
         "deployment_frequency": len(deployments) / window.days,
+        "all_deployment_frequency": len(deployments) / window.days,
         "production_deployment_frequency": len(shipped) / window.days,
         "mean_lead_time": statistics.mean(lead) if lead else math.nan,
         "median_lead_time": statistics.median(lead) if lead else math.nan,
         "mttr_minutes": statistics.mean(minutes) if minutes else math.nan,
         "change_failure_rate": 100 * failed / len(deployments) if deployments else math.nan,
-        "total_deployments": len(deployments),
-        "successful_rollbacks": sum(row["success"] for row in rollbacks),
         "production_median_lead_time": statistics.median(changes) if changes else math.nan,
         "production_change_fail_rate": 100 * failures / len(shipped) if shipped else math.nan,
-        "production_failures": failures,
-        "waiting_hours": waiting_hours(commits, shipped, window),
-        "failed_hours": failed_hours(shipped, rollbacks, window),
+        "waiting_hours": waited,
+        "failed_hours": lost,
+        "cost": 0,
     }
 
 
@@ -96,45 +101,3 @@ def change_hours(commits, shipped):
         ]
         found += [(min(ends) - second) / 3600] if ends else []
     return found
-
-
-def waiting_hours(commits, shipped, window):
-    """Return the hours from each commit to the end of what shipped it, or of the window."""
-    total = 0
-    for number, (run, application, second) in enumerate(commits):
-        ends = [
-            row["end"]
-            for row in shipped
-            if row["good"] and row["place"][:2] == (run, application) and row["commit"] >= number
-        ]
-        total += min([*ends, window.seconds[1]]) - second
-    return total / 3600
-
-
-def failed_hours(shipped, rollbacks, window):
-    """Return the hours in which an application was in a failed state in production.
-
-    A failure lasts to the end of the rollback that succeeded, to the start of the next good
-    deployment or to the end of the window. Hours that failures have in common count once. Of
-    several that leave with one train, the deployment of the newer commit is the later one.
-    """
-    spans = {}
-    for number, failure in enumerate(shipped):
-        if failure["good"]:
-            continue
-        place = failure["place"]
-        ends = [window.seconds[1]]
-        for row in rollbacks:
-            if (row["place"], row["from"]) == (place, failure["commit"]) and row["success"]:
-                ends.append(row["end"])
-        for row in shipped[number + 1 :]:
-            if row["place"] == place and row["good"]:
-                ends.append(row["start"])
-        spans.setdefault(place, []).append((failure["end"], min(ends)))
-    total = 0
-    for lost in spans.values():
-        counted = 0
-        for begin, end in sorted(lost):
-            total += max(end - max(begin, counted), 0)
-            counted = max(counted, end)
-    return total / 3600
