@@ -743,7 +743,9 @@ class Environment(Knobs):
     open_hours: Hours = knob(
         "always",
         help="when releases may go up, such as `Mon-Fri 9-17` or `Mon-Thu 9-17 Fri 9-12`, or a "
-        "weight for each of the 168 hours of the week, Monday 0:00 first")
+        "weight for each of the 168 hours of the week, Monday 0:00 first",
+        helps=SPEED, phrase="Open {environment} around the clock instead of {before}",
+        practice="automated checks in the place of people on duty")
     freezes: Dates = knob(
         (), help="spans of days in which nothing goes up, such as `2026-12-20:2027-01-04`")
     batch_risk: float = knob(
@@ -6310,7 +6312,7 @@ FORECAST_METRICS: Dict[str, Metric] = {
     "all_deployment_frequency": Metric(
         "Frequency, All Environments", "/day", "Deployments to all environments a day."),
     "failed_hours": Metric(
-        "Failed State", " hours", "Hours in which an application was failed in production."),
+        "Failed State", " hours", "Hours of failed applications in production."),
     "waiting_hours": Metric(
         "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
@@ -7279,7 +7281,7 @@ def fit_environment(
 
 
 def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
-    """Return opening hours, whether a wait runs while closed, the waits in seconds, and their range.
+    """Return opening hours, whether waits run while closed, the waits in seconds, their range.
 
     1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
     2. A test's wait goes on. Who came within two hours of an opening was ready at some time since
