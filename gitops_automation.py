@@ -1766,7 +1766,7 @@ def classify_syncs(
             continue
         release, back = Release(sync), []
         if sync.content in standing:
-            back = [] if same else [running]
+            back = [running] if running is not None and not same else []
             while next(reversed(standing)) != sync.content:
                 standing.popitem()
         else:
@@ -1868,12 +1868,12 @@ def history_from(
             low, high = max(known[4], low), max(known[5], high)
         coverage[name] = (*name, origin, place.rule, low, high, lost)
     tables: Dict[str, pd.DataFrame] = {}
-    for name, found in rows.items():
+    for table, found in rows.items():
         found.sort(key=operator.itemgetter(0))
         if several:
-            columns = [*COLUMNS[name], "cluster", "release"]
+            columns = [*COLUMNS[table], "cluster", "release"]
             found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
-        tables[name] = table_from(name, found)
+        tables[table] = table_from(table, found)
     dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
     tables["changes"] = table_from("changes", dated)
     tables["coverage"] = table_from("coverage", sorted(coverage.values()))
@@ -2142,12 +2142,12 @@ class FileContent(NamedTuple):
     lines: Sequence[bytes] = ()
     content: int = 0  # the sum of the keys of its lines
     versions: int = 0  # and of its versions
-    count: int = 0  # how many versions it has
+    amount: int = 0  # how many versions it has
 
     @property
     def release(self) -> int:
         """A key of the versions alone, if there are any."""
-        return self.versions if self.count else self.content
+        return self.versions if self.amount else self.content
 
     def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
         """Return the content of another text, and (the version before, the one now) of each change.
@@ -2161,7 +2161,9 @@ class FileContent(NamedTuple):
         head = sum(itertools.takewhile(bool, same))
         same = map(operator.eq, reversed(old[head:]), reversed(new[head:]))
         tail = sum(itertools.takewhile(bool, same))
-        content, lost, gained = self.content, [], []
+        content = self.content
+        lost: List[str] = []
+        gained: List[str] = []
         for line in old[head : len(old) - tail]:
             key, found = read_line(line)
             content -= key
@@ -2174,7 +2176,7 @@ class FileContent(NamedTuple):
         gone = [version for version in lost if version not in gained]
         came = [version for version in gained if version not in lost]
         pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
-        return FileContent(new, content, versions, self.count + len(gained) - len(lost)), pairs
+        return FileContent(new, content, versions, self.amount + len(gained) - len(lost)), pairs
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -2341,7 +2343,7 @@ class Replay:
                     self.landing_of[other] = number
             if files:
                 steps = []
-                here = 0, (self.landings[number], *commit[1:]), files, above
+                here: Any = 0, (self.landings[number], *commit[1:]), files, above
                 for _, facts, touched, _ in [*sorted(brought), here]:
                     if touched:
                         steps.append((len(self.commits), touched))
