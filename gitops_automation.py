@@ -1962,7 +1962,7 @@ def classify_syncs(
             continue
         release, back = Release(sync), []
         if sync.content in standing:
-            back = [] if same else [running]
+            back = [running] if running is not None and not same else []
             while next(reversed(standing)) != sync.content:
                 standing.popitem()
         else:
@@ -2064,12 +2064,12 @@ def history_from(
             low, high = max(known[4], low), max(known[5], high)
         coverage[name] = (*name, origin, place.rule, low, high, lost)
     tables: Dict[str, pd.DataFrame] = {}
-    for name, found in rows.items():
+    for table, found in rows.items():
         found.sort(key=operator.itemgetter(0))
         if several:
-            columns = [*COLUMNS[name], "cluster", "release"]
+            columns = [*COLUMNS[table], "cluster", "release"]
             found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
-        tables[name] = table_from(name, found)
+        tables[table] = table_from(table, found)
     dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
     tables["changes"] = table_from("changes", dated)
     tables["coverage"] = table_from("coverage", sorted(coverage.values()))
@@ -2338,39 +2338,47 @@ class FileContent(NamedTuple):
     lines: Sequence[bytes] = ()
     content: int = 0  # the sum of the keys of its lines
     versions: int = 0  # and of its versions
-    count: int = 0  # how many versions it has
+    amount: int = 0  # how many versions it has
 
     @property
     def release(self) -> int:
         """A key of the versions alone, if there are any."""
-        return self.versions if self.count else self.content
+        return self.versions if self.amount else self.content
 
     def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
         """Return the content of another text, and (the version before, the one now) of each change.
 
         Only the lines from the first to the last one that differs are read.
         """
-        old, new = self.lines, NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
-        shorter = min(len(old), len(new))
-        head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
-        ends = (at for at in range(shorter - head) if old[-1 - at] != new[-1 - at])
-        tail = next(ends, shorter - head)
-        before = [read_line(line) for line in old[head : len(old) - tail]]
-        after = [read_line(line) for line in new[head : len(new) - tail]]
-        content = self.content + sum(key for key, _ in after) - sum(key for key, _ in before)
-        lost = [version for _, found in before for version in found]
-        gained = [version for _, found in after for version in found]
+        if b"value:" in text:
+            text = NAMED_VALUE.sub(rb"\1 ", text)
+        old, new = self.lines, text.split(b"\n")
+        same = map(operator.eq, old, new)
+        head = sum(itertools.takewhile(bool, same))
+        same = map(operator.eq, reversed(old[head:]), reversed(new[head:]))
+        tail = sum(itertools.takewhile(bool, same))
+        content = self.content
+        lost: List[str] = []
+        gained: List[str] = []
+        for line in old[head : len(old) - tail]:
+            key, found = read_line(line)
+            content -= key
+            lost += found
+        for line in new[head : len(new) - tail]:
+            key, found = read_line(line)
+            content += key
+            gained += found
         versions = self.versions + sum(map(hash, gained)) - sum(map(hash, lost))
-        gone = (version for version in lost if version not in gained)
-        came = (version for version in gained if version not in lost)
+        gone = [version for version in lost if version not in gained]
+        came = [version for version in gained if version not in lost]
         pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
-        return FileContent(new, content, versions, self.count + len(gained) - len(lost)), pairs
+        return FileContent(new, content, versions, self.amount + len(gained) - len(lost)), pairs
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
     """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
-    line = re.sub(rb"(^|\s)#.*", b"", line).strip()
+    line = re.sub(rb"(^|\s)#.*", b"", line).strip() if b"#" in line else line.strip()
     found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
     versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
     return hash(line), versions  # the hash of nothing is 0
@@ -2459,13 +2467,13 @@ class Replay:
     A landing is a commit of the main line, with the commits that it merged. `landings` are their
     shas, oldest first, and `seconds` their times. `commits` are those that changed a path of a
     place. What a revision contains of a place is the part of its trail up to the landing
-    `landing_of[revision]`, which knows every commit that the tip contains. All but `landings` are
+    `landing_of[revision]`, which knows every commit that the tip contains. All of these are
     known once `moves` or `trails` were read. Raises GitOpsError for what is no repository.
     """
 
     def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
         self.repo, self.owners, self.tip = repo, owners, tip
-        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.landings: List[str] = []
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
         self.seconds: List[int] = []
         self.commits: List[GitCommit] = []
@@ -2493,7 +2501,11 @@ class Replay:
     def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
         """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
         fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+        with git_output(self.repo, "rev-list", "--first-parent", "--reverse", self.tip) as line:
+            groups = read_log(self.repo, fields, "--topo-order", "--reverse", self.tip)
+            first = next(groups)  # the log goes on while the main line is listed
+            self.landings += line.read().decode().split()
+        for records in itertools.chain([first], groups):
             yield list(self._arrivals(records)) if records else []
 
     def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
@@ -2503,6 +2515,7 @@ class Replay:
         """
         shas, parents, times, authors, subjects, bodies, rests = zip(*records)
         texts = [printable_lines(column) for column in (shas, authors, subjects)]
+        texts[1] = [*map(sys.intern, texts[1])]  # few people, many commits
         rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
         for sha, author, subject, line, seconds, body, rest in rows:
             files = [entry for entry in RAW_ENTRY.findall(rest) if self.owners[entry[1]]]
@@ -2511,12 +2524,12 @@ class Replay:
                 reverts = frozenset(one.decode() for one in REVERTED.findall(body))
             commit = sha, seconds, author, subject, rest.count(b"\0") // 2, reverts
             above, number = line.decode().split(), len(self.seconds)
-            if self.landings[number : number + 1] != [sha]:
+            if number == len(self.landings) or sha != self.landings[number]:
                 order = len(self.landing_of) + len(self._apart)
                 self._apart[sha] = order, commit, [] if len(above) > 1 else files, above
                 continue
             self.seconds.append(seconds)
-            self.landing_of[sha] = number
+            self.landing_of[self.landings[number]] = number
             merged, brought = above[1:], []
             while merged:
                 other = merged.pop()
@@ -2526,7 +2539,8 @@ class Replay:
                     self.landing_of[other] = number
             if files:
                 steps = []
-                for _, facts, touched, _ in [*sorted(brought), (0, commit, files, above)]:
+                here: Any = 0, (self.landings[number], *commit[1:]), files, above
+                for _, facts, touched, _ in [*sorted(brought), here]:
                     if touched:
                         steps.append((len(self.commits), touched))
                         self.commits.append(GitCommit(*facts, number))
@@ -2691,8 +2705,8 @@ class Travels:
         for commit in commits:
             brings.append(commit.sha)
             takes |= commit.reverts
-        seconds = replay.seconds[move.landing]
-        facts = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
+        seconds, takes = replay.seconds[move.landing], takes.difference(brings)
+        facts = seconds, seconds, move.release, newest.sha, "", tuple(brings), takes or ()
         self.syncs[place].append(Sync(*facts))
 
     def version(
