@@ -3560,7 +3560,7 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
        clone does not have it.
     2. It ships the commits to its own paths that no earlier one had. What the first one has was
        there before; so was what comes after a gap, but for a commit of the hour before.
-    3. It takes back what its commits revert, and what a sync of an older revision lacks.
+    3. It takes back what its commits revert.
     """
     policy = at_path(one.document, "spec", "syncPolicy").get("automated")
     automatic = isinstance(policy, dict) and policy.get("enabled") is not False
@@ -3571,7 +3571,6 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             continue
         content: List[Any] = []
         moves: List[Move] = []
-        lacks: List[Move] = []
         newest = max(one.had.values(), default=None)
         for source, text in parts:
             landing = clone.landing_of.get(text)
@@ -3589,7 +3588,7 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             if lost:
                 recent = start - clone.seconds[landing] < 3600
                 before = now - (recent and now > 0 and trail[now - 1].landing == landing)
-            moves, lacks = moves + trail[before:now], lacks + trail[now:before]
+            moves += trail[before:now]
             one.tried = max(one.tried, landing)
             if not failure:
                 one.had[source.paths] = max(landing, begin)
@@ -3598,7 +3597,6 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
         undone = {name for commit in commits for name in commit.reverts}
         whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
         takes = {name for commit in whole for name in commit.reverts} - set(brings)
-        takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
         facts = failure, brings, takes, automatic, release
         one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
         named = {number: version for move in moves for _, version, number in move.versions}
@@ -3670,7 +3668,8 @@ def load_argocd(
     for one in read_argocd(files):
         by_reason[one.left_out].append(one)
     found = by_reason.pop("", [])
-    notes = [f"{why}: {few_names(some)}" for why, some in by_reason.items()]
+    listed = [(why, ", ".join(one.full_name for one in some)) for why, some in by_reason.items()]
+    notes = [f"{why}: {one_line(names)}" for why, names in listed]
     if not any(one.rows for one in found):
         problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
         raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
@@ -3678,10 +3677,11 @@ def load_argocd(
     name_applications(found, template, label, stages)
     chosen = choose_applications({one.title for one in found}, applications)
     found = [one for one in found if one.title in chosen]
-    unknown = [one for one in found if one.environment == UNCLASSIFIED]
+    unknown = [one.full_name for one in found if one.environment == UNCLASSIFIED]
     if unknown:
+        listed = f"{count_text(len(unknown), 'application')} ({one_line(', '.join(unknown))})"
         remedy = "--environments 'production=*-x' or --environment-label KEY says it"
-        notes.append(f"Nothing tells the environment of {few_names(unknown)}: {remedy}")
+        notes.append(f"Nothing tells the environment of {listed}: {remedy}")
     clone = None if repo is None else read_clone(repo, found)
     for one in found:
         follow_syncs(one, clone)
@@ -3701,12 +3701,6 @@ def load_argocd(
     table = commits_from(made, "" if repo is None else branch_of(repo))
     told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
     return history_from("argocd", places, table, told, notes, order)
-
-
-def few_names(applications: Sequence[ArgoApplication]) -> str:
-    """Return the full names of a few applications, and how many more there are."""
-    names = [one.full_name for one in applications]
-    return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
 OWN_LEAD_TIME = "Lead time: from a commit at an environment's own path to the end of its sync"
