@@ -2633,17 +2633,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "templates tenants values variables version versions".split()
 )
 IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
-ENDINGS = (
-    "",
-    ".yaml",
-    ".yml",
-    ".json",
-    ".env",
-    ".toml",
-    ".properties",
-    ".tf",
-    ".tfvars",
-)  # no code
+CONFIG_ENDING = re.compile(r"|\.(ya?ml|json|env|toml|properties|tf|tfvars)")  # not of code
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2679,7 +2669,7 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
         before, name, *after = inside.groups("") if inside else ("", part, "")
         if part in ("base", "bases"):
             return
-        if not stages.knows(name) or "".join(after[1:]) not in ENDINGS:
+        if not stages.knows(name) or not CONFIG_ENDING.fullmatch("".join(after[1:])):
             continue
         shape = (*parts[:at], before + "{environment}" + "".join(after))
         yield shape, "", name
