@@ -6306,7 +6306,7 @@ FORECAST_METRICS: Dict[str, Metric] = {
     "failed_hours": Metric(
         "Failed State", " hours", "Hours of failed applications in production."),
     "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the end of the deployment that shipped it."),
+        "Waiting", " hours", "Hours from each commit to the end of its deployment."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
 # fmt: on
