@@ -2530,7 +2530,8 @@ class Replay:
                 continue
             self.seconds.append(seconds)
             self.landing_of[self.landings[number]] = number
-            merged, brought = above[1:], []
+            merged: List[str] = above[1:]
+            brought: List[Any] = []
             while merged:
                 other = merged.pop()
                 if other in self._apart:
@@ -2539,11 +2540,11 @@ class Replay:
                     self.landing_of[other] = number
             if files:
                 steps = []
-                here: Any = 0, (self.landings[number], *commit[1:]), files, above
+                here = 0, (self.landings[number], *commit[1:]), files, above
                 for _, facts, touched, _ in [*sorted(brought), here]:
                     if touched:
                         steps.append((len(self.commits), touched))
-                        self.commits.append(GitCommit(*facts, number))
+                        self.commits.append(GitCommit._make((*facts, number)))
                 yield number, steps
 
     def _changes(

@@ -184,16 +184,7 @@ def against_bare_log(what, folder, read):
 
     The log runs with the same options and throws away what it prints.
     """
-    logs, streamed = [], gitops.stream_git
-
-    def spy(repo, *arguments, **more):
-        logs.append([*gitops.GIT, *arguments])
-        return streamed(repo, *arguments, **more)
-
-    gitops.stream_git = spy
-    table = read()
-    gitops.stream_git = streamed
-    log = next(one for one in logs if any(option.startswith("--format=tformat") for option in one))
+    table, log = log_of(read)
     memory = peak()
     ours, least, ratio = paired(
         read,
@@ -297,11 +288,11 @@ def argocd(file, repo, note):
         ours, least, ratio = paired(alone, lambda: json.loads(Path(file).read_text()), times=3)
         floor, aim = "json.loads of the file", "3"
     else:
-        log = functools.partial(subprocess.run, **log_of(lambda: gitops.load_argocd([file], repo)))
+        _, command = log_of(lambda: gitops.load_argocd([file], repo))
 
         def floors():
             alone()
-            log(cwd=repo, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(command, cwd=repo, check=True, stdout=subprocess.DEVNULL)
 
         ours, least, ratio = paired(lambda: gitops.load_argocd([file], repo), floors, times=3)
         floor, aim = "twice (the same without one + the bare git log)", "1"
@@ -314,19 +305,17 @@ def argocd(file, repo, note):
 
 
 def log_of(read):
-    """Return the `git log` that a call runs: how to run it once more."""
-    logs, streamed = [], gitops.stream_git
+    """Return what a call returns, and the `git log` of commits with their files that it runs."""
+    logs, opened = [], gitops.git_output
 
     def spy(repo, *arguments, **more):
-        if "log" in arguments:
-            logs.append({"args": [*gitops.GIT, *arguments], "input": more.get("stdin", b"")})
-        return streamed(repo, *arguments, **more)
+        logs.append([*gitops.GIT, *arguments])
+        return opened(repo, *arguments, **more)
 
-    gitops.stream_git = spy
-    read()
-    gitops.stream_git = streamed
-    (only,) = logs
-    return only
+    gitops.git_output = spy
+    result = read()
+    gitops.git_output = opened
+    return result, next(one for one in logs if any("tformat" in option for option in one))
 
 
 def snapshots(folder, days, applications=100):
