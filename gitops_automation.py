@@ -2125,6 +2125,9 @@ class GitCommit(NamedTuple):
     landing: int  # the number of the landing with which it came to the main line
 
 
+LANDING = operator.attrgetter("landing")
+
+
 class Move(NamedTuple):
     """What a landing changed at a place: an entry of the trail of the place."""
 
@@ -2334,7 +2337,8 @@ class Replay:
                 continue
             self.seconds.append(seconds)
             self.landing_of[self.landings[number]] = number
-            merged, brought = above[1:], []
+            merged: List[str] = above[1:]
+            brought: List[Any] = []
             while merged:
                 other = merged.pop()
                 if other in self._apart:
@@ -2343,11 +2347,11 @@ class Replay:
                     self.landing_of[other] = number
             if files:
                 steps = []
-                here: Any = 0, (self.landings[number], *commit[1:]), files, above
+                here = 0, (self.landings[number], *commit[1:]), files, above
                 for _, facts, touched, _ in [*sorted(brought), here]:
                     if touched:
                         steps.append((len(self.commits), touched))
-                        self.commits.append(GitCommit(*facts, number))
+                        self.commits.append(GitCommit._make((*facts, number)))
                 yield number, steps
 
     def _changes(
@@ -2366,11 +2370,10 @@ class Replay:
             self._contents[path], pairs = before.changed(text)
             more = self._contents[path].content - before.content
             released = self._contents[path].release - before.release
-            versions = []
-            for old, new in pairs:
-                first = (one for one, left in by if new.encode() in left)
-                versions.append((old, new, next(first, by[-1][0])))
-            commits = [one for one, _ in by]
+            commits, versions = [one for one, _ in by], []
+            for old, new in pairs:  # the first one that left the version there brought it
+                first = (one for one, left in by[:-1] if new.encode() in left)
+                versions.append((old, new, next(first, by[-1][0]) if by[1:] else commits[0]))
             for place, is_own in self.owners[path] if more else ():
                 facts = changed.setdefault(place, [0, 0, [], [], []])
                 own = commits if is_own else []
@@ -2379,8 +2382,8 @@ class Replay:
         for place, (more, released, versions, commits, own) in changed.items():
             content, release = self._keys.get(place, (0, 0))
             self._keys[place] = content + more, release + released
-            parts = versions, sorted({*commits}), sorted({*own})
-            yield place, Move(number, *self._keys[place], *parts)
+            both = [one if len(one) < 2 else sorted({*one}) for one in (commits, own)]
+            yield place, Move(number, *self._keys[place], versions, *both)
 
 
 # Deployments from the config repository itself: what it asks for, and since when.
@@ -2500,10 +2503,10 @@ class Travels:
                         one, _ = ran.popitem()
                         one.dropped = one.dropped or list(one.came)[-1:] == [stage]
                 ran[version] = None
-        if len(takes) < len({old for old, new, _ in move.versions if new}):
+        if takes and len(takes) < len({old for old, new, _ in move.versions if new}):
             takes = set()
         self.ship(stage, arrivals, move.landing)
-        newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
+        newest = max((one.commit for one in arrivals), key=LANDING, default=commits[0])
         self.commits.setdefault(newest.sha, (newest, application))
         brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
         for commit in commits:
@@ -2531,7 +2534,7 @@ class Travels:
 
     def ship(self, stage: str, arrivals: Sequence[Version], landing: int) -> None:
         """Note the changes that come to a stage with some versions."""
-        told: Set[str] = set()  # the commits of several versions are changes once
+        told: List[str] = []  # the commits of several versions are changes once
         for version in arrivals:
             version.dropped = False
             key, carried = (stage, id(version.line)), [version]
@@ -2545,7 +2548,7 @@ class Travels:
                     one.came[stage] = landing
                     if one.commit.sha not in told and (newest is not None or not one.rank):
                         self.shipped.append((one, stage, landing))
-                    told.add(one.commit.sha)
+                    told.append(one.commit.sha)
 
     def changes(self, production: str, ignored: Pattern[str]) -> Iterator[Row]:
         """Yield the rows of `changes`, with the newer versions that production waits for."""

@@ -183,16 +183,7 @@ def against_bare_log(what, folder, read):
 
     The log runs with the same options and throws away what it prints.
     """
-    logs, streamed = [], gitops.stream_git
-
-    def spy(repo, *arguments, **more):
-        logs.append([*gitops.GIT, *arguments])
-        return streamed(repo, *arguments, **more)
-
-    gitops.stream_git = spy
-    table = read()
-    gitops.stream_git = streamed
-    log = next(one for one in logs if any(option.startswith("--format=tformat") for option in one))
+    table, log = log_of(read)
     memory = peak()
     ours, least, ratio = paired(
         read,
