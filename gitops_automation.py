@@ -2924,6 +2924,7 @@ class ArgoApplication:
     created: int = 0
     looks: Dict[int, Look] = field(default_factory=dict)
     rows: List[Row] = field(default_factory=list)  # of its syncs, see `add_rows`
+    sources: Tuple[Any, Sequence[ArgoSource]] = (None, ())  # of an entry: as given, and as read
     title: str = ""  # what the tables call it
     origin: str = ""  # the full name, with the number where several have it
     environment: str = UNCLASSIFIED
@@ -3179,10 +3180,11 @@ def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) ->
             raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
     given, sources = None, sources_of({})
     parts: List[Tuple[Tuple[ArgoSource, str], ...]] = []
-    for one in documents:  # the sources of an application seldom change
+    for one, owner in zip(documents, owners):  # the sources of an application seldom change
         now = one.get("sources") or one.get("source")
         if now != given:
             given, sources = now, sources_of(one)
+        applications[owner].sources = given, sources
         if len(sources) == 1:
             parts.append(((sources[0], revisions_of(one)[0]),))
         else:
@@ -3265,7 +3267,10 @@ def name_application(
     that a path or the destination has together with it, as `shop-prod-eu` at `apps/shop/prod-eu`.
     """
     name, spec = one.name, at_path(one.document, "spec")
-    paths = [path for source in sources_of(spec) for path in source.paths]
+    given, sources = one.sources
+    if (spec.get("sources") or spec.get("source")) != given:
+        sources = sources_of(spec)
+    paths = [path for source in sources for path in source.paths]
     keys = ("name", "namespace", "server")
     cluster, space, server = (at_path(spec, "destination", key, kind=str) for key in keys)
     others = one.full_name, name, one.namespace, cluster, space, server
@@ -3486,9 +3491,9 @@ def load_argocd(
     found = [one for one in found if one.title in chosen]
     unknown = [one.full_name for one in found if one.environment == UNCLASSIFIED]
     if unknown:
-        listed = f"{count_text(len(unknown), 'application')} ({one_line(', '.join(unknown))})"
+        named = f"{count_text(len(unknown), 'application')} ({one_line(', '.join(unknown))})"
         remedy = "--environments 'production=*-x' or --environment-label KEY says it"
-        notes.append(f"Nothing tells the environment of {listed}: {remedy}")
+        notes.append(f"Nothing tells the environment of {named}: {remedy}")
     clone = None if repo is None else read_clone(repo, found)
     for one in found:
         follow_syncs(one, clone)
