@@ -1766,7 +1766,7 @@ def classify_syncs(
             continue
         release, back = Release(sync), []
         if sync.content in standing:
-            back = [] if same else [running]
+            back = [running] if running is not None and not same else []
             while next(reversed(standing)) != sync.content:
                 standing.popitem()
         else:
@@ -1868,12 +1868,12 @@ def history_from(
             low, high = max(known[4], low), max(known[5], high)
         coverage[name] = (*name, origin, place.rule, low, high, lost)
     tables: Dict[str, pd.DataFrame] = {}
-    for name, found in rows.items():
+    for table, found in rows.items():
         found.sort(key=operator.itemgetter(0))
         if several:
-            columns = [*COLUMNS[name], "cluster", "release"]
+            columns = [*COLUMNS[table], "cluster", "release"]
             found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
-        tables[name] = table_from(name, found)
+        tables[table] = table_from(table, found)
     dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
     tables["changes"] = table_from("changes", dated)
     tables["coverage"] = table_from("coverage", sorted(coverage.values()))
@@ -2125,6 +2125,9 @@ class GitCommit(NamedTuple):
     landing: int  # the number of the landing with which it came to the main line
 
 
+LANDING = operator.attrgetter("landing")
+
+
 class Move(NamedTuple):
     """What a landing changed at a place: an entry of the trail of the place."""
 
@@ -2142,39 +2145,47 @@ class FileContent(NamedTuple):
     lines: Sequence[bytes] = ()
     content: int = 0  # the sum of the keys of its lines
     versions: int = 0  # and of its versions
-    count: int = 0  # how many versions it has
+    amount: int = 0  # how many versions it has
 
     @property
     def release(self) -> int:
         """A key of the versions alone, if there are any."""
-        return self.versions if self.count else self.content
+        return self.versions if self.amount else self.content
 
     def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
         """Return the content of another text, and (the version before, the one now) of each change.
 
         Only the lines from the first to the last one that differs are read.
         """
-        old, new = self.lines, NAMED_VALUE.sub(rb"\1 ", text).split(b"\n")
-        shorter = min(len(old), len(new))
-        head = next((at for at in range(shorter) if old[at] != new[at]), shorter)
-        ends = (at for at in range(shorter - head) if old[-1 - at] != new[-1 - at])
-        tail = next(ends, shorter - head)
-        before = [read_line(line) for line in old[head : len(old) - tail]]
-        after = [read_line(line) for line in new[head : len(new) - tail]]
-        content = self.content + sum(key for key, _ in after) - sum(key for key, _ in before)
-        lost = [version for _, found in before for version in found]
-        gained = [version for _, found in after for version in found]
+        if b"value:" in text:
+            text = NAMED_VALUE.sub(rb"\1 ", text)
+        old, new = self.lines, text.split(b"\n")
+        same = map(operator.eq, old, new)
+        head = sum(itertools.takewhile(bool, same))
+        same = map(operator.eq, reversed(old[head:]), reversed(new[head:]))
+        tail = sum(itertools.takewhile(bool, same))
+        content = self.content
+        lost: List[str] = []
+        gained: List[str] = []
+        for line in old[head : len(old) - tail]:
+            key, found = read_line(line)
+            content -= key
+            lost += found
+        for line in new[head : len(new) - tail]:
+            key, found = read_line(line)
+            content += key
+            gained += found
         versions = self.versions + sum(map(hash, gained)) - sum(map(hash, lost))
-        gone = (version for version in lost if version not in gained)
-        came = (version for version in gained if version not in lost)
+        gone = [version for version in lost if version not in gained]
+        came = [version for version in gained if version not in lost]
         pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
-        return FileContent(new, content, versions, self.count + len(gained) - len(lost)), pairs
+        return FileContent(new, content, versions, self.amount + len(gained) - len(lost)), pairs
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def read_line(line: bytes) -> Tuple[int, Tuple[str, ...]]:
     """Return a key of a line of a file and the versions in it; (0, none) for a comment."""
-    line = re.sub(rb"(^|\s)#.*", b"", line).strip()
+    line = re.sub(rb"(^|\s)#.*", b"", line).strip() if b"#" in line else line.strip()
     found = [match.group(match.lastindex or 0) for match in VERSION.finditer(line)]
     versions = tuple(one_line(value.decode("utf-8", "replace"), 100) for value in found)
     return hash(line), versions  # the hash of nothing is 0
@@ -2263,13 +2274,13 @@ class Replay:
     A landing is a commit of the main line, with the commits that it merged. `landings` are their
     shas, oldest first, and `seconds` their times. `commits` are those that changed a path of a
     place. What a revision contains of a place is the part of its trail up to the landing
-    `landing_of[revision]`, which knows every commit that the tip contains. All but `landings` are
+    `landing_of[revision]`, which knows every commit that the tip contains. All of these are
     known once `moves` or `trails` were read. Raises GitOpsError for what is no repository.
     """
 
     def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
         self.repo, self.owners, self.tip = repo, owners, tip
-        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.landings: List[str] = []
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
         self.seconds: List[int] = []
         self.commits: List[GitCommit] = []
@@ -2297,7 +2308,11 @@ class Replay:
     def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
         """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
         fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        for records in read_log(self.repo, fields, "--topo-order", "--reverse", self.tip):
+        with git_output(self.repo, "rev-list", "--first-parent", "--reverse", self.tip) as line:
+            groups = read_log(self.repo, fields, "--topo-order", "--reverse", self.tip)
+            first = next(groups)  # the log goes on while the main line is listed
+            self.landings += line.read().decode().split()
+        for records in itertools.chain([first], groups):
             yield list(self._arrivals(records)) if records else []
 
     def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
@@ -2307,6 +2322,7 @@ class Replay:
         """
         shas, parents, times, authors, subjects, bodies, rests = zip(*records)
         texts = [printable_lines(column) for column in (shas, authors, subjects)]
+        texts[1] = [*map(sys.intern, texts[1])]  # few people, many commits
         rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
         for sha, author, subject, line, seconds, body, rest in rows:
             files = [entry for entry in RAW_ENTRY.findall(rest) if self.owners[entry[1]]]
@@ -2315,13 +2331,14 @@ class Replay:
                 reverts = frozenset(one.decode() for one in REVERTED.findall(body))
             commit = sha, seconds, author, subject, rest.count(b"\0") // 2, reverts
             above, number = line.decode().split(), len(self.seconds)
-            if self.landings[number : number + 1] != [sha]:
+            if number == len(self.landings) or sha != self.landings[number]:
                 order = len(self.landing_of) + len(self._apart)
                 self._apart[sha] = order, commit, [] if len(above) > 1 else files, above
                 continue
             self.seconds.append(seconds)
-            self.landing_of[sha] = number
-            merged, brought = above[1:], []
+            self.landing_of[self.landings[number]] = number
+            merged: List[str] = above[1:]
+            brought: List[Any] = []
             while merged:
                 other = merged.pop()
                 if other in self._apart:
@@ -2330,10 +2347,11 @@ class Replay:
                     self.landing_of[other] = number
             if files:
                 steps = []
-                for _, facts, touched, _ in [*sorted(brought), (0, commit, files, above)]:
+                here = 0, (self.landings[number], *commit[1:]), files, above
+                for _, facts, touched, _ in [*sorted(brought), here]:
                     if touched:
                         steps.append((len(self.commits), touched))
-                        self.commits.append(GitCommit(*facts, number))
+                        self.commits.append(GitCommit._make((*facts, number)))
                 yield number, steps
 
     def _changes(
@@ -2352,11 +2370,10 @@ class Replay:
             self._contents[path], pairs = before.changed(text)
             more = self._contents[path].content - before.content
             released = self._contents[path].release - before.release
-            versions = []
-            for old, new in pairs:
-                first = (one for one, left in by if new.encode() in left)
-                versions.append((old, new, next(first, by[-1][0])))
-            commits = [one for one, _ in by]
+            commits, versions = [one for one, _ in by], []
+            for old, new in pairs:  # the first one that left the version there brought it
+                first = (one for one, left in by[:-1] if new.encode() in left)
+                versions.append((old, new, next(first, by[-1][0]) if by[1:] else commits[0]))
             for place, is_own in self.owners[path] if more else ():
                 facts = changed.setdefault(place, [0, 0, [], [], []])
                 own = commits if is_own else []
@@ -2365,8 +2382,8 @@ class Replay:
         for place, (more, released, versions, commits, own) in changed.items():
             content, release = self._keys.get(place, (0, 0))
             self._keys[place] = content + more, release + released
-            parts = versions, sorted({*commits}), sorted({*own})
-            yield place, Move(number, *self._keys[place], *parts)
+            both = [one if len(one) < 2 else sorted({*one}) for one in (commits, own)]
+            yield place, Move(number, *self._keys[place], versions, *both)
 
 
 # Deployments from the config repository itself: what it asks for, and since when.
@@ -2486,17 +2503,17 @@ class Travels:
                         one, _ = ran.popitem()
                         one.dropped = one.dropped or list(one.came)[-1:] == [stage]
                 ran[version] = None
-        if len(takes) < len({old for old, new, _ in move.versions if new}):
+        if takes and len(takes) < len({old for old, new, _ in move.versions if new}):
             takes = set()
         self.ship(stage, arrivals, move.landing)
-        newest = max(arrivals, key=lambda one: one.landing).commit if arrivals else commits[0]
+        newest = max((one.commit for one in arrivals), key=LANDING, default=commits[0])
         self.commits.setdefault(newest.sha, (newest, application))
         brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
         for commit in commits:
             brings.append(commit.sha)
             takes |= commit.reverts
-        seconds = replay.seconds[move.landing]
-        facts = seconds, seconds, move.release, newest.sha, "", brings, takes.difference(brings)
+        seconds, takes = replay.seconds[move.landing], takes.difference(brings)
+        facts = seconds, seconds, move.release, newest.sha, "", tuple(brings), takes or ()
         self.syncs[place].append(Sync(*facts))
 
     def version(
@@ -2517,7 +2534,7 @@ class Travels:
 
     def ship(self, stage: str, arrivals: Sequence[Version], landing: int) -> None:
         """Note the changes that come to a stage with some versions."""
-        told: Set[str] = set()  # the commits of several versions are changes once
+        told: List[str] = []  # the commits of several versions are changes once
         for version in arrivals:
             version.dropped = False
             key, carried = (stage, id(version.line)), [version]
@@ -2531,7 +2548,7 @@ class Travels:
                     one.came[stage] = landing
                     if one.commit.sha not in told and (newest is not None or not one.rank):
                         self.shipped.append((one, stage, landing))
-                    told.add(one.commit.sha)
+                    told.append(one.commit.sha)
 
     def changes(self, production: str, ignored: Pattern[str]) -> Iterator[Row]:
         """Yield the rows of `changes`, with the newer versions that production waits for."""
@@ -2619,17 +2636,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "templates tenants values variables version versions".split()
 )
 IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
-ENDINGS = (
-    "",
-    ".yaml",
-    ".yml",
-    ".json",
-    ".env",
-    ".toml",
-    ".properties",
-    ".tf",
-    ".tfvars",
-)  # no code
+CONFIG_ENDING = re.compile(r"|\.(ya?ml|json|env|toml|properties|tf|tfvars)")  # not of code
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2665,7 +2672,7 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
         before, name, *after = inside.groups("") if inside else ("", part, "")
         if part in ("base", "bases"):
             return
-        if not stages.knows(name) or "".join(after[1:]) not in ENDINGS:
+        if not stages.knows(name) or not CONFIG_ENDING.fullmatch("".join(after[1:])):
             continue
         shape = (*parts[:at], before + "{environment}" + "".join(after))
         yield shape, "", name
@@ -2880,7 +2887,7 @@ def author_pattern(text: Optional[str]) -> Pattern[str]:
     """Return the pattern of the authors to ignore, that of nobody without a text."""
     try:
         return re.compile("$^" if text is None else text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         problem = f"--ignore-authors is no regular expression: {one_line(error)}"
         raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
@@ -2917,6 +2924,7 @@ class ArgoApplication:
     created: int = 0
     looks: Dict[int, Look] = field(default_factory=dict)
     rows: List[Row] = field(default_factory=list)  # of its syncs, see `add_rows`
+    sources: Tuple[Any, Sequence[ArgoSource]] = (None, ())  # of an entry: as given, and as read
     title: str = ""  # what the tables call it
     origin: str = ""  # the full name, with the number where several have it
     environment: str = UNCLASSIFIED
@@ -3172,10 +3180,11 @@ def add_rows(applications: Sequence[ArgoApplication], entries: Iterable[Row]) ->
             raise GitOpsError(f"{place}: id is not a whole number: {in_quotes(number)}")
     given, sources = None, sources_of({})
     parts: List[Tuple[Tuple[ArgoSource, str], ...]] = []
-    for one in documents:  # the sources of an application seldom change
+    for one, owner in zip(documents, owners):  # the sources of an application seldom change
         now = one.get("sources") or one.get("source")
         if now != given:
             given, sources = now, sources_of(one)
+        applications[owner].sources = given, sources
         if len(sources) == 1:
             parts.append(((sources[0], revisions_of(one)[0]),))
         else:
@@ -3258,7 +3267,10 @@ def name_application(
     that a path or the destination has together with it, as `shop-prod-eu` at `apps/shop/prod-eu`.
     """
     name, spec = one.name, at_path(one.document, "spec")
-    paths = [path for source in sources_of(spec) for path in source.paths]
+    given, sources = one.sources
+    if (spec.get("sources") or spec.get("source")) != given:
+        sources = sources_of(spec)
+    paths = [path for source in sources for path in source.paths]
     keys = ("name", "namespace", "server")
     cluster, space, server = (at_path(spec, "destination", key, kind=str) for key in keys)
     others = one.full_name, name, one.namespace, cluster, space, server
@@ -3360,7 +3372,7 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
        clone does not have it.
     2. It ships the commits to its own paths that no earlier one had. What the first one has was
        there before; so was what comes after a gap, but for a commit of the hour before.
-    3. It takes back what its commits revert, and what a sync of an older revision lacks.
+    3. It takes back what its commits revert.
     """
     policy = at_path(one.document, "spec", "syncPolicy").get("automated")
     automatic = isinstance(policy, dict) and policy.get("enabled") is not False
@@ -3371,7 +3383,6 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             continue
         content: List[Any] = []
         moves: List[Move] = []
-        lacks: List[Move] = []
         newest = max(one.had.values(), default=None)
         for source, text in parts:
             landing = clone.landing_of.get(text)
@@ -3389,7 +3400,7 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             if lost:
                 recent = start - clone.seconds[landing] < 3600
                 before = now - (recent and now > 0 and trail[now - 1].landing == landing)
-            moves, lacks = moves + trail[before:now], lacks + trail[now:before]
+            moves += trail[before:now]
             one.tried = max(one.tried, landing)
             if not failure:
                 one.had[source.paths] = max(landing, begin)
@@ -3398,7 +3409,6 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
         undone = {name for commit in commits for name in commit.reverts}
         whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
         takes = {name for commit in whole for name in commit.reverts} - set(brings)
-        takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
         facts = failure, brings, takes, automatic, release
         one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
         named = {number: version for move in moves for _, version, number in move.versions}
@@ -3470,7 +3480,8 @@ def load_argocd(
     for one in read_argocd(files):
         by_reason[one.left_out].append(one)
     found = by_reason.pop("", [])
-    notes = [f"{why}: {few_names(some)}" for why, some in by_reason.items()]
+    listed = [(why, ", ".join(one.full_name for one in some)) for why, some in by_reason.items()]
+    notes = [f"{why}: {one_line(names)}" for why, names in listed]
     if not any(one.rows for one in found):
         problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
         raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
@@ -3478,10 +3489,11 @@ def load_argocd(
     name_applications(found, template, label, stages)
     chosen = choose_applications({one.title for one in found}, applications)
     found = [one for one in found if one.title in chosen]
-    unknown = [one for one in found if one.environment == UNCLASSIFIED]
+    unknown = [one.full_name for one in found if one.environment == UNCLASSIFIED]
     if unknown:
+        named = f"{count_text(len(unknown), 'application')} ({one_line(', '.join(unknown))})"
         remedy = "--environments 'production=*-x' or --environment-label KEY says it"
-        notes.append(f"Nothing tells the environment of {few_names(unknown)}: {remedy}")
+        notes.append(f"Nothing tells the environment of {named}: {remedy}")
     clone = None if repo is None else read_clone(repo, found)
     for one in found:
         follow_syncs(one, clone)
@@ -3501,12 +3513,6 @@ def load_argocd(
     table = commits_from(made, "" if repo is None else branch_of(repo))
     told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
     return history_from("argocd", places, table, told, notes, order)
-
-
-def few_names(applications: Sequence[ArgoApplication]) -> str:
-    """Return the full names of a few applications, and how many more there are."""
-    names = [one.full_name for one in applications]
-    return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
 OWN_LEAD_TIME = "Lead time: from a commit at an environment's own path to the end of its sync"
@@ -6306,9 +6312,9 @@ FORECAST_METRICS: Dict[str, Metric] = {
     "all_deployment_frequency": Metric(
         "Frequency, All Environments", "/day", "Deployments to all environments a day."),
     "failed_hours": Metric(
-        "Failed State", " hours", "Hours in which an application was failed in production."),
+        "Failed State", " hours", "Hours of failed applications in production."),
     "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the deployment that shipped it."),
+        "Waiting", " hours", "Hours from each commit to the end of its deployment."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
 # fmt: on
@@ -7276,7 +7282,7 @@ def fit_environment(
 
 
 def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
-    """Return opening hours, whether a wait runs while closed, the waits in seconds, their range.
+    """Return opening hours, whether waits run while closed, the waits in seconds, their range.
 
     1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
     2. A test's wait goes on. Who came within two hours of an opening was ready at some time since

@@ -183,16 +183,7 @@ def against_bare_log(what, folder, read):
 
     The log runs with the same options and throws away what it prints.
     """
-    logs, streamed = [], gitops.stream_git
-
-    def spy(repo, *arguments, **more):
-        logs.append([*gitops.GIT, *arguments])
-        return streamed(repo, *arguments, **more)
-
-    gitops.stream_git = spy
-    table = read()
-    gitops.stream_git = streamed
-    log = next(one for one in logs if any(option.startswith("--format=tformat") for option in one))
+    table, log = log_of(read)
     memory = peak()
     ours, least, ratio = paired(
         read,
@@ -586,18 +577,11 @@ OPTIONS = {
     "--config": ["{folder}/good.json", "{folder}/bad.json", "{folder}", "{folder}/none"],
     "--repo": ["{folder}/repo", "{folder}", "{folder}/none", "{folder}/good.json"],
     "--argocd": ["{folder}/argo.json", "{folder}/good.json", "{folder}/none", "-"],
-    "--environment": ["prod", "Dev"],
     "--environment-label": ["environment", "env"],
-    "--environment-pattern": [
-        "(prod|dev)",
-        "-([a-z]+)$",
-        "(",
-        "x",
-        "(?P<n>.)|(y)",
-        "()",
-        "\\",
-        "(" * 3000,
-    ],
+    "--tags": ["v*", "*", "[", "none"],
+    "--application": ["shop*", "*", "[", "none"],
+    "--ignore-authors": ["bot$", "(", "(?P<n>.)|(y)", "\\", "(" * 3000],
+    "--incident-days": ["1", "0", "x"],
     "--environments": ["dev,staging,production=prod-*", "dev", ",", "a=*", "f0,f1", "=x"],
     "--deployments-from": [
         "apps/{application}/{environment}/values.yaml",

@@ -51,6 +51,12 @@ def simulated(scenario, seed=0, window=MONTH):
     return History(commits, deployments, rollbacks, window, names_of(scenario)), flow
 
 
+def simulated_months(draws, window, noise):
+    """Simulate months as a forecast does; return their events."""
+    commits = gitops.simulate_commits(draws, window, noise.stream("commits"))
+    return gitops.simulate_events(draws, window, noise, commits)
+
+
 def table(name, *rows):
     """Make a table from tuples in the order of its columns; `recovered` may be left out."""
     columns = list({**COLUMNS, **DETAILS}[name])

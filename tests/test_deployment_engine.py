@@ -23,6 +23,7 @@ from plain_model import (
     rows_of,
     seeds,
     simulated,
+    simulated_months,
     small_scenarios,
     spread,
 )
@@ -114,7 +115,7 @@ def assert_events_are_of_the_loop(events, scenario, noise):
 @pytest.mark.parametrize("number", range(15))
 def test_many_runs_at_once_are_those_of_the_loop(number):
     scenario = list(assorted_scenarios())[number].with_team(commits_per_day=6)
-    events = simulate_events([(scenario, 5)], WEEK, Noise(3, 1))
+    events = simulated_months([(scenario, 5)], WEEK, Noise(3, 1))
     assert set(events.commits.group) == set(range(5))
     assert_events_are_of_the_loop(events, scenario, Noise(3, 1))
 
@@ -122,9 +123,9 @@ def test_many_runs_at_once_are_those_of_the_loop(number):
 def test_months_of_several_scenarios_are_those_of_each_alone():
     slow = Scenario().with_environment("staging", wait_hours=(20, 40), approval_rate=0.5)
     draws = [(Scenario(), 3), (slow, 2)]
-    both = simulate_events(draws, MONTH, Noise(3, 1)).deployments
+    both = simulated_months(draws, MONTH, Noise(3, 1)).deployments
     for scenario, months in ((Scenario(), (0, 1, 2)), (slow, (3, 4))):
-        alone = simulate_events([(scenario, 5)], MONTH, Noise(3, 1)).deployments
+        alone = simulated_months([(scenario, 5)], MONTH, Noise(3, 1)).deployments
         for one, other in zip(both, alone):
             mine = (np.isin(table.group, months) for table in (both, alone))
             assert np.array_equal(*(column[chosen] for column, chosen in zip((one, other), mine)))
@@ -298,7 +299,7 @@ def test_a_default_month_has_about_405_deployments_of_185_commits():
     months = []
     for shift in range(14):  # every weekday of a sprint
         window = Window.before(END + pd.Timedelta(days=shift), 30)
-        events = simulate_events([(Scenario(), 30)], window, Noise(shift))
+        events = simulated_months([(Scenario(), 30)], window, Noise(shift))
         environment = np.bincount(events.deployments.environment)
         months.append([len(events.commits.time), environment.sum(), *environment])
     commits, deployments, dev, staging, production = np.mean(months, axis=0) / 30

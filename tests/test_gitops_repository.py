@@ -191,23 +191,6 @@ def test_every_column_of_a_deployment_and_of_its_change_is_read(config):
     assert [str(day.date()) for day in history.window] == ["2026-01-05", "2026-01-10"]
 
 
-def test_every_column_of_a_commit_is_read(read):
-    text = kustomization(1)
-    history = read(
-        commit("05 10:00", {FILE.format("shop", "dev"): text, "a": "", "b": ""}, author="Ada"),
-        commit("05 12:00", {FILE.format("shop", "dev"): kustomization(2)}, subject="fix(x): y"),
-        release("06 10:00", production=2),
-    )
-    rows = history.git_commits.drop(columns="sha").astype(object).to_dict("records")
-    assert [tuple(row.values()) for row in rows] == [
-        (pd.Timestamp(f"2026-01-05 {time}", tz="UTC"), author, kind, "shop", "main", subject, files)
-        for time, author, kind, subject, files in [
-            ("10:00", "Ada", "other", "05 10:00", 3),
-            ("12:00", "ann", "fix", "fix(x): y", 1),
-        ]
-    ]
-
-
 VERSIONS = {
     "a kustomize newTag": "images:\n- name: shop\n  newTag: '{}'\n",
     "a kustomize digest": "images:\n- name: shop\n  digest: sha256:{}\n",
@@ -345,20 +328,6 @@ def test_a_newer_version_carries_the_older_ones_along(read):
     assert waiting(history) == ["07 06:00"]
 
 
-def test_a_version_that_overtook_an_older_one_ships_it_once(read):
-    """The older version comes too late: a deployment, no rollback, and no second lead time."""
-    history = read(
-        *TRAVELS[:2],
-        release("06 12:00", dev=2),
-        release("06 14:00", dev=3),
-        release("07 10:00", production=3),
-        release("07 12:00", production=2),
-    )
-    assert rollbacks(history) == []
-    assert len(times(history)) == 3
-    assert lead_times(history) == {"05 10:00": 24, "06 12:00": 22, "06 14:00": 20}
-
-
 def test_what_was_there_before_production_began_waited_for_nobody(read):
     history = read(
         *(release(f"{5 + version:02} 10:00", dev=version) for version in range(5)),
@@ -423,33 +392,10 @@ def test_each_image_of_a_file_is_a_part_of_its_own(read):
     assert waiting(history) == ["09 10:00"]
 
 
-def test_two_lines_of_one_version_are_one_deployment(read):
-    text = "initContainer:\n  tag: {0}\ncontainer:\n  tag: {0}\n"
-    path = FILE.format("shop", "dev")
-    history = read(*(commit(f"0{day} 10:00", {path: text.format(day)}) for day in (5, 6, 7)))
-    assert times(history, "dev") == ["05 10:00", "06 10:00", "07 10:00"]
-
-
-def test_applications_of_the_same_version_numbers_are_not_mixed_up(read):
-    history = read(
-        release("05 10:00", "cart", dev=1),
-        release("06 10:00", "shop", dev=1),
-        release("06 12:00", "shop", production=1),
-        release("07 10:00", "cart", production=1),
-    )
-    assert lead_times(history) == {"05 10:00": 48, "06 10:00": 2}
-
-
 def test_a_commit_that_is_dated_after_its_deployment_has_no_lead_time(read):
     history = read(release("07 10:00", dev=1), release("06 10:00", production=1))
     assert times(history) == ["06 10:00"]
     assert lead_times(history) == {}
-
-
-def test_what_bots_commit_is_deployed_but_it_is_no_change(read):
-    bot = release("06 10:00", dev=2)._replace(author="renovate[bot]")
-    commits = [*TRAVELS[:2], bot, release("07 10:00", production=2)]
-    assert lead_times(read(*commits)) == {"05 10:00": 24, "06 10:00": 24}
 
 
 def test_bots_can_be_left_out(read):
@@ -457,10 +403,6 @@ def test_bots_can_be_left_out(read):
     history = read(*TRAVELS[:2], bot, release("07 10:00", production=2), ignore_authors=r"\[bot\]$")
     assert times(history) == ["06 10:00", "07 10:00"]
     assert lead_times(history) == {"05 10:00": 24}
-
-
-def test_authors_that_are_no_regular_expression_are_refused(config):
-    assert "--ignore-authors" in refusal(config(*TRAVELS), TEMPLATE, ignore_authors="(")
 
 
 def test_a_part_is_measured(read):
@@ -512,12 +454,6 @@ def test_a_revert_takes_back_the_release_that_it_names(config):
     history = load_gitops_repository(config(*first, back, name="all"), TEMPLATE)
     assert times(history) == ["05 10:00", "06 10:00", "06 11:00"]
     assert rollbacks(history) == [("06 10:00", "production", 120)]
-
-
-def test_what_ran_in_production_alone_does_not_wait_for_it(read):
-    history = read(*(release(f"{5 + at:02} 10:00", production=tag) for at, tag in enumerate("121")))
-    assert rollbacks(history) == [("06 10:00", "production", 24 * 60)]
-    assert waiting(history) == []
 
 
 CLUSTERS = [  # a version comes to two clusters of production, and another one goes back in both
@@ -578,36 +514,6 @@ def test_of_several_commits_on_a_branch_the_oldest_with_the_version_wrote_it(rea
     )
     assert len(deployments(history, "dev")) == 2, "the typo never came to the main line"
     assert lead_times(history) == {"05 10:00": 24, "07 08:00": 24}
-
-
-def test_a_branch_with_all_environments_comes_to_them_at_once(read):
-    history = read(
-        *TRAVELS[:2],
-        on_branch("all", release("07 08:00", dev=2)),
-        on_branch("all", release("07 09:00", production=2)),
-        merge("07 10:00", "all"),
-    )
-    assert deployments(history)[2:] == [
-        ("07 10:00", "dev", "07 08:00"),
-        ("07 10:00", "production", "07 08:00"),
-    ]
-    assert lead_times(history) == {"05 10:00": 24}
-
-
-def test_a_branch_that_took_main_in_brings_nothing_twice(read):
-    history = read(
-        *TRAVELS[:2],
-        on_branch("side", commit("06 20:00", {"README.md": "x"})),
-        *TRAVELS[2:],
-        commit("09 12:00", branch="side", merges="main"),
-        merge("10 10:00", "side"),
-    )
-    assert deployments(history) == TRAVELLED
-
-
-def test_a_branch_that_is_not_merged_is_no_deployment(read):
-    history = read(*TRAVELS, on_branch("later", release("10 10:00", dev=9)))
-    assert len(history.deployments) == 4
 
 
 # ---- Clones, and what several environments share ------------------------------------------------
@@ -710,23 +616,6 @@ def test_a_chart_of_several_applications_is_no_base_of_theirs(read):
 
 
 # ---- Text that nobody vouches for ---------------------------------------------------------------
-
-ODD_NAMES = [
-    "größe",
-    "two words",
-    "日本 🚀",
-    "a'b",
-    "$(id)",
-    "%s",
-    "x" * 200,
-    "-n",
-    "{environment}",
-]
-
-
-@pytest.mark.parametrize("name", ODD_NAMES)
-def test_odd_names_are_read(read, name):
-    assert read(release("05 10:00", name, dev=1)).deployments["application"].tolist() == [name]
 
 
 EVIL = ["\x1b[31mred", "\u202ereversed", "bell\x07", "eight\x9bbit", "tab\there", "two\nlines"]

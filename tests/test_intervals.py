@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from plain_model import EACH, END
+from plain_model import EACH, END, simulated_months
 
 from gitops_automation import (
     NEVER,
@@ -16,7 +16,6 @@ from gitops_automation import (
     median_interval,
     rates_with_interval,
     shipped_changes,
-    simulate_events,
     student_t,
 )
 
@@ -139,7 +138,7 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
     Trains leave as they should, so that their number is hardly random: its interval is too wide.
     """
     runs, window, scenario = 2000, Window.before(END, days), CASES[name]
-    events = simulate_events([(scenario, runs)], window, Noise(3, 1)).in_production()
+    events = simulated_months([(scenario, runs)], window, Noise(3, 1)).in_production()
     changes, day = shipped_changes(events), (events.deployments.time - window.seconds[0]) // 86400
     known = changes.shipped < NEVER
     lead = (changes.shipped - changes.committed) / 3600

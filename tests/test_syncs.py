@@ -31,6 +31,7 @@ from gitops_automation import (
     classify_syncs,
     history_from,
     merge_clusters,
+    seconds_of,
     table_from,
 )
 
@@ -303,9 +304,9 @@ def test_clusters_of_a_history_have_one_row_of_coverage_and_recover_apart():
     ]
     none = table_from("git_commits", [])
     history = history_from("argocd", places, none, [], [], ["production"])
-    seconds = history.deployments["recovered"].astype("int64").tolist()
+    seconds = seconds_of(history.deployments["recovered"]).tolist()
     assert history.deployments["commit_sha"].tolist() == ["A0", "B1"]
-    assert seconds[1] == 2 * HOUR * 10**9
+    assert seconds[1] == 2 * HOUR
     (row,) = history.coverage.astype(object).to_dict("records")
     assert (row["origin"], row["lost"]) == ("eu, us", 3)
     assert [row[edge].timestamp() for edge in ("from", "to")] == [5, 9]
