@@ -271,7 +271,7 @@ def comparison():
     months = gitops.GitOpsAutomation(seed=7, end="2026-01-31").what_if(
         {"traditional": gitops.PRESETS["traditional"]}
     )
-    median = months.groupby(["scenario", "metric"], sort=False)["value"].median()
+    median = months.table.groupby(["scenario", "metric"], sort=False)["value"].median()
     rows = []
     for *words, simulated in COMPARED:
         result = PRINCIPLE
