@@ -290,6 +290,20 @@ def argocd(file, repo, note):
     row("  over json.loads of the file", f"{ratio:.2f}", "" if repo else aim)
 
 
+def log_of(read):
+    """Return what a call returns, and the `git log` of commits with their files that it runs."""
+    logs, opened = [], gitops.git_output
+
+    def spy(repo, *arguments, **more):
+        logs.append([*gitops.GIT, *arguments])
+        return opened(repo, *arguments, **more)
+
+    gitops.git_output = spy
+    result = read()
+    gitops.git_output = opened
+    return result, next(one for one in logs if any("tformat" in option for option in one))
+
+
 def snapshots(folder, days, applications=100):
     """Write what Argo CD shows of applications each day: one syncs each ten hours, ten are kept."""
     files = []
