@@ -270,7 +270,7 @@ def comparison():
     """Each row has the median month of `traditional` and of the default scenario, if simulated."""
     months = gitops.GitOpsAutomation(seed=7, end="2026-01-31").what_if(
         {"traditional": gitops.PRESETS["traditional"]}
-    )
+    ).table
     median = months.groupby(["scenario", "metric"], sort=False)["value"].median()
     rows = []
     for *words, simulated in COMPARED:
