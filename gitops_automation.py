@@ -6408,6 +6408,8 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
     """
     if not isinstance(change, Scenario):
         return change(draw)
+    if change is baseline:
+        return draw
     for name in change.groups if change.names == baseline.names else ["team"]:
         new, old, own = (one.groups[name] for one in (change, baseline, draw))
         knobs = [knob.name for knob in dataclasses.fields(own)]  # type: ignore[arg-type]
@@ -6977,13 +6979,13 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
             keys = ("mean_lead_time", "median_lead_time", "production_median_lead_time")
             why = f"no lead time into {name} is known"
             found.update(dict.fromkeys((*keys, "waiting_hours", "cost"), why))
-    keys, why = ("mttr_minutes", "failed_hours", "cost"), ""
+    lost, why = ["mttr_minutes", "failed_hours", "cost"], ""
     if "rollback.duration_min" in unknown:
         why = "no recovery from a failed production deployment is known"
     if f"{scenario.names[-1]}.success_rate" in unknown:
-        keys += ("change_failure_rate", "production_change_fail_rate")
+        lost += ["change_failure_rate", "production_change_fail_rate"]
         why = "nobody looked whether production deployments failed"
-    return {**found, **dict.fromkeys(keys * bool(why), why)}
+    return {**found, **dict.fromkeys(lost * bool(why), why)}
 
 
 # What is not known of a knob: how far its past months vary, and how far its mean is off.
@@ -7242,10 +7244,9 @@ def fit_environment(
     chance, error = (1 - rate) / (rate * total + 0.5), (1 - rate) / (bad.sum() + 0.5)
     levels = np.log((failed + 0.5) / (total + 1))
     rates = np.minimum(rate * month_factors(levels, chance, error, draw_noise(rng)), 1)
-    hours, runs, waits, wait = fit_gate(stage) if went else ("always", "always", (), (0, 0))
+    hours, runs, waits, wait = fit_gate(stage)
     waiting = possible_ranges(wait, waits, stage.ways[1], end, None) if wait[-1] else ()
-    if not went and stage.source == "stage":
-        wait = default.wait_hours
+    wait = default.wait_hours if not went and stage.source == "stage" else wait
     unsure = share[1:].tolist() if (share < 1).any() else ()
     seconds = observed_range(rows["duration_sec"].to_numpy(float))
     what = "changes" if stage.source == "own" else "releases"
@@ -7306,21 +7307,17 @@ def open_hours(
     """
     begin, last = (np.append(*edges) // 3600 for edges in zip(ways, waiting))
     first, size = begin.min(), int(last.max() - begin.min()) + 2
-    steps = np.bincount(begin - first, minlength=size) - np.bincount(
-        last - first + 1, minlength=size
-    )
+    steps = np.bincount(begin - first, minlength=size)
+    steps = steps - np.bincount(last - first + 1, minlength=size)
     week = (np.arange(size) + first - MONDAY // 3600) % 168
     waited = np.bincount(week, np.cumsum(steps), minlength=168).reshape(7, 24)
     went = np.bincount(week[ways[1] // 3600 - first], minlength=168).reshape(7, 24)
-    weights, closed = np.empty((7, 24)), np.empty((7, 24), bool)
-    for days in (slice(0, 5), slice(5, 7)):
-        usual = (went[days].sum(axis=0) + went.sum() / waited.sum()) / (
-            waited[days].sum(axis=0) + 1
-        )
-        weights[days] = (went[days] + 5 * usual) / (waited[days] + 5)
+    kind = np.array([[1] * 5 + [0] * 2, [0] * 5 + [1] * 2])  # work days and weekends
+    usual = (kind @ went + went.sum() / waited.sum()) / (kind @ waited + 1)
+    weights = (went + 5 * kind.T @ usual) / (waited + 5)
     weights *= went.sum() / (went * weights).sum()
-    for days in (slice(0, 5), slice(5, 7)):
-        closed[days] = weights[days].mean(axis=0) < np.median(weights[weights > 0.02]) / 7
+    closed = kind.T @ (kind @ weights) / (kind.T @ kind.sum(axis=1))[:, None]
+    closed = closed < np.median(weights[weights > 0.02]) / 7
     of_day = weights.mean(axis=1)
     shut = (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
     begins = np.all([np.roll(shut, -hours) for hours in range(5)], axis=0)  # of five closed ones
@@ -7334,6 +7331,8 @@ def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np
     exactly is drawn from it, and the curve made anew, ten times. Who waited longer than all that
     came waits on: LONGEST, or until a newer release comes.
     """
+    if not len(low):
+        return low, (0.0, 0.0)
     noise = (np.arange(len(low)) * 0.6180339887498949) % 1  # spread evenly, in no order
     waits, hours, gone = low + noise * (high - low), np.zeros(1), np.ones(1)
     for _ in range(1 + 9 * bool((low < high).any())):
@@ -7449,14 +7448,20 @@ def plain_forecast(past: Sequence[float]) -> Tuple[float, float, float]:
 
 def forecast_actuals(history: History) -> Dict[str, float]:
     """Return the forecast metrics of a measured history, NaN for what it does not have."""
-    values = measure(history).values
-    found = {key: float(values.get(key, math.nan)) for key in FORECAST_METRICS}
-    return {
-        **found,
-        "production_median_lead_time": found["median_lead_time"],
-        "production_change_fail_rate": found["change_failure_rate"],
-        "all_deployment_frequency": len(history.deployments) / history.window.days,
-    }
+    names = application_names(history)
+    events = events_of(history, names)
+    made, changes = production_of(history, events, names)
+    changes = changes._replace(group=np.minimum(changes.group, 0))  # one group, or left out
+    scoped = scoped_metrics(measure_production(made, changes))
+    known = headline_metrics(events)
+    known.update(
+        all_deployment_frequency=known["deployment_frequency"],
+        production_deployment_frequency=scoped["deployment_frequency"],
+        production_median_lead_time=scoped["median_lead_time"],
+        production_change_fail_rate=scoped["change_failure_rate"],
+    )
+    known.update(scoped if scope_of(history) == PRODUCTION_ALONE else {})
+    return {key: float(known.get(key, [math.nan])[0]) for key in FORECAST_METRICS}
 
 
 def backtest_scores(table: pd.DataFrame) -> pd.DataFrame:
