@@ -2496,10 +2496,10 @@ class Replay:
     def moves(self) -> Iterator[Tuple[Any, Move]]:
         """Read the log once and yield what each landing changed at a place, oldest first."""
         for arrived in self.arrivals():
-            blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
-            contents = read_blobs(self.repo, blobs)
-            for number, steps in arrived:
-                yield from self._changes(number, steps, contents)
+            asked = [{blob: b"" for _, files in steps for blob, _ in files} for _, steps in arrived]
+            contents = read_blobs(self.repo, list(itertools.chain.from_iterable(asked)))
+            for (number, steps), blobs in zip(arrived, asked):
+                yield from self._changes(number, steps, dict(zip(blobs, contents)))
 
     def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
         """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
@@ -2551,17 +2551,17 @@ class Replay:
                 yield number, steps
 
     def _changes(
-        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+        self, number: int, steps: Sequence[Any], texts: Mapping[bytes, bytes]
     ) -> Iterator[Tuple[Any, Move]]:
         """Yield what a landing changed at each place."""
         merged: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how merged commits left a file
         changed: Dict[Any, List[Any]] = {}
         for commit, files in steps[:-1]:
-            for _, path in files:
-                merged.setdefault(path, []).append((commit, next(contents)))
+            for blob, path in files:
+                merged.setdefault(path, []).append((commit, texts[blob]))
         commit, files = steps[-1]
-        for _, path in files:
-            text, before = next(contents), self._contents[path]
+        for blob, path in files:
+            text, before = texts[blob], self._contents[path]
             by = merged.get(path) or [(commit, text)]
             self._contents[path], pairs = before.changed(text)
             more = self._contents[path].content - before.content
