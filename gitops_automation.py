@@ -1923,16 +1923,16 @@ def classify_syncs(
     """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
     `begins` says that entries before it are lost. In brackets is how often a rule applied in the
-    config repositories of Konflux (9,400 syncs) and GOV.UK (115,400 syncs).
+    config repositories of Konflux (9,300 syncs) and GOV.UK (115,400 syncs).
 
     1. A failed sync is a bad release. One that is tried again is the same one (0: Argo CD alone).
     2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
        it. Where Argo CD syncs, they were over when the repository went back (0: Argo CD alone).
     3. A release that is left within a minute for what ran before is a flap: both are none (17).
     4. A sync of what ran before puts right the failed ones, and the release that ran: that one was
-       bad. What came since is forgotten. It is no deployment (167 and 1,369).
+       bad. What came since is forgotten. It is no deployment (167 and 1,368).
     5. So does a sync that takes back commits or versions of earlier releases, by the message of a
-       revert or in one of several images, for these releases (40 and 1).
+       revert or in one of several images, for these releases (44 and 1).
     6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
     releases: List[Release] = []
