@@ -2832,6 +2832,7 @@ NO_APPLICATIONS = frozenset(  # folders and files for all applications, and the 
     "templates tenants values variables version versions".split()
 )
 IN_FILE = re.compile(r"(values[-_.])?(.+?)([-_.]values)?(\.\w+)?")  # the name of a file
+CONFIG_ENDING = re.compile(r"|\.(ya?ml|json|env|toml|properties|tf|tfvars)")  # not of code
 
 
 def template_pattern(template: str) -> Pattern[str]:
@@ -2867,7 +2868,7 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
         before, name, *after = inside.groups("") if inside else ("", part, "")
         if part in ("base", "bases"):
             return
-        if not stages.knows(name):
+        if not stages.knows(name) or not CONFIG_ENDING.fullmatch("".join(after[1:])):
             continue
         shape = (*parts[:at], before + "{environment}" + "".join(after))
         yield shape, "", name
@@ -3082,7 +3083,7 @@ def author_pattern(text: Optional[str]) -> Pattern[str]:
     """Return the pattern of the authors to ignore, that of nobody without a text."""
     try:
         return re.compile("$^" if text is None else text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         problem = f"--ignore-authors is no regular expression: {one_line(error)}"
         raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
@@ -3300,14 +3301,13 @@ def read_application(
             f"{where}: its status or history is of another kind: {in_quotes(history)}"
         )
     for number, last in enumerate(history):
-        place = f"{where}, history entry {number}"
         if not isinstance(last, dict):
-            raise GitOpsError(f"{place}: not an object: {in_quotes(last)}")
+            raise GitOpsError(f"{where}, history entry {number}: no object: {in_quotes(last)}")
         mark = f"{one.number} {last.get('id')} {last.get('deployedAt')}"
         if mark not in entries:
-            entries[mark] = last, "", one.number, place
+            entries[mark] = last, "", one.number, f"{where}, history entry {number}"
     if last:
-        newest = time_at(last, "deployedAt", place, needed=True)
+        newest = time_at(last, "deployedAt", entries[mark][3], needed=True)
     state = at_path(status, "operationState")
     finished, reconciled = (
         time_at(holder, key, where)
@@ -3488,9 +3488,10 @@ def name_application(
         (len(name), len(name)),
     )
     dashed, spans = dash_words(name), [(begin, end)]
-    elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
-    stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
-    spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
+    if end < len(name):
+        elsewhere = dash_words("\n".join([*paths, cluster, space, server]).replace(name, ""))
+        stops = [at for at in range(end + 1, len(name) + 1) if dashed[at + 1] == "-"]
+        spans += [(begin, at) for at in stops if dash_words(name[begin:at]) in elsewhere]
     at = dashed.find(dash_words(cluster)) if cluster else -1
     if 0 <= at <= begin and end <= at + len(cluster):
         spans.append((at, at + len(cluster)))
@@ -3562,7 +3563,7 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
        clone does not have it.
     2. It ships the commits to its own paths that no earlier one had. What the first one has was
        there before; so was what comes after a gap, but for a commit of the hour before.
-    3. It takes back what its commits revert, and what a sync of an older revision lacks.
+    3. It takes back what its commits revert.
     """
     policy = at_path(one.document, "spec", "syncPolicy").get("automated")
     automatic = isinstance(policy, dict) and policy.get("enabled") is not False
@@ -3573,7 +3574,6 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             continue
         content: List[Any] = []
         moves: List[Move] = []
-        lacks: List[Move] = []
         newest = max(one.had.values(), default=None)
         for source, text in parts:
             landing = clone.landing_of.get(text)
@@ -3591,7 +3591,7 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
             if lost:
                 recent = start - clone.seconds[landing] < 3600
                 before = now - (recent and now > 0 and trail[now - 1].landing == landing)
-            moves, lacks = moves + trail[before:now], lacks + trail[now:before]
+            moves += trail[before:now]
             one.tried = max(one.tried, landing)
             if not failure:
                 one.had[source.paths] = max(landing, begin)
@@ -3600,7 +3600,6 @@ def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
         undone = {name for commit in commits for name in commit.reverts}
         whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
         takes = {name for commit in whole for name in commit.reverts} - set(brings)
-        takes |= {clone.commits[number].sha for move in lacks for number in move.commits}
         facts = failure, brings, takes, automatic, release
         one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
         named = {number: version for move in moves for _, version, number in move.versions}
@@ -3672,7 +3671,8 @@ def load_argocd(
     for one in read_argocd(files):
         by_reason[one.left_out].append(one)
     found = by_reason.pop("", [])
-    notes = [f"{why}: {few_names(some)}" for why, some in by_reason.items()]
+    listed = [(why, ", ".join(one.full_name for one in some)) for why, some in by_reason.items()]
+    notes = [f"{why}: {one_line(names)}" for why, names in listed]
     if not any(one.rows for one in found):
         problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
         raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
@@ -3680,10 +3680,11 @@ def load_argocd(
     name_applications(found, template, label, stages)
     chosen = choose_applications({one.title for one in found}, applications)
     found = [one for one in found if one.title in chosen]
-    unknown = [one for one in found if one.environment == UNCLASSIFIED]
+    unknown = [one.full_name for one in found if one.environment == UNCLASSIFIED]
     if unknown:
+        listed = f"{count_text(len(unknown), 'application')} ({one_line(', '.join(unknown))})"
         remedy = "--environments 'production=*-x' or --environment-label KEY says it"
-        notes.append(f"Nothing tells the environment of {few_names(unknown)}: {remedy}")
+        notes.append(f"Nothing tells the environment of {listed}: {remedy}")
     clone = None if repo is None else read_clone(repo, found)
     for one in found:
         follow_syncs(one, clone)
@@ -3703,12 +3704,6 @@ def load_argocd(
     table = commits_from(made, "" if repo is None else branch_of(repo))
     told = [(*key, version, one.seconds, end) for key, (one, version, end) in changes.items()]
     return history_from("argocd", places, table, told, notes, order)
-
-
-def few_names(applications: Sequence[ArgoApplication]) -> str:
-    """Return the full names of a few applications, and how many more there are."""
-    names = [one.full_name for one in applications]
-    return ", ".join([*names[:5], *[f"and {len(names) - 5} more"] * (len(names) > 5)])
 
 
 OWN_LEAD_TIME = "Lead time: from a commit at an environment's own path to the end of its sync"
@@ -3789,7 +3784,7 @@ def load_tables(
     `staging,production=prod-*`; `applications` are those to measure, with `*` if you like.
 
     1. `metrics.json` tells the window and the environments. Without it the window is the days of
-       the deployments, and the environments are in the usual order.
+       the deployments and of the coverage, and the environments are in the usual order.
     2. Without a `recovered` in any row, the next good deployment to the same environment ends a
        failure. That of another region does not.
     3. Without `changes.csv`, the commits of `commits.csv` are the changes.
@@ -3860,6 +3855,9 @@ def load_tables(
     if 0 <= edges[0] < edges[1]:
         start, end = utc_times(edges)
         window = Window(min(window.start, start), max(window.end, end))
+    elif "coverage" in made:
+        known = made["coverage"]
+        window = window_around(made["deployments"]["timestamp"], known["from"], known["to"])
     source = one_line(at_path(document, "source", kind=str) or "files")
     source = SIMULATED_TABLES if source == "simulated" else source
     notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
@@ -4460,7 +4458,7 @@ def headline_metrics(events: Events, observable: np.ndarray) -> Dict[str, np.nda
         "successful_rollbacks": restored,
         "failed_rollbacks": attempted - restored,
         "rollback_success_rate": safe_ratio(100 * restored, attempted),
-        "failures_without_rollback": failed - attempted,
+        "failures_without_rollback": np.maximum(failed - attempted, 0),
     }
 
 
@@ -9881,7 +9879,7 @@ def read_real_history(options: argparse.Namespace) -> Optional[History]:
 def other_reading(repo: FilePath) -> str:
     """Return which option would measure what a repository shows of its deployments, if any."""
     said = "its deployments are simulated"
-    if ask_git(repo, "tag", "--list", "--merged", "HEAD", "v*"):
+    if ask_git(repo, "for-each-ref", "--merged=HEAD", "refs/tags/v*"):
         return f"{said}; --tags measures its release tags"
     files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
     layout = best_layout(files, Stages.of(None))[1]

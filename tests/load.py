@@ -10,7 +10,6 @@ import argparse
 import collections
 import contextlib
 import copy
-import functools
 import io
 import json
 import os
@@ -179,6 +178,20 @@ def repository(folder, days):
     )
 
 
+def log_of(read):
+    """Return what a call returns, and the `git log` of commits with their files that it runs."""
+    logs, opened = [], gitops.git_output
+
+    def spy(repo, *arguments, **more):
+        logs.append([*gitops.GIT, *arguments])
+        return opened(repo, *arguments, **more)
+
+    gitops.git_output = spy
+    result = read()
+    gitops.git_output = opened
+    return result, next(one for one in logs if any("tformat" in option for option in one))
+
+
 def against_bare_log(what, folder, read):
     """Print what reading a repository costs: seconds, those of the one `git log` it needs, memory.
 
@@ -278,59 +291,27 @@ def fleet(file, revisions, order):
 
 def argocd(file, repo, note):
     """Print what reading applications costs, over the least that it takes."""
-    history = gitops.load_argocd([file], repo)
+    history = gitops.load_argocd(file, repo)
     found = f"{len(history.deployments):,} deployments, {peak()}"
-
-    def alone():
-        return gitops.load_argocd([file])
-
-    if repo is None:
-        ours, least, ratio = paired(alone, lambda: json.loads(Path(file).read_text()), times=3)
-        floor, aim = "json.loads of the file", "3"
-    else:
-        _, command = log_of(lambda: gitops.load_argocd([file], repo))
-
-        def floors():
-            alone()
-            subprocess.run(command, cwd=repo, check=True, stdout=subprocess.DEVNULL)
-
-        ours, least, ratio = paired(lambda: gitops.load_argocd([file], repo), floors, times=3)
-        floor, aim = "twice (the same without one + the bare git log)", "1"
-        least, ratio = 2 * least, ratio / 2
+    times = 1 if repo else 3
+    ours, least, ratio = paired(
+        lambda: gitops.load_argocd(file, repo),
+        lambda: json.loads(Path(file).read_text()),
+        times=times,
+    )
     row(f"argocd: load_argocd, {note}", f"{ours:.1f} s", found)
-    row(f"  over {floor}", f"{ratio:.2f}", f"aim: {aim} ({ours:.1f} s over {least:.1f} s)")
-    seconds, metrics = timed(lambda: gitops.measure(history))
-    text, _ = timed(lambda: gitops.format_report(gitops.Report(metrics, advice=[])))
-    row("  measure, report", f"{seconds:.1f} {text:.1f} s", peak())
-
-
-def log_of(read):
-    """Return what a call returns, and the `git log` of commits with their files that it runs."""
-    logs, opened = [], gitops.git_output
-
-    def spy(repo, *arguments, **more):
-        logs.append([*gitops.GIT, *arguments])
-        return opened(repo, *arguments, **more)
-
-    gitops.git_output = spy
-    result = read()
-    gitops.git_output = opened
-    return result, next(one for one in logs if any("tformat" in option for option in one))
+    aim = f"aim: 3 ({ours:.1f} s over {least:.1f} s)"
+    row("  over json.loads of the file", f"{ratio:.2f}", "" if repo else aim)
 
 
 def snapshots(folder, days, applications=100):
     """Write what Argo CD shows of applications each day: one syncs each ten hours, ten are kept."""
     files = []
     for day in range(days):
-        now, documents = FIRST + (day + 1) * 86400, []
+        now, last, documents = FIRST + (day + 1) * 86400, (day + 1) * 86400 // 36_000, []
         for number in range(applications):
-            last = (day + 1) * 86400 // 36_000
-            entries = [
-                argo.entry(
-                    sync, FIRST + sync * 36_000 + number, argo.revision(sync * 1000 + number)
-                )
-                for sync in range(max(0, last - 10), last)
-            ]
+            ends = [(sync, FIRST + sync * 36_000 + number) for sync in range(last)[-10:]]
+            entries = [argo.entry(sync, end, argo.revision(sync * 1000)) for sync, end in ends]
             more = dict(created=FIRST, reconciled=now)
             documents.append(argo.application(f"app{number}-prod", entries, **more))
         files.append(os.path.join(folder, f"{day}.json"))
@@ -342,52 +323,28 @@ def year_of_snapshots():
     """Print the seconds for each megabyte of a quarter of a year of snapshots, and of all of it."""
     with tempfile.TemporaryDirectory() as folder:
         files = snapshots(folder, 365)
-        quarter = files[:91]
-        size, part = (
-            sum(os.path.getsize(file) for file in some) / 1e6 for some in (files, quarter)
-        )
+        size, part = (sum(map(os.path.getsize, some)) / 1e6 for some in (files, files[:91]))
         ours, least, ratio = paired(
-            lambda: gitops.load_argocd(files), lambda: gitops.load_argocd(quarter), times=3
+            lambda: gitops.load_argocd(files), lambda: gitops.load_argocd(files[:91]), times=3
         )
-        history = gitops.load_argocd(files)
-        found = f"{len(history.deployments):,} deployments, {size:.0f} MB, {peak()}"
-        row("argocd: a year of daily snapshots of 100 applications", f"{ours:.1f} s", found)
+        row("argocd: a year of daily snapshots of 100 applications", f"{ours:.1f} s", peak())
         each = f"{1000 * least / part:.1f} and {1000 * ours / size:.1f} ms a megabyte"
-        row(
-            "  a megabyte of all of it over one of a quarter",
-            f"{ratio * part / size:.2f}",
-            f"aim: 1 ({each})",
-        )
-
-
-def values_file(owner, number):
-    """Return the file that a commit changes: one of the application that owns it."""
-    return b"apps/%d/%d/values" % (owner[number] // 100, owner[number])
+        label = "  a megabyte of all of it over one of a quarter"
+        row(label, f"{ratio * part / size:.2f}", f"aim: 1 ({each})")
 
 
 def argocd_rows(applications=10_000):
     count = 10 * applications
-    orders = {
-        "each application's ten commits side by side": lambda number, entry: 10 * number + entry,
-        "all applications by turns, one repository": lambda number, entry: (
-            applications * entry + number
-        ),
-    }
     with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "applications.json")
-        fleet(file, [argo.revision(number) for number in range(count)], next(iter(orders.values())))
+        file, repo = os.path.join(folder, "applications.json"), os.path.join(folder, "repository")
+        side_by_side = lambda number, entry: 10 * number + entry  # noqa: E731
+        fleet(file, list(map(argo.revision, range(count))), side_by_side)
         in_process(f"argocd({file!r}, None, '{applications:,} applications without a repository')")
-        for note, order in orders.items():
-            owner = {
-                order(number, entry): number
-                for number in range(applications)
-                for entry in range(10)
-            }
-            repo = os.path.join(folder, str(len(note)))
-            grown(repo, count, 60, functools.partial(values_file, owner))
-            fleet(file, git(repo, "rev-list", "--reverse", "main").decode().split(), order)
-            in_process(f"argocd({file!r}, {repo!r}, {note!r})")
-    in_process("year_of_snapshots()")
+        path = lambda number: b"apps/%d/%d/values" % (number // 1000, number // 10)  # noqa: E731
+        grown(repo, count, 60, path)
+        fleet(file, git(repo, "rev-list", "--reverse", "main").decode().split(), side_by_side)
+        in_process(f"argocd({file!r}, {repo!r}, 'each with its commits in one repository')")
+        in_process("year_of_snapshots()")
 
 
 # ---- Odd inputs: how one ends -------------------------------------------------------------------
@@ -634,18 +591,11 @@ OPTIONS = {
     "--config": ["{folder}/good.json", "{folder}/bad.json", "{folder}", "{folder}/none"],
     "--repo": ["{folder}/repo", "{folder}", "{folder}/none", "{folder}/good.json"],
     "--argocd": ["{folder}/argo.json", "{folder}/good.json", "{folder}/none", "-"],
-    "--environment": ["prod", "Dev"],
     "--environment-label": ["environment", "env"],
-    "--environment-pattern": [
-        "(prod|dev)",
-        "-([a-z]+)$",
-        "(",
-        "x",
-        "(?P<n>.)|(y)",
-        "()",
-        "\\",
-        "(" * 3000,
-    ],
+    "--tags": ["v*", "*", "[", "none"],
+    "--application": ["shop*", "*", "[", "none"],
+    "--ignore-authors": ["bot$", "(", "(?P<n>.)|(y)", "\\", "(" * 3000],
+    "--incident-days": ["1", "0", "x"],
     "--environments": ["dev,staging,production=prod-*", "dev", ",", "a=*", "f0,f1", "=x"],
     "--deployments-from": [
         "apps/{application}/{environment}/values.yaml",

@@ -47,7 +47,10 @@ BY_HAND = "<!-- run by .ci/run -->\n"
 def sandbox(folder):
     """Fill a folder; the environment in which its commands run."""
     (folder / "gitops_automation.py").write_bytes((ROOT / "gitops_automation.py").read_bytes())
-    make_repository(folder / "path/to/repository", {"README.md": 40})
+    commits = make_repository(folder / "path/to/repository", {"README.md": 40})["README.md"]
+    for number, (sha, _) in enumerate(commits[::8]):
+        tag = ["git", "tag", f"v1.{number}", sha]
+        subprocess.run(tag, cwd=str(folder / "path/to/repository"), check=True)
     shas = make_repository(folder / "path/to/config-repository", {"shop/dev": 30, "shop/prod": 10})
     programs = folder / "bin"
     programs.mkdir()
@@ -118,7 +121,7 @@ def applications(commits):
             )
             for number, (sha, time) in enumerate(commits[path])
         ]
-        end = commits[path][-2][1] + delay + 1200
+        end = commits[path][-2][1] + delay * 3 // 2 + 1200
         back = {
             **entries[-3],
             "deployedAt": argo.rfc3339(end),

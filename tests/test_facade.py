@@ -23,6 +23,7 @@ from gitops_automation import (
     GitOpsError,
     Scenario,
     calculate_maturity,
+    load_tables,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -211,8 +212,9 @@ def test_a_step_out_of_order_names_the_method_to_call(done, method, missing, tmp
     assert not (tmp_path / "output").exists()
 
 
-def test_an_error_that_names_the_first_step_names_both_ways_to_take_it():
-    with pytest.raises(GitOpsError, match=r"simulate_git_activity\(\) or load_git_history\(\)"):
+def test_an_error_that_names_the_first_step_names_the_ways_to_take_it():
+    ways = r"simulate_git_activity\(\), load_git_history\(\) or load_history\(\)"
+    with pytest.raises(GitOpsError, match=ways):
         pipeline().simulate_deployments()
 
 
@@ -238,8 +240,10 @@ def test_a_simulation_takes_the_place_of_real_deployments_that_were_read_before(
     text = f"{columns},failure_reason\n{row},\n"
     (tmp_path / "deployments.csv").write_text(text)
     gitops = GitOpsAutomation(seed=7, end="2026-01-31")
-    gitops.load_history(tmp_path)
-    assert (gitops.environments, gitops.applications) == (["live"], ["shop"])
+    with pytest.raises(GitOpsError, match="what a loader returns"):
+        gitops.load_history(tmp_path)
+    gitops.load_history(load_tables(tmp_path))
+    assert (gitops.environments, gitops.applications) == (["production"], ["shop"])
     assert (gitops.window.days, gitops.history.source) == (26, "files")
     gitops.simulate_git_activity(days=3)
     assert gitops.environments == ["dev", "staging", "production"]
@@ -262,7 +266,7 @@ def test_a_first_step_that_fails_leaves_what_was_there():
     before = [getattr(run, name) for name in names]
     with pytest.raises(GitOpsError, match="days"):
         run.simulate_git_activity(days=0)
-    with pytest.raises(GitOpsError, match="no such folder"):
+    with pytest.raises(GitOpsError, match="cannot open /no/such/folder"):
         run.load_git_history("/no/such/folder")
     assert all(old is getattr(run, name) for old, name in zip(before, names))
 

@@ -159,12 +159,15 @@ shop,production,2025-12-01 00:00:00,2026-01-05T12:00:00Z
 """
 
 
-def test_changes_and_coverage_are_cut_to_the_window(tables):
+def test_changes_and_coverage_are_of_one_window(tables):
     history = load_tables(tables(ROW, changes=CHANGES, coverage=COVERAGE))
     check_history(history)
     assert column(history.changes, "commit_sha") == ["aaa", "ccc"]
     assert column(history.changes, "deployed") == [at("2026-01-05 10:01"), None]
-    assert column(history.coverage, "from") == [at("2026-01-05")]
+    assert (history.window.start, history.window.days) == (at("2025-12-01"), 36)
+    told = {"window": {"start": "2026-01-04T00:00:00Z", "end": "2026-01-06T00:00:00Z"}}
+    history = load_tables(tables(ROW, coverage=COVERAGE, metrics=json.dumps(told)))
+    assert column(history.coverage, "from") == [at("2026-01-04")]
 
 
 def test_commits_give_the_lead_times_where_no_changes_are(tables):
