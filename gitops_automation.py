@@ -1727,16 +1727,16 @@ def classify_syncs(
     """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
     `begins` says that entries before it are lost. In brackets is how often a rule applied in the
-    config repositories of Konflux (9,400 syncs) and GOV.UK (115,400 syncs).
+    config repositories of Konflux (9,300 syncs) and GOV.UK (115,400 syncs).
 
     1. A failed sync is a bad release. One that is tried again is the same one (0: Argo CD alone).
     2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
        it. Where Argo CD syncs, they were over when the repository went back (0: Argo CD alone).
     3. A release that is left within a minute for what ran before is a flap: both are none (17).
     4. A sync of what ran before puts right the failed ones, and the release that ran: that one was
-       bad. What came since is forgotten. It is no deployment (167 and 1,369).
+       bad. What came since is forgotten. It is no deployment (167 and 1,368).
     5. So does a sync that takes back commits or versions of earlier releases, by the message of a
-       revert or in one of several images, for these releases (40 and 1).
+       revert or in one of several images, for these releases (44 and 1).
     6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
     releases: List[Release] = []
@@ -2300,10 +2300,10 @@ class Replay:
     def moves(self) -> Iterator[Tuple[Any, Move]]:
         """Read the log once and yield what each landing changed at a place, oldest first."""
         for arrived in self.arrivals():
-            blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
-            contents = read_blobs(self.repo, blobs)
-            for number, steps in arrived:
-                yield from self._changes(number, steps, contents)
+            asked = [{blob: b"" for _, files in steps for blob, _ in files} for _, steps in arrived]
+            contents = read_blobs(self.repo, list(itertools.chain.from_iterable(asked)))
+            for (number, steps), blobs in zip(arrived, asked):
+                yield from self._changes(number, steps, dict(zip(blobs, contents)))
 
     def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
         """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
@@ -2355,17 +2355,17 @@ class Replay:
                 yield number, steps
 
     def _changes(
-        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+        self, number: int, steps: Sequence[Any], texts: Mapping[bytes, bytes]
     ) -> Iterator[Tuple[Any, Move]]:
         """Yield what a landing changed at each place."""
         merged: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how merged commits left a file
         changed: Dict[Any, List[Any]] = {}
         for commit, files in steps[:-1]:
-            for _, path in files:
-                merged.setdefault(path, []).append((commit, next(contents)))
+            for blob, path in files:
+                merged.setdefault(path, []).append((commit, texts[blob]))
         commit, files = steps[-1]
-        for _, path in files:
-            text, before = next(contents), self._contents[path]
+        for blob, path in files:
+            text, before = texts[blob], self._contents[path]
             by = merged.get(path) or [(commit, text)]
             self._contents[path], pairs = before.changed(text)
             more = self._contents[path].content - before.content
