@@ -1727,16 +1727,16 @@ def classify_syncs(
     """Return the releases among the syncs of an uninterrupted time of a place, as they turned out.
 
     `begins` says that entries before it are lost. In brackets is how often a rule applied in the
-    config repositories of Konflux (9,400 syncs) and GOV.UK (115,400 syncs).
+    config repositories of Konflux (9,300 syncs) and GOV.UK (115,400 syncs).
 
     1. A failed sync is a bad release. One that is tried again is the same one (0: Argo CD alone).
     2. A sync of what runs already is none. Where people sync, it puts right the failed ones before
        it. Where Argo CD syncs, they were over when the repository went back (0: Argo CD alone).
     3. A release that is left within a minute for what ran before is a flap: both are none (17).
     4. A sync of what ran before puts right the failed ones, and the release that ran: that one was
-       bad. What came since is forgotten. It is no deployment (167 and 1,369).
+       bad. What came since is forgotten. It is no deployment (167 and 1,368).
     5. So does a sync that takes back commits or versions of earlier releases, by the message of a
-       revert or in one of several images, for these releases (40 and 1).
+       revert or in one of several images, for these releases (44 and 1).
     6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
     """
     releases: List[Release] = []
@@ -2300,10 +2300,10 @@ class Replay:
     def moves(self) -> Iterator[Tuple[Any, Move]]:
         """Read the log once and yield what each landing changed at a place, oldest first."""
         for arrived in self.arrivals():
-            blobs = [blob for _, steps in arrived for _, files in steps for blob, _ in files]
-            contents = read_blobs(self.repo, blobs)
-            for number, steps in arrived:
-                yield from self._changes(number, steps, contents)
+            asked = [{blob: b"" for _, files in steps for blob, _ in files} for _, steps in arrived]
+            contents = read_blobs(self.repo, list(itertools.chain.from_iterable(asked)))
+            for (number, steps), blobs in zip(arrived, asked):
+                yield from self._changes(number, steps, dict(zip(blobs, contents)))
 
     def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
         """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
@@ -2355,17 +2355,17 @@ class Replay:
                 yield number, steps
 
     def _changes(
-        self, number: int, steps: Sequence[Any], contents: Iterator[bytes]
+        self, number: int, steps: Sequence[Any], texts: Mapping[bytes, bytes]
     ) -> Iterator[Tuple[Any, Move]]:
         """Yield what a landing changed at each place."""
         merged: Dict[bytes, List[Tuple[int, bytes]]] = {}  # how merged commits left a file
         changed: Dict[Any, List[Any]] = {}
         for commit, files in steps[:-1]:
-            for _, path in files:
-                merged.setdefault(path, []).append((commit, next(contents)))
+            for blob, path in files:
+                merged.setdefault(path, []).append((commit, texts[blob]))
         commit, files = steps[-1]
-        for _, path in files:
-            text, before = next(contents), self._contents[path]
+        for blob, path in files:
+            text, before = texts[blob], self._contents[path]
             by = merged.get(path) or [(commit, text)]
             self._contents[path], pairs = before.changed(text)
             more = self._contents[path].content - before.content
@@ -5196,9 +5196,9 @@ def listed_lines(title: str, rows: Mapping[str, str]) -> List[str]:
 
 
 def with_shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[str, str]:
-    """Return the count of each name, with its share of the whole."""
+    """Return the count of each name, with its share of the whole; nothing if that is nothing."""
     whole = sum(counts.values()) if whole is None else whole
-    return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items()}
+    return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items() if whole}
 
 
 class Report(NamedTuple):
@@ -5283,9 +5283,15 @@ def value_text(key: str, metrics: Metrics) -> str:
     return f"{text} ({in_human_units(value, unit)})" if long else text
 
 
-def value_lines(metrics: Metrics, rows: Mapping[str, str]) -> List[str]:
-    """Return a line for each label and its key of the metrics."""
-    return [line_of(f"{label}:", value_text(key, metrics)) for label, key in rows.items()]
+def value_lines(metrics: Metrics, keys: Sequence[str], **labels: str) -> List[str]:
+    """Return a line for each key of the metrics: its label, or another one, and its value."""
+    named = {key: f"{labels.get(key, METRICS[key].label)}:" for key in keys}
+    return [line_of(label, value_text(key, metrics)) for key, label in named.items()]
+
+
+def with_capitals(counts: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return the same with a capital letter at the beginning of each name."""
+    return {name[:1].upper() + name[1:]: count for name, count in counts.items()}
 
 
 def coverage_lines(report: Report) -> List[str]:
@@ -5336,55 +5342,37 @@ def git_lines(report: Report) -> List[str]:
     types = report.metrics.values["commit_types"].items()
     if not types and report.metrics.scope == PRODUCTION_ALONE:
         return []  # tables without commits are no repository without commits
-    rows = {
-        "Total Commits": "total_commits",
-        "Contributors": "contributors",
-        "Applications": "applications",
-    }
-    named = {
-        f"{name} ({COMMIT_TYPES[name]})" if name in COMMIT_TYPES else name: n for name, n in types
-    }
-    return [
-        *value_lines(report.metrics, rows),
-        *listed_lines("Commit Type Breakdown", with_shares(named)),
-    ]
+    meanings = {name: f"{name} ({meaning})" for name, meaning in COMMIT_TYPES.items()}
+    named = with_shares({meanings.get(name, name): n for name, n in types})
+    lines = value_lines(report.metrics, ("total_commits", "contributors", "applications"))
+    return lines + listed_lines("Commit Type Breakdown", named)
 
 
 def deployment_lines(report: Report) -> List[str]:
     """Return the metrics of the seed, and where deployments and lead times went."""
-    metrics, values = report.metrics, report.metrics.values
-    rows = {
-        "Deployment Frequency": "deployment_frequency",
-        "Total Deployments": "total_deployments",
-        "Mean Lead Time": "mean_lead_time",
-        "Median Lead Time": "median_lead_time",
-        "Change Failure Rate": "change_failure_rate",
-        "MTTR": "mttr_minutes",
-    }
-    counts = {
-        f"{name[:1].upper()}{name[1:]}": n
-        for name, n in values["deployments_by_environment"].items()
-    }
-    lines = value_lines(metrics, rows)
-    lines += listed_lines(
-        "Deployment Distribution", with_shares(counts) if sum(counts.values()) else {}
-    )
-    if report.flow is not None:
+    metrics, values, flow = report.metrics, report.metrics.values, report.flow
+    keys = (
+        "deployment_frequency", "total_deployments", "mean_lead_time", "median_lead_time",
+        "change_failure_rate", "mttr_minutes",
+    )  # fmt: skip
+    lead = {f"{kind}_lead_time": f"{kind.capitalize()} Lead Time" for kind in ("mean", "median")}
+    lines = value_lines(metrics, keys, **lead)
+    counts = with_capitals(values["deployments_by_environment"])
+    lines += listed_lines("Deployment Distribution", with_shares(counts))
+    if flow is not None:
         kinds = {"Superseded by a newer one": "superseded", "In flight at the end": "in_flight"}
-        if report.flow["held"].sum():
+        if flow["held"].sum():
             kinds["Held by an approval gate"] = "held"
-        sums = {label: f"{report.flow[kind].sum():,}" for label, kind in kinds.items()}
+        sums = {label: f"{flow[kind].sum():,}" for label, kind in kinds.items()}
         lines += listed_lines("Releases Not Deployed", sums)
-    parts, gates = values["lead_time_hours_by_environment"], {}
+    ways, gates = {}, {}
     if report.scenario is not None:
         gates = {one.name: f", {stage_text(one)}" for one in report.scenario.environments}
-    known = {
-        f"Into {name}": f"{show_number(hours, ' hours')} "
-        f"({show_percent(hours, values['mean_lead_time'])}){gates.get(name, '')}"
-        for name, hours in parts.items()
-        if not math.isnan(hours)
-    }
-    return [*lines, *listed_lines("Where the Lead Time Goes", known)]
+    for name, hours in values["lead_time_hours_by_environment"].items():
+        share = show_percent(hours, values["mean_lead_time"])
+        if not math.isnan(hours):
+            ways[f"Into {name}"] = f"{show_number(hours, ' hours')} ({share}){gates.get(name, '')}"
+    return lines + listed_lines("Where the Lead Time Goes", ways)
 
 
 def stage_text(environment: Environment) -> str:
@@ -5439,28 +5427,18 @@ def success_lines(report: Report) -> List[str]:
 def rollback_lines(report: Report) -> List[str]:
     """Return the rollbacks, and the main reasons of failures."""
     metrics, values = report.metrics, report.metrics.values
-    rows = {
-        "Total Rollbacks": "total_rollbacks",
-        "Successful Rollbacks": "successful_rollbacks",
-        "Failed Rollbacks": "failed_rollbacks",
-        "Rollback Success Rate": "rollback_success_rate",
-        "Failures Not Rolled Back": "failures_without_rollback",
-    }
-    times = {
-        "Average Rollback Time": "average_rollback_minutes",
-        "Fastest Rollback": "fastest_rollback_minutes",
-        "Slowest Rollback": "slowest_rollback_minutes",
-    }
-    by_name = values["rollbacks_by_environment"].items()
-    backs = {f"{name[:1].upper()}{name[1:]}": n for name, n in by_name}
+    keys = (
+        "total_rollbacks", "successful_rollbacks", "failed_rollbacks", "rollback_success_rate",
+        "failures_without_rollback",
+    )  # fmt: skip
+    times = ("average_rollback_minutes", "fastest_rollback_minutes", "slowest_rollback_minutes")
+    backs = with_shares(with_capitals(values["rollbacks_by_environment"]))
     reasons = dict(list(values["failure_reasons"].items())[:3])
     return [
-        *value_lines(metrics, rows),
+        *value_lines(metrics, keys),
         "",
         *value_lines(metrics, times),
-        *listed_lines(
-            "Rollbacks by Environment", with_shares(backs) if sum(backs.values()) else {}
-        ),
+        *listed_lines("Rollbacks by Environment", backs),
         *listed_lines("Main Failure Reasons", with_shares(reasons, values["failed_deployments"])),
     ]
 
@@ -5643,31 +5621,36 @@ def format_report(report: Report) -> str:
 
 def metric_step_lines(metrics: Metrics) -> List[str]:
     """Return what the step that calculates the metrics prints."""
-    keys = dict.fromkeys([*SCOPES[metrics.scope][:2], "change_failure_rate", "mttr_minutes"])
+    frequency, lead, recovery, rate = SCOPES[metrics.scope]
     labels = {"mean_lead_time": "Mean Lead Time", "median_lead_time": "Median Lead Time"}
     return [
-        f"  ✓ {labels.get(key, METRICS[key].label)}: {value_text(key, metrics)}" for key in keys
+        f"  ✓ {labels.get(key, METRICS[key].label)}: {value_text(key, metrics)}"
+        for key in (frequency, lead, rate, recovery)
     ]
 
 
 def format_summary(report: Report) -> str:
     """Return the executive summary: the level, why and what next, and the tier."""
     metrics, level = report.metrics, report.metrics.level
-    measured = not metrics.history.is_simulated
-    rows = {
-        "  Total Git Commits": "total_commits",
-        "  Total Deployments": "total_deployments",
-        f"  {'' if measured else 'Automated '}Rollbacks": "total_rollbacks",
-        "  Deployment Frequency": "deployment_frequency",
-        f"  {'Median' if measured else 'Average'} Lead Time": SCOPES[metrics.scope][1],
-        "  Change Failure Rate": "change_failure_rate",
-        "  MTTR": "mttr_minutes",
-    }
-    lines = ["📊 EXECUTIVE SUMMARY:", *value_lines(metrics, rows)]
+    frequency, lead, recovery, rate = SCOPES[metrics.scope]
+    labels = {"total_commits": "Total Git Commits", lead: "Median Lead Time"}
+    if metrics.history.is_simulated:
+        labels.update({lead: "Average Lead Time", "total_rollbacks": "Automated Rollbacks"})
+    keys = (
+        "total_commits",
+        "total_deployments",
+        "total_rollbacks",
+        frequency,
+        lead,
+        rate,
+        recovery,
+    )
+    labels = {key: f"  {labels.get(key, METRICS[key].label)}" for key in keys}
+    lines = ["📊 EXECUTIVE SUMMARY:", *value_lines(metrics, keys, **labels)]
     lines.append(line_of("  Overall Maturity:", level.name if level else "not assessable"))
     for label, text in zip(("Why: ", "Next:"), why_and_next(report)):
         lines += [f"  {label} {textwrap.shorten(text, WIDTH - 8, placeholder='...')}"] * bool(text)
-    if level is not None and not measured:
+    if level is not None and metrics.history.is_simulated:
         lines += ["", f"🏆 Performance Tier: {level.tier}"]
     return join_folded(lines)
 

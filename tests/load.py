@@ -178,6 +178,20 @@ def repository(folder, days):
     )
 
 
+def log_of(read):
+    """Return what a call returns, and the `git log` of commits with their files that it runs."""
+    logs, opened = [], gitops.git_output
+
+    def spy(repo, *arguments, **more):
+        logs.append([*gitops.GIT, *arguments])
+        return opened(repo, *arguments, **more)
+
+    gitops.git_output = spy
+    result = read()
+    gitops.git_output = opened
+    return result, next(one for one in logs if any("tformat" in option for option in one))
+
+
 def against_bare_log(what, folder, read):
     """Print what reading a repository costs: seconds, those of the one `git log` it needs, memory.
 
@@ -633,11 +647,7 @@ def what_if(rng):
             ["traditional", "elite", "gitops", "{folder}/good.json", "{folder}/bad.json", "Elite"]
         )
     knobs = [
-        *(
-            f"{name}.{knob}"
-            for name, group in gitops.Scenario().groups.items()
-            for knob in vars(group)
-        ),
+        *gitops.knob_paths(gitops.Scenario()),
         "team.authors",
         "qa.success_rate",
         "production",

@@ -270,8 +270,8 @@ def comparison():
     """Each row has the median month of `traditional` and of the default scenario, if simulated."""
     months = gitops.GitOpsAutomation(seed=7, end="2026-01-31").what_if(
         {"traditional": gitops.PRESETS["traditional"]}
-    )
-    median = months.table.groupby(["scenario", "metric"], sort=False)["value"].median()
+    ).table
+    median = months.groupby(["scenario", "metric"], sort=False)["value"].median()
     rows = []
     for *words, simulated in COMPARED:
         result = PRINCIPLE

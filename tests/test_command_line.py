@@ -39,12 +39,10 @@ FLAGS = [
     *(
         "--what-if",
         "--levers",
-        "--step",
         "--backtest",
         "--runs",
         "--cost-per-failed-hour",
         "--cost-per-waiting-hour",
-        "--investment",
     ),
     *("--export", "--json", "--quiet", "--alert-webhook", "--version"),
     *("--details", "--trace", "--markdown"),

@@ -481,7 +481,7 @@ def test_the_downtime_of_a_deployment_is_the_union_of_its_incidents():
 
 
 def test_the_way_of_a_change_adds_up_to_its_lead_time():
-    """Committed 00:00, in dev 01:00, not seen in staging, in production 06:00. Another: 2, 4 h."""
+    """Committed 00:00, in dev 01:00, not seen in staging, live 06:00. The other: 2 h, 4 h, 6 h."""
     start = MONTH.start
 
     def change(sha, name, begun, came):

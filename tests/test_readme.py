@@ -196,7 +196,7 @@ def test_the_daily_job_keeps_its_snapshot_and_leaves_its_report_when_it_runs_aga
 
 
 def test_the_elite_column_of_the_levels_has_the_limits_of_the_program():
-    limits = {row[0]: row[1] for row in rows_after("The four metrics", "elite | high")}
+    limits = {row[0]: row[1] for row in rows_after("The metrics", "elite | high")}
     words = {
         "deployment frequency": ("deployment_frequency", "more than one a day", 1),
         "lead time": ("mean_lead_time", "under a day", 24),

@@ -15,7 +15,7 @@ from conftest import TEMPLATE, called, git
 START = documents.seconds("2026-01-05 00:00")
 DAYS, FAST = 30, ["--seed", "7", "--runs", "3", "--no-dashboard", "--json"]
 KEYS = ["deployment_frequency", "median_lead_time", "mttr_minutes", "change_failure_rate"]
-TEAMS = {  # hours between deployments, lead hours, every n-th is bad, minutes until that is over
+TEAMS = {  # hours between deployments, lead hours, every n-th is bad, minutes until it is back
     "elite": (12, 3, 9, 20),
     "waits long": (10, 30, 9, 20),
     "rare and often bad": (72, 50, 3, 90),

@@ -667,7 +667,7 @@ def test_names_cannot_steer_markdown():
 
 def test_a_notebook_shows_the_verdict_or_the_next_step(capsys):
     run = GitOpsAutomation(seed=7, end="2026-01-31")
-    assert "call simulate_git_activity() or load_git_history() next" in run._repr_html_()
+    assert "call simulate_git_activity()" in run._repr_html_()
     run.simulate_git_activity()
     run.simulate_deployments()
     run.simulate_rollbacks()

@@ -371,8 +371,8 @@ def test_the_report_says_where_there_is_too_little_data(capsys, tmp_path):
     lines = out[out.index("TREND OF PRODUCTION") :].splitlines()
     begin = lines.index("Change fail rate (%)")
     assert lines[begin + 3].endswith("5  too little data")
-    begin = lines.index("Failed deployment recovery time (min)")
-    assert lines[begin + 2].endswith("0  no failure has ended")
+    begin = lines.index("Change lead time (h)")
+    assert lines[begin + 2].endswith("0  no lead time is known")
 
 
 def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
