@@ -6661,7 +6661,7 @@ def lever_table(
         rows.append((lever.path, words, *means, *paired_difference(own, before)))
     columns = ["knob", "change", "before", "after", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.iloc[np.argsort(-table["difference"].abs(), kind="stable")]
+    table = table.iloc[np.argsort(-np.abs(table["difference"].to_numpy()), kind="stable")]
     table.attrs.update(metric=metric, runs=runs, seed=seed)
     return table.reset_index(drop=True)
 
