@@ -6306,7 +6306,7 @@ FORECAST_METRICS: Dict[str, Metric] = {
 Progress = Callable[[str], Any]
 Change = Union[Scenario, Callable[[Scenario], Scenario]]
 """Another scenario, or what makes one from the baseline."""
-Months = Mapping[str, np.ndarray]
+Months = Dict[str, np.ndarray]
 """{metric: its value in each simulated month, NaN where it is undefined}"""
 
 
@@ -6368,7 +6368,6 @@ def forecast_months(
     runs: int,
     seed: int,
     progress: Progress = lambda message: None,
-    prices: Tuple[float, float] = (0, 0),
     noise_of: Callable[[int, int], Noise] = Noise,
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
@@ -6392,7 +6391,7 @@ def forecast_months(
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
             alone = calibration.alone or draws[0][0].environments[-1].starts == "commit"
-            blocks[name].append(month_metrics(events, window, calibration, alone, prices))
+            blocks[name].append(month_metrics(events, window, calibration, alone))
         progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
         name: {key: np.concatenate([block[key] for block in months]) for key in FORECAST_METRICS}
@@ -6419,11 +6418,7 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
 
 
 def month_metrics(
-    events: Events,
-    window: Window,
-    calibration: Calibration,
-    alone: bool = False,
-    prices: Tuple[float, float] = (0, 0),
+    events: Events, window: Window, calibration: Calibration, alone: bool = False
 ) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
@@ -6458,7 +6453,7 @@ def month_metrics(
         production_change_fail_rate=scoped["change_failure_rate"],
         failed_hours=failed,
         waiting_hours=waiting,
-        cost=prices[0] * failed + prices[1] * waiting,
+        cost=0 * failed,
     )
     known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
     return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
@@ -6666,7 +6661,7 @@ def lever_table(
         rows.append((lever.path, words, *means, *paired_difference(own, before)))
     columns = ["knob", "change", "before", "after", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.iloc[np.argsort(-table["difference"].abs(), kind="stable")]
+    table = table.iloc[np.argsort(-np.abs(table["difference"].to_numpy()), kind="stable")]
     table.attrs.update(metric=metric, runs=runs, seed=seed)
     return table.reset_index(drop=True)
 
@@ -6890,9 +6885,16 @@ class Calibration:
     @functools.cached_property
     def possible(self) -> List[Scenario]:
         """`DRAWS` scenarios, each with one possible value of every knob that is in doubt."""
-        unsure = [fitted for fitted in self.knobs if len(fitted.possible)]
-        drawn = zip(*(fitted.possible for fitted in unsure))
-        return [with_fitted(self.scenario, unsure, values) for values in drawn] or [self.scenario]
+        found, unsure = [], [fitted for fitted in self.knobs if len(fitted.possible)]
+        for values in zip(*(fitted.possible for fitted in unsure)):
+            groups: Dict[str, Dict[str, Any]] = collections.defaultdict(dict)
+            for fitted, value in zip(unsure, values):
+                groups[fitted.group][fitted.knob] = value
+            drawn = self.scenario
+            for group, changed in groups.items():
+                drawn = drawn.with_knobs(group, **changed)
+            found.append(drawn)
+        return found or [self.scenario]
 
     def draws(self, months: int) -> Draws:
         """Share months among the scenarios that are possible."""
@@ -6931,19 +6933,19 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
         here = releases_to(history, name)
         stages.append(passages_to(history, name, here, upstream))
         upstream = here
-    knobs, shares = fit_team(history, names, stages, rng)
-    defaults = {one.name: one for one in base.environments}
-    environments, days = [], 7.0
+    team, knobs, shares = fit_team(history, names, stages, base.team, rng)
+    defaults, days = {one.name: one for one in base.environments}, 7.0
+    environments = []
     for name, stage, share in zip(names, stages, shares):
         default = defaults.get(name, Environment(name))
-        starts = "stage" if stage.source == "stage" else "commit"
-        environments.append(dataclasses.replace(default, freezes=(), starts=starts))
-        knobs += fit_environment(history, stage, default, share, rng)
+        environment, fitted = fit_environment(history, stage, default, share, rng)
+        environments.append(environment)
+        knobs += fitted
         waits = stage.ways[1] - stage.ways[0]
         days += float(np.quantile(waits, 0.95)) / DAY if len(waits) else 0
-    knobs += fit_recovery(history, base.rollback, rng)
-    scenario = Scenario(base.team, tuple(environments), base.rollback, base.failure_reasons)
-    scenario = with_fitted(scenario, knobs, [fitted.value for fitted in knobs])
+    rollback, fitted = fit_recovery(history, base.rollback, rng)
+    knobs += fitted
+    scenario = Scenario(team, tuple(environments), rollback, base.failure_reasons)
     assumed, warm_up, alone = assumed_metrics(scenario, knobs), int(min(days, LONGEST)), False
     if history.changes is not None:  # then a version that was skipped is no change of production
         shipped = history.changes_to(names[-1])[["application", "deployed"]].dropna()
@@ -6957,16 +6959,6 @@ def recent_part(history: History) -> History:
         return history
     recent = history.within(Window.before(history.window.end, RECENT))
     return recent if len(recent.deployments) >= FEW else history
-
-
-def with_fitted(scenario: Scenario, knobs: Sequence[Fitted], values: Sequence[Any]) -> Scenario:
-    """Return a scenario with a value for each of the knobs."""
-    groups: Dict[str, Dict[str, Any]] = {}
-    for fitted, value in zip(knobs, values):
-        groups.setdefault(fitted.group, {})[fitted.knob] = value
-    for group, changed in groups.items():
-        scenario = scenario.with_knobs(group, **changed)
-    return scenario
 
 
 def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, str]:
@@ -7155,9 +7147,13 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
 
 
 def fit_team(
-    history: History, names: Sequence[str], stages: Sequence[Passages], rng: np.random.Generator
-) -> Tuple[List[Fitted], List[np.ndarray]]:
-    """Return the knobs of the team, and the share of its commits that each stage takes.
+    history: History,
+    names: Sequence[str],
+    stages: Sequence[Passages],
+    base: Team,
+    rng: np.random.Generator,
+) -> Tuple[Team, List[Fitted], List[np.ndarray]]:
+    """Return the team, what its rate was fitted to, and the share of it that each stage takes.
 
     Of a share the first value is the best one, the others are those of possible teams. A stage that
     is fed by the one before takes all that comes. The levels of the others go up and down together.
@@ -7193,18 +7189,18 @@ def fit_team(
     made = np.bincount((time - first) // DAY, minlength=days)
     weekdays, scatter = weekday_rates(made, first)
     busiest, *possible = (level * weekdays.max() / max(made.mean(), 1e-300)).tolist()
-    values = {
-        "weekday_factors": tuple(weekdays / max(weekdays.max(), 1e-300)),
-        "dispersion": scatter,
-        "sprint_ramp": 0.0,
-        "work_hours": observed_range(time % DAY / 3600),
-        "time_zone": "UTC",
-        "applications": dict(applications),
-    }
-    n, what = len(time), "commits" if history.changes is None else "releases"
-    knobs = [Fitted("team", "commits_per_day", busiest, possible, n, what)]
-    knobs += [Fitted("team", knob, value, (), n, "") for knob, value in values.items()]
-    return knobs, shares
+    team = dataclasses.replace(
+        base,
+        commits_per_day=busiest,
+        weekday_factors=weekdays / max(weekdays.max(), 1e-300),
+        dispersion=scatter,
+        sprint_ramp=0.0,
+        work_hours=observed_range(time % DAY / 3600),
+        time_zone="UTC",
+        applications=dict(applications),
+    )
+    what = "commits" if history.changes is None else "releases"
+    return team, [Fitted("team", "commits_per_day", busiest, possible, len(time), what)], shares
 
 
 def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
@@ -7229,8 +7225,8 @@ def fit_environment(
     default: Environment,
     share: np.ndarray,
     rng: np.random.Generator,
-) -> List[Fitted]:
-    """Return the knobs of an environment that takes a share of the team's commits.
+) -> Tuple[Environment, List[Fitted]]:
+    """Return an environment that takes a share of the team's commits, and what it was fitted to.
 
     The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail.
     """
@@ -7249,19 +7245,19 @@ def fit_environment(
     wait = default.wait_hours if not went and stage.source == "stage" else wait
     unsure = share[1:].tolist() if (share < 1).any() else ()
     seconds = observed_range(rows["duration_sec"].to_numpy(float))
-    what = "changes" if stage.source == "own" else "releases"
+    what, seen = "changes" if stage.source == "own" else "releases", 0 if unseen.all() else n
     fitted = [
-        ("success_rate", 1 - rate, (1 - rates).tolist(), 0 if unseen.all() else n, "deployments"),
+        ("success_rate", 1 - rate, (1 - rates).tolist(), seen, "deployments"),
         ("approval_rate", float(share[0]), unsure, n, "releases" if unsure else ""),
         ("open_hours", hours, (), went, what if hours != "always" else ""),
-        ("wait_runs", runs, (), went, ""),
         ("wait_hours", wait, waiting, went, what),
         ("duration_sec", seconds, (), n, "syncs"),
         ("promotion", stage.policy, (), n, what),
-        ("batch_risk", 0.0, (), n, ""),
-        ("release_every_hours", 0.0, (), n, ""),
     ]
-    return [Fitted(default.name, *values) for values in fitted]
+    knobs = {"freezes": (), "batch_risk": 0, "release_every_hours": 0, "wait_runs": runs}
+    knobs["starts"] = "stage" if stage.source == "stage" else "commit"
+    environment = default.replaced({**knobs, **{knob: value for knob, value, *_ in fitted}})
+    return environment, [Fitted(default.name, *values) for values in fitted]
 
 
 def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
@@ -7349,8 +7345,10 @@ def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np
     return waits, tuple(np.minimum(found, 24 * LONGEST).tolist())
 
 
-def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generator) -> List[Fitted]:
-    """Return the knobs of the rollbacks: how long production takes to be good again.
+def fit_recovery(
+    history: History, base: RollbackPolicy, rng: np.random.Generator
+) -> Tuple[RollbackPolicy, List[Fitted]]:
+    """Return the rollbacks, and what they were fitted to: how long production took to be good.
 
     A forward fix is a recovery as a rollback is. So none fails, and the time is that of both.
     """
@@ -7364,10 +7362,8 @@ def fit_recovery(history: History, base: RollbackPolicy, rng: np.random.Generato
         seconds = np.maximum(events.recovered[over] - ends, 1)
         length = observed_range(seconds / 60)
         possible = possible_ranges(length, seconds, ends, history.window.seconds[1], rng)
-    return [
-        Fitted("rollback", "duration_min", length, possible, len(over), "recoveries"),
-        Fitted("rollback", "success_rate", 1.0, (), len(over), ""),
-    ]
+    fitted = Fitted("rollback", "duration_min", length, possible, len(over), "recoveries")
+    return RollbackPolicy(length, 1.0), [fitted]
 
 
 # What a forecast would have said of the past.
@@ -8012,9 +8008,9 @@ class GitOpsAutomation:
                 raise GitOpsError(f"two scenarios are called {in_quotes(name)}; name each its own")
             compared[name] = change
         with terminal_progress() as progress:
-            months = forecast_months(
-                compared, calibration, window, runs, self.seed, progress, prices
-            )
+            months = forecast_months(compared, calibration, window, runs, self.seed, progress)
+        for own in months.values():
+            own["cost"] = prices[0] * own["failed_hours"] + prices[1] * own["waiting_hours"]
         known = {name: apply_change(change, best, best) for name, change in compared.items()}
         measured = None if self._real is None else forecast_actuals(recent_part(self._real))
         return Forecast(months, known, calibration, window, self.seed, measured, None, prices)

@@ -23,11 +23,10 @@ def forecast_months(scenarios, window, runs, seed, **more):
     return gitops.forecast_months(scenarios, known(scenarios), window, runs, seed, **more)
 
 
-def forecast(scenarios, window, runs, seed, prices=(0, 0)):
+def forecast(scenarios, window, runs, seed):
     """Return a forecast of scenarios that are exactly known; the first is the baseline."""
-    months = forecast_months(scenarios, window, runs, seed, prices=prices)
-    calibration = known(scenarios)
-    return gitops.Forecast(months, dict(scenarios), calibration, window, seed, None, None, prices)
+    months = forecast_months(scenarios, window, runs, seed)
+    return gitops.Forecast(months, dict(scenarios), known(scenarios), window, seed)
 
 
 def months(scenario, runs=60, seed=1, window=MONTH):

@@ -268,9 +268,11 @@ COMPARED = [  # question, traditional, GitOps, and the metric that answers it in
 
 def comparison():
     """Each row has the median month of `traditional` and of the default scenario, if simulated."""
-    months = gitops.GitOpsAutomation(seed=7, end="2026-01-31").what_if(
-        {"traditional": gitops.PRESETS["traditional"]}
-    ).table
+    months = (
+        gitops.GitOpsAutomation(seed=7, end="2026-01-31")
+        .what_if({"traditional": gitops.PRESETS["traditional"]})
+        .table
+    )
     median = months.groupby(["scenario", "metric"], sort=False)["value"].median()
     rows = []
     for *words, simulated in COMPARED:
