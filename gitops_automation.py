@@ -6812,13 +6812,13 @@ TO_OBSERVE = {
 def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
     """Return the advice of the report: for each target by how much it is missed, why, what helps.
 
-    For a target that cannot be judged: what is not known, and how to observe it. GitOpsError never.
+    For a target that cannot be judged: what is not known, and how to observe it.
     """
     lines = []
     for key, met in metrics.met.items():
         if math.isnan(met):
             label, why = METRICS[key].label, metrics.unjudged[key]
-            lines.append(f"{label} cannot be judged; {why}: {TO_OBSERVE[key]}")
+            lines.append(f"{label} cannot be judged ({why}): {TO_OBSERVE[key]}")
         elif not met:
             line, places = diagnose(key, metrics.values)
             lines.append(line)
