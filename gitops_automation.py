@@ -7927,13 +7927,13 @@ class GitOpsAutomation:
         """Return the life of one release, step by step (see `trace_release`)."""
         return trace_release(self.history, release, self.scenario if self._real is None else None)
 
-    def _repr_html_(self) -> str:
-        """Return what a notebook shows of this object: the verdict, or the step that comes next.
+    def _ipython_display_(self) -> None:
+        """Show nothing below the report that `main()` printed in the same cell."""
+        if self.printed_in is None or self.printed_in != cell_number():
+            raise NotImplementedError  # a notebook then shows `_repr_html_`
 
-        The cell whose `main()` printed the report shows nothing more.
-        """
-        if self.printed_in is not None and self.printed_in == cell_number():
-            return ""
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows of this object: the verdict, or the step that comes next."""
         if self.metrics is None:
             step = next(name for name in self.STEPS if getattr(self, name) is None)
             return f"<p>GitOpsAutomation: call {self.STEPS[step]} next</p>"

@@ -647,7 +647,11 @@ def what_if(rng):
             ["traditional", "elite", "gitops", "{folder}/good.json", "{folder}/bad.json", "Elite"]
         )
     knobs = [
-        *gitops.knob_paths(gitops.Scenario()),
+        *(
+            f"{name}.{knob}"
+            for name, group in gitops.Scenario().groups.items()
+            for knob in vars(group)
+        ),
         "team.authors",
         "qa.success_rate",
         "production",
@@ -721,7 +725,7 @@ def odd_tables(rng, folder):
     copy_ = Path(tempfile.mkdtemp(dir=str(folder)))
     for path in Path(folder, "history").iterdir():
         (copy_ / path.name).write_bytes(path.read_bytes())
-    incidents = Path(written(copy_, "incidents.csv", Path(folder, "incidents.csv").read_bytes()))
+    incidents = Path(written(copy_, "calls.csv", Path(folder, "incidents.csv").read_bytes()))
     for path in rng.sample(sorted(copy_.iterdir()), rng.choice([0, 1, 1, 2])):
         raw = path.read_bytes()
         if path.suffix == ".json":
