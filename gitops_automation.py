@@ -4713,10 +4713,13 @@ def measure(history: History) -> Metrics:
         values.update(scoped_metrics(overall))
         values["overall_success_rate"] = 100 - values["change_failure_rate"]
         values["production_deployment_frequency"] = values["deployment_frequency"]
-        shipped = changes.group * NEVER + changes.shipped
-        values["dated_deployments"] = int(
-            np.isin(codes * NEVER + made.deployments.end, shipped).sum()
-        )
+        # A change came with the first deployment that ended by then: a cluster has it some minutes
+        # after the config repository asked for it.
+        come = (changes.shipped < NEVER) & (changes.group >= 0)
+        ends = np.sort(codes * NEVER + made.deployments.end)
+        with_it = np.searchsorted(ends, (changes.group * NEVER + changes.shipped)[come])
+        owner = np.append(ends // NEVER, -1)[with_it]
+        values["dated_deployments"] = len(np.unique(with_it[owner == changes.group[come]]))
         values["not_judged"] = doubts_of(history, values, overall, made, changes)
     known = np.stack([days_known(history, name) for name in history.environments])
     day = (events.deployments.time - window.seconds[0]) // DAY

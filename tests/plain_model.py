@@ -595,7 +595,12 @@ def plain_metrics(history):
     }
     if measured:
         of = plain_production(history)
-        shipped = {(row["application"], row["shipped"]) for row in of["changes"]}
+        came_with = set()  # of each change the first deployment that ended by then
+        for change in of["changes"]:
+            name, shipped = change["application"], change["shipped"]
+            ends = [row["end"] for row in deployments if row["application"] == name]
+            later = [end for end in ends if shipped is not None and end >= shipped]
+            came_with |= {(name, min(later))} if later else set()
         values.update(
             deployment_frequency=of["deployment_frequency_per_day"],
             production_deployment_frequency=of["deployment_frequency_per_day"],
@@ -603,9 +608,7 @@ def plain_metrics(history):
             median_lead_time=middle(of["change_lead_time_hours"]),
             mttr_minutes=middle(of["failed_deployment_recovery_minutes"]),
             change_failure_rate=of["change_fail_rate_pct"],
-            dated_deployments=sum(
-                (row["application"], row["end"]) in shipped for row in deployments
-            ),
+            dated_deployments=len(came_with),
         )
         values["not_judged"] = plain_doubts(history, values, of)
     values["overall_success_rate"] = 100 - values["change_failure_rate"]

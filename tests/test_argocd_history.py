@@ -674,6 +674,7 @@ def test_the_cluster_says_what_happened_and_the_repository_says_lead_times(team,
     told = "\n".join(both.notes)
     assert "desired state" in told
     assert told.count("Lead time") == 1
+    assert module.measure(both).values["dated_deployments"] == 9
 
 
 # ---- Errors
