@@ -3605,8 +3605,11 @@ def load_tables(
     if not os.path.exists(files["deployments"]):
         raise GitOpsError(f"no deployments.csv in {one_line(folder)}; --history needs it")
     there = [name for name, path in files.items() if os.path.exists(path)]
+    beside, document, unread = Path(folder) / "metrics.json", {}, []
+    if "incidents" in there and not os.path.exists(beside):  # a team's own list, and no export
+        there.remove("incidents")
+        unread = [f"{one_line(files['incidents'])} is not read: --incidents takes it"]
     tables = {name: read_table(files[name], name) for name in there}
-    beside, document = Path(folder) / "metrics.json", {}
     if os.path.exists(beside):
         try:
             document = json.loads(read_text(beside, "--export writes it"))
@@ -3669,7 +3672,7 @@ def load_tables(
         window = window_around(made["deployments"]["timestamp"], known["from"], known["to"])
     source = one_line(at_path(document, "source", kind=str) or "files")
     source = SIMULATED_TABLES if source == "simulated" else source
-    notes = tuple(map(one_line, at_path(document, "notes", kind=list)))
+    notes = (*map(one_line, at_path(document, "notes", kind=list)), *unread)
     history = History(window=window, environments=tuple(order), source=source, notes=notes, **made)
     return history.within(window)
 

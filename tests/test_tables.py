@@ -338,3 +338,13 @@ BAD_INCIDENTS = {
 @pytest.mark.parametrize("words", BAD_INCIDENTS)
 def test_incidents_that_cannot_be_are_one_line(tables, words):
     assert words in refused(judge, tables, BAD_INCIDENTS[words])
+
+
+def test_a_list_of_incidents_beside_the_tables_is_named_with_its_option(tmp_path):
+    (tmp_path / "deployments.csv").write_text(
+        "timestamp,application,environment,commit_sha,status\n"
+        "2026-01-06 09:00:00,shop,production,a1,Synced\n"
+    )
+    (tmp_path / "incidents.csv").write_text("application,started\nshop,2026-01-06 10:00:00\n")
+    (note,) = load_tables(tmp_path).notes
+    assert "incidents.csv is not read: --incidents takes it" in note
