@@ -6824,7 +6824,9 @@ def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
     for key, met in metrics.met.items():
         if math.isnan(met):
             label, why = METRICS[key].label, metrics.unjudged[key]
-            lines.append(f"{label} cannot be judged ({why}): {TO_OBSERVE[key]}")
+            is_thin = why.startswith("only") or "too few" in why  # more of the same tells it
+            remedy = TO_OBSERVE["deployment_frequency" if is_thin else key]
+            lines.append(f"{label} cannot be judged ({why}): {remedy}")
         elif not met:
             line, places = diagnose(key, metrics.values)
             lines.append(line)
