@@ -4502,10 +4502,11 @@ class MetricRow(NamedTuple):
 
     @property
     def interval(self) -> str:
-        """The 95 % interval, nothing if there is none."""
+        """The 95 % interval in the unit of the text, nothing if there is none."""
         if math.isnan(self.low):
             return ""
-        return f"{show_number(self.low)} to {show_number(self.high)}"
+        size, _ = human_unit(self.value, self.metric.short_unit)
+        return f"{show_number(self.low / size)} to {show_number(self.high / size)}"
 
 
 ROW = list(MetricRow._fields[1:])
@@ -5162,16 +5163,21 @@ def with_unit(number: str, unit: str) -> str:
     return number + ("" if unit.startswith("/") else " ") + unit
 
 
+def human_unit(value: float, unit: str) -> Tuple[float, str]:
+    """Return the unit in which people say a value, and by how much it is to be divided."""
+    minutes = value * {"h": 60, "min": 1}.get(unit, math.nan)
+    own = 60 if unit == "min" else 1  # of an hour
+    if minutes >= 120 * 60:
+        return 24 * own, "days"
+    return (own, "h") if minutes >= 120 else (1, unit)
+
+
 def in_human_units(value: float, unit: str, digits: int = 2) -> str:
     """Return a value as people say it: 9.89 min, 36.90 h, 5.20 days; `n/a` if undefined."""
     if math.isnan(value):
         return "n/a"
-    minutes = value * {"h": 60, "min": 1}.get(unit, math.nan)
-    if minutes >= 120 * 60:
-        value, unit = minutes / 60 / 24, "days"
-    elif minutes >= 120:
-        value, unit = minutes / 60, "h"
-    return with_unit(show_number(float(value), "", digits), unit)
+    size, unit = human_unit(value, unit)
+    return with_unit(show_number(float(value / size), "", digits), unit)
 
 
 def line_of(label: str, value: str) -> str:
@@ -5179,18 +5185,14 @@ def line_of(label: str, value: str) -> str:
     return f"{label:<31} {value}"
 
 
-def fold(line: str) -> List[str]:
-    """Return a line as lines that fit the report; those after the first begin below its text."""
-    if len(line) <= WIDTH:
-        return [line]
-    lead = re.match(r"[ •]*", line)
-    indent = " " * (len(lead.group()) if lead else 0)
-    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
-
-
 def join_folded(lines: Iterable[str]) -> str:
-    """Return lines as one text, in which each fits the report."""
-    return "\n".join(part for line in lines for part in fold(line))
+    """Return lines as one text. One that is too long goes on below where its text begins."""
+    folded: List[str] = []
+    for line in lines:
+        indent = " " * (len(line) - len(line.lstrip(" •")))
+        parts = textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+        folded += [line] if len(line) <= WIDTH else parts
+    return "\n".join(folded)
 
 
 def listed_lines(title: str, rows: Mapping[str, str]) -> List[str]:
@@ -5207,194 +5209,78 @@ def with_shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[
     return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items() if whole}
 
 
-class Report(NamedTuple):
-    """What a report is made from. A simulation has a `flow`, a seed and a scenario."""
-
-    metrics: Metrics
-    flow: Optional[pd.DataFrame] = None
-    seed: Optional[int] = None
-    scenario: Optional[Scenario] = None
-    tried: Optional[Sequence[str]] = None  # recommendations that were tried, if any were
-    trend: Optional[pd.DataFrame] = None
-    commits_are_real: bool = False
-    details: bool = False
-
-    @property
-    def advice(self) -> Sequence[str]:
-        """The recommendations: those that were tried, or what follows from the metrics alone."""
-        return recommend(self.metrics) if self.tried is None else self.tried
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing happened at all."""
-        values = self.metrics.values
-        return not len(self.metrics.history.deployments) and not values["total_commits"]
-
-
 SOURCES = {
     "simulated": "SIMULATED: these are the numbers of no real team",
     "git": "MEASURED from the config repository (desired state, not what a cluster did)",
     "argocd": "MEASURED from what Argo CD keeps of its syncs",
+    "both": "MEASURED from Argo CD's syncs, and before them from the config repository",
     "tags": "MEASURED from the release tags of a repository",
     "files": "MEASURED from tables",
     SIMULATED_TABLES: "SIMULATED: these tables were written by a simulation",
 }
-"""What a report says of where its deployments come from, for each `source` of a history."""
-LEAD_TIME_ENDS = {
-    "git": "the commit to production",
-    "argocd": "the end of its sync to production",
-    "tags": "the release tag",
+"""What a report says of where its deployments come from, for each source of a history."""
+LEAD_TIMES = {
+    "simulated": "from a commit to the start of its production sync",
+    "argocd": "from a commit at production's own path to the end of its sync",
+    "tags": "from a commit to the release tag",
 }
-"""Where a lead time ends, if it is not the end of a deployment to production."""
-NOTHING_HAPPENED = (
-    "Nothing happened: there is no commit and no deployment. Choose more --days, or another --end."
-)
+"""From where to where a lead time is measured, if it does not end with a deployment."""
 
 
-def source_text(report: Report) -> str:
-    """Return whether the deployments were simulated or measured, and from what."""
-    source = report.metrics.history.source
-    if source == "simulated" and report.commits_are_real:
-        return "SIMULATED deployments of real commits"
-    return SOURCES[source]
-
-
-def window_text(window: Window) -> str:
-    """Return the first and the last day of a window, and how many days it has."""
-    days = count_text(window.days, "day")
-    return f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({days}, UTC)"
+def full_source(history: History) -> str:
+    """Return the source of a history: that of two joined ones is `both`."""
+    return "both" if WITH_CLUSTER in history.notes else history.source
 
 
 def lead_time_way(history: History) -> str:
     """Return from where to where a lead time is measured."""
-    if history.is_simulated:
-        return "from a commit to the start of its production sync"
-    begin, changes = "a commit", history.changes
-    if history.source in ("git", "argocd"):
+    source, changes = full_source(history), history.changes
+    if source in ("git", "both"):
         versions = changes is not None and (changes["version"] != "").any()
         begin = "the first commit of a version" if versions else "a commit to the config repository"
-    end = LEAD_TIME_ENDS.get(history.source, "the end of its production deployment")
-    return f"from {begin} to {end}"
+        return f"from {begin} to the commit to production"
+    return LEAD_TIMES.get(source, "from a commit to the end of its production deployment")
+
+
+LABELS = {"mean_lead_time": "Mean Lead Time", "median_lead_time": "Median Lead Time"}
 
 
 def value_text(key: str, metrics: Metrics) -> str:
     """Return a value of `metrics` as it is shown: a bound says so, and long times in days."""
     value, text = metrics.values[key], METRICS[key].text(metrics.values[key])
-    measured = metrics.scope == PRODUCTION_ALONE and text != "n/a"
-    names = {**DORA_NAMES, "overall_success_rate": FAIL_RATE}
-    if measured and key in names and metrics.overall.at[names[key], "at_least"]:
-        return f"{'at most' if key == 'overall_success_rate' else 'at least'} {text}"
+    if metrics.scope == PRODUCTION_ALONE and key in DORA_NAMES and text != "n/a":
+        text = "at least " * bool(metrics.overall.at[DORA_NAMES[key], "at_least"]) + text
     unit = METRICS[key].short_unit
     long = unit in ("min", "h") and value >= 120
     return f"{text} ({in_human_units(value, unit)})" if long else text
 
 
-def value_lines(metrics: Metrics, keys: Sequence[str], **labels: str) -> List[str]:
+def value_lines(metrics: Metrics, keys: Sequence[str], pad: str = "", **labels: str) -> List[str]:
     """Return a line for each key of the metrics: its label, or another one, and its value."""
-    named = {key: f"{labels.get(key, METRICS[key].label)}:" for key in keys}
+    labels = {**LABELS, **labels}
+    if full_source(metrics.history) in ("git", "argocd", "both"):  # a repository has others too
+        labels["total_commits"] = "Commits That Began a Change"
+    named = {key: f"{pad}{labels.get(key, METRICS[key].label)}:" for key in keys}
     return [line_of(label, value_text(key, metrics)) for key, label in named.items()]
 
 
-def with_capitals(counts: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the same with a capital letter at the beginning of each name."""
-    return {name[:1].upper() + name[1:]: count for name, count in counts.items()}
+def short_text(row: MetricRow) -> str:
+    """Return the value of a row for a table: `≥` says that it is a lower bound."""
+    return "≥ " * row.at_least + in_human_units(row.value, row.metric.short_unit)
 
 
-def coverage_lines(report: Report) -> List[str]:
-    """Return what a real history covers: at most six lines, and every place in the details."""
-    history = report.metrics.history
-    if history.is_simulated:
-        return []
-    lines, coverage = [source_text(report), window_text(history.window)], history.coverage
-    if history.production != "production":
-        lines.append(f"{history.production} is taken for production: it is the last environment")
-    if coverage is not None:
-        counts = count_words(coverage["environment"])
-        places = ", ".join(f"{name} ({count})" for name, count in counts.items())
-        lines.append(f"Applications: {places}")
-        some = coverage[coverage["lost"] > 0]
-        if len(some):
-            last = history.covered(history.production)["from"].max()
-            days = max((history.window.end - last.ceil("D")).days, 0)
-            lines.append(
-                f"Lost: {some['lost'].sum():,} older entries in {len(some)} of {len(coverage)} "
-                f"places; production is known as a whole for the last {count_text(days, 'day')}"
-                + f" (--days {days})"
-                * (days > 0)
-            )
-        unclassified = has_word(coverage["environment"], UNCLASSIFIED)
-        named = sorted(set(coverage.loc[unclassified, "origin"]))
-        if named:
-            lines.append(
-                f"Unclassified: {', '.join(named[:3])}{', ...' * (len(named) > 3)}; "
-                "--environments or --environment-label says what they are"
-            )
-    lines += history.notes
-    folded = [part for line in lines for part in fold(line)]
-    if not report.details:
-        more = f"and {len(folded) - 5} more lines with --details"
-        return folded if len(folded) <= 6 else [*folded[:5], more]
-    for row in () if coverage is None else coverage.head(1000).to_dict("records"):
-        days = max((row["to"] - row["from"]).ceil("D").days, 1)
-        lost = f", {row['lost']:,} lost before" * (row["lost"] > 0)
-        origin = f"{shorten_text(row['origin'], 40)} ({row['rule']})"
-        name = f"{shorten_text(str(row['application']), 18)} in {row['environment']}"
-        folded += fold(f"  • {name}: {count_text(days, 'day')}{lost}, from {origin}")
-    return folded
-
-
-def git_lines(report: Report) -> List[str]:
-    """Return the commits, their authors and types."""
-    types = report.metrics.values["commit_types"].items()
-    if not types and report.metrics.scope == PRODUCTION_ALONE:
-        return []  # tables without commits are no repository without commits
-    meanings = {name: f"{name} ({meaning})" for name, meaning in COMMIT_TYPES.items()}
-    named = with_shares({meanings.get(name, name): n for name, n in types})
-    lines = value_lines(report.metrics, ("total_commits", "contributors", "applications"))
-    return lines + listed_lines("Commit Type Breakdown", named)
-
-
-def deployment_lines(report: Report) -> List[str]:
-    """Return the metrics of the seed, and where deployments and lead times went."""
-    metrics, values, flow = report.metrics, report.metrics.values, report.flow
-    keys = (
-        "deployment_frequency", "total_deployments", "mean_lead_time", "median_lead_time",
-        "change_failure_rate", "mttr_minutes",
-    )  # fmt: skip
-    lead = {f"{kind}_lead_time": f"{kind.capitalize()} Lead Time" for kind in ("mean", "median")}
-    lines = value_lines(metrics, keys, **lead)
-    counts = with_capitals(values["deployments_by_environment"])
-    lines += listed_lines("Deployment Distribution", with_shares(counts))
-    if flow is not None:
-        kinds = {"Superseded by a newer one": "superseded", "In flight at the end": "in_flight"}
-        if flow["held"].sum():
-            kinds["Held by an approval gate"] = "held"
-        sums = {label: f"{flow[kind].sum():,}" for label, kind in kinds.items()}
-        lines += listed_lines("Releases Not Deployed", sums)
-    ways, gates = {}, {}
-    if report.scenario is not None:
-        gates = {one.name: f", {stage_text(one)}" for one in report.scenario.environments}
-    for name, hours in values["lead_time_hours_by_environment"].items():
-        share = show_percent(hours, values["mean_lead_time"])
-        if not math.isnan(hours):
-            ways[f"Into {name}"] = f"{show_number(hours, ' hours')} ({share}){gates.get(name, '')}"
-    return lines + listed_lines("Where the Lead Time Goes", ways)
-
-
-def stage_text(environment: Environment) -> str:
+def stage_text(stage: Environment) -> str:
     """Return the gate of an environment in words: its wait, train, hours, share and promotion."""
     meanings = {"each": "each release", "newest": "newest wins", "soak": "only what stays newest"}
-    hours = environment.open_hours
-    hours = hours if isinstance(hours, str) else "by the hour of the week"
+    hours = stage.open_hours if isinstance(stage.open_hours, str) else "by the hour of the week"
     knobs = [
-        f"after {in_words('wait_hours', environment.wait_hours)}"
-        * (environment.wait_hours[-1] > 0),
-        f"every {environment.release_every_hours:g} h" * (environment.release_every_hours > 0),
-        str(environment.open_hours) * (environment.open_hours != "always"),
-        count_text(len(environment.freezes), "freeze") * (len(environment.freezes) > 0),
-        f"batch risk {environment.batch_risk:g}" * (environment.batch_risk > 0),
-        f"{100 * environment.approval_rate:g} % pass" * (environment.approval_rate < 1),
-        meanings[environment.promotion],
+        f"after {in_words('wait_hours', stage.wait_hours)}" * (stage.wait_hours[-1] > 0),
+        f"every {stage.release_every_hours:g} h" * (stage.release_every_hours > 0),
+        hours * (hours != "always"),
+        count_text(len(stage.freezes), "freeze") * (len(stage.freezes) > 0),
+        f"batch risk {stage.batch_risk:g}" * (stage.batch_risk > 0),
+        f"{100 * stage.approval_rate:g} % pass" * (stage.approval_rate < 1),
+        meanings[stage.promotion],
     ]
     return ", ".join(filter(None, knobs))
 
@@ -5408,229 +5294,350 @@ def rate_grade(value: float) -> Tuple[str, str]:
     return ("🟡", "#f2c230") if value >= 90 else ("🔴", "#d64545")
 
 
-def success_lines(report: Report) -> List[str]:
-    """Return the success rate of each environment, and of all that the verdict is about."""
-    metrics, values = report.metrics, report.metrics.values
-    counts, healthy = values["deployments_by_environment"], values["healthy_by_environment"]
-    names = {name: shorten_text(name, 30) for name in counts}
-    width = max(16, *map(len, names.values()))
-    lines = []
-    for name, rate in values["success_rates"].items():
-        note = f"({healthy[name]:,}/{counts[name]:,} successful)"
-        if counts[name] and math.isnan(rate):
-            note = f"({count_text(counts[name], 'deployment')}, failures not observable)"
-        elif not metrics.history.is_simulated:
-            note = f"({counts[name] - healthy[name]:,}/{counts[name]:,} failed)"
-        lines.append(
-            f"{rate_grade(rate)[0]} {names[name]:<{width}} {show_number(rate, '%'):<7} {note}"
+class Report(NamedTuple):
+    """What a report is made from, and its sections. A simulation has flow, seed and scenario."""
+
+    metrics: Metrics
+    flow: Optional[pd.DataFrame] = None
+    seed: Optional[int] = None
+    scenario: Optional[Scenario] = None
+    tried: Optional[Sequence[str]] = None  # recommendations that were tried, if any were
+    trend: Optional[pd.DataFrame] = None
+    commits_are_real: bool = False
+    details: bool = False
+
+    @property
+    def advice(self) -> Sequence[str]:
+        """The recommendations: those that were tried, or what follows from the metrics alone."""
+        lines = recommend(self.metrics) if self.tried is None else self.tried
+        coverage, reached = self.metrics.history.coverage, self.metrics.values["total_deployments"]
+        count = 0 if coverage is None else int((coverage["environment"] == UNCLASSIFIED).sum())
+        remedy = "--environments 'production=NAME-*' or --environment-label KEY says it"
+        why = f"{count_text(count, 'application')} cannot be judged (nothing tells the environment)"
+        told = [f"{why}: {remedy}"] * (count > 0)
+        return [*lines, *told] if reached else [*told, *lines]
+
+    @property
+    def origin(self) -> Tuple[str, str]:
+        """Whether the deployments were simulated or measured, from what; and their window."""
+        history, source = self.metrics.history, SOURCES[full_source(self.metrics.history)]
+        if history.is_simulated and self.commits_are_real:
+            source = "SIMULATED deployments of real commits"
+        (start, end), days = history.window, count_text(history.window.days, "day")
+        last = end - pd.Timedelta(days=1)
+        return source, f"{start:%Y-%m-%d} to {last:%Y-%m-%d} ({days}, UTC)"
+
+    @property
+    def ranked(self) -> List[Tuple[str, Dict[str, MetricRow]]]:
+        """The applications of production with their rows, those deployed most first."""
+        rows = self.metrics.by_application
+        return sorted(rows.items(), key=lambda pair: -pair[1][FREQUENCY].n)
+
+    @property
+    def why_and_next(self) -> Tuple[str, str]:
+        """The first gap that a change closes, or else the first one, and what to do about it."""
+        pairs: List[Tuple[str, str]] = []
+        for line in self.advice:
+            if line.startswith(" "):
+                pairs[-1] = pairs[-1][0], line.strip().partition(": ")[0]
+            else:
+                gap, doubt, remedy = line.partition("): ")
+                pairs.append((f"{gap})", remedy) if doubt else line.partition("; ")[::2])
+        return next((pair for pair in pairs if not pair[1].startswith("No")), pairs[0])
+
+    def coverage_lines(self) -> List[str]:
+        """What a real history covers: at most six lines, and every place in the details."""
+        history = self.metrics.history
+        if history.is_simulated:
+            return []
+        lines, coverage = [*self.origin], history.coverage
+        if history.production != "production":
+            lines.append(f"{history.production} is taken for production: it is the last one")
+        if coverage is not None:
+            counts = coverage["environment"].value_counts()
+            named = [name for name in history.environments if name in counts]
+            places = ", ".join(f"{counts[name]} in {name}" for name in named)
+            lines.append(f"Applications: {places}")
+            some = coverage[coverage["lost"] > 0]
+            if len(some):
+                last = history.covered(history.production)["from"].max()
+                days = max((history.window.end - last.ceil("D")).days, 0)
+                lines.append(
+                    f"Lost: {some['lost'].sum():,} older entries in {len(some)} of {len(coverage)} "
+                    "places; production is known as a whole for the last "
+                    f"{count_text(days, 'day')}" + f" (--days {days})" * (days > 0)
+                )
+        folded = join_folded([*lines, *history.notes]).splitlines()
+        if not self.details:
+            more = f"and {len(folded) - 5} more lines with --details"
+            return folded if len(folded) <= 6 else [*folded[:5], more]
+        for row in () if coverage is None else coverage.head(1000).to_dict("records"):
+            days = max((row["to"] - row["from"]).ceil("D").days, 1)
+            lost = f", {row['lost']:,} lost before" * (row["lost"] > 0)
+            origin = f"{shorten_text(row['origin'], 40)} ({row['rule']})"
+            name = f"{shorten_text(str(row['application']), 18)} in {row['environment']}"
+            folded.append(f"  • {name}: {count_text(days, 'day')}{lost}, from {origin}")
+        return folded
+
+    def git_lines(self) -> List[str]:
+        """The commits, their authors and types."""
+        types = self.metrics.values["commit_types"].items()
+        if not types and not self.metrics.history.is_simulated:
+            return []  # tables without commits are no repository without commits
+        meanings = {name: f"{name} ({meaning})" for name, meaning in COMMIT_TYPES.items()}
+        named = with_shares({meanings.get(name, name): n for name, n in types})
+        lines = value_lines(self.metrics, ("total_commits", "contributors", "applications"))
+        return lines + listed_lines("Commit Type Breakdown", named)
+
+    def by_environment(self, title: str, counts: Mapping[str, int]) -> List[str]:
+        """The share of each environment; among numbers of production it is said to be of all."""
+        title += f" ({sum(counts.values()):,} in all of them)" * (
+            self.metrics.scope == PRODUCTION_ALONE
         )
-    overall, total = value_text("overall_success_rate", metrics), values["total_deployments"]
-    overall += f" ({total - values['failed_deployments']:,}/{total:,})"
-    label = "Overall Success Rate" if metrics.scope == ALL_ENVIRONMENTS else "Production"
-    return [*lines, "", line_of(f"{label}:", overall)]
+        named = {name[:1].upper() + name[1:]: count for name, count in counts.items()}
+        return listed_lines(title, with_shares(named))
+
+    def deployment_lines(self) -> List[str]:
+        """The metrics of the seed, and where deployments and lead times went."""
+        values, flow = self.metrics.values, self.flow
+        keys = (
+            "deployment_frequency", "total_deployments", "mean_lead_time", "median_lead_time",
+            "change_failure_rate", "mttr_minutes",
+        )  # fmt: skip
+        lines = value_lines(self.metrics, keys)
+        counts = values["deployments_by_environment"]
+        lines += self.by_environment("Deployment Distribution", counts)
+        if flow is not None:
+            kinds = {
+                "Superseded by a newer one": "superseded", "In flight at the end": "in_flight",
+                "Held by an approval gate": "held",
+            }  # fmt: skip
+            sums = {
+                name: f"{flow[kind].sum():,}" for name, kind in kinds.items() if any(flow[kind])
+            }
+            lines += listed_lines("Releases Not Deployed", sums)
+        stages = () if self.scenario is None else self.scenario.environments
+        ways, gates = {}, {one.name: f", {stage_text(one)}" for one in stages}
+        for name, hours in values["lead_time_hours_by_environment"].items():
+            if not math.isnan(hours):
+                share = show_percent(hours, values["mean_lead_time"])
+                way = f"{show_number(hours, ' hours')} ({share}){gates.get(name, '')}"
+                ways[f"Into {name}"] = way
+        return lines + listed_lines("Where the Lead Time Goes", ways)
+
+    def success_rates(self) -> List[Tuple[str, str, str, str]]:
+        """The icon, name, success rate and counts of each environment.
+
+        A rate is an upper bound where a failure could hide. It is grey then, unless it is red.
+        """
+        history, values, rows = self.metrics.history, self.metrics.values, []
+        table = history.deployments
+        unseen = set(table.loc[table["health"] == UNKNOWN, "environment"])
+        for name, rate in values["success_rates"].items():
+            total, good = (
+                values[f"{kind}_by_environment"][name] for kind in ("deployments", "healthy")
+            )
+            bound = rate >= 0 and (name in unseen or hides_failures(history))
+            icon = rate_grade(math.nan if bound and rate >= 90 else rate)[0]
+            note = f"{good:,}/{total:,} successful"
+            if total and math.isnan(rate):
+                note = f"{count_text(total, 'deployment')}, failures not observable"
+            elif not history.is_simulated:
+                note = f"{total - good:,}/{total:,} {'seen to fail' if bound else 'failed'}"
+            shown = "≤ " * bound + show_number(rate, "%")
+            rows.append((icon, shorten_text(name, 30), shown, f"({note})"))
+        return rows
+
+    def success_lines(self) -> List[str]:
+        """The success rate of each environment, and of all of a simulation."""
+        rows, values = self.success_rates(), self.metrics.values
+        wide, rate = (
+            max(16, *(len(row[1]) for row in rows)),
+            7 + 2 * any("≤" in row[2] for row in rows),
+        )
+        lines = [f"{icon} {name:<{wide}} {text:<{rate}} {note}" for icon, name, text, note in rows]
+        if not self.metrics.history.is_simulated:
+            return lines + ["≤ is an upper bound: not every failure was seen."] * (rate > 7)
+        total, failed = values["total_deployments"], values["failed_deployments"]
+        overall = value_text("overall_success_rate", self.metrics)
+        overall += f" ({total - failed:,}/{total:,})"
+        return [*lines, "", line_of("Overall Success Rate:", overall)]
+
+    def rollback_lines(self) -> List[str]:
+        """The rollbacks, and the main reasons of failures."""
+        metrics, values, table = self.metrics, self.metrics.values, self.metrics.history.deployments
+        keys: Tuple[str, ...] = (
+            "total_rollbacks", "successful_rollbacks", "failed_rollbacks", "rollback_success_rate",
+            "failures_without_rollback",
+        )  # fmt: skip
+        kinds = ("average", "fastest", "slowest")
+        times = tuple(f"{kind}_rollback_minutes" for kind in kinds)
+        if not metrics.history.is_simulated:
+            table = table[table["environment"] == metrics.history.production]
+            if not values["total_rollbacks"]:
+                keys, times = (keys[0], keys[-1]), ()
+        lasting = (table["health"] == DEGRADED) & table["recovered"].isna()
+        reasons = dict(list(values["failure_reasons"].items())[:3])
+        if list(reasons) == ["Rolled back"]:  # it says no more than the counts
+            reasons = {}
+        over = line_of("Failures Not Over Yet:", f"{lasting.sum():,}")
+        lines = [*value_lines(metrics, keys), over, *[""] * bool(times)]
+        lines += value_lines(metrics, times)
+        counts = values["rollbacks_by_environment"]
+        lines += self.by_environment("Rollbacks by Environment", counts)
+        shares = with_shares(reasons, values["failed_deployments"])
+        return lines + listed_lines("Main Failure Reasons", shares)
+
+    def production_lines(self) -> List[str]:
+        """dora.dev's five metrics of production in two factors, beside the seed's names."""
+        rows = self.metrics.production_rows
+        names = {metric: f" ({METRICS[key].label})" for key, metric in DORA_NAMES.items()}
+        names[FREQUENCY] = ""  # it is the same
+        line, lines = "{:<41}{:>11}  {:<18}{:>8}".format, []
+        for factor, keys in (("Throughput", THROUGHPUT), ("Instability", INSTABILITY)):
+            lines.append(line(factor, "value", "95 % interval", "n"))
+            for row in (rows[metric] for metric in keys):
+                rest = (row.why, "") if math.isnan(row.value) else (row.interval, f"{row.n:,}")
+                label = f"  {row.metric.label}{names.get(row.key, '')}"
+                lines.append(line(label, short_text(row), *rest).rstrip())
+        shipped, over = rows[LEAD].open, rows[RECOVERY].open
+        lines.append(f"Still open: {count_text(shipped, 'change')}, {count_text(over, 'failure')}")
+        if self.metrics.history.source == "git":
+            lines.append("A failure was rolled back or reverted; a fix forward shows none.")
+        if any(row.at_least for row in rows.values()):
+            lines.append("≥ is a lower bound: not everything was seen.")
+        return lines
+
+    def application_lines(self) -> List[str]:
+        """A line for each application in production."""
+        ranked, most = self.ranked, 1000 if self.details else 40
+        if not ranked or (self.metrics.history.is_simulated and not self.details):
+            return []
+        line = "{:<28}{:>13}{:>13}{:>13}{:>13}".format
+        lines = [line("", "lead time", "frequency", "recovery", "fail rate")]
+        for name, rows in ranked[:most]:
+            cells = [short_text(rows[key]) for key in (LEAD, FREQUENCY, RECOVERY, FAIL_RATE)]
+            lines.append(line(f"  • {shorten_text(name, 24)}", *cells))
+        if len(ranked) > most:
+            lines.append(f"  and {len(ranked) - most:,} more (--json has them all)")
+        return lines
+
+    def quick_check_lines(self) -> List[str]:
+        """The Quick Check scores beside those of the industry."""
+        if not self.details:
+            return []
+        scores, row = self.metrics.quick_check, "  • {:<33} {:>4}   industry {}".format
+        lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
+        for name, industry in QUICK_CHECK_MEANS_2025.items():
+            known = PRODUCTION_METRICS.get(name)
+            label = known.label if known else name.capitalize()
+            lines.append(row(f"{label}:", show_number(scores[name], "", 1), industry))
+        return lines
+
+    def trend_lines(self) -> List[str]:
+        """The metrics of production by week or month."""
+        lines: List[str] = []
+        grouped = () if self.trend is None else self.trend.groupby("metric", sort=False)
+        line = "  {:<10}  {:>9}  {:<19} {:>6}  {}".format
+        for metric, rows in grouped:
+            label, unit = PRODUCTION_METRICS[metric][:2]
+            lines += [""] * bool(lines) + [f"{label} ({unit.replace('/', 'a ')})"]
+            lines.append(line("from", "value", "95 % interval", "n", "change"))
+            for number, row in enumerate(rows.to_dict("records")):
+                interval = f"{show_number(row['low'])} to {show_number(row['high'])}"
+                interval = "" if math.isnan(row["low"]) else interval
+                note = "within noise" if row["enough"] else "too little data"
+                if math.isnan(row["value"]):
+                    note = row["why"]
+                elif row["differs"]:
+                    ends = f"{row['change_low']:+,.2f} to {row['change_high']:+,.2f}"
+                    note = f"{row['change']:+,.2f} ({ends})"
+                elif row["enough"] and math.isnan(row["change_low"]):
+                    note = "too little data before" if number else ""
+                cells = show_number(row["value"]), interval, f"{row['n']:,}", note
+                lines.append(line(f"{row['period']:%Y-%m-%d}", *cells).rstrip())
+        return lines
+
+    def evidence(self, row: MetricRow) -> str:
+        """What a row of the verdict is made of; of a lead time also from where to where it is."""
+        is_known = row.metric.label == "Lead Time" and not math.isnan(row.value)
+        return row.why + f", {lead_time_way(self.metrics.history)}" * is_known
+
+    def verdict_lines(self) -> List[str]:
+        """The verdict: its source, the four with what they are made of, level and advice."""
+        metrics, rows = self.metrics, self.metrics.production_rows
+        (source, window), simulated = self.origin, metrics.history.is_simulated
+        window += f", {metrics.scope}" + f", seed {self.seed}" * (self.scenario is not None)
+        lines, missed = [source, window, ""], "❌ Needs Improvement ({} target, actual: {})"
+        verdicts = {1.0: "✅ Elite ({} achieved: {})", 0.0: missed}
+        for key, row in metrics.rows.items():
+            target, shown = TARGETS[key], show_number(row.value, TARGETS[key].unit)
+            if row.value >= 120 and target.unit in ("h", "min"):
+                shown = in_human_units(row.value, target.unit)
+            elif math.isnan(row.value) and metrics.met[key] == 1:
+                shown = "n/a, nothing to recover from"
+            text = verdicts.get(metrics.met[key], "⚪ {1} ({0} target, not judged)")
+            text = text.format(target, "at least " * row.at_least + shown)
+            lines += [f"{f'{row.metric.label}:':<21} {text}", f"{'':<24}{self.evidence(row)}"]
+        if simulated and len(metrics.history.environments) > 1:
+            lead, rate = rows[LEAD].text, f"{rows[FAIL_RATE].why} ({rows[FAIL_RATE].text})"
+            told = f"{rows[FREQUENCY].text}, lead time {lead} (median), {rate}"
+            lines.append(f"Production alone: {told}")
+        lines += ["", f"Performance Score: {score_text(metrics)}"]
+        tried = not simulated and any(line.startswith(" ") for line in self.advice)
+        heading = f"Recommendations{f' (tried in simulated months, seed {self.seed})' * tried}:"
+        lines += ["", f"Maturity Level: {level_text(metrics)}", "", heading]
+        for line in self.advice:
+            lines.append(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}")
+        return lines
 
 
-def rollback_lines(report: Report) -> List[str]:
-    """Return the rollbacks, and the main reasons of failures."""
-    metrics, values = report.metrics, report.metrics.values
-    keys = (
-        "total_rollbacks", "successful_rollbacks", "failed_rollbacks", "rollback_success_rate",
-        "failures_without_rollback",
-    )  # fmt: skip
-    times = ("average_rollback_minutes", "fastest_rollback_minutes", "slowest_rollback_minutes")
-    backs = with_shares(with_capitals(values["rollbacks_by_environment"]))
-    reasons = dict(list(values["failure_reasons"].items())[:3])
-    return [
-        *value_lines(metrics, keys),
-        "",
-        *value_lines(metrics, times),
-        *listed_lines("Rollbacks by Environment", backs),
-        *listed_lines("Main Failure Reasons", with_shares(reasons, values["failed_deployments"])),
-    ]
-
-
-def production_lines(report: Report) -> List[str]:
-    """Return dora.dev's five metrics of production in two factors, beside the seed's names."""
-    rows, history = report.metrics.production_rows, report.metrics.history
-    names = {metric: f" ({METRICS[key].label})" for key, metric in DORA_NAMES.items()}
-    names[FREQUENCY] = ""  # it is the same
-    line, lines = "{:<41}{:>11}  {:<18}{:>8}".format, []
-    for factor, keys in (("Throughput", THROUGHPUT), ("Instability", INSTABILITY)):
-        lines.append(line(factor, "value", "95 % interval", "n"))
-        for metric in keys:
-            row = rows[metric]
-            value = "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
-            rest = (row.why, "") if math.isnan(row.value) else (row.interval, f"{row.n:,}")
-            label = f"  {row.metric.label}{names.get(metric, '')}"
-            lines.append(line(label, value, *rest).rstrip())
-    shipped, over = rows[LEAD].open, rows[RECOVERY].open
-    lines.append(f"Still open: {count_text(shipped, 'change')}, {count_text(over, 'failure')}")
-    if history.source == "git":
-        lines.append("A failure is one that was rolled back or reverted; a fix forward shows none.")
-    if any(row.at_least for row in rows.values()):
-        lines.append("≥ is a lower bound: not everything was seen.")
-    return lines
-
-
-def application_lines(report: Report) -> List[str]:
-    """Return a line for each application in production, those deployed most first."""
-    metrics, most = report.metrics, 1000 if report.details else 40
-    if metrics.history.is_simulated and not report.details:
-        return []
-    rows = metrics.by_application
-    ranked = sorted(rows, key=lambda name: -rows[name][FREQUENCY].n)
-    heads = ("lead time", "frequency", "recovery", "fail rate")
-    lines = ["{:<28}{:>13}{:>13}{:>13}{:>13}".format("", *heads)] if ranked else []
-    for name in ranked[:most]:
-        cells = [
-            "≥ " * row.at_least + in_human_units(row.value, row.metric.unit)
-            for row in (rows[name][key] for key in (LEAD, FREQUENCY, RECOVERY, FAIL_RATE))
-        ]
-        label = f"  • {shorten_text(name, 24)}"
-        lines.append(f"{label:<28}" + "".join(f"{cell:>13}" for cell in cells))
-    if len(ranked) > most:
-        lines.append(f"  and {len(ranked) - most:,} more (--json has them all)")
-    return lines
-
-
-def quick_check_lines(report: Report) -> List[str]:
-    """Return the Quick Check scores beside those of the industry."""
-    if not report.details:
-        return []
-    scores = report.metrics.quick_check
-    row = "  • {:<33} {:>4}   industry {}".format
-    lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
-    for name, industry in QUICK_CHECK_MEANS_2025.items():
-        label = PRODUCTION_METRICS[name].label if name in PRODUCTION_METRICS else name.capitalize()
-        lines.append(row(f"{label}:", show_number(scores[name], "", 1), industry))
-    known = sum(not math.isnan(scores[metric]) for metric in PRODUCTION_METRICS)
-    if known < len(PRODUCTION_METRICS):
-        lines.append(f"The means are of the {known} metrics that have a score.")
-    return lines
-
-
-def trend_lines(report: Report) -> List[str]:
-    """Return the metrics of production by week or month."""
-    lines: List[str] = []
-    for metric, rows in () if report.trend is None else report.trend.groupby("metric", sort=False):
-        label, unit = PRODUCTION_METRICS[metric][:2]
-        lines.append(f"{label} ({unit.replace('/', 'a ')})")
-        head = f"{'value':>9}  {'95% interval':<19} {'n':>6}  change"
-        lines.append(f"  {'from':<12}{head}")
-        for number, row in enumerate(rows.to_dict("records")):
-            interval = f"{show_number(row['low'])} to {show_number(row['high'])}"
-            interval = "" if math.isnan(row["low"]) else interval
-            note = "within noise"
-            if not row["enough"]:
-                note = row["why"] if math.isnan(row["value"]) else "too little data"
-            elif number and math.isnan(row["change_low"]):
-                note = "too little data before"
-            elif row["differs"]:
-                ends = f"{row['change_low']:+.2f} to {row['change_high']:+.2f}"
-                note = f"{row['change']:+.2f} ({ends})"
-            note = note if number or not row["enough"] else ""
-            cells = f"{show_number(row['value']):>9}  {interval:<19} {row['n']:>6,}  {note}"
-            lines.append(f"  {row['period']:%Y-%m-%d}  {cells}".rstrip())
-        lines.append("")
-    return lines[:-1]
-
-
-def verdict_text(row: MetricRow, met: float) -> str:
-    """Return whether a target is met, in the words of the seed."""
-    target = TARGETS[row.key]
-    shown = show_number(row.value, target.unit)
-    if row.value >= 120 and target.unit in ("h", "min"):
-        shown = in_human_units(row.value, target.unit)
-    shown = "at least " * row.at_least + shown
-    if math.isnan(met):
-        return f"⚪ {shown} ({target} target, not judged)"
-    if math.isnan(row.value):
-        return f"✅ Elite ({target}; n/a: nothing to recover from)"
-    if met:
-        return f"✅ Elite ({target} achieved: {shown})"
-    return f"❌ Needs Improvement ({target} target, actual: {shown})"
-
-
-def production_text(metrics: Metrics) -> str:
-    """Return what production alone comes to, where the verdict is on all environments."""
-    rows = metrics.production_rows
-    told = [
-        f"{rows[FREQUENCY].text}",
-        f"lead time {rows[LEAD].text} (median)",
-        f"{rows[FAIL_RATE].why} ({rows[FAIL_RATE].text})",
-    ]
-    return f"Production alone: {', '.join(told)}"
-
-
-def maturity_lines(report: Report) -> List[str]:
-    """Return the verdict: its source, the four with what they are made of, level and advice."""
-    metrics, history = report.metrics, report.metrics.history
-    seed = "" if report.seed is None else f", seed {report.seed}"
-    lines = [source_text(report), f"{window_text(history.window)}, {metrics.scope}{seed}", ""]
-    for key, row in metrics.rows.items():
-        label = f"{row.metric.label}:"
-        lines.append(f"{label:<21} {verdict_text(row, metrics.met[key])}")
-        way = f", {lead_time_way(history)}" * (label == "Lead Time:" and not math.isnan(row.value))
-        lines.append(f"{'':<24}{row.why}{way}")
-    if metrics.scope == ALL_ENVIRONMENTS and len(history.environments) > 1:
-        lines.append(production_text(metrics))
-    lines += ["", f"Performance Score: {score_text(metrics)}"]
-    lines += ["", f"Maturity Level: {level_text(metrics)}", "", "Recommendations:"]
-    for line in report.advice:
-        lines.append(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}")
-    return lines
-
-
-def score_text(metrics: Metrics) -> str:
-    """Return how many benchmarks are met, of those that could be judged."""
-    judged = len(metrics.met) - len(metrics.unjudged)
-    if judged == len(metrics.met):
-        return f"{metrics.score}/{judged} metrics meeting elite criteria"
-    return f"{metrics.score} elite criteria met, {judged - metrics.score} missed"
-
-
-def level_text(metrics: Metrics) -> str:
-    """Return the maturity level with its icon, or why there is none."""
-    if metrics.level is not None:
-        return f"{metrics.level.icon} {metrics.level.name}"
-    missing = ", ".join(METRICS[key].label for key in metrics.unjudged)
-    return f"⚪ not assessable ({missing} not judged)"
-
-
-REPORT: Dict[str, Callable[[Report], List[str]]] = {
-    "📡 WHAT THIS HISTORY COVERS": coverage_lines,
-    "📝 GIT ACTIVITY": git_lines,
-    "🚀 DEPLOYMENT METRICS (DORA), {scope}": deployment_lines,
-    "✅ SUCCESS RATES BY ENVIRONMENT": success_lines,
-    "🔄 ROLLBACK SUMMARY": rollback_lines,
-    "🎯 PRODUCTION, AS DORA DEFINES IT": production_lines,
-    "📦 PRODUCTION BY APPLICATION": application_lines,
-    "🎓 DORA QUICK CHECK": quick_check_lines,
-    "📈 TREND OF PRODUCTION": trend_lines,
-    "🏆 DORA MATURITY ASSESSMENT": maturity_lines,
+SECTIONS: Dict[str, Callable[[Report], List[str]]] = {
+    "📡 WHAT THIS HISTORY COVERS": Report.coverage_lines,
+    "📝 GIT ACTIVITY": Report.git_lines,
+    "🚀 DEPLOYMENT METRICS (DORA), {scope}": Report.deployment_lines,
+    "✅ SUCCESS RATES BY ENVIRONMENT": Report.success_lines,
+    "🔄 ROLLBACK SUMMARY, {scope}": Report.rollback_lines,
+    "🎯 PRODUCTION, AS DORA DEFINES IT": Report.production_lines,
+    "📦 PRODUCTION BY APPLICATION": Report.application_lines,
+    "🎓 DORA QUICK CHECK": Report.quick_check_lines,
+    "📈 TREND OF PRODUCTION": Report.trend_lines,
+    "🏆 DORA MATURITY ASSESSMENT": Report.verdict_lines,
 }
 """The sections of the report, from top to bottom. One without a line is left out."""
 
 
 def format_report(report: Report) -> str:
-    """Return the console report: every section of REPORT; of an empty window, one sentence."""
+    """Return the console report: every section that has something to say."""
     lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE, ""]
-    if report.is_empty:
-        lines += [source_text(report), window_text(report.metrics.history.window)]
-        return join_folded([*lines, NOTHING_HAPPENED, "", DOUBLE_LINE])
-    for title, section in REPORT.items():
+    for title, section in SECTIONS.items():
         found = section(report)
         if found:
             lines += [title.format(scope=report.metrics.scope.upper()), LINE, *found, ""]
     return join_folded([*lines, DOUBLE_LINE])
 
 
+def score_text(metrics: Metrics) -> str:
+    """Return how many benchmarks are met, of those that could be judged."""
+    of, unjudged = len(metrics.met), len(metrics.unjudged)
+    if not unjudged:
+        return f"{metrics.score}/{of} metrics meeting elite criteria"
+    missed = of - unjudged - metrics.score
+    return f"{metrics.score} of {of} elite criteria met, {missed} missed, {unjudged} not judged"
+
+
+def level_text(metrics: Metrics) -> str:
+    """Return the maturity level with its icon, or why there is none."""
+    if metrics.level is not None:
+        return f"{metrics.level.icon} {metrics.level.name}"
+    return f"⚪ not assessable ({len(metrics.unjudged)} of {len(metrics.met)} metrics not judged)"
+
+
 def metric_step_lines(metrics: Metrics) -> List[str]:
     """Return what the step that calculates the metrics prints."""
     frequency, lead, recovery, rate = SCOPES[metrics.scope]
-    labels = {"mean_lead_time": "Mean Lead Time", "median_lead_time": "Median Lead Time"}
     return [
-        f"  ✓ {labels.get(key, METRICS[key].label)}: {value_text(key, metrics)}"
+        f"  ✓ {LABELS.get(key, METRICS[key].label)}: {value_text(key, metrics)}"
         for key in (frequency, lead, rate, recovery)
     ]
 
@@ -5639,48 +5646,30 @@ def format_summary(report: Report) -> str:
     """Return the executive summary: the level, why and what next, and the tier."""
     metrics, level = report.metrics, report.metrics.level
     frequency, lead, recovery, rate = SCOPES[metrics.scope]
-    labels = {"total_commits": "Total Git Commits", lead: "Median Lead Time"}
+    title, labels = "📊 EXECUTIVE SUMMARY OF PRODUCTION:", {}
     if metrics.history.is_simulated:
-        labels.update({lead: "Average Lead Time", "total_rollbacks": "Automated Rollbacks"})
-    keys = (
-        "total_commits",
-        "total_deployments",
-        "total_rollbacks",
-        frequency,
-        lead,
-        rate,
-        recovery,
-    )
-    labels = {key: f"  {labels.get(key, METRICS[key].label)}" for key in keys}
-    lines = ["📊 EXECUTIVE SUMMARY:", *value_lines(metrics, keys, **labels)]
+        title, labels = "📊 EXECUTIVE SUMMARY:", {lead: "Average Lead Time"}
+        labels.update(total_commits="Total Git Commits", total_rollbacks="Automated Rollbacks")
+    totals = ("total_commits", "total_deployments", "total_rollbacks")
+    lines = [title]
+    lines += value_lines(metrics, (*totals, frequency, lead, rate, recovery), "  ", **labels)
     lines.append(line_of("  Overall Maturity:", level.name if level else "not assessable"))
-    for label, text in zip(("Why: ", "Next:"), why_and_next(report)):
+    for label, text in zip(("Why: ", "Next:"), report.why_and_next):
         lines += [f"  {label} {textwrap.shorten(text, WIDTH - 8, placeholder='...')}"] * bool(text)
     if level is not None and metrics.history.is_simulated:
         lines += ["", f"🏆 Performance Tier: {level.tier}"]
     return join_folded(lines)
 
 
-def why_and_next(report: Report) -> Tuple[str, str]:
-    """Return the first gap and the change that closes it, as far as they are known."""
-    first, *more = report.advice
-    remedy = more[0].strip() if more and more[0].startswith(" ") else first.partition("; ")[2]
-    return first.partition("; ")[0], remedy.partition(": ")[0]
-
-
-def verdict_rows(metrics: Metrics) -> List[Dict[str, str]]:
+def verdict_table(report: Report) -> pd.DataFrame:
     """Return the verdict on each of the four, as a notebook and Markdown show it."""
-    marks = {1.0: "✅ yes", 0.0: "❌ no"}
-    return [
-        {
-            "Metric": row.metric.label,
-            "Value": row.text,
-            "Made of": row.why,
-            "Elite": TARGETS[key].words,
-            "Met": marks.get(metrics.met[key], "⚪ n/a"),
-        }
-        for key, row in metrics.rows.items()
-    ]
+    marks, met = {1.0: "✅ yes", 0.0: "❌ no"}, report.metrics.met
+    rows = [
+        (row.metric.label, row.text, report.evidence(row), TARGETS[key].words,
+         marks.get(met[key], "⚪ not judged"))
+        for key, row in report.metrics.rows.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["Metric", "Value", "Made of", "Elite", "Met"])
 
 
 def as_markdown(text: str) -> str:
@@ -5688,66 +5677,46 @@ def as_markdown(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", text)
 
 
-def markdown_table(title: str, rows: Sequence[Mapping[str, str]]) -> List[str]:
-    """Return a title and rows, which have the same columns, as a table; nothing without rows."""
-    if not rows:
-        return []
-    cells = [list(rows[0]), ["---"] * len(rows[0])]
-    cells += [list(map(as_markdown, row.values())) for row in rows]
-    return [f"### {title}", "", *(f"| {' | '.join(row)} |" for row in cells), ""]
-
-
 def format_markdown(report: Report) -> str:
     """Return one page: the verdict, production, environments, applications and the advice."""
-    metrics, values = report.metrics, report.metrics.values
+    metrics, production = report.metrics, report.metrics.production_rows
+    source, window = report.origin
     lines = [f"## {as_markdown(level_text(metrics))}", ""]
-    window = f"{window_text(metrics.history.window)}, {metrics.scope}"
-    lines += [f"**{as_markdown(source_text(report))}**, {window}", ""]
-    if report.is_empty:
-        return "\n".join([*lines, NOTHING_HAPPENED, ""])
-    lines += markdown_table("Verdict", verdict_rows(metrics))
-    production = [
-        {
-            "Metric": row.metric.label,
-            "Value": row.text,
-            "95 % interval": row.interval,
-            "Made of": row.why,
-        }
-        for row in metrics.production_rows.values()
-    ]
-    lines += markdown_table("Production", production)
-    environments = [
-        {
-            "Environment": name,
-            "Deployments": f"{count:,}",
-            "Success": show_number(values["success_rates"][name], " %"),
-        }
-        for name, count in values["deployments_by_environment"].items()
-    ]
-    lines += markdown_table("Environments", environments)
-    ranked = sorted(metrics.by_application.items(), key=lambda pair: -pair[1][FREQUENCY].n)
-    applications = [
-        {"Application": name, **{row.metric.label: row.text for row in rows.values()}}
-        for name, rows in ranked[:20]
-    ]
-    lines += markdown_table("Applications", applications)
+    lines += [f"**{as_markdown(source)}**, {window}, {metrics.scope}", ""]
+    verdict, ranked = verdict_table(report), report.ranked[:20]
+    tables: Dict[str, List[Iterable[str]]] = {
+        "Verdict": [verdict.columns, *verdict.to_numpy()],
+        "Production": [
+            ("Metric", "Value", "95 % interval", "Made of"),
+            *((row.metric.label, row.text, row.interval, row.why) for row in production.values()),
+        ],
+        "Environments": [
+            ("Environment", "Deployments", "Success rate"),
+            *((name, note, rate) for _, name, rate, note in report.success_rates()),
+        ],
+        "Applications": [
+            ("Application", *(metric.label for metric in PRODUCTION_METRICS.values())),
+            *((name, *map(short_text, rows.values())) for name, rows in ranked),
+        ],
+    }
+    for title, rows in tables.items():
+        heads, *cells = [" | ".join(map(as_markdown, row)) for row in rows]
+        if cells:
+            rule = " | ".join(["---"] * len(list(rows[0])))
+            lines += [f"### {title}", "", *(f"| {row} |" for row in (heads, rule, *cells)), ""]
     lines += ["### Recommendations", ""]
     for line in report.advice:
-        lines.append(
-            "  - " * line.startswith(" ") + "- " * (line[:1] != " ") + as_markdown(line.strip())
-        )
+        lines.append("  " * line.startswith(" ") + f"- {as_markdown(line.strip())}")
     return "\n".join([*lines, ""])
 
 
 def format_html(report: Report) -> str:
     """Return the verdict as HTML for a notebook."""
-    metrics = report.metrics
-    title = html.escape(f"{level_text(metrics)}: {score_text(metrics)}")
-    window = f"{window_text(metrics.history.window)}, {metrics.scope}"
-    source = html.escape(f"{source_text(report)}, {window}")
+    title = html.escape(f"{level_text(report.metrics)}: {score_text(report.metrics)}")
+    source = html.escape(", ".join([*report.origin, report.metrics.scope]))
     with pd.option_context("display.max_colwidth", None):
-        table = pd.DataFrame(verdict_rows(metrics)).to_html(index=False, border=0)
-    told = zip(("Why", "Next"), why_and_next(report))
+        table = verdict_table(report).to_html(index=False, border=0)
+    told = zip(("Why", "Next"), report.why_and_next)
     advice = "".join(f"<p>{label}: {html.escape(text)}</p>" for label, text in told if text)
     return f"<h4>{title}</h4><p>{source}</p>{table}{advice}"
 
@@ -5765,14 +5734,17 @@ def to_jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def row_documents(rows: Mapping[str, MetricRow]) -> Dict[str, Dict[str, Any]]:
+    """Return {metric: its fields}, the same for every metric."""
+    return {metric: dict(zip(ROW, row[1:])) for metric, row in rows.items()}
+
+
 def summary_document(
-    metrics: Metrics,
-    seed: Optional[int],
-    flow: Optional[pd.DataFrame],
+    metrics: Metrics, seed: Optional[int], flow: Optional[pd.DataFrame],
     scenario: Optional[Scenario] = None,
-) -> Dict[str, Any]:
+) -> Dict[str, Any]:  # fmt: skip
     """Return what `--json` prints and `metrics.json` holds, as plain JSON values."""
-    history, level = metrics.history, metrics.level
+    history, level, met = metrics.history, metrics.level, metrics.met
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -5794,10 +5766,8 @@ def summary_document(
             "scope": metrics.scope,
             "level": None if level is None else level.name,
             "score": metrics.score,
-            "of": len(metrics.met) - len(metrics.unjudged),
-            "elite": {
-                key: None if math.isnan(met) else met == 1 for key, met in metrics.met.items()
-            },
+            "of": len(met) - len(metrics.unjudged),
+            "elite": {key: None if math.isnan(one) else one == 1 for key, one in met.items()},
             "not_assessable": metrics.unjudged,
             "lead_time": lead_time_way(history),
         },
@@ -5810,26 +5780,18 @@ def summary_document(
     return to_jsonable(document)
 
 
-def row_documents(rows: Mapping[str, MetricRow]) -> Dict[str, Dict[str, Any]]:
-    """Return {metric: its fields}, the same for every metric."""
-    return {metric: dict(zip(ROW, row[1:])) for metric, row in rows.items()}
-
-
 def export_files(
     metrics: Metrics, document: Mapping[str, Any], trend: Optional[pd.DataFrame] = None
 ) -> Dict[str, bytes]:
     """Return the content of each file of an export: the tables as CSV, the numbers as JSON."""
     tables = {file: getattr(metrics.history, name) for name, file in TABLE_FILES.items()}
-    tables["trend.csv"] = trend
-    files = {file: as_csv(table) for file, table in tables.items() if table is not None}
+    files = {}
+    for file, table in {**tables, "trend.csv": trend}.items():
+        if table is not None:
+            text = table.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
+            files[file] = text.replace(os.linesep, "\n").encode("utf-8", "replace")
     text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
     return {**files, "metrics.json": text.encode("utf-8", "replace")}
-
-
-def as_csv(table: pd.DataFrame) -> bytes:
-    """Return a table as CSV in UTF-8, with times in ISO 8601 (UTC)."""
-    text = table.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
-    return text.replace(os.linesep, "\n").encode("utf-8", "replace")
 
 
 # ---- Reporting engine: metrics -> dashboard ------------------------------------------------------
