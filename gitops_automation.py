@@ -5209,6 +5209,7 @@ def with_shares(counts: Mapping[str, int], whole: Optional[int] = None) -> Dict[
     return {name: f"{n:,} ({show_percent(n, whole)})" for name, n in counts.items() if whole}
 
 
+LABELS = {"mean_lead_time": "Mean Lead Time", "median_lead_time": "Median Lead Time"}
 SOURCES = {
     "simulated": "SIMULATED: these are the numbers of no real team",
     "git": "MEASURED from the config repository (desired state, not what a cluster did)",
@@ -5240,9 +5241,6 @@ def lead_time_way(history: History) -> str:
         begin = "the first commit of a version" if versions else "a commit to the config repository"
         return f"from {begin} to the commit to production"
     return LEAD_TIMES.get(source, "from a commit to the end of its production deployment")
-
-
-LABELS = {"mean_lead_time": "Mean Lead Time", "median_lead_time": "Median Lead Time"}
 
 
 def value_text(key: str, metrics: Metrics) -> str:
@@ -5339,10 +5337,10 @@ class Report(NamedTuple):
         pairs: List[Tuple[str, str]] = []
         for line in self.advice:
             if line.startswith(" "):
-                pairs[-1] = pairs[-1][0], line.strip().partition(": ")[0]
+                pairs[-1] = pairs[-1][0].partition("; ")[0], line.strip().partition(": ")[0]
             else:
                 gap, doubt, remedy = line.partition("): ")
-                pairs.append((f"{gap})", remedy) if doubt else line.partition("; ")[::2])
+                pairs.append((gap + ")" * bool(doubt), remedy))
         return next((pair for pair in pairs if not pair[1].startswith("No")), pairs[0])
 
     def coverage_lines(self) -> List[str]:
@@ -5356,8 +5354,8 @@ class Report(NamedTuple):
         if coverage is not None:
             counts = coverage["environment"].value_counts()
             named = [name for name in history.environments if name in counts]
-            places = ", ".join(f"{counts[name]} in {name}" for name in named)
-            lines.append(f"Applications: {places}")
+            places = ", ".join(f"{name} {counts[name]}" for name in named)
+            lines.append(f"Applications by environment: {places}")
             some = coverage[coverage["lost"] > 0]
             if len(some):
                 last = history.covered(history.production)["from"].max()
@@ -5367,11 +5365,14 @@ class Report(NamedTuple):
                     "places; production is known as a whole for the last "
                     f"{count_text(days, 'day')}" + f" (--days {days})" * (days > 0)
                 )
-        folded = join_folded([*lines, *history.notes]).splitlines()
-        if not self.details:
-            more = f"and {len(folded) - 5} more lines with --details"
-            return folded if len(folded) <= 6 else [*folded[:5], more]
-        for row in () if coverage is None else coverage.head(1000).to_dict("records"):
+        parts = [join_folded([line]).splitlines() for line in (*lines, *history.notes)]
+        many = len(parts)
+        while sum(map(len, parts)) > 5 and not self.details:
+            parts.pop()
+        folded = sum(parts, [])
+        folded += [f"and {many - len(parts)} more with --details"] * (len(parts) < many)
+        listed = self.details and coverage is not None
+        for row in coverage.head(1000).to_dict("records") if listed else ():
             days = max((row["to"] - row["from"]).ceil("D").days, 1)
             lost = f", {row['lost']:,} lost before" * (row["lost"] > 0)
             origin = f"{shorten_text(row['origin'], 40)} ({row['rule']})"
@@ -5391,7 +5392,7 @@ class Report(NamedTuple):
 
     def by_environment(self, title: str, counts: Mapping[str, int]) -> List[str]:
         """The share of each environment; among numbers of production it is said to be of all."""
-        title += f" ({sum(counts.values()):,} in all of them)" * (
+        title += f" ({sum(counts.values()):,} in all environments)" * (
             self.metrics.scope == PRODUCTION_ALONE
         )
         named = {name[:1].upper() + name[1:]: count for name, count in counts.items()}
@@ -5421,8 +5422,8 @@ class Report(NamedTuple):
         for name, hours in values["lead_time_hours_by_environment"].items():
             if not math.isnan(hours):
                 share = show_percent(hours, values["mean_lead_time"])
-                way = f"{show_number(hours, ' hours')} ({share}){gates.get(name, '')}"
-                ways[f"Into {name}"] = way
+                own = f"{show_number(hours, ' hours')} ({share})"
+                ways[f"Into {name}"] = own + gates.get(name, "")
         return lines + listed_lines("Where the Lead Time Goes", ways)
 
     def success_rates(self) -> List[Tuple[str, str, str, str]]:
@@ -5431,12 +5432,10 @@ class Report(NamedTuple):
         A rate is an upper bound where a failure could hide. It is grey then, unless it is red.
         """
         history, values, rows = self.metrics.history, self.metrics.values, []
-        table = history.deployments
+        table, counts = history.deployments, values["deployments_by_environment"]
         unseen = set(table.loc[table["health"] == UNKNOWN, "environment"])
         for name, rate in values["success_rates"].items():
-            total, good = (
-                values[f"{kind}_by_environment"][name] for kind in ("deployments", "healthy")
-            )
+            total, good = counts[name], values["healthy_by_environment"][name]
             bound = rate >= 0 and (name in unseen or hides_failures(history))
             icon = rate_grade(math.nan if bound and rate >= 90 else rate)[0]
             note = f"{good:,}/{total:,} successful"
@@ -5470,21 +5469,20 @@ class Report(NamedTuple):
             "total_rollbacks", "successful_rollbacks", "failed_rollbacks", "rollback_success_rate",
             "failures_without_rollback",
         )  # fmt: skip
-        kinds = ("average", "fastest", "slowest")
-        times = tuple(f"{kind}_rollback_minutes" for kind in kinds)
+        times = [f"{kind}_rollback_minutes" for kind in ("average", "fastest", "slowest")]
         if not metrics.history.is_simulated:
             table = table[table["environment"] == metrics.history.production]
             if not values["total_rollbacks"]:
-                keys, times = (keys[0], keys[-1]), ()
+                keys, times = (keys[0], keys[-1]), []
         lasting = (table["health"] == DEGRADED) & table["recovered"].isna()
         reasons = dict(list(values["failure_reasons"].items())[:3])
         if list(reasons) == ["Rolled back"]:  # it says no more than the counts
             reasons = {}
-        over = line_of("Failures Not Over Yet:", f"{lasting.sum():,}")
-        lines = [*value_lines(metrics, keys), over, *[""] * bool(times)]
+        lines = [*value_lines(metrics, keys)]
+        lines += [line_of("Failures Not Over Yet:", f"{lasting.sum():,}"), *[""] * bool(times)]
         lines += value_lines(metrics, times)
-        counts = values["rollbacks_by_environment"]
-        lines += self.by_environment("Rollbacks by Environment", counts)
+        backs = values["rollbacks_by_environment"]
+        lines += self.by_environment("Rollbacks by Environment", backs)
         shares = with_shares(reasons, values["failed_deployments"])
         return lines + listed_lines("Main Failure Reasons", shares)
 
@@ -5592,26 +5590,22 @@ class Report(NamedTuple):
         return lines
 
 
-SECTIONS: Dict[str, Callable[[Report], List[str]]] = {
-    "📡 WHAT THIS HISTORY COVERS": Report.coverage_lines,
-    "📝 GIT ACTIVITY": Report.git_lines,
-    "🚀 DEPLOYMENT METRICS (DORA), {scope}": Report.deployment_lines,
-    "✅ SUCCESS RATES BY ENVIRONMENT": Report.success_lines,
-    "🔄 ROLLBACK SUMMARY, {scope}": Report.rollback_lines,
-    "🎯 PRODUCTION, AS DORA DEFINES IT": Report.production_lines,
-    "📦 PRODUCTION BY APPLICATION": Report.application_lines,
-    "🎓 DORA QUICK CHECK": Report.quick_check_lines,
-    "📈 TREND OF PRODUCTION": Report.trend_lines,
-    "🏆 DORA MATURITY ASSESSMENT": Report.verdict_lines,
-}
-"""The sections of the report, from top to bottom. One without a line is left out."""
-
-
 def format_report(report: Report) -> str:
     """Return the console report: every section that has something to say."""
+    sections = {
+        "📡 WHAT THIS HISTORY COVERS": report.coverage_lines(),
+        "📝 GIT ACTIVITY": report.git_lines(),
+        "🚀 DEPLOYMENT METRICS (DORA), {scope}": report.deployment_lines(),
+        "✅ SUCCESS RATES BY ENVIRONMENT": report.success_lines(),
+        "🔄 ROLLBACK SUMMARY, {scope}": report.rollback_lines(),
+        "🎯 PRODUCTION, AS DORA DEFINES IT": report.production_lines(),
+        "📦 PRODUCTION BY APPLICATION": report.application_lines(),
+        "🎓 DORA QUICK CHECK": report.quick_check_lines(),
+        "📈 TREND OF PRODUCTION": report.trend_lines(),
+        "🏆 DORA MATURITY ASSESSMENT": report.verdict_lines(),
+    }
     lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE, ""]
-    for title, section in SECTIONS.items():
-        found = section(report)
+    for title, found in sections.items():
         if found:
             lines += [title.format(scope=report.metrics.scope.upper()), LINE, *found, ""]
     return join_folded([*lines, DOUBLE_LINE])
@@ -5619,11 +5613,8 @@ def format_report(report: Report) -> str:
 
 def score_text(metrics: Metrics) -> str:
     """Return how many benchmarks are met, of those that could be judged."""
-    of, unjudged = len(metrics.met), len(metrics.unjudged)
-    if not unjudged:
-        return f"{metrics.score}/{of} metrics meeting elite criteria"
-    missed = of - unjudged - metrics.score
-    return f"{metrics.score} of {of} elite criteria met, {missed} missed, {unjudged} not judged"
+    unjudged, score = len(metrics.unjudged), f"{metrics.score}/{len(metrics.met)}"
+    return f"{score} metrics meeting elite criteria" + f", {unjudged} not judged" * (unjudged > 0)
 
 
 def level_text(metrics: Metrics) -> str:
@@ -5745,6 +5736,7 @@ def summary_document(
 ) -> Dict[str, Any]:  # fmt: skip
     """Return what `--json` prints and `metrics.json` holds, as plain JSON values."""
     history, level, met = metrics.history, metrics.level, metrics.met
+    by_application, covered = metrics.by_application, history.coverage
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -5758,9 +5750,7 @@ def summary_document(
         "scenario": None if scenario is None else json.loads(scenario.to_json()),
         "metrics": metrics.values,
         "production": row_documents(metrics.production_rows),
-        "applications": {
-            name: row_documents(rows) for name, rows in metrics.by_application.items()
-        },
+        "applications": {name: row_documents(rows) for name, rows in by_application.items()},
         "quick_check": metrics.quick_check,
         "maturity": {
             "scope": metrics.scope,
@@ -5775,7 +5765,6 @@ def summary_document(
     }
     if not history.is_simulated:
         document["notes"] = history.notes
-        covered = history.coverage
         document["coverage"] = [] if covered is None else covered.to_dict("records")
     return to_jsonable(document)
 
@@ -6810,8 +6799,8 @@ def tried_line(key: str, places: Sequence[str], trial: Trial) -> str:
             f"Nothing to change: as things are, {met} of {known} simulated months meet the target"
         )
     return find_advice(key, places, trial) or (
-        f"No change was found: no knob, and not all knobs of {places[0]} together, meet the target "
-        "in 9 of 10 simulated months"
+        f"No change that was tried meets the target: no knob, and not all knobs of {places[0]} "
+        "together, do in 9 of 10 simulated months"
     )
 
 

@@ -335,7 +335,7 @@ def test_a_steady_process_differs_in_about_one_month_of_twenty(metric):
 def deployments_csv(folder, history):
     """Write a history as a folder that --history takes."""
     folder.mkdir()
-    (folder / "deployments.csv").write_bytes(module.as_csv(history.deployments))
+    history.deployments.to_csv(folder / "deployments.csv", index=False)
     return folder
 
 
