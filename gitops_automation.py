@@ -5308,12 +5308,11 @@ class Report(NamedTuple):
     def advice(self) -> Sequence[str]:
         """The recommendations: those that were tried, or what follows from the metrics alone."""
         lines = recommend(self.metrics) if self.tried is None else self.tried
-        coverage, reached = self.metrics.history.coverage, self.metrics.values["total_deployments"]
-        count = 0 if coverage is None else int((coverage["environment"] == UNCLASSIFIED).sum())
-        remedy = "--environments 'production=NAME-*' or --environment-label KEY says it"
-        why = f"{count_text(count, 'application')} cannot be judged (nothing tells the environment)"
-        told = [f"{why}: {remedy}"] * (count > 0)
-        return [*lines, *told] if reached else [*told, *lines]
+        if UNCLASSIFIED not in self.metrics.history.environments:
+            return lines
+        why = "Some applications cannot be judged (nothing tells their environment)"
+        told = f"{why}: --environments 'production=NAME-*' or --environment-label KEY says it"
+        return [*lines, told] if self.metrics.values["total_deployments"] else [told, *lines]
 
     @property
     def origin(self) -> Tuple[str, str]:
@@ -5354,8 +5353,8 @@ class Report(NamedTuple):
         if coverage is not None:
             counts = coverage["environment"].value_counts()
             named = [name for name in history.environments if name in counts]
-            places = ", ".join(f"{name} {counts[name]}" for name in named)
-            lines.append(f"Applications by environment: {places}")
+            told = ", ".join(f"{name} {counts[name]}" for name in named)
+            lines.append(f"Applications by environment: {told}")
             some = coverage[coverage["lost"] > 0]
             if len(some):
                 last = history.covered(history.production)["from"].max()
@@ -5371,8 +5370,8 @@ class Report(NamedTuple):
             parts.pop()
         folded = sum(parts, [])
         folded += [f"and {many - len(parts)} more with --details"] * (len(parts) < many)
-        listed = self.details and coverage is not None
-        for row in coverage.head(1000).to_dict("records") if listed else ():
+        places = coverage if self.details else None
+        for row in () if places is None else places.head(1000).to_dict("records"):
             days = max((row["to"] - row["from"]).ceil("D").days, 1)
             lost = f", {row['lost']:,} lost before" * (row["lost"] > 0)
             origin = f"{shorten_text(row['origin'], 40)} ({row['rule']})"

@@ -226,12 +226,8 @@ def test_every_line_of_the_sample_output_is_there_in_its_order(console):
         ), label
 
 
-def test_no_two_lines_are_empty_in_a_row(console):
-    assert not re.search(r"[ \t]\n", console)
-    assert "\n\n\n" not in console
-
-
 def test_the_report_is_short_and_ends_with_level_why_and_next(console):
+    assert not re.search(r"[ \t]\n|\n\n\n", console)
     lines = console.splitlines()
     edges = [number for number, line in enumerate(lines) if line == "=" * 80]
     assert edges[-1] - edges[1] <= 130
@@ -286,21 +282,15 @@ def test_values_line_up_in_one_column(seed):
         assert {column for label, _, column in rows if "•" not in label} == {VALUE_COLUMN}
 
 
-def test_the_success_rates_line_up_among_themselves():
+def test_success_rates_and_verdicts_line_up_among_themselves():
     two = Scenario(environments=(Environment("a"), Environment("b" * 30)))
     for scenario in (Scenario(), two):
-        lines = [
-            line for line in section(report_of(scenario), "SUCCESS RATES") if "successful" in line
-        ]
-        assert len(lines) == len(scenario.environments)
-        assert len({re.search(r"\d+\.\d\d%|n/a", line).start() for line in lines}) == 1
-        assert len({line.index("(") for line in lines}) == 1
-
-
-def test_the_verdicts_line_up_among_themselves():
-    lines = [line for line in section(report_of(), "ASSESSMENT") if re.search("[✅❌⚪] ", line)]
-    assert len(lines) == 4
-    assert len({re.search("[✅❌⚪]", line).start() for line in lines}) == 1
+        report = report_of(scenario)
+        rates = [line for line in section(report, "SUCCESS RATES") if "successful" in line]
+        assert len(rates) == len(scenario.environments)
+        assert len({line.index("(") for line in rates}) == 1
+        marks = [line for line in section(report, "ASSESSMENT") if re.search("[✅❌⚪] ", line)]
+        assert len({re.search("[✅❌⚪]", line).start() for line in marks}) == 1
 
 
 # ---- Single sections -----------------------------------------------------------------------------
@@ -410,11 +400,10 @@ def test_numbers_have_one_format():
 # ---- Empty and short histories -------------------------------------------------------------------
 
 
-def test_a_window_in_which_nothing_happened_is_one_sentence():
+def test_a_window_in_which_nothing_happened_has_no_level():
     for text in (report_on(empty_history()), markdown_on(empty_history())):
-        assert "Nothing happened" in text and "Choose more --days" in " ".join(text.split())
-        for word in ("PERFORMER", "NEEDS IMPROVEMENT", "Recommendations", "n/a"):
-            assert word not in text
+        assert "nothing was deployed" in text and "⚪ not assessable" in text
+        assert not re.search(r"PERFORMER|NEEDS IMPROVEMENT|\bnan\b", text)
 
 
 def test_commits_without_a_deployment_print_not_available_in_the_place_of_nan():
@@ -468,7 +457,8 @@ def test_the_level_follows_the_score_in_the_report_as_in_the_summary(count):
 
 
 def test_each_row_of_the_verdict_has_the_numbers_that_make_its_value():
-    rows = {row["Metric"]: row for row in gitops.verdict_rows(metrics_of_something())}
+    table = gitops.verdict_table(Report(metrics_of_something(), tried=ADVICE))
+    rows = {row["Metric"]: row for row in table.to_dict("records")}
     assert [METRICS[key].label for key in FOUR] == list(rows)
     row = rows["Deployment Frequency"]
     count, days = re.fullmatch(r"(\d+) deployments in (\d+) days", row["Made of"]).groups()
@@ -487,11 +477,18 @@ def test_long_times_are_in_human_units(minutes, shown):
     assert metrics.rows["mttr_minutes"].text == shown
 
 
-def test_what_to_do_first_is_the_first_recommendation():
-    report = Report(metrics_of_something(), tried=ADVICE)
-    assert "\n  Why:  Lead Time 44 h is long\n  Next: Open the gate\n" in format_summary(report)
-    html = gitops.format_html(report)
-    assert "<p>Why: Lead Time 44 h is long</p><p>Next: Open the gate</p>" in html
+def test_what_to_do_next_is_the_first_change_that_helps():
+    stuck = ["MTTR is long; people", "  No change that was tried meets the target: none"]
+    for tried in (ADVICE, [*stuck, *ADVICE]):
+        report = Report(metrics_of_something(), tried=tried)
+        assert "\n  Why:  Lead Time 44 h is long\n  Next: Open the gate\n" in format_summary(report)
+        html = gitops.format_html(report)
+        assert "<p>Why: Lead Time 44 h is long</p><p>Next: Open the gate</p>" in html
+    report = Report(metrics_of_something(), tried=stuck)
+    assert "Next: No change that was tried meets the target\n" in format_summary(report)
+    doubted = ["MTTR cannot be judged (only 2): measure more days"]
+    summary = format_summary(Report(metrics_of_something(), tried=doubted))
+    assert "Why:  MTTR cannot be judged (only 2)\n  Next: measure more days\n" in summary
 
 
 def test_a_report_of_long_names_fits_eighty_columns():
@@ -541,7 +538,7 @@ def real(source="files", version="", lost=0, applications=("x",), **tables):
             "argocd",
             "v1",
             "what Argo CD keeps",
-            "the first commit of a version to the end of its sync",
+            "a commit at production's own path to the end of its sync",
         ),
         ("tags", "v1", "the release tags", "a commit to the release tag"),
         ("files", "v1", "tables", "a commit to the end of its production deployment"),
@@ -556,13 +553,10 @@ def test_a_measured_report_says_from_what_and_from_where_to_where(source, versio
     assert f"median of 30 changes, from {way}" in " ".join(verdict.split())
 
 
-def test_a_simulation_that_was_read_back_says_so():
+def test_what_is_simulated_in_part_is_not_said_to_be_measured():
     report = report_on(real(gitops.SIMULATED_TABLES))
     assert "SIMULATED: these tables were written by a simulation" in report
     assert "MEASURED" not in report
-
-
-def test_real_commits_with_simulated_deployments_are_not_measured():
     report = report_on(simulated(Scenario(), 7)[0], commits_are_real=True)
     assert "\nSIMULATED deployments of real commits\n" in report
 
@@ -577,7 +571,7 @@ def test_a_measured_report_begins_with_what_is_covered_in_eight_lines():
     told = " ".join(" ".join(lines[:8]).split())
     assert "Lost: 10 older entries in 2 of 2 places" in told
     assert "production is known as a whole for the last 19 days (--days 19)" in told
-    assert "more lines with --details" in told
+    assert told.endswith("and 9 more with --details")
     assert "note 8" in report_on(history, details=True)
 
 
@@ -634,9 +628,76 @@ def test_a_lower_bound_says_so_wherever_it_is_shown():
     assert verdict[at + 1].strip() == "a failure may hide between two looks"
 
 
-def test_real_rollbacks_are_not_said_to_be_automated():
-    assert "Automated" not in format_summary(Report(measure(real()), tried=ADVICE))
-    assert "Automated" in format_summary(Report(metrics_of_something(), tried=ADVICE))
+def test_a_block_of_production_says_where_it_counts_all_environments():
+    history = simulated(Scenario(), 7)[0]._replace(source="git")
+    whole = Report(measure(history), tried=ADVICE)
+    report = format_report(whole)
+    for heading, rows in (
+        ("Deployment Distribution", history.deployments),
+        ("Rollbacks by Environment", history.rollbacks),
+    ):
+        assert f"\n{heading} ({len(rows)} in all environments):\n" in report
+    backs = (history.rollbacks["environment"] == "production").sum()
+    for text in (report, format_summary(whole)):
+        assert re.search(rf"Total Rollbacks: +{backs}$", text, re.M)
+        assert "Commits That Began a Change:" in text and "Automated" not in text
+    assert "ROLLBACK SUMMARY, PRODUCTION" in report
+    assert "SUMMARY OF PRODUCTION" in format_summary(whole)
+
+
+def test_a_success_rate_that_may_hide_failures_is_a_grey_bound():
+    metrics = measure(real("argocd"))
+    for rate, icon in ((96.67, "⚪"), (92.0, "⚪"), (80.0, "🔴")):
+        values = {**metrics.values, "success_rates": {"production": rate}}
+        report = format_report(Report(dataclasses.replace(metrics, values=values), tried=ADVICE))
+        (line,) = section(report, "SUCCESS RATES")
+        assert line == f"{icon} production       ≤ {rate:.2f}% (1/30 seen to fail)"
+        assert "\n≤ is an upper bound" in report
+    assert section(report_on(real()), "SUCCESS RATES")[0].startswith("🟢 production       96.67%")
+
+
+def test_failures_that_are_over_do_not_read_as_if_they_lasted():
+    history = real()
+    assert re.search(
+        r"Failures Not Rolled Back: +1\nFailures Not Over Yet: +0\n", report_on(history)
+    )
+    history.deployments["recovered"] = gitops.pd.NaT
+    history.deployments["failure_reason"] = history.deployments[
+        "failure_reason"
+    ].cat.rename_categories(["oom"])
+    report = report_on(history)
+    assert re.search(r"Failures Not Over Yet: +1\n", report)
+    assert "Main Failure Reasons:\n  • oom:" in report
+    assert "Main Failure Reasons" not in report_on(real())  # `Rolled back` says no more
+
+
+def test_two_sources_of_one_team_have_a_name_and_a_lead_time_of_their_own():
+    joined = real("argocd", "v1", notes=(gitops.WITH_CLUSTER,))
+    verdict = " ".join(" ".join(section(report_on(joined), "MATURITY")).split())
+    assert "MEASURED from Argo CD's syncs, and before them from the config repository" in verdict
+    assert "from the first commit of a version to the commit to production" in verdict
+
+
+def test_the_seed_of_a_measured_report_is_that_of_the_trials():
+    verdict = section(report_on(real(), None, 7), "MATURITY")
+    assert "Recommendations (tried in simulated months, seed 7):" in verdict
+    assert "seed" not in verdict[1]
+    untried = format_report(Report(measure(real()), seed=7, tried=["None: all targets are met"]))
+    assert "seed" not in untried
+
+
+def test_what_has_no_known_environment_has_its_remedy_in_the_verdict():
+    history = real()._replace(environments=(gitops.UNCLASSIFIED, "production"))
+    some = Report(measure(history), tried=ADVICE)
+    assert "  • Some applications cannot be judged" in format_report(some)
+    assert "Next: Open the gate" in format_summary(some)
+    nothing = Report(measure(history._replace(deployments=history.deployments[:0])), tried=ADVICE)
+    assert "Next: --environments 'production=NAME-*' or" in format_summary(nothing)
+
+
+def test_an_interval_has_the_unit_of_its_value():
+    row = gitops.MetricRow("change_lead_time_hours", 240.0, 120.0, 480.0)
+    assert (row.text, row.interval) == ("10.00 days", "5.00 to 20.00")
 
 
 # ---- Markdown, HTML and main() -------------------------------------------------------------------
@@ -649,8 +710,8 @@ def markdown_on(history):
 def test_markdown_is_one_page_of_verdict_tables_and_advice():
     text = markdown_on(simulated(Scenario(), 7)[0])
     assert text.startswith("## 🥈 HIGH PERFORMER\n\n**SIMULATED")
-    for row in gitops.verdict_rows(metrics_of_something()):
-        assert f"| {' | '.join(map(gitops.as_markdown, row.values()))} |" in text
+    for row in gitops.verdict_table(Report(metrics_of_something())).to_numpy():
+        assert f"| {' | '.join(map(gitops.as_markdown, row))} |" in text
     titles = re.findall("^### (.*)$", text, re.M)
     assert titles == ["Verdict", "Production", "Environments", "Applications", "Recommendations"]
     assert "\n- Lead Time 44 h is long; the gate\n  - Open the gate" in text
