@@ -5366,7 +5366,7 @@ class Report(NamedTuple):
                 )
         parts = [join_folded([line]).splitlines() for line in (*lines, *history.notes)]
         many = len(parts)
-        while sum(map(len, parts)) > 5 and not self.details:
+        while sum(map(len, parts)) > 6 - (len(parts) < many) and not self.details:
             parts.pop()
         folded = sum(parts, [])
         folded += [f"and {many - len(parts)} more with --details"] * (len(parts) < many)

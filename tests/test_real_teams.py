@@ -18,6 +18,7 @@ KEYS = ["deployment_frequency", "median_lead_time", "mttr_minutes", "change_fail
 TEAMS = {  # hours between deployments, lead hours, every n-th is bad, minutes until it is back
     "elite": (12, 3, 9, 20),
     "waits long": (10, 30, 9, 20),
+    "often bad": (6, 5, 4, 15),
     "rare and often bad": (72, 50, 3, 90),
 }
 MET, MISSED, OPEN = True, False, None
@@ -30,6 +31,10 @@ MARKS = {  # (team, source): frequency, lead time, recovery, fail rate; and the 
     ("waits long", "argocd"): ([MET, OPEN, MET, OPEN], None),
     ("waits long", "both"): ([MET, MISSED, MET, OPEN], None),
     ("waits long", "tables with incidents"): ([MET, MISSED, MET, MET], "HIGH PERFORMER"),
+    ("often bad", "config repository"): ([MET, MET, MET, MISSED], "HIGH PERFORMER"),
+    ("often bad", "argocd"): ([MET, OPEN, MET, MISSED], None),
+    ("often bad", "both"): ([MET, MET, MET, MISSED], "HIGH PERFORMER"),
+    ("often bad", "tables with incidents"): ([MET, MET, MET, MISSED], "HIGH PERFORMER"),
     ("rare and often bad", "config repository"): ([MISSED] * 4, "NEEDS IMPROVEMENT"),
     ("rare and often bad", "argocd"): ([MISSED, OPEN, MISSED, MISSED], None),
     ("rare and often bad", "both"): ([MISSED] * 4, "NEEDS IMPROVEMENT"),
