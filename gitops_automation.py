@@ -5165,11 +5165,12 @@ def with_unit(number: str, unit: str) -> str:
 
 def human_unit(value: float, unit: str) -> Tuple[float, str]:
     """Return the unit in which people say a value, and by how much it is to be divided."""
-    minutes = value * {"h": 60, "min": 1}.get(unit, math.nan)
-    own = 60 if unit == "min" else 1  # of an hour
+    if unit not in ("h", "min"):
+        return 1, unit
+    own, minutes = (1, 60 * value) if unit == "h" else (60, value)  # of an hour
     if minutes >= 120 * 60:
         return 24 * own, "days"
-    return (own, "h") if minutes >= 120 else (1, unit)
+    return (own, "h") if minutes >= 120 else (own / 60, "min")
 
 
 def in_human_units(value: float, unit: str, digits: int = 2) -> str:
@@ -5335,12 +5336,15 @@ class Report(NamedTuple):
         """The first gap that a change closes, or else the first one, and what to do about it."""
         pairs: List[Tuple[str, str]] = []
         for line in self.advice:
-            if line.startswith(" "):
-                pairs[-1] = pairs[-1][0].partition("; ")[0], line.strip().partition(": ")[0]
-            else:
+            if not line.startswith(" "):
                 gap, doubt, remedy = line.partition("): ")
-                pairs.append((gap + ")" * bool(doubt), remedy))
-        return next((pair for pair in pairs if not pair[1].startswith("No")), pairs[0])
+                gap, _, cause = (gap + ")" * bool(doubt)).partition("; ")
+                pairs.append((gap, remedy or cause.partition(": ")[2]))
+            else:
+                pairs[-1] = pairs[-1][0], line.strip().partition(": ")[0]
+                if not pairs[-1][1].startswith("No"):
+                    return pairs[-1]
+        return pairs[0]
 
     def coverage_lines(self) -> List[str]:
         """What a real history covers: at most six lines, and every place in the details."""
@@ -5391,9 +5395,8 @@ class Report(NamedTuple):
 
     def by_environment(self, title: str, counts: Mapping[str, int]) -> List[str]:
         """The share of each environment; among numbers of production it is said to be of all."""
-        title += f" ({sum(counts.values()):,} in all environments)" * (
-            self.metrics.scope == PRODUCTION_ALONE
-        )
+        if len(counts) > 1 and not self.metrics.history.is_simulated:
+            title += f" ({sum(counts.values()):,} in all environments)"
         named = {name[:1].upper() + name[1:]: count for name, count in counts.items()}
         return listed_lines(title, with_shares(named))
 
@@ -5443,7 +5446,7 @@ class Report(NamedTuple):
             elif not history.is_simulated:
                 note = f"{total - good:,}/{total:,} {'seen to fail' if bound else 'failed'}"
             shown = "≤ " * bound + show_number(rate, "%")
-            rows.append((icon, shorten_text(name, 30), shown, f"({note})"))
+            rows.append((icon, shorten_text(name, 30), shown, note))
         return rows
 
     def success_lines(self) -> List[str]:
@@ -5453,7 +5456,9 @@ class Report(NamedTuple):
             max(16, *(len(row[1]) for row in rows)),
             7 + 2 * any("≤" in row[2] for row in rows),
         )
-        lines = [f"{icon} {name:<{wide}} {text:<{rate}} {note}" for icon, name, text, note in rows]
+        lines = [
+            f"{icon} {name:<{wide}} {text:<{rate}} ({note})" for icon, name, text, note in rows
+        ]
         if not self.metrics.history.is_simulated:
             return lines + ["≤ is an upper bound: not every failure was seen."] * (rate > 7)
         total, failed = values["total_deployments"], values["failed_deployments"]
@@ -5591,6 +5596,10 @@ class Report(NamedTuple):
 
 def format_report(report: Report) -> str:
     """Return the console report: every section that has something to say."""
+    lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE, ""]
+    if not (len(report.metrics.history.deployments) or report.metrics.values["total_commits"]):
+        told = "Nothing happened: there is no commit and no deployment. Choose more --days, or"
+        return join_folded([*lines, *report.origin, f"{told} another --end.", "", DOUBLE_LINE])
     sections = {
         "📡 WHAT THIS HISTORY COVERS": report.coverage_lines(),
         "📝 GIT ACTIVITY": report.git_lines(),
@@ -5603,7 +5612,6 @@ def format_report(report: Report) -> str:
         "📈 TREND OF PRODUCTION": report.trend_lines(),
         "🏆 DORA MATURITY ASSESSMENT": report.verdict_lines(),
     }
-    lines = [DOUBLE_LINE, "🔄 GITOPS WORKFLOW AUTOMATION REPORT", DOUBLE_LINE, ""]
     for title, found in sections.items():
         if found:
             lines += [title.format(scope=report.metrics.scope.upper()), LINE, *found, ""]

@@ -395,9 +395,10 @@ def test_numbers_have_one_format():
 # ---- Empty and short histories -------------------------------------------------------------------
 
 
-def test_a_window_in_which_nothing_happened_has_no_level():
-    for text in (report_on(empty_history()), markdown_on(empty_history())):
-        assert "nothing was deployed" in text and "⚪ not assessable" in text
+def test_a_window_in_which_nothing_happened_is_one_sentence():
+    report = report_on(empty_history())
+    assert "Nothing happened" in report and "Choose more --days" in " ".join(report.split())
+    for text in (report, markdown_on(empty_history())):
         assert not re.search(r"PERFORMER|NEEDS IMPROVEMENT|\bnan\b", text)
 
 
@@ -472,6 +473,9 @@ def test_what_to_do_next_is_the_first_change_that_helps():
         assert "<p>Why: Lead Time 44 h is long</p><p>Next: Open the gate</p>" in html
     report = Report(metrics_of_something(), tried=stuck)
     assert "Next: No change that was tried meets the target\n" in format_summary(report)
+    untried = ["Lead Time 44 h is long; the way into x takes all: shorten it first"]
+    summary = format_summary(Report(metrics_of_something(), tried=untried))
+    assert "Why:  Lead Time 44 h is long\n  Next: shorten it first\n" in summary
     doubted = ["MTTR cannot be judged (only 2): measure more days"]
     summary = format_summary(Report(metrics_of_something(), tried=doubted))
     assert "Why:  MTTR cannot be judged (only 2)\n  Next: measure more days\n" in summary
@@ -677,7 +681,8 @@ def test_what_has_no_known_environment_has_its_remedy_in_the_verdict():
     some = Report(measure(history), tried=ADVICE)
     assert "  • Some applications cannot be judged" in format_report(some)
     assert "Next: Open the gate" in format_summary(some)
-    nothing = Report(measure(history._replace(deployments=history.deployments[:0])), tried=ADVICE)
+    none = measure(history._replace(deployments=history.deployments[:0]))
+    nothing = Report(none, tried=ADVICE[2:])
     assert "Next: --environments 'production=NAME-*' or" in format_summary(nothing)
 
 
