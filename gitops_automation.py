@@ -5321,9 +5321,8 @@ class Report(NamedTuple):
         history, source = self.metrics.history, SOURCES[full_source(self.metrics.history)]
         if history.is_simulated and self.commits_are_real:
             source = "SIMULATED deployments of real commits"
-        (start, end), days = history.window, count_text(history.window.days, "day")
-        last = end - pd.Timedelta(days=1)
-        return source, f"{start:%Y-%m-%d} to {last:%Y-%m-%d} ({days}, UTC)"
+        window, days = history.window, count_text(history.window.days, "day")
+        return source, f"{window.start:%Y-%m-%d} to {window.last:%Y-%m-%d} ({days}, UTC)"
 
     @property
     def ranked(self) -> List[Tuple[str, Dict[str, MetricRow]]]:
@@ -5480,7 +5479,7 @@ class Report(NamedTuple):
                 keys, times = (keys[0], keys[-1]), []
         lasting = (table["health"] == DEGRADED) & table["recovered"].isna()
         reasons = dict(list(values["failure_reasons"].items())[:3])
-        if list(reasons) == ["Rolled back"]:  # it says no more than the counts
+        if list(reasons) in (["Rolled back"], ["Incident"]):  # it says no more than the counts
             reasons = {}
         lines = [*value_lines(metrics, keys)]
         lines += [line_of("Failures Not Over Yet:", f"{lasting.sum():,}"), *[""] * bool(times)]
@@ -5648,7 +5647,9 @@ def format_summary(report: Report) -> str:
     if metrics.history.is_simulated:
         title, labels = "📊 EXECUTIVE SUMMARY:", {lead: "Average Lead Time"}
         labels.update(total_commits="Total Git Commits", total_rollbacks="Automated Rollbacks")
-    totals = ("total_commits", "total_deployments", "total_rollbacks")
+    totals = ["total_commits", "total_deployments", "total_rollbacks"]
+    if not (metrics.history.is_simulated or metrics.values["total_commits"]):
+        del totals[0]  # tables without commits
     lines = [title]
     lines += value_lines(metrics, (*totals, frequency, lead, rate, recovery), "  ", **labels)
     lines.append(line_of("  Overall Maturity:", level.name if level else "not assessable"))
