@@ -5336,7 +5336,7 @@ class Report(NamedTuple):
         pairs: List[Tuple[str, str]] = []
         for line in self.advice:
             if not line.startswith(" "):
-                gap, doubt, remedy = line.partition("): ")
+                gap, doubt, remedy = line.replace("None: all", "All").partition("): ")
                 gap, _, cause = (gap + ")" * bool(doubt)).partition("; ")
                 pairs.append((gap, remedy or cause.partition(": ")[2]))
             else:
@@ -5624,10 +5624,9 @@ def score_text(metrics: Metrics) -> str:
 
 
 def level_text(metrics: Metrics) -> str:
-    """Return the maturity level with its icon, or why there is none."""
-    if metrics.level is not None:
-        return f"{metrics.level.icon} {metrics.level.name}"
-    return f"⚪ not assessable ({len(metrics.unjudged)} of {len(metrics.met)} metrics not judged)"
+    """Return the maturity level with its icon, or that there is none."""
+    level = metrics.level
+    return "⚪ not assessable" if level is None else f"{level.icon} {level.name}"
 
 
 def metric_step_lines(metrics: Metrics) -> List[str]:
@@ -5680,7 +5679,7 @@ def format_markdown(report: Report) -> str:
     """Return one page: the verdict, production, environments, applications and the advice."""
     metrics, production = report.metrics, report.metrics.production_rows
     source, window = report.origin
-    lines = [f"## {as_markdown(level_text(metrics))}", ""]
+    lines = [f"## {level_text(metrics)}: {score_text(metrics)}", ""]
     lines += [f"**{as_markdown(source)}**, {window}, {metrics.scope}", ""]
     verdict, ranked = verdict_table(report), report.ranked[:20]
     tables: Dict[str, List[Iterable[str]]] = {

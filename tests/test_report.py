@@ -678,7 +678,8 @@ def markdown_on(history):
 
 def test_markdown_is_one_page_of_verdict_tables_and_advice():
     text = markdown_on(simulated(Scenario(), 7)[0])
-    assert text.startswith("## 🥈 HIGH PERFORMER\n\n**SIMULATED")
+    title = "## 🥈 HIGH PERFORMER: 3/4 metrics meeting elite criteria"
+    assert text.startswith(f"{title}\n\n**SIMULATED")
     for row in gitops.verdict_table(Report(metrics_of_something())).to_numpy():
         assert f"| {' | '.join(map(gitops.as_markdown, row))} |" in text
     titles = re.findall("^### (.*)$", text, re.M)
