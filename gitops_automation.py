@@ -5451,15 +5451,13 @@ class Report(NamedTuple):
     def success_lines(self) -> List[str]:
         """The success rate of each environment, and of all of a simulation."""
         rows, values = self.success_rates(), self.metrics.values
-        wide, rate = (
-            max(16, *(len(row[1]) for row in rows)),
-            7 + 2 * any("≤" in row[2] for row in rows),
-        )
+        wide = max(16, *(len(row[1]) for row in rows))
+        size = 7 + 2 * any("≤" in row[2] for row in rows)
         lines = [
-            f"{icon} {name:<{wide}} {text:<{rate}} ({note})" for icon, name, text, note in rows
+            f"{icon} {name:<{wide}} {rate:<{size}} ({note})" for icon, name, rate, note in rows
         ]
         if not self.metrics.history.is_simulated:
-            return lines + ["≤ is an upper bound: not every failure was seen."] * (rate > 7)
+            return lines + ["≤ is an upper bound: not every failure was seen."] * (size > 7)
         total, failed = values["total_deployments"], values["failed_deployments"]
         overall = value_text("overall_success_rate", self.metrics)
         overall += f" ({total - failed:,}/{total:,})"
@@ -5481,11 +5479,11 @@ class Report(NamedTuple):
         reasons = dict(list(values["failure_reasons"].items())[:3])
         if list(reasons) in (["Rolled back"], ["Incident"]):  # it says no more than the counts
             reasons = {}
-        lines = [*value_lines(metrics, keys)]
-        lines += [line_of("Failures Not Over Yet:", f"{lasting.sum():,}"), *[""] * bool(times)]
+        over = line_of("Failures Not Over Yet:", f"{lasting.sum():,}")
+        lines = [*value_lines(metrics, keys), over, *([""] if times else [])]
         lines += value_lines(metrics, times)
-        backs = values["rollbacks_by_environment"]
-        lines += self.by_environment("Rollbacks by Environment", backs)
+        counts = values["rollbacks_by_environment"]
+        lines += self.by_environment("Rollbacks by Environment", counts)
         shares = with_shares(reasons, values["failed_deployments"])
         return lines + listed_lines("Main Failure Reasons", shares)
 
