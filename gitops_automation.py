@@ -5526,10 +5526,10 @@ class Report(NamedTuple):
         if not self.details:
             return []
         scores, row = self.metrics.quick_check, "  • {:<33} {:>4}   industry {}".format
+        labels = {name: metric.label for name, metric in PRODUCTION_METRICS.items()}
         lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
         for name, industry in QUICK_CHECK_MEANS_2025.items():
-            known = PRODUCTION_METRICS.get(name)
-            label = known.label if known else name.capitalize()
+            label = labels.get(name, name.capitalize())
             lines.append(row(f"{label}:", show_number(scores[name], "", 1), industry))
         return lines
 
@@ -5582,10 +5582,10 @@ class Report(NamedTuple):
             lead, rate = rows[LEAD].text, f"{rows[FAIL_RATE].why} ({rows[FAIL_RATE].text})"
             told = f"{rows[FREQUENCY].text}, lead time {lead} (median), {rate}"
             lines.append(f"Production alone: {told}")
-        lines += ["", f"Performance Score: {score_text(metrics)}"]
+        level, score = level_and_score(metrics)
         tried = not simulated and any(line.startswith(" ") for line in self.advice)
         heading = f"Recommendations{f' (tried in simulated months, seed {self.seed})' * tried}:"
-        lines += ["", f"Maturity Level: {level_text(metrics)}", "", heading]
+        lines += ["", f"Performance Score: {score}", "", f"Maturity Level: {level}", "", heading]
         for line in self.advice:
             lines.append(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}")
         return lines
@@ -5615,16 +5615,12 @@ def format_report(report: Report) -> str:
     return join_folded([*lines, DOUBLE_LINE])
 
 
-def score_text(metrics: Metrics) -> str:
-    """Return how many benchmarks are met, of those that could be judged."""
-    unjudged, score = len(metrics.unjudged), f"{metrics.score}/{len(metrics.met)}"
-    return f"{score} metrics meeting elite criteria" + f", {unjudged} not judged" * (unjudged > 0)
-
-
-def level_text(metrics: Metrics) -> str:
-    """Return the maturity level with its icon, or that there is none."""
-    level = metrics.level
-    return "⚪ not assessable" if level is None else f"{level.icon} {level.name}"
+def level_and_score(metrics: Metrics) -> Tuple[str, str]:
+    """Return the maturity level with its icon, and how many benchmarks are met."""
+    level, unjudged = metrics.level, len(metrics.unjudged)
+    score = f"{metrics.score}/{len(metrics.met)} metrics meeting elite criteria"
+    name = "⚪ not assessable" if level is None else f"{level.icon} {level.name}"
+    return name, score + f", {unjudged} not judged" * (unjudged > 0)
 
 
 def metric_step_lines(metrics: Metrics) -> List[str]:
@@ -5677,7 +5673,7 @@ def format_markdown(report: Report) -> str:
     """Return one page: the verdict, production, environments, applications and the advice."""
     metrics, production = report.metrics, report.metrics.production_rows
     source, window = report.origin
-    lines = [f"## {level_text(metrics)}: {score_text(metrics)}", ""]
+    lines = [f"## {': '.join(level_and_score(metrics))}", ""]
     lines += [f"**{as_markdown(source)}**, {window}, {metrics.scope}", ""]
     verdict, ranked = verdict_table(report), report.ranked[:20]
     tables: Dict[str, List[Iterable[str]]] = {
@@ -5708,7 +5704,7 @@ def format_markdown(report: Report) -> str:
 
 def format_html(report: Report) -> str:
     """Return the verdict as HTML for a notebook."""
-    title = html.escape(f"{level_text(report.metrics)}: {score_text(report.metrics)}")
+    title = html.escape(": ".join(level_and_score(report.metrics)))
     source = html.escape(", ".join([*report.origin, report.metrics.scope]))
     with pd.option_context("display.max_colwidth", None):
         table = verdict_table(report).to_html(index=False, border=0)
