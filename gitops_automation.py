@@ -5675,27 +5675,23 @@ def format_markdown(report: Report) -> str:
     source, window = report.origin
     lines = [f"## {': '.join(level_and_score(metrics))}", ""]
     lines += [f"**{as_markdown(source)}**, {window}, {metrics.scope}", ""]
-    verdict, ranked = verdict_table(report), report.ranked[:20]
-    tables: Dict[str, List[Iterable[str]]] = {
-        "Verdict": [verdict.columns, *verdict.to_numpy()],
-        "Production": [
-            ("Metric", "Value", "95 % interval", "Made of"),
-            *((row.metric.label, row.text, row.interval, row.why) for row in production.values()),
-        ],
-        "Environments": [
-            ("Environment", "Deployments", "Success rate"),
-            *((name, note, rate) for _, name, rate, note in report.success_rates()),
-        ],
-        "Applications": [
-            ("Application", *(metric.label for metric in PRODUCTION_METRICS.values())),
-            *((name, *map(short_text, rows.values())) for name, rows in ranked),
-        ],
-    }
-    for title, rows in tables.items():
-        heads, *cells = [" | ".join(map(as_markdown, row)) for row in rows]
-        if cells:
-            rule = " | ".join(["---"] * len(list(rows[0])))
-            lines += [f"### {title}", "", *(f"| {row} |" for row in (heads, rule, *cells)), ""]
+    verdict, labels = verdict_table(report), [one.label for one in PRODUCTION_METRICS.values()]
+    made = [(row.metric.label, row.text, row.interval, row.why) for row in production.values()]
+    places = [(name, note, rate) for _, name, rate, note in report.success_rates()]
+    owned = [(name, *map(short_text, rows.values())) for name, rows in report.ranked[:20]]
+    for title, heads, rows in (
+        ("Verdict", list(verdict), verdict.to_numpy()),
+        ("Production", ["Metric", "Value", "95 % interval", "Made of"], made),
+        ("Environments", ["Environment", "Deployments", "Success rate"], places),
+        ("Applications", ["Application", *labels], owned),
+    ):
+        if len(rows):
+            table = [
+                heads,
+                ["---"] * len(heads),
+                *([as_markdown(one) for one in row] for row in rows),
+            ]
+            lines += [f"### {title}", "", *(f"| {' | '.join(row)} |" for row in table), ""]
     lines += ["### Recommendations", ""]
     for line in report.advice:
         lines.append("  " * line.startswith(" ") + f"- {as_markdown(line.strip())}")
