@@ -276,12 +276,12 @@ class History(NamedTuple):
     def covered(self, environment: str) -> pd.DataFrame:
         """Return the rows of `coverage` for one environment."""
         assert self.coverage is not None
-        return self.coverage[has_word(self.coverage["environment"], environment)]
+        return self.coverage[self.coverage["environment"] == environment]
 
     def changes_to(self, environment: str) -> pd.DataFrame:
         """Return the rows of `changes` for one environment."""
         assert self.changes is not None
-        return self.changes[has_word(self.changes["environment"], environment)]
+        return self.changes[self.changes["environment"] == environment]
 
     def within(self, window: Window) -> History:
         """Return what happened within a window, and the commits before it; GitOpsError if nothing.
@@ -402,35 +402,20 @@ def seconds_of(times: Union[pd.Series, pd.DatetimeIndex]) -> np.ndarray:
 
 def word_column(codes: np.ndarray, words: Sequence[str]) -> pd.Categorical:
     """Return a categorical column from positions in a list of words."""
-    return pd.Categorical.from_codes(codes, categories=pd.Index(words, dtype=object))
+    return pd.Categorical.from_codes(codes, pd.Index(words, dtype=object))
 
 
 def codes_of(column: pd.Series, words: Union[Sequence[str], pd.Series]) -> np.ndarray:
     """Return the position of each value in `words`, -1 where it is none of them."""
-    codes, categories = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
-    words = np.asarray(words, dtype=object)
-    if np.array_equal(categories, words):  # spares a hash table of a million keys
-        return codes.astype(np.int64)
-    known = pd.Index(words).get_indexer(pd.Index(categories, dtype=object))
-    return np.append(known, -1)[codes]
+    if not column.cat.categories.equals(pd.Index(words)):  # spares a hash table of a million keys
+        column = column.cat.set_categories(words)
+    return column.cat.codes.to_numpy(np.int64)
 
 
-def has_word(column: pd.Series, word: str) -> np.ndarray:
-    """Return where a categorical column has this word."""
-    return codes_of(column, [word]) == 0
-
-
-def count_words(words: pd.Series) -> Dict[str, int]:
+def count_words(column: pd.Series) -> Dict[str, int]:
     """Count each word of a categorical column: most frequent first, then by name."""
-    codes = words.cat.codes.to_numpy()
-    counts = np.bincount(codes[codes >= 0], minlength=len(words.cat.categories))
-    return rank_words(words.cat.categories, counts)
-
-
-def rank_words(words: Iterable[str], counts: np.ndarray) -> Dict[str, int]:
-    """Return the words that are counted at all: most frequent first, then by name."""
-    ordered = sorted(zip(words, counts.tolist()), key=lambda pair: (-pair[1], pair[0]))
-    return {word: count for word, count in ordered if count}
+    counts = sorted(column.value_counts().items(), key=lambda pair: (-pair[1], pair[0]))
+    return {word: count for word, count in counts if count}
 
 
 def one_line(text: object, width: int = 200) -> str:
@@ -3847,7 +3832,7 @@ def with_incidents(
         last = incidents[["started", "resolved"]].max().max()
         told &= rows["application"].isin(incidents["application"])
         told &= (ends >= first) & (ends // DAY <= last // DAY)
-    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    health = rows["health"].astype(object).mask(told & (rows["health"] == UNKNOWN), HEALTHY)
     over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
     at, reason = over.index, rows["failure_reason"].astype(object)
     reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
@@ -4162,7 +4147,7 @@ def events_of(history: History, applications: Sequence[str]) -> Events:
     fix = next_good[failed]
     fixed = np.zeros(len(over), bool)
     fixed[fix[deployments.end[fix] <= over[failed]]] = True
-    unseen = has_word(table["health"], UNKNOWN)
+    unseen = (table["health"] == UNKNOWN).to_numpy()
     commits = commits_of(history.git_commits, applications)
     window, many = history.window, len(names)
     return Events(commits, deployments, rollbacks, over, window, 1, many, fixed, unseen)
@@ -4189,8 +4174,8 @@ def deployments_from(
         codes_of(table["application"], applications),
         codes_of(table["environment"], environments),
         codes_of(table["commit_sha"], shas),
-        has_word(table["status"], SYNCED),
-        has_word(table["health"], DEGRADED),
+        (table["status"] == SYNCED).to_numpy(),
+        (table["health"] == DEGRADED).to_numpy(),
     )
 
 
@@ -4307,7 +4292,7 @@ def production_of(
     made = events.in_production()
     deployments, changes = made.deployments, history.changes
     if history.incidents is not None and len(history.incidents):
-        table = history.incidents[has_word(history.incidents["environment"], history.production)]
+        table = history.incidents[history.incidents["environment"] == history.production]
         table = table.sort_values("started")
         application, ended = codes_of(table["application"], applications), table["deployed"]
         owner = application * NEVER + seconds_of(ended)
@@ -4825,17 +4810,17 @@ def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
             count_words,
             (
                 place,
-                place[has_word(table["health"], DEGRADED)],
-                place[~has_word(table["health"], UNKNOWN)],
+                place[table["health"] == DEGRADED],
+                place[table["health"] != UNKNOWN],
                 backs["environment"],
             ),
         )
     )
     good = {name: total[name] - bad[name] for name in names}
-    reasons = {name: table["failure_reason"][has_word(place, name)] for name in names}
+    reasons = {name: table["failure_reason"][place == name] for name in names}
     if scope == PRODUCTION_ALONE:
-        table = table[has_word(place, names[-1])]
-        backs = backs[has_word(backs["environment"], names[-1])]
+        table = table[place == names[-1]]
+        backs = backs[backs["environment"] == names[-1]]
     minutes = backs.loc[backs["success"], "duration_min"]
     return {
         "success_rates": {
@@ -5023,12 +5008,12 @@ def trace_release(
             words.append("by {author}: {message}".format(**made.loc[row["commit_sha"]]))
         steps.append((row["committed"], "", "commit", " ".join(filter(None, words))))
     ready, since = (own["committed"].min(), "the commit") if len(own) else (None, "")
-    backs = history.rollbacks[has_word(history.rollbacks["application"], application)]
+    backs = history.rollbacks[history.rollbacks["application"] == application]
     for number, name in enumerate(history.environments):
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
-        came = own[has_word(own["environment"], name)]
+        came = own[own["environment"] == name]
         arrived = table["end"].isin(came["deployed"].dropna())
-        here = table[has_word(table["environment"], name) & (by_itself | arrived)]
+        here = table[(table["environment"] == name) & (by_itself | arrived)]
         for row in here.to_dict("records"):
             begin, end = row["timestamp"], row["end"]
             wait = "the first step that is known"
@@ -5046,7 +5031,7 @@ def trace_release(
             if row["health"] != DEGRADED:
                 ready, since = end, f"{name} had it"
             over = row["recovered"]
-            back = backs[has_word(backs["environment"], name) & (backs["timestamp"] == end)]
+            back = backs[(backs["environment"] == name) & (backs["timestamp"] == end)]
             for one in back.to_dict("records"):
                 result = "succeeded" if one["success"] else "failed"
                 minutes = in_human_units(one["duration_min"], "min")
@@ -5097,11 +5082,11 @@ def find_release(
     history: History, changes: pd.DataFrame, table: pd.DataFrame, release: str
 ) -> Tuple[str, str]:
     """Return application and commit of a release; GitOpsError if there is none, or several."""
-    live = table[has_word(table["environment"], history.production)]
+    live = table[table["environment"] == history.production]
     if release in TRACED:
-        found = live if release == "latest" else live[has_word(live["health"], DEGRADED)]
+        found = live if release == "latest" else live[live["health"] == DEGRADED]
         if release == "slowest":
-            shipped = changes[has_word(changes["environment"], history.production)]
+            shipped = changes[changes["environment"] == history.production]
             lead = shipped["deployed"] - shipped["committed"]
             found = shipped[np.asarray(lead == lead.max())]
         if not len(found):
@@ -5322,7 +5307,7 @@ def coverage_lines(report: Report) -> List[str]:
                 + f" (--days {days})"
                 * (days > 0)
             )
-        unclassified = has_word(coverage["environment"], UNCLASSIFIED)
+        unclassified = coverage["environment"] == UNCLASSIFIED
         named = sorted(set(coverage.loc[unclassified, "origin"]))
         if named:
             lines.append(
@@ -7120,14 +7105,14 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
     is known. Columns: `rank`, the second at which that was committed, -1 where it is not known;
     `start` and `end` in seconds; `good`.
     """
-    rows = history.deployments[has_word(history.deployments["environment"], environment)]
+    rows = history.deployments[history.deployments["environment"] == environment]
     found = pd.DataFrame(
         {
             "application": rows["application"].astype(object).to_numpy(),
             "release": rows["commit_sha"].astype(object).to_numpy(),
             "start": seconds_of(rows["timestamp"]),
             "end": seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy(),
-            "good": ~has_word(rows["health"], DEGRADED),
+            "good": (rows["health"] != DEGRADED).to_numpy(),
         }
     )
     changes, keys = history.changes, ["application", "end"]
@@ -7238,8 +7223,8 @@ def fit_environment(
 
     The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail.
     """
-    rows = history.deployments[has_word(history.deployments["environment"], default.name)]
-    unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
+    rows = history.deployments[history.deployments["environment"] == default.name]
+    unseen, bad = (rows["health"] == word for word in (UNKNOWN, DEGRADED))
     end, n, went = history.window.seconds[1], len(rows), len(stage.ways[1])
     month = (end - 1 - seconds_of(rows["timestamp"])) // PERIOD
     total, failed = np.bincount(month), np.bincount(month, bad)
@@ -7890,7 +7875,7 @@ class GitOpsAutomation:
         self._store(deployments=deployments)
         self.flow = flow
         print_text(f"  ✓ Simulated {count_text(len(deployments), 'deployment')}")
-        healthy = deployments[has_word(deployments["health"], HEALTHY)]
+        healthy = deployments[deployments["health"] == HEALTHY]
         counts, good = (count_words(table["environment"]) for table in (deployments, healthy))
         for name in self.environments:
             count = counts.get(name, 0)
