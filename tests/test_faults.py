@@ -21,7 +21,7 @@ from conftest import HOOKS, called
 import gitops_automation as module
 
 FILES = ["commits.csv", "deployments.csv", "gitops_dashboard.png", "metrics.json", "rollbacks.csv"]
-RUN = ["--end", "2026-01-31", "--output", "out", "--export", "--runs", "2", "--dpi", "10"]
+RUN = ["--end", "2026-01-31", "--output", "out", "--export", "--runs", "2"]
 
 
 @pytest.fixture(autouse=True)
