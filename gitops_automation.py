@@ -8060,8 +8060,8 @@ class GitOpsAutomation:
 
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
-        files = export_files(self.measured, self.document(), self._kept.get("trend"))
-        return write_files(self.output_dir, files)
+        document, trend = self.document(), self._kept.get("trend")
+        return write_files(self.output_dir, export_files(self.measured, document, trend))
 
     def document(self) -> Dict[str, Any]:
         """Return the metrics, the maturity, the seed and the window as plain JSON values."""

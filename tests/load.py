@@ -567,15 +567,13 @@ def argocd_document(rng, folder):
         "applications.json",
         as_bytes(rng, rng.choice([documents, {"items": documents}, documents[0]])),
     )
-    more = rng.choice(
-        [[], ["--json"], ["--export"], ["--environment", "x"], ["--what-if", "elite"], ["--details"]]
-    )
+    more = rng.choice([[], ["--json"], ["--export"], ["--what-if", "elite"], ["--details"]])
     return lambda: gitops.main([*quick(rng, folder), "--argocd", file, *more])
 
 
 # ---- Odd inputs: command lines ------------------------------------------------------------------
 
-SWITCHES = ["--print-config", "--export", "--json", "--details", "--version", "-h", "--nothing", "x"]
+SWITCHES = ["--print-config", "--export", "--json", "--details", "--version", "-h", "--no", "x"]
 OPTIONS = {
     "--days": ["1", "5", "90", "400", "0", "-1", "1e3", "9" * 25, "100000", "+7"],
     "--end": [

@@ -213,17 +213,16 @@ def test_a_new_export_replaces_its_own_files_alone(gitops, folder):
     )
 
 
-def test_a_link_at_the_name_of_a_file_is_replaced_by_the_file(gitops, folder, tmp_path):
-    """Whoever can make links in the folder must not have us write elsewhere."""
-    victim = tmp_path / "victim"
-    victim.write_bytes(b"precious")
+def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(gitops, folder, tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
     for name in [*FILES, "metrics.json"]:
         (folder / name).unlink()
-        (folder / name).symlink_to(victim)
+        (folder / name).symlink_to(kept / name)
+    (kept / "commits.csv").write_bytes(b"old")
     gitops.export()
-    assert victim.read_bytes() == b"precious"
-    assert not any(path.is_symlink() for path in folder.iterdir())
-    assert len(pd.read_csv(folder / "commits.csv")) == len(gitops.git_commits)
+    assert all(path.is_symlink() for path in folder.iterdir())
+    assert len(pd.read_csv(kept / "commits.csv")) == len(gitops.git_commits)
 
 
 def test_a_link_at_a_temporary_name_is_not_followed(gitops, folder, tmp_path, monkeypatch):

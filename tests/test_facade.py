@@ -111,7 +111,7 @@ def test_the_metrics_have_every_documented_key():
 def test_what_was_measured_holds_the_metrics():
     run = take(pipeline())
     assert run.measured.values is run.metrics
-    assert_frame_equal(run.measured.production, run.production_metrics())
+    assert_frame_equal(run.measured.production, gitops.production_metrics(run.history))
 
 
 def test_the_window_is_the_days_before_the_end():

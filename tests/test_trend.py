@@ -385,8 +385,8 @@ def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
     trend = gitops.trend("month")
-    assert [list(row) for row in document["trend"]] == [COLUMNS] * 10
-    assert document["trend"][0]["period"] == "2025-12-02T00:00:00Z"
+    assert [list(row) for row in document["trend"]] == [COLUMNS] * 15
+    assert document["trend"][0]["period"] == "2025-11-29T00:00:00Z"
     read = pd.read_csv(tmp_path / "output" / "trend.csv", parse_dates=["period"])
     for column in ("value", "low", "high", "change", "change_low"):
         expected = pytest.approx(trend[column].tolist(), nan_ok=True)
