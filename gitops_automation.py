@@ -108,31 +108,16 @@ if TYPE_CHECKING:  # matplotlib and seaborn are imported where a picture is draw
     from matplotlib.figure import Figure
 
 __version__ = "3.0.0"
+# fmt: off
 __all__ = [
-    "GitOpsAutomation",
-    "GitOpsError",
-    "Scenario",
-    "Team",
-    "Environment",
-    "RollbackPolicy",
-    "History",
-    "Metrics",
-    "Window",
-    "load_gitops_repository",
-    "load_release_tags",
-    "load_argocd",
-    "join_histories",
-    "load_tables",
-    "read_incidents",
-    "with_incidents",
-    "PRESETS",
-    "measure",
-    "calibrate",
-    "backtest",
-    "production_metrics",
-    "calculate_dora_metrics",
-    "calculate_maturity",
+    "GitOpsAutomation", "GitOpsError", "Scenario", "Team", "Environment", "RollbackPolicy",
+    "History", "Metrics", "Window", "PRESETS",
+    "load_gitops_repository", "load_release_tags", "load_argocd", "join_histories", "load_tables",
+    "read_incidents", "with_incidents",
+    "measure", "production_metrics", "calculate_dora_metrics", "calculate_maturity",
+    "calibrate", "backtest",
 ]
+# fmt: on
 
 # ---- Vocabulary: the tables and words that every layer shares -----------------------------------
 
@@ -324,32 +309,6 @@ class History(NamedTuple):
             coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
         return self._replace(window=window, coverage=coverage, **tables)
 
-    @classmethod
-    def of(
-        cls,
-        git_commits: pd.DataFrame,
-        deployments: pd.DataFrame,
-        rollbacks: pd.DataFrame,
-        window: Window,
-        environments: Sequence[str],
-    ) -> History:
-        """Make a history from tables of any origin, such as an export that was read back.
-
-        Raises GitOpsError for a table without its columns, or an environment that is not listed.
-        """
-        history = cls(
-            as_table("git_commits", git_commits),
-            as_table("deployments", deployments),
-            as_table("rollbacks", rollbacks),
-            window,
-            tuple(environments),
-        )
-        for table in (history.deployments, history.rollbacks):
-            named = list(count_words(table["environment"]))
-            known = set(named) <= set(environments)
-            check_that(known, "the environments", f"be among {', '.join(environments)}", named)
-        return history
-
 
 def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.DataFrame:
     """Return a table with its columns in order, each of its kind. Every table comes through here.
@@ -361,26 +320,18 @@ def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.D
         if column not in columns:
             needed = ", ".join(ALL_COLUMNS[name])
             raise GitOpsError(f"table {name} has no column {column!r}; it needs {needed}")
-        data[column] = as_kind(kind, columns[column], f"{name}.{column}")
+        try:
+            data[column] = READERS[kind](columns[column])
+        except (ValueError, TypeError, OverflowError) as error:
+            problem = f"table column {name}.{column} does not hold {kind} values"
+            raise GitOpsError(f"{problem}: {one_line(error)}") from None
     return pd.DataFrame(data, copy=False)
-
-
-def as_kind(kind: str, values: Any, where: str) -> Any:
-    """Return the values as one kind of column (see `COLUMNS`), or raise GitOpsError."""
-    try:
-        if kind == "time":
-            return as_times(values)
-        if kind == "word":
-            return values if isinstance(values, pd.Categorical) else as_words(values)
-        dtype = {"text": object, "count": "int64", "number": "float64", "flag": "bool"}[kind]
-        return pd.Series(np.asarray(values), dtype=dtype)
-    except (ValueError, TypeError, OverflowError) as error:
-        message = f"table column {where} does not hold {kind} values: {one_line(error)}"
-        raise GitOpsError(message) from None
 
 
 def as_words(values: Any) -> pd.Categorical:
     """Return a categorical column whose categories are strings."""
+    if isinstance(values, pd.Categorical):
+        return values
     words = pd.Categorical(values)
     return words.rename_categories(pd.Index([str(word) for word in words.categories], dtype=object))
 
@@ -391,6 +342,16 @@ def as_times(values: Any) -> Any:
         return utc_times(values).where(values != MISSING)
     times = pd.Series(pd.to_datetime(np.asarray(values), utc=True))
     return times.astype("datetime64[ns, UTC]").array
+
+
+READERS: Dict[str, Callable[[Any], Any]] = {  # {kind of a column: how its values are read}
+    "time": as_times,
+    "word": as_words,
+    "text": lambda values: pd.Series(np.asarray(values), dtype=object),
+    "count": lambda values: pd.Series(np.asarray(values), dtype="int64"),
+    "number": lambda values: pd.Series(np.asarray(values), dtype="float64"),
+    "flag": lambda values: pd.Series(np.asarray(values), dtype="bool"),
+}
 
 
 def utc_times(seconds: np.ndarray) -> pd.DatetimeIndex:
@@ -7712,7 +7673,8 @@ def window_end(end: Union[None, str, _dt.date]) -> Optional[pd.Timestamp]:
         if isinstance(day, _dt.date):
             day = pd.Timestamp(day)
             moment = day.tz_localize("UTC") if day.tzinfo is None else day.tz_convert("UTC")
-    is_day = moment is not None and moment == moment.normalize() and FIRST_DAY < moment <= LAST_DAY
+    inside = moment is not None and FIRST_DAY < moment <= LAST_DAY
+    is_day = inside and moment == moment.normalize()
     check_that(is_day, "end", "be a UTC day from 1970 to 2199 such as 2026-01-31", end)
     return moment
 
