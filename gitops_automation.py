@@ -1468,18 +1468,6 @@ def simulate_rollbacks(
     return deployments.assign(recovered=recovered), rollbacks
 
 
-def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the alert of one rollback: a `text` for people, and its columns as JSON values."""
-    outcome = "succeeded" if rollback["success"] else "FAILED"
-    releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
-    text = (
-        f"SIMULATED rollback {outcome}: {rollback['application']} in {rollback['environment']} "
-        f"{releases} after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
-    )
-    timestamp = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"text": text, "simulated": True, **rollback, "timestamp": timestamp}
-
-
 class WebhookAlerts:
     """POST alerts to a webhook until one fails. Its address is a secret that no message has."""
 
@@ -7857,7 +7845,13 @@ class GitOpsAutomation:
         print_text(f"    • Success rate: {self.rollbacks['success'].sum()}/{len(self.rollbacks)}")
         if self.on_rollback is not None:
             for rollback in self.rollbacks.to_dict("records"):
-                self.on_rollback(rollback_alert(rollback))
+                outcome = "succeeded" if rollback["success"] else "FAILED"
+                text = (
+                    "SIMULATED rollback {outcome}: {application} in {environment} from "
+                    "{from_commit:.7} to {to_commit:.7} after {duration_min:.1f} minutes ({reason})"
+                ).format(outcome=outcome, **rollback)
+                rollback["timestamp"] = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
+                self.on_rollback({"text": text, "simulated": True, **rollback})
         return self.rollbacks
 
     def calculate_dora_metrics(self) -> Dict[str, Any]:
