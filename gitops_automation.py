@@ -7694,15 +7694,11 @@ class GitOpsAutomation:
         "metrics": "calculate_dora_metrics()",
     }
 
-    git_commits: Any
-    deployments: Any
-    rollbacks: Any
-    metrics: Any
-    window: Any
+    git_commits = deployments = rollbacks = metrics = window = None  # type: Any
+    flow = None  # type: Any  # what became of the releases (see `simulate_deployments`)
+    measured = None  # type: Any  # the Metrics that `metrics` is the dict of
     _real: Optional[History]  # the real deployments that were loaded, in the window
     _commits_are_real: bool
-    flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
-    measured: Any  # the Metrics that `metrics` is the dict of
 
     def __init__(
         self,
@@ -7713,16 +7709,13 @@ class GitOpsAutomation:
         output_dir: Union[str, os.PathLike] = "output",
         on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
     ) -> None:
+        is_path, can_call = isinstance(output_dir, (str, os.PathLike)), callable(on_rollback)
         check_that(isinstance(scenario, Scenario), "scenario", "be a Scenario", scenario)
-        self.scenario = scenario
+        check_that(is_path, "output_dir", "be a path", output_dir)
+        check_that(can_call or on_rollback is None, "on_rollback", "be a function", on_rollback)
         chosen = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         self.seed = check_whole("seed", chosen, 0, 2**63 - 1)
-        is_path = isinstance(output_dir, (str, os.PathLike))
-        check_that(is_path, "output_dir", "be a path", output_dir)
-        self.output_dir = Path(output_dir)
-        callable_or_none = on_rollback is None or callable(on_rollback)
-        check_that(callable_or_none, "on_rollback", "be a function", on_rollback)
-        self.on_rollback = on_rollback
+        self.scenario, self.output_dir, self.on_rollback = scenario, Path(output_dir), on_rollback
         self.advice_runs: Optional[int] = None  # months on which advice is tried; None: enough
         self.printed_in: Optional[int] = None  # the notebook's cell that shows the report already
         self._end = window_end(end)
@@ -7766,10 +7759,8 @@ class GitOpsAutomation:
         """The three tables with their window; GitOpsError until there are rollbacks."""
         if self._real is not None:
             return self._real
-        commits, deployments, rollbacks = map(
-            self._need, ("git_commits", "deployments", "rollbacks")
-        )
-        return History(commits, deployments, rollbacks, self.window, tuple(self.environments))
+        tables = [self._need(name) for name in COLUMNS]
+        return History(*tables, self.window, tuple(self.environments))
 
     def simulate_git_activity(self, days: int = 30) -> pd.DataFrame:
         """Simulate the commits of `days` whole days: the `git_commits` table."""
@@ -8077,8 +8068,6 @@ def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> 
     4. What leads to this program's output is printed, in order with the rest of it.
     """
     folder, moved = Path(folder), {}
-    umask = os.umask(0)  # there is no way to read it without setting it
-    os.umask(umask)
     summary = os.path.realpath(os.environ.get("GITHUB_STEP_SUMMARY") or os.devnull)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -8090,11 +8079,10 @@ def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> 
                 with open(folder / name, "ab") as file:
                     file.write(content)
             else:
-                handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=os.path.dirname(path))
-                moved[temporary] = path
-                with open(handle, "wb") as file:
+                temporary = f"{os.path.dirname(path)}/.{name}.{os.urandom(4).hex()}"
+                with open(temporary, "xb") as file:
+                    moved[temporary] = path
                     file.write(content)
-                os.chmod(temporary, 0o666 & ~umask)
         for temporary, path in moved.items():
             os.replace(temporary, path)
     except (OSError, ValueError) as error:
