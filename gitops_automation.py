@@ -482,11 +482,6 @@ def check_one_of(name: str, value: Any, words: Iterable[str]) -> None:
         check_that(False, name, rule, value)
 
 
-def check_word(name: str, value: Any) -> str:
-    """Return a short printable name; GitOpsError if it is none."""
-    return as_knob("Name", name, value)
-
-
 def to_numbers(value: Any, low: float, high: float, count: int = 0) -> Tuple[float, ...]:
     """Return the numbers of a list, a text such as `4:12`, or one number; ValueError for others."""
     value = value.split(":") if isinstance(value, str) else value
@@ -512,7 +507,7 @@ def to_range(value: Any, low: float, high: float) -> Optional[Range]:
 
 def to_shares(value: Any, low: float, high: float) -> Optional[Dict[str, float]]:
     """Return a weight for each name."""
-    names = [check_word("a name", name) for name in value]
+    names = [as_knob("Name", "a name", name) for name in value]
     weights = [to_number(weight, low, high) for weight in value.values()]
     return dict(zip(names, weights)) if sum(weights) > 0 else None
 
@@ -1014,10 +1009,20 @@ def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) 
     first, end = window.seconds
     around = int(team.time_zone != "UTC")  # a local day may begin or end on another day of UTC
     days = np.arange(first // DAY - around, end // DAY + around)
-    luck = np.split(stream.random((months[-1], len(days))), months[1:-1])
-    counts = np.concatenate(
-        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, luck)]
-    )
+    luck = stream.random((months[-1], len(days)))
+    counts = np.zeros(luck.shape, np.int64)
+    cycle = np.arange(7 * team.sprint_days)
+    rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
+    for (scenario, _), begin, over in zip(draws, months, months[1:]):
+        factors = np.take(scenario.team.weekday_factors, cycle % 7)
+        ramped = factors * (1 + team.sprint_ramp * rise)
+        level = factors.sum() / max(ramped.sum(), 1e-300)
+        rates = scenario.team.commits_per_day * ramped * level
+        rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
+        for rate in np.unique(rate_of_day):
+            distribution, same = count_distribution(rate, team.dispersion), rate_of_day == rate
+            drawn = luck[begin:over, same]
+            counts[begin:over, same] = np.searchsorted(distribution, drawn, side="right")
     month = np.repeat(np.arange(months[-1]), counts.sum(axis=1))
     midnight = np.repeat(np.tile(days * DAY, months[-1]), counts.ravel())
     hour = quantile_at(team.work_hours, stream.random(len(month)))
@@ -1040,22 +1045,6 @@ def utc_of_local(seconds: np.ndarray, zone: Zone) -> np.ndarray:
         return seconds
     times = utc_times(seconds).tz_localize(None)
     return seconds_of(times.tz_localize(zone, np.ones(len(times), bool), "shift_forward"))
-
-
-def commits_of_days(team: Team, days: np.ndarray, luck: np.ndarray) -> np.ndarray:
-    """Return how many commits each day has (days since 1970; the last axis of the luck)."""
-    cycle = np.arange(7 * team.sprint_days)
-    rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
-    factors = np.take(team.weekday_factors, cycle % 7)
-    ramped = factors * (1 + team.sprint_ramp * rise)
-    rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
-    rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
-    counts = np.zeros(luck.shape, np.int64)
-    for rate in np.unique(rate_of_day):
-        same = rate_of_day == rate
-        distribution = count_distribution(rate, team.dispersion)
-        counts[..., same] = np.searchsorted(distribution, luck[..., same], side="right")
-    return counts
 
 
 def count_distribution(mean: float, dispersion: float) -> np.ndarray:
@@ -1289,9 +1278,7 @@ class Gate(NamedTuple):
         return np.maximum(times, np.append(self.opens, NEVER)[opening])
 
     def before(self, times: np.ndarray) -> np.ndarray:
-        """Return the last moment at which a release goes up by each time; 0 if there is none."""
-        if self.departures is not None:
-            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
+        """Return the last open moment by each time; 0 if there is none."""
         return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
 
     def clock(self, times: np.ndarray) -> np.ndarray:
@@ -1480,15 +1467,14 @@ class WebhookAlerts:
     def __call__(self, alert: Mapping[str, Any]) -> None:
         import urllib.request as web  # slow to import, and few runs need it
 
-        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}  # no redirects
-        for handler in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError"):
-            opener.add_handler(getattr(web, f"{handler}Handler")())
-        opener.add_handler(web.HTTPErrorProcessor())
+        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}
+        ways = "ProxyHandler HTTPHandler HTTPSHandler HTTPDefaultErrorHandler HTTPErrorProcessor"
+        for way in ways.split():  # none of them follows a redirect
+            opener.add_handler(getattr(web, way)())
+        request = web.Request(self.url, json.dumps(alert).encode(), kind)
         try:
             if not self.problem:
-                opener.open(
-                    web.Request(self.url, json.dumps(alert).encode(), kind), timeout=5
-                ).close()
+                opener.open(request, timeout=5).close()
                 self.sent += 1
         except Exception as error:  # whatever it is, the run goes on
             self.problem = f"HTTP {error.code}" if hasattr(error, "code") else one_line(error)
@@ -1557,7 +1543,7 @@ class Stages(NamedTuple):
         pairs = []
         for text in listed:
             name, equals, pattern = str(text).strip().partition("=")
-            check_word("an environment of --environments", name)
+            as_knob("Name", "an environment of --environments", name)
             plain = "production" if name in PRODUCTION_WORDS else name
             pairs.append(((pattern if equals else plain).lower(), name))
         return cls(tuple(pairs))
@@ -7759,8 +7745,8 @@ class GitOpsAutomation:
         """The three tables with their window; GitOpsError until there are rollbacks."""
         if self._real is not None:
             return self._real
-        tables = [self._need(name) for name in COLUMNS]
-        return History(*tables, self.window, tuple(self.environments))
+        commits, deployments, rollbacks = [self._need(name) for name in COLUMNS]
+        return History(commits, deployments, rollbacks, self.window, tuple(self.environments))
 
     def simulate_git_activity(self, days: int = 30) -> pd.DataFrame:
         """Simulate the commits of `days` whole days: the `git_commits` table."""
