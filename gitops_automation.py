@@ -7914,16 +7914,12 @@ class GitOpsAutomation:
         calibration, window = calibration or self.calibrate(), self._month(days)
         best = calibration.scenario
         compared: Dict[str, Change] = {"baseline": best}
-        given = [scenarios] if isinstance(scenarios, str) else scenarios
-        named = (
-            list(given.items())
-            if isinstance(given, Mapping)
-            else [
-                named_change(text, best) if isinstance(text, str) else (text, text)
-                for text in given
-            ]
-        )
-        for name, change in named:
+        given = scenarios if isinstance(scenarios, Mapping) else np.atleast_1d(scenarios).tolist()
+        for name in given:
+            change = given[name] if isinstance(given, Mapping) else name
+            if isinstance(change, str):
+                own_name, change = named_change(change, best)
+                name = name if isinstance(given, Mapping) else own_name
             rule = 'be changes such as "production.wait_hours=4:12", or {name: Scenario}'
             check_that(callable(change) or isinstance(change, Scenario), "scenarios", rule, change)
             check_that(name not in compared, "each scenario", "have a name of its own", name)
