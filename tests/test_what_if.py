@@ -639,7 +639,7 @@ def test_the_scenarios_of_a_table_are_unchanged_by_it():
 
 
 @pytest.mark.parametrize(
-    "scenarios", [{"x": "elite"}, {"x": None}, ["agile"], [5], {"baseline": Scenario()}]
+    "scenarios", [{"x": "agile"}, {"x": None}, ["agile"], [5], {"baseline": Scenario()}]
 )
 def test_what_is_no_scenario_is_refused_in_python_too(scenarios):
     with pytest.raises(GitOpsError):
