@@ -7840,12 +7840,12 @@ class GitOpsAutomation:
         print_text("\n".join(metric_step_lines(self.measured)))
         return self.metrics
 
-    def generate_report(self, details: bool = False) -> None:
+    def generate_report(self, details: bool = False, by: Optional[str] = None) -> None:
         """Print the report; its details are the applications, DORA's Quick Check and the trend.
 
-        What it has a trend of, `document` and `export` have too.
+        The trend is `by` week or month. What it has, `document` and `export` have too.
         """
-        print_text("\n" + format_report(self._report(details)))
+        print_text("\n" + format_report(self._report(details, by)))
 
     def markdown(self) -> str:
         """Return the verdict, its tables and the advice as Markdown, for a CI job or a request."""
@@ -7867,17 +7867,20 @@ class GitOpsAutomation:
             return f"<p>GitOpsAutomation: call {self.STEPS[step]} next</p>"
         return format_html(self._report())
 
-    def _report(self, details: bool = False) -> Report:
+    def _report(self, details: bool = False, by: Optional[str] = None) -> Report:
         """Return what the report is made from."""
         self._need("metrics")
+        if details and by is None:
+            by = "week" if self.window.days <= 62 else "month"
+        if by is not None:
+            self._kept["trend"] = self.trend(by)
         if "advice" not in self._kept:
             self._kept["advice"] = self._advice()
-        if details and "trend" not in self._kept:
-            self._kept["trend"] = self.trend("week" if self.window.days <= 62 else "month")
-        scenario, trend = self.scenario if self._real is None else None, self._kept.get("trend")
+        trend = None if by is None else self._kept["trend"]
+        scenario, advice = self.scenario if self._real is None else None, self._kept["advice"]
         return Report(
-            self.measured, self.flow, self.seed, scenario, self._kept["advice"],
-            trend if details else None, self._commits_are_real, details,
+            self.measured, self.flow, self.seed, scenario, advice, trend,
+            self._commits_are_real, details,
         )  # fmt: skip
 
     def visualize_metrics(self, dpi: int = 300) -> Path:
@@ -8082,15 +8085,15 @@ def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> 
 COMMAND = "gitops-automation"  # what an installation makes of this file
 EXAMPLES = """\
 examples:
-  python gitops_automation.py --days 90 --seed 7     a longer run that can be repeated
-  python gitops_automation.py --print-config > team.json
-  python gitops_automation.py --config team.json     your own rates, waits and team
-  python gitops_automation.py --repo ../config --deployments-from
-  python gitops_automation.py --repo ../config --deployments-from 'apps/{environment}/{application}'
-  python gitops_automation.py --repo ../shop --tags  the releases of any repository
-  argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
-  python gitops_automation.py --what-if production.wait_hours=4:12 --what-if traditional
-  python gitops_automation.py --json --no-dashboard  the numbers for another program
+  PROGRAM --days 90 --seed 7       a longer run that can be repeated
+  PROGRAM --print-config > team.json
+  PROGRAM --config team.json       your own rates, waits and team
+  PROGRAM --repo ../config --deployments-from
+  PROGRAM --repo ../config --deployments-from 'apps/{environment}/{application}'
+  PROGRAM --repo ../shop --tags    the releases of any repository
+  argocd app list -o json | PROGRAM --argocd - --repo ../config
+  PROGRAM --what-if production.wait_hours=4:12 --what-if traditional
+  PROGRAM --json --no-dashboard    the numbers for another program
 
 exit status:
   0    done
@@ -8137,6 +8140,7 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     ],
     "what comes out": [
         ("--details", dict(action="store_true", default=None), "report Quick Check and trend too"),
+        ("--by", dict(choices=("week", "month")), "report the trend by week or by month"),
         ("--trace", dict(metavar="RELEASE"), "follow a commit, or latest, slowest or failed"),
         ("--markdown", dict(metavar="FILE"), "write the verdict for the summary of a CI job"),
         ("--output", dict(metavar="DIR", default="output"),
@@ -8169,8 +8173,8 @@ EXCLUDES = {  # some options: what none of them can stand beside
     "alert_webhook": f"{REAL} {FORECASTS}",
     "levers backtest": "what_if",
     "backtest": "levers",
-    "details trace markdown": FORECASTS,
-    "details markdown": "trace",
+    "details trace markdown by": FORECASTS,
+    "details markdown by": "trace",
 }
 # fmt: on
 
@@ -8209,6 +8213,7 @@ def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace
     except ValueError as error:
         raise GitOpsError(f"cannot split {in_quotes(argv)} into arguments: {error}") from None
     width = min(shutil.get_terminal_size().columns - 2, 100)
+    installed = program_name() == COMMAND
     parser = OptionParser(
         prog=program_name(),
         allow_abbrev=False,
@@ -8217,9 +8222,7 @@ def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace
             argparse.RawDescriptionHelpFormatter, width=width, max_help_position=29
         ),
         usage="%(prog)s [OPTION]...",
-        epilog=EXAMPLES.replace("python gitops_automation.py", COMMAND)
-        if program_name() == COMMAND
-        else EXAMPLES,
+        epilog=EXAMPLES.replace("PROGRAM", COMMAND if installed else "python gitops_automation.py"),
         description="Simulate a GitOps delivery pipeline, or read a real one. Measure it with the "
         "DORA metrics,\nreport and draw it. Without an option, 30 days are simulated.",
     )
@@ -8307,7 +8310,7 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
         document = {"schema_version": SCHEMA_VERSION, "version": __version__, **steps.attrs}
         return to_jsonable({**document, "steps": steps.to_dict("records")})
     gitops.calculate_dora_metrics()
-    gitops.generate_report(bool(options.details))
+    gitops.generate_report(bool(options.details), options.by)
     if not options.no_dashboard:
         gitops.visualize_metrics()
     if options.export:

@@ -605,6 +605,7 @@ OPTIONS = {
     "--history": ["{folder}/history", "{folder}", "{folder}/none"],
     "--incidents": ["{folder}/incidents.csv", "{folder}/good.json", "{folder}/none"],
     "--compare": ["{folder}/history/metrics.json", "{folder}/good.json", "{folder}/none"],
+    "--by": ["week", "month", "day"],
     "--runs": ["2", "5", "1", "0", "100001", "2.0"],
     "--cost-per-failed-hour": ["0", "120", "1e9", "999999999.999999999"],
     "--output": ["{folder}/out", "{folder}/good.json", "{folder}/good.json/x", "/dev/null/x"],
@@ -731,7 +732,7 @@ def odd_tables(rng, folder):
             path.unlink()
         else:
             path.write_bytes(odd_cell(rng, raw))
-    more = rng.choice([[], ["--incidents", str(incidents)], ["--details"], ["--json"]])
+    more = rng.choice([[], ["--incidents", str(incidents)], ["--by", "week"], ["--json"]])
     return lambda: gitops.main([*quick(rng, folder), "--history", str(copy_), *more])
 
 

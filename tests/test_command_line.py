@@ -175,7 +175,7 @@ def test_the_window_ends_at_todays_utc_midnight_unless_told_otherwise(capsys, mo
 
 
 def test_json_is_one_object_with_all_that_is_measured(capsys):
-    document = document_of(capsys, "--export", "--details")
+    document = document_of(capsys, "--export", "--by", "week")
     assert {"metrics", "maturity", "seed", "window", "trend"} <= set(document)
     assert document["metrics"]["total_deployments"] > 300
     assert document["maturity"]["level"] in calculate_maturity(document["metrics"])
@@ -409,7 +409,14 @@ def test_a_label_that_no_application_has_is_told_with_those_there_are(capsys, te
     assert document_of(capsys, *arguments)["simulated"] is False
 
 
-VALUES = {"tags": [], "argocd": ["x"], "what-if": ["elite"], "levers": [], "deployments-from": []}
+VALUES = {
+    "by": ["week"],
+    "tags": [],
+    "argocd": ["x"],
+    "what-if": ["elite"],
+    "levers": [],
+    "deployments-from": [],
+}
 SWITCHES = ("incidents-complete", "backtest", "details")
 NUMBERS = ("incident-days", "cost-per-failed-hour", "cost-per-waiting-hour")
 

@@ -652,7 +652,7 @@ def test_what_steers_a_terminal_reaches_neither_report_nor_files(run, tmp_path):
         for number, text in enumerate(map(bytes_of, EVIL * 2))
         for stage in [("dev", "production")[number % 2]]
     ]
-    report = run(commits, "--deployments-from", TEMPLATE, "--export", "--details")
+    report = run(commits, "--deployments-from", TEMPLATE, "--export", "--by", "week")
     written = [file.read_text(encoding="utf-8") for file in sorted((tmp_path / "out").iterdir())]
     assert len(written) >= 6
     for printed in (report, *written):

@@ -347,7 +347,7 @@ def section(text, title):
 
 def test_the_report_has_a_line_for_each_period(capsys, tmp_path):
     folder = deployments_csv(tmp_path / "made", weeks_of(70, 77, 140))
-    status, out, err = called(capsys, *FAST, "--history", folder, "--details")
+    status, out, err = called(capsys, *FAST, "--history", folder, "--by", "week")
     assert (status, err) == (0, "")
     lines = section(out, "TREND OF PRODUCTION")
     lines = out[out.index("TREND OF PRODUCTION") :].splitlines()
@@ -367,7 +367,7 @@ def test_the_report_has_a_line_for_each_period(capsys, tmp_path):
 
 def test_the_report_says_where_there_is_too_little_data(capsys, tmp_path):
     folder = deployments_csv(tmp_path / "made", weeks_of(6, 5, bad=2))
-    out = called(capsys, *FAST, "--history", folder, "--details")[1]
+    out = called(capsys, *FAST, "--history", folder, "--by", "week")[1]
     lines = out[out.index("TREND OF PRODUCTION") :].splitlines()
     begin = lines.index("Change fail rate (%)")
     assert lines[begin + 3].endswith("5  too little data")
@@ -376,17 +376,17 @@ def test_the_report_says_where_there_is_too_little_data(capsys, tmp_path):
 
 
 def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
-    arguments = [*FAST, "--end", "2026-01-31", "--days", "63", "--details"]
+    arguments = [*FAST, "--end", "2026-01-31", "--days", "60", "--by", "month"]
     status, out, err = called(capsys, *arguments, "--json", "--export")
     assert (status, err) == (0, "")
     document = json.loads(out, parse_constant=pytest.fail)
     gitops = GitOpsAutomation(seed=7, end="2026-01-31")
-    gitops.simulate_git_activity(63)
+    gitops.simulate_git_activity(60)
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
     trend = gitops.trend("month")
-    assert [list(row) for row in document["trend"]] == [COLUMNS] * 15
-    assert document["trend"][0]["period"] == "2025-11-29T00:00:00Z"
+    assert [list(row) for row in document["trend"]] == [COLUMNS] * 10
+    assert document["trend"][0]["period"] == "2025-12-02T00:00:00Z"
     read = pd.read_csv(tmp_path / "output" / "trend.csv", parse_dates=["period"])
     for column in ("value", "low", "high", "change", "change_low"):
         expected = pytest.approx(trend[column].tolist(), nan_ok=True)
