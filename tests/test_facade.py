@@ -93,18 +93,9 @@ def test_each_step_returns_the_attribute_that_it_makes(capsys):
         assert getattr(run, name) is None
         result = getattr(run, method)()
         assert result is getattr(run, name)
-        assert result is not None
+        assert len(result)
     assert capsys.readouterr().out
-
-
-def test_the_tables_are_valid():
-    run = take(pipeline())
-    assert all(len(getattr(run, name)) for name in TABLES)
     check_history(run.history)
-
-
-def test_the_metrics_have_every_documented_key():
-    run = take(pipeline())
     assert run.measured.values is run.metrics
     assert set(run.metrics) == set(METRICS)
 
