@@ -94,8 +94,11 @@ from typing import (
     Union,
 )
 
-if __name__ == "__main__" and "IPython" not in sys.modules:
+if "IPython" not in sys.modules and (
+    __name__ == "__main__" or os.path.basename("".join(sys.argv[:1])) == "gitops-automation"
+):
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the packages load ends quietly
+    gc.disable()  # and what they load is no garbage; `run_command` takes both back
 
 import numpy as np
 import pandas as pd
@@ -104,32 +107,17 @@ if TYPE_CHECKING:  # matplotlib and seaborn are imported where a picture is draw
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__version__ = "2.0.0"
+__version__ = "3.0.0"
+# fmt: off
 __all__ = [
-    "GitOpsAutomation",
-    "GitOpsError",
-    "Scenario",
-    "Team",
-    "Environment",
-    "RollbackPolicy",
-    "History",
-    "Metrics",
-    "Window",
-    "load_gitops_repository",
-    "load_release_tags",
-    "load_argocd",
-    "join_histories",
-    "load_tables",
-    "read_incidents",
-    "with_incidents",
-    "PRESETS",
-    "measure",
-    "calibrate",
-    "backtest",
-    "production_metrics",
-    "calculate_dora_metrics",
-    "calculate_maturity",
+    "GitOpsAutomation", "GitOpsError", "Scenario", "Team", "Environment", "RollbackPolicy",
+    "History", "Metrics", "Window", "PRESETS",
+    "load_gitops_repository", "load_release_tags", "load_argocd", "join_histories", "load_tables",
+    "read_incidents", "with_incidents",
+    "measure", "production_metrics", "calculate_dora_metrics", "calculate_maturity",
+    "calibrate", "backtest",
 ]
+# fmt: on
 
 # ---- Vocabulary: the tables and words that every layer shares -----------------------------------
 
@@ -276,12 +264,12 @@ class History(NamedTuple):
     def covered(self, environment: str) -> pd.DataFrame:
         """Return the rows of `coverage` for one environment."""
         assert self.coverage is not None
-        return self.coverage[has_word(self.coverage["environment"], environment)]
+        return self.coverage[self.coverage["environment"] == environment]
 
     def changes_to(self, environment: str) -> pd.DataFrame:
         """Return the rows of `changes` for one environment."""
         assert self.changes is not None
-        return self.changes[has_word(self.changes["environment"], environment)]
+        return self.changes[self.changes["environment"] == environment]
 
     def within(self, window: Window) -> History:
         """Return what happened within a window, and the commits before it; GitOpsError if nothing.
@@ -321,32 +309,6 @@ class History(NamedTuple):
             coverage = coverage[coverage["from"] < coverage["to"]].reset_index(drop=True)
         return self._replace(window=window, coverage=coverage, **tables)
 
-    @classmethod
-    def of(
-        cls,
-        git_commits: pd.DataFrame,
-        deployments: pd.DataFrame,
-        rollbacks: pd.DataFrame,
-        window: Window,
-        environments: Sequence[str],
-    ) -> History:
-        """Make a history from tables of any origin, such as an export that was read back.
-
-        Raises GitOpsError for a table without its columns, or an environment that is not listed.
-        """
-        history = cls(
-            as_table("git_commits", git_commits),
-            as_table("deployments", deployments),
-            as_table("rollbacks", rollbacks),
-            window,
-            tuple(environments),
-        )
-        for table in (history.deployments, history.rollbacks):
-            named = list(count_words(table["environment"]))
-            known = set(named) <= set(environments)
-            check_that(known, "the environments", f"be among {', '.join(environments)}", named)
-        return history
-
 
 def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.DataFrame:
     """Return a table with its columns in order, each of its kind. Every table comes through here.
@@ -358,26 +320,18 @@ def as_table(name: str, columns: Union[pd.DataFrame, Mapping[str, Any]]) -> pd.D
         if column not in columns:
             needed = ", ".join(ALL_COLUMNS[name])
             raise GitOpsError(f"table {name} has no column {column!r}; it needs {needed}")
-        data[column] = as_kind(kind, columns[column], f"{name}.{column}")
+        try:
+            data[column] = READERS[kind](columns[column])
+        except (ValueError, TypeError, OverflowError) as error:
+            problem = f"table column {name}.{column} does not hold {kind} values"
+            raise GitOpsError(f"{problem}: {one_line(error)}") from None
     return pd.DataFrame(data, copy=False)
-
-
-def as_kind(kind: str, values: Any, where: str) -> Any:
-    """Return the values as one kind of column (see `COLUMNS`), or raise GitOpsError."""
-    try:
-        if kind == "time":
-            return as_times(values)
-        if kind == "word":
-            return values if isinstance(values, pd.Categorical) else as_words(values)
-        dtype = {"text": object, "count": "int64", "number": "float64", "flag": "bool"}[kind]
-        return pd.Series(np.asarray(values), dtype=dtype)
-    except (ValueError, TypeError, OverflowError) as error:
-        message = f"table column {where} does not hold {kind} values: {one_line(error)}"
-        raise GitOpsError(message) from None
 
 
 def as_words(values: Any) -> pd.Categorical:
     """Return a categorical column whose categories are strings."""
+    if isinstance(values, pd.Categorical):
+        return values
     words = pd.Categorical(values)
     return words.rename_categories(pd.Index([str(word) for word in words.categories], dtype=object))
 
@@ -388,6 +342,16 @@ def as_times(values: Any) -> Any:
         return utc_times(values).where(values != MISSING)
     times = pd.Series(pd.to_datetime(np.asarray(values), utc=True))
     return times.astype("datetime64[ns, UTC]").array
+
+
+READERS: Dict[str, Callable[[Any], Any]] = {  # {kind of a column: how its values are read}
+    "time": as_times,
+    "word": as_words,
+    "text": lambda values: pd.Series(np.asarray(values), dtype=object),
+    "count": lambda values: pd.Series(np.asarray(values), dtype="int64"),
+    "number": lambda values: pd.Series(np.asarray(values), dtype="float64"),
+    "flag": lambda values: pd.Series(np.asarray(values), dtype="bool"),
+}
 
 
 def utc_times(seconds: np.ndarray) -> pd.DatetimeIndex:
@@ -402,35 +366,20 @@ def seconds_of(times: Union[pd.Series, pd.DatetimeIndex]) -> np.ndarray:
 
 def word_column(codes: np.ndarray, words: Sequence[str]) -> pd.Categorical:
     """Return a categorical column from positions in a list of words."""
-    return pd.Categorical.from_codes(codes, categories=pd.Index(words, dtype=object))
+    return pd.Categorical.from_codes(codes, pd.Index(words, dtype=object))
 
 
 def codes_of(column: pd.Series, words: Union[Sequence[str], pd.Series]) -> np.ndarray:
     """Return the position of each value in `words`, -1 where it is none of them."""
-    codes, categories = column.cat.codes.to_numpy(), column.cat.categories.to_numpy()
-    words = np.asarray(words, dtype=object)
-    if np.array_equal(categories, words):  # spares a hash table of a million keys
-        return codes.astype(np.int64)
-    known = pd.Index(words).get_indexer(pd.Index(categories, dtype=object))
-    return np.append(known, -1)[codes]
+    if not column.cat.categories.equals(pd.Index(words)):  # spares a hash table of a million keys
+        column = column.cat.set_categories(words)
+    return column.cat.codes.to_numpy(np.int64)
 
 
-def has_word(column: pd.Series, word: str) -> np.ndarray:
-    """Return where a categorical column has this word."""
-    return codes_of(column, [word]) == 0
-
-
-def count_words(words: pd.Series) -> Dict[str, int]:
+def count_words(column: pd.Series) -> Dict[str, int]:
     """Count each word of a categorical column: most frequent first, then by name."""
-    codes = words.cat.codes.to_numpy()
-    counts = np.bincount(codes[codes >= 0], minlength=len(words.cat.categories))
-    return rank_words(words.cat.categories, counts)
-
-
-def rank_words(words: Iterable[str], counts: np.ndarray) -> Dict[str, int]:
-    """Return the words that are counted at all: most frequent first, then by name."""
-    ordered = sorted(zip(words, counts.tolist()), key=lambda pair: (-pair[1], pair[0]))
-    return {word: count for word, count in ordered if count}
+    counts = sorted(column.value_counts().items(), key=lambda pair: (-pair[1], pair[0]))
+    return {word: count for word, count in counts if count}
 
 
 def one_line(text: object, width: int = 200) -> str:
@@ -525,9 +474,12 @@ def check_whole(name: str, value: Any, low: int, high: int) -> int:
     return int(value)
 
 
-def check_word(name: str, value: Any) -> str:
-    """Return a short printable name; GitOpsError if it is none."""
-    return as_knob("Name", name, value)
+def check_one_of(name: str, value: Any, words: Iterable[str]) -> None:
+    """Raise GitOpsError unless a value is one of some words. It names them and the nearest."""
+    if value not in words:
+        near = ", ".join(difflib.get_close_matches(str(value), words, 1))
+        rule = f"be one of {', '.join(words)}" + f" (did you mean {near}?)" * bool(near)
+        check_that(False, name, rule, value)
 
 
 def to_numbers(value: Any, low: float, high: float, count: int = 0) -> Tuple[float, ...]:
@@ -555,7 +507,7 @@ def to_range(value: Any, low: float, high: float) -> Optional[Range]:
 
 def to_shares(value: Any, low: float, high: float) -> Optional[Dict[str, float]]:
     """Return a weight for each name."""
-    names = [check_word("a name", name) for name in value]
+    names = [as_knob("Name", "a name", name) for name in value]
     weights = [to_number(weight, low, high) for weight in value.values()]
     return dict(zip(names, weights)) if sum(weights) > 0 else None
 
@@ -673,8 +625,8 @@ class Knobs:
                 problem = f"unknown key {in_quotes(name)} in {self.label or 'the configuration'}"
                 raise GitOpsError(f"{problem}; known keys: {', '.join(known)}")
             path, said = f"{self.label}.{name}".lstrip("."), known[name].metadata
-            words = said.get("one_of", ())
-            check_that(not words or value in words, path, f"be one of {', '.join(words)}", value)
+            if "one_of" in said:
+                check_one_of(path, value, said["one_of"])
             value = as_knob(known[name].type, path, value, said.get("low", 0), said.get("high", 0))
             object.__setattr__(self, name, value)
 
@@ -826,9 +778,7 @@ class Scenario(Knobs):
     def with_knobs(self, group: str, **changes: Any) -> Scenario:
         """Return a copy with other knobs in one of the `groups`; GitOpsError if there is none."""
         if group not in self.groups:
-            known = ", ".join(self.names)
-            problem = f"unknown environment {in_quotes(group)}; the scenario has {known}"
-            raise GitOpsError(f"{problem}; Scenario(environments=...) takes others")
+            check_one_of("environment", group, self.names)
         changed = {**self.groups, group: self.groups[group].replaced(changes)}
         team, rollback, *environments = changed.values()
         return self.replaced(dict(team=team, rollback=rollback, environments=environments))
@@ -1059,10 +1009,20 @@ def simulate_commits(draws: Draws, window: Window, stream: np.random.Generator) 
     first, end = window.seconds
     around = int(team.time_zone != "UTC")  # a local day may begin or end on another day of UTC
     days = np.arange(first // DAY - around, end // DAY + around)
-    luck = np.split(stream.random((months[-1], len(days))), months[1:-1])
-    counts = np.concatenate(
-        [commits_of_days(scenario.team, days, own) for (scenario, _), own in zip(draws, luck)]
-    )
+    luck = stream.random((months[-1], len(days)))
+    counts = np.zeros(luck.shape, np.int64)
+    cycle = np.arange(7 * team.sprint_days)
+    rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
+    for (scenario, _), begin, over in zip(draws, months, months[1:]):
+        factors = np.take(scenario.team.weekday_factors, cycle % 7)
+        ramped = factors * (1 + team.sprint_ramp * rise)
+        level = factors.sum() / max(ramped.sum(), 1e-300)
+        rates = scenario.team.commits_per_day * ramped * level
+        rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
+        for rate in np.unique(rate_of_day):
+            distribution, same = count_distribution(rate, team.dispersion), rate_of_day == rate
+            drawn = luck[begin:over, same]
+            counts[begin:over, same] = np.searchsorted(distribution, drawn, side="right")
     month = np.repeat(np.arange(months[-1]), counts.sum(axis=1))
     midnight = np.repeat(np.tile(days * DAY, months[-1]), counts.ravel())
     hour = quantile_at(team.work_hours, stream.random(len(month)))
@@ -1085,22 +1045,6 @@ def utc_of_local(seconds: np.ndarray, zone: Zone) -> np.ndarray:
         return seconds
     times = utc_times(seconds).tz_localize(None)
     return seconds_of(times.tz_localize(zone, np.ones(len(times), bool), "shift_forward"))
-
-
-def commits_of_days(team: Team, days: np.ndarray, luck: np.ndarray) -> np.ndarray:
-    """Return how many commits each day has (days since 1970; the last axis of the luck)."""
-    cycle = np.arange(7 * team.sprint_days)
-    rise = np.linspace(-0.5, 0.5, team.sprint_days)[cycle % team.sprint_days]
-    factors = np.take(team.weekday_factors, cycle % 7)
-    ramped = factors * (1 + team.sprint_ramp * rise)
-    rates = team.commits_per_day * ramped * (factors.sum() / max(ramped.sum(), 1e-300))
-    rate_of_day = rates[(days - MONDAY // DAY) % len(cycle)]
-    counts = np.zeros(luck.shape, np.int64)
-    for rate in np.unique(rate_of_day):
-        same = rate_of_day == rate
-        distribution = count_distribution(rate, team.dispersion)
-        counts[..., same] = np.searchsorted(distribution, luck[..., same], side="right")
-    return counts
 
 
 def count_distribution(mean: float, dispersion: float) -> np.ndarray:
@@ -1334,9 +1278,7 @@ class Gate(NamedTuple):
         return np.maximum(times, np.append(self.opens, NEVER)[opening])
 
     def before(self, times: np.ndarray) -> np.ndarray:
-        """Return the last moment at which a release goes up by each time; 0 if there is none."""
-        if self.departures is not None:
-            return np.append(0, self.departures)[np.searchsorted(self.departures, times)]
+        """Return the last open moment by each time; 0 if there is none."""
         return np.minimum(times, np.append(0, self.closes)[np.searchsorted(self.opens, times)])
 
     def clock(self, times: np.ndarray) -> np.ndarray:
@@ -1513,18 +1455,6 @@ def simulate_rollbacks(
     return deployments.assign(recovered=recovered), rollbacks
 
 
-def rollback_alert(rollback: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return the alert of one rollback: a `text` for people, and its columns as JSON values."""
-    outcome = "succeeded" if rollback["success"] else "FAILED"
-    releases = f"from {rollback['from_commit'][:7]} to {rollback['to_commit'][:7]}"
-    text = (
-        f"SIMULATED rollback {outcome}: {rollback['application']} in {rollback['environment']} "
-        f"{releases} after {rollback['duration_min']:.1f} minutes ({rollback['reason']})"
-    )
-    timestamp = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
-    return {"text": text, "simulated": True, **rollback, "timestamp": timestamp}
-
-
 class WebhookAlerts:
     """POST alerts to a webhook until one fails. Its address is a secret that no message has."""
 
@@ -1537,15 +1467,14 @@ class WebhookAlerts:
     def __call__(self, alert: Mapping[str, Any]) -> None:
         import urllib.request as web  # slow to import, and few runs need it
 
-        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}  # no redirects
-        for handler in ("Proxy", "HTTP", "HTTPS", "HTTPDefaultError"):
-            opener.add_handler(getattr(web, f"{handler}Handler")())
-        opener.add_handler(web.HTTPErrorProcessor())
+        opener, kind = web.OpenerDirector(), {"Content-Type": "application/json"}
+        ways = "ProxyHandler HTTPHandler HTTPSHandler HTTPDefaultErrorHandler HTTPErrorProcessor"
+        for way in ways.split():  # none of them follows a redirect
+            opener.add_handler(getattr(web, way)())
+        request = web.Request(self.url, json.dumps(alert).encode(), kind)
         try:
             if not self.problem:
-                opener.open(
-                    web.Request(self.url, json.dumps(alert).encode(), kind), timeout=5
-                ).close()
+                opener.open(request, timeout=5).close()
                 self.sent += 1
         except Exception as error:  # whatever it is, the run goes on
             self.problem = f"HTTP {error.code}" if hasattr(error, "code") else one_line(error)
@@ -1614,7 +1543,7 @@ class Stages(NamedTuple):
         pairs = []
         for text in listed:
             name, equals, pattern = str(text).strip().partition("=")
-            check_word("an environment of --environments", name)
+            as_knob("Name", "an environment of --environments", name)
             plain = "production" if name in PRODUCTION_WORDS else name
             pairs.append(((pattern if equals else plain).lower(), name))
         return cls(tuple(pairs))
@@ -3847,7 +3776,7 @@ def with_incidents(
         last = incidents[["started", "resolved"]].max().max()
         told &= rows["application"].isin(incidents["application"])
         told &= (ends >= first) & (ends // DAY <= last // DAY)
-    health = rows["health"].astype(object).mask(told & has_word(rows["health"], UNKNOWN), HEALTHY)
+    health = rows["health"].astype(object).mask(told & (rows["health"] == UNKNOWN), HEALTHY)
     over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
     at, reason = over.index, rows["failure_reason"].astype(object)
     reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")
@@ -4162,7 +4091,7 @@ def events_of(history: History, applications: Sequence[str]) -> Events:
     fix = next_good[failed]
     fixed = np.zeros(len(over), bool)
     fixed[fix[deployments.end[fix] <= over[failed]]] = True
-    unseen = has_word(table["health"], UNKNOWN)
+    unseen = (table["health"] == UNKNOWN).to_numpy()
     commits = commits_of(history.git_commits, applications)
     window, many = history.window, len(names)
     return Events(commits, deployments, rollbacks, over, window, 1, many, fixed, unseen)
@@ -4189,8 +4118,8 @@ def deployments_from(
         codes_of(table["application"], applications),
         codes_of(table["environment"], environments),
         codes_of(table["commit_sha"], shas),
-        has_word(table["status"], SYNCED),
-        has_word(table["health"], DEGRADED),
+        (table["status"] == SYNCED).to_numpy(),
+        (table["health"] == DEGRADED).to_numpy(),
     )
 
 
@@ -4307,7 +4236,7 @@ def production_of(
     made = events.in_production()
     deployments, changes = made.deployments, history.changes
     if history.incidents is not None and len(history.incidents):
-        table = history.incidents[has_word(history.incidents["environment"], history.production)]
+        table = history.incidents[history.incidents["environment"] == history.production]
         table = table.sort_values("started")
         application, ended = codes_of(table["application"], applications), table["deployed"]
         owner = application * NEVER + seconds_of(ended)
@@ -4826,17 +4755,17 @@ def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
             count_words,
             (
                 place,
-                place[has_word(table["health"], DEGRADED)],
-                place[~has_word(table["health"], UNKNOWN)],
+                place[table["health"] == DEGRADED],
+                place[table["health"] != UNKNOWN],
                 backs["environment"],
             ),
         )
     )
     good = {name: total[name] - bad[name] for name in names}
-    reasons = {name: table["failure_reason"][has_word(place, name)] for name in names}
+    reasons = {name: table["failure_reason"][place == name] for name in names}
     if scope == PRODUCTION_ALONE:
-        table = table[has_word(place, names[-1])]
-        backs = backs[has_word(backs["environment"], names[-1])]
+        table = table[place == names[-1]]
+        backs = backs[backs["environment"] == names[-1]]
     minutes = backs.loc[backs["success"], "duration_min"]
     return {
         "success_rates": {
@@ -5024,12 +4953,12 @@ def trace_release(
             words.append("by {author}: {message}".format(**made.loc[row["commit_sha"]]))
         steps.append((row["committed"], "", "commit", " ".join(filter(None, words))))
     ready, since = (own["committed"].min(), "the commit") if len(own) else (None, "")
-    backs = history.rollbacks[has_word(history.rollbacks["application"], application)]
+    backs = history.rollbacks[history.rollbacks["application"] == application]
     for number, name in enumerate(history.environments):
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
-        came = own[has_word(own["environment"], name)]
+        came = own[own["environment"] == name]
         arrived = table["end"].isin(came["deployed"].dropna())
-        here = table[has_word(table["environment"], name) & (by_itself | arrived)]
+        here = table[(table["environment"] == name) & (by_itself | arrived)]
         for row in here.to_dict("records"):
             begin, end = row["timestamp"], row["end"]
             wait = "the first step that is known"
@@ -5047,7 +4976,7 @@ def trace_release(
             if row["health"] != DEGRADED:
                 ready, since = end, f"{name} had it"
             over = row["recovered"]
-            back = backs[has_word(backs["environment"], name) & (backs["timestamp"] == end)]
+            back = backs[(backs["environment"] == name) & (backs["timestamp"] == end)]
             for one in back.to_dict("records"):
                 result = "succeeded" if one["success"] else "failed"
                 minutes = in_human_units(one["duration_min"], "min")
@@ -5098,11 +5027,11 @@ def find_release(
     history: History, changes: pd.DataFrame, table: pd.DataFrame, release: str
 ) -> Tuple[str, str]:
     """Return application and commit of a release; GitOpsError if there is none, or several."""
-    live = table[has_word(table["environment"], history.production)]
+    live = table[table["environment"] == history.production]
     if release in TRACED:
-        found = live if release == "latest" else live[has_word(live["health"], DEGRADED)]
+        found = live if release == "latest" else live[live["health"] == DEGRADED]
         if release == "slowest":
-            shipped = changes[has_word(changes["environment"], history.production)]
+            shipped = changes[changes["environment"] == history.production]
             lead = shipped["deployed"] - shipped["committed"]
             found = shipped[np.asarray(lead == lead.max())]
         if not len(found):
@@ -7068,14 +6997,14 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
     is known. Columns: `rank`, the second at which that was committed, -1 where it is not known;
     `start` and `end` in seconds; `good`.
     """
-    rows = history.deployments[has_word(history.deployments["environment"], environment)]
+    rows = history.deployments[history.deployments["environment"] == environment]
     found = pd.DataFrame(
         {
             "application": rows["application"].astype(object).to_numpy(),
             "release": rows["commit_sha"].astype(object).to_numpy(),
             "start": seconds_of(rows["timestamp"]),
             "end": seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy(),
-            "good": ~has_word(rows["health"], DEGRADED),
+            "good": (rows["health"] != DEGRADED).to_numpy(),
         }
     )
     changes, keys = history.changes, ["application", "end"]
@@ -7186,8 +7115,8 @@ def fit_environment(
 
     The failure rate is (failed + 1/2) / (n + 1): what was never seen to fail may fail.
     """
-    rows = history.deployments[has_word(history.deployments["environment"], default.name)]
-    unseen, bad = (has_word(rows["health"], word) for word in (UNKNOWN, DEGRADED))
+    rows = history.deployments[history.deployments["environment"] == default.name]
+    unseen, bad = (rows["health"] == word for word in (UNKNOWN, DEGRADED))
     end, n, went = history.window.seconds[1], len(rows), len(stage.ways[1])
     month = (end - 1 - seconds_of(rows["timestamp"])) // PERIOD
     total, failed = np.bincount(month), np.bincount(month, bad)
@@ -7656,26 +7585,19 @@ def print_text(text: str = "") -> None:
         print(text.encode(encoding, "replace").decode(encoding))  # noqa: T201
 
 
-def utc_today() -> pd.Timestamp:
-    """Return 00:00 UTC of this day."""
-    return pd.Timestamp(_dt.datetime.now(_dt.timezone.utc)).normalize()
-
-
 def window_end(end: Union[None, str, _dt.date]) -> Optional[pd.Timestamp]:
     """Return a date as the UTC midnight at which a window ends; GitOpsError if it is none."""
     if end is None:
         return None
-    try:
-        if isinstance(end, str):
-            end = _dt.datetime.strptime(end, "%Y-%m-%d")
-        if not isinstance(end, _dt.date) or end is pd.NaT:
-            raise TypeError("no date")
-        moment = pd.Timestamp(end)
-        moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-    except (ValueError, TypeError, OverflowError):
-        raise GitOpsError(f"end must be a date such as 2026-01-31, not {in_quotes(end)}") from None
-    if moment != moment.normalize() or not FIRST_DAY < moment <= LAST_DAY:
-        raise GitOpsError(f"end must be a whole UTC day from 1970 to 2199, not {one_line(end)}")
+    moment: Any = None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        day = _dt.datetime.strptime(end, "%Y-%m-%d") if isinstance(end, str) else end
+        if isinstance(day, _dt.date):
+            day = pd.Timestamp(day)
+            moment = day.tz_localize("UTC") if day.tzinfo is None else day.tz_convert("UTC")
+    inside = moment is not None and FIRST_DAY < moment <= LAST_DAY
+    is_day = inside and moment == moment.normalize()
+    check_that(is_day, "end", "be a UTC day from 1970 to 2199 such as 2026-01-31", end)
     return moment
 
 
@@ -7706,16 +7628,11 @@ class GitOpsAutomation:
         "metrics": "calculate_dora_metrics()",
     }
 
-    git_commits: Any
-    deployments: Any
-    rollbacks: Any
-    metrics: Any
-    window: Any
+    git_commits = deployments = rollbacks = metrics = window = None  # type: Any
+    flow = None  # type: Any  # what became of the releases (see `simulate_deployments`)
+    measured = None  # type: Any  # the Metrics that `metrics` is the dict of
     _real: Optional[History]  # the real deployments that were loaded, in the window
     _commits_are_real: bool
-    flow: Optional[pd.DataFrame]  # what became of the releases (see `simulate_deployments`)
-    measured: Any  # the Metrics that `metrics` is the dict of
-    by: Optional[str]  # the period of the report's trend: week, month or none
 
     def __init__(
         self,
@@ -7726,18 +7643,14 @@ class GitOpsAutomation:
         output_dir: Union[str, os.PathLike] = "output",
         on_rollback: Optional[Callable[[Dict[str, Any]], Any]] = None,
     ) -> None:
+        is_path, can_call = isinstance(output_dir, (str, os.PathLike)), callable(on_rollback)
         check_that(isinstance(scenario, Scenario), "scenario", "be a Scenario", scenario)
-        self.scenario = scenario
+        check_that(is_path, "output_dir", "be a path", output_dir)
+        check_that(can_call or on_rollback is None, "on_rollback", "be a function", on_rollback)
         chosen = int.from_bytes(os.urandom(4), "big") if seed is None else seed
         self.seed = check_whole("seed", chosen, 0, 2**63 - 1)
-        is_path = isinstance(output_dir, (str, os.PathLike))
-        check_that(is_path, "output_dir", "be a path", output_dir)
-        self.output_dir = Path(output_dir)
-        callable_or_none = on_rollback is None or callable(on_rollback)
-        check_that(callable_or_none, "on_rollback", "be a function", on_rollback)
-        self.on_rollback = on_rollback
+        self.scenario, self.output_dir, self.on_rollback = scenario, Path(output_dir), on_rollback
         self.advice_runs: Optional[int] = None  # months on which advice is tried; None: enough
-        self.by = None
         self.printed_in: Optional[int] = None  # the notebook's cell that shows the report already
         self._end = window_end(end)
         self._store(git_commits=None, window=None)
@@ -7780,15 +7693,13 @@ class GitOpsAutomation:
         """The three tables with their window; GitOpsError until there are rollbacks."""
         if self._real is not None:
             return self._real
-        commits, deployments, rollbacks = map(
-            self._need, ("git_commits", "deployments", "rollbacks")
-        )
+        commits, deployments, rollbacks = [self._need(name) for name in COLUMNS]
         return History(commits, deployments, rollbacks, self.window, tuple(self.environments))
 
     def simulate_git_activity(self, days: int = 30) -> pd.DataFrame:
         """Simulate the commits of `days` whole days: the `git_commits` table."""
         print_text("\n📝 Generating Git commit history...")
-        window = Window.before(self._end or utc_today(), days)
+        window = Window.before(self._end or pd.Timestamp.now("UTC").normalize(), days)
         self._store(git_commits=commits_table(self.scenario.team, window, self.seed), window=window)
         print_text(f"  ✓ Generated {count_text(len(self.git_commits), 'commit')}")
         return self.git_commits
@@ -7838,7 +7749,7 @@ class GitOpsAutomation:
         self._store(deployments=deployments)
         self.flow = flow
         print_text(f"  ✓ Simulated {count_text(len(deployments), 'deployment')}")
-        healthy = deployments[has_word(deployments["health"], HEALTHY)]
+        healthy = deployments[deployments["health"] == HEALTHY]
         counts, good = (count_words(table["environment"]) for table in (deployments, healthy))
         for name in self.environments:
             count = counts.get(name, 0)
@@ -7859,7 +7770,13 @@ class GitOpsAutomation:
         print_text(f"    • Success rate: {self.rollbacks['success'].sum()}/{len(self.rollbacks)}")
         if self.on_rollback is not None:
             for rollback in self.rollbacks.to_dict("records"):
-                self.on_rollback(rollback_alert(rollback))
+                outcome = "succeeded" if rollback["success"] else "FAILED"
+                text = (
+                    "SIMULATED rollback {outcome}: {application} in {environment} from "
+                    "{from_commit:.7} to {to_commit:.7} after {duration_min:.1f} minutes ({reason})"
+                ).format(outcome=outcome, **rollback)
+                rollback["timestamp"] = rollback["timestamp"].strftime("%Y-%m-%dT%H:%M:%SZ")
+                self.on_rollback({"text": text, "simulated": True, **rollback})
         return self.rollbacks
 
     def calculate_dora_metrics(self) -> Dict[str, Any]:
@@ -7871,9 +7788,12 @@ class GitOpsAutomation:
         print_text("\n".join(metric_step_lines(self.measured)))
         return self.metrics
 
-    def generate_report(self, details: bool = False) -> None:
-        """Print the report; its details are the applications, DORA's Quick Check and the trend."""
-        print_text("\n" + format_report(self._report(details)))
+    def generate_report(self, details: bool = False, by: Optional[str] = None) -> None:
+        """Print the report; its details are the applications, DORA's Quick Check and the trend.
+
+        The trend is `by` week or month. What it has, `document` and `export` have too.
+        """
+        print_text("\n" + format_report(self._report(details, by)))
 
     def markdown(self) -> str:
         """Return the verdict, its tables and the advice as Markdown, for a CI job or a request."""
@@ -7895,27 +7815,21 @@ class GitOpsAutomation:
             return f"<p>GitOpsAutomation: call {self.STEPS[step]} next</p>"
         return format_html(self._report())
 
-    def _report(self, details: bool = False) -> Report:
+    def _report(self, details: bool = False, by: Optional[str] = None) -> Report:
         """Return what the report is made from."""
         self._need("metrics")
-        scenario = self.scenario if self._real is None else None
-        usual = "week" if self.window.days <= 62 else "month"
-        trend = self._trend(usual if details and self.by is None else self.by)
-        advice = self._once("advice", self._advice)
+        if details and by is None:
+            by = "week" if self.window.days <= 62 else "month"
+        if by is not None:
+            self._kept["trend"] = self.trend(by)
+        if "advice" not in self._kept:
+            self._kept["advice"] = self._advice()
+        trend = None if by is None else self._kept["trend"]
+        scenario, advice = self.scenario if self._real is None else None, self._kept["advice"]
         return Report(
             self.measured, self.flow, self.seed, scenario, advice, trend,
             self._commits_are_real, details,
         )  # fmt: skip
-
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Return what `make` returns, made once for each result of the steps."""
-        if name not in self._kept:
-            self._kept[name] = make()
-        return self._kept[name]
-
-    def _trend(self, by: Optional[str]) -> Optional[pd.DataFrame]:
-        """Return the trend by week or month; None for no period."""
-        return None if by is None else self._once(f"trend by {by}", lambda: self.trend(by))
 
     def visualize_metrics(self, dpi: int = 300) -> Path:
         """Draw the dashboard into `gitops_dashboard.png` in the output folder; return its path.
@@ -7951,18 +7865,17 @@ class GitOpsAutomation:
         calibration, window = calibration or self.calibrate(), self._month(days)
         best = calibration.scenario
         compared: Dict[str, Change] = {"baseline": best}
-        for given in [scenarios] if isinstance(scenarios, str) else scenarios:
-            name, change = given, None
-            if isinstance(scenarios, Mapping):
-                change = scenarios[given]
-            elif isinstance(given, str):
-                name, change = named_change(given, best)
-            if not callable(change) and not isinstance(change, Scenario):
-                ways = 'changes such as "production.wait_hours=4:12", or {name: Scenario}'
-                raise GitOpsError(f"what_if takes {ways}, not {in_quotes(change or given)}")
-            if name in compared:
-                raise GitOpsError(f"two scenarios are called {in_quotes(name)}; name each its own")
+        given = scenarios if isinstance(scenarios, Mapping) else np.atleast_1d(scenarios).tolist()
+        for name in given:
+            change = given[name] if isinstance(given, Mapping) else name
+            if isinstance(change, str):
+                own_name, change = named_change(change, best)
+                name = name if isinstance(given, Mapping) else own_name
+            rule = 'be changes such as "production.wait_hours=4:12", or {name: Scenario}'
+            check_that(callable(change) or isinstance(change, Scenario), "scenarios", rule, change)
+            check_that(name not in compared, "each scenario", "have a name of its own", name)
             compared[name] = change
+        prices = tuple(as_knob("float", "a price", price, 0, 1e9) for price in prices)
         with terminal_progress() as progress:
             months = forecast_months(compared, calibration, window, runs, self.seed, progress)
         for own in months.values():
@@ -7975,8 +7888,7 @@ class GitOpsAutomation:
         """Improve every knob by a quarter: what matters most (see `lever_table`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         if metric:
-            rule = f"be one of {', '.join(FORECAST_METRICS)}"
-            check_that(metric in FORECAST_METRICS, "metric", rule, metric)
+            check_one_of("metric", metric, FORECAST_METRICS)
         window = self._month(days)
         with terminal_progress() as progress:
             return lever_table(self.calibrate(), window, runs, self.seed, metric, progress)
@@ -7990,8 +7902,8 @@ class GitOpsAutomation:
 
     def _month(self, days: int) -> Window:
         """Return the window of a forecast."""
-        end = self._end or (utc_today() if self.window is None else self.window.end)
-        return Window.before(end, days)
+        last = pd.Timestamp.now("UTC").normalize() if self.window is None else self.window.end
+        return Window.before(self._end or last, days)
 
     def calibrate(self) -> Calibration:
         """Return the baseline of forecasts, and what is not known of it.
@@ -8028,10 +7940,8 @@ class GitOpsAutomation:
 
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
-        document = self.document()
-        return write_files(
-            self.output_dir, export_files(self.measured, document, self._trend(self.by))
-        )
+        document, trend = self.document(), self._kept.get("trend")
+        return write_files(self.output_dir, export_files(self.measured, document, trend))
 
     def document(self) -> Dict[str, Any]:
         """Return the metrics, the maturity, the seed and the window as plain JSON values."""
@@ -8040,14 +7950,9 @@ class GitOpsAutomation:
         seed, scenario = (self.seed, self.scenario) if simulated else (None, None)
         document = summary_document(self.measured, seed, self.flow, scenario)
         document["commits_are_real"] = self._commits_are_real or not simulated
-        trend = self._trend(self.by)
-        if trend is not None:
-            document["trend"] = to_jsonable(trend.to_dict("records"))
+        if "trend" in self._kept:
+            document["trend"] = to_jsonable(self._kept["trend"].to_dict("records"))
         return document
-
-    def production_metrics(self) -> pd.DataFrame:
-        """Return dora.dev's five metrics of production (see the function of this name)."""
-        return production_metrics(self.history)
 
 
 @contextlib.contextmanager
@@ -8089,58 +7994,137 @@ def show_in_notebook(picture: Optional[bytes]) -> None:
 def write_files(folder: Union[str, os.PathLike], files: Mapping[str, bytes]) -> List[Path]:
     """Write files into a folder and return their paths; GitOpsError if that cannot be done.
 
-    Each is written under a temporary name of its own first, then all are moved into place. So a
-    reader finds a whole file, the old or the new, and nothing is lost if the writing fails.
+    1. A file is written under a temporary name, then all are moved into place. So a reader finds a
+       whole file, the old or the new, and nothing is lost if the writing fails.
+    2. A link stays: the file that it leads to is replaced.
+    3. What is no plain file, and the summary of a job on GitHub, is appended to.
+    4. What leads to this program's output is printed, in order with the rest of it.
     """
-    folder = Path(folder)
-    umask = os.umask(0)  # there is no way to read it without setting it
-    os.umask(umask)
-    written: Dict[Path, Path] = {}
+    folder, moved = Path(folder), {}
+    summary = os.path.realpath(os.environ.get("GITHUB_STEP_SUMMARY") or os.devnull)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
-            written[Path(temporary)] = folder / name
-            with open(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o666 & ~umask)
-        for temporary_path, path in written.items():
-            os.replace(temporary_path, path)
+            path = os.path.realpath(folder / name)
+            if path == os.path.realpath("/dev/stdout"):
+                print_text(content.decode("utf-8", "replace"))
+            elif path == summary or (os.path.exists(folder / name) and not os.path.isfile(path)):
+                with open(folder / name, "ab") as file:
+                    file.write(content)
+            else:
+                temporary = f"{os.path.dirname(path)}/.{name}.{os.urandom(4).hex()}"
+                with open(temporary, "xb") as file:
+                    moved[temporary] = path
+                    file.write(content)
+        for temporary, path in moved.items():
+            os.replace(temporary, path)
     except (OSError, ValueError) as error:
         problem = f"cannot write into {one_line(folder)}: {one_line(error)}"
-        raise GitOpsError(f"{problem}; choose another output folder") from None
+        raise GitOpsError(f"{problem}; --output takes another folder") from None
     finally:
-        for temporary_path in written:
+        for temporary in moved:
             with contextlib.suppress(OSError):
-                temporary_path.unlink()
-    return list(written.values())
+                os.unlink(temporary)
+    return [folder / name for name in files]
 
 
 # ---- Command line -------------------------------------------------------------------------------
 
+COMMAND = "gitops-automation"  # what an installation makes of this file
 EXAMPLES = """\
 examples:
-  python gitops_automation.py                        simulate 30 days
-  python gitops_automation.py --days 90 --seed 7     a longer run that can be repeated
-  python gitops_automation.py --config elite         another pipeline
-  python gitops_automation.py --repo ../shop         the commits of a real repository
-  python gitops_automation.py --print-config > team.json
-  python gitops_automation.py --config team.json     your own rates, waits and team
-  python gitops_automation.py --repo ../config --deployments-from --by month
-  argocd app list -o json | python gitops_automation.py --argocd - --repo ../config
-  python gitops_automation.py --what-if production.wait_hours=4:12 --what-if traditional
-  python gitops_automation.py --levers               what matters most
-  python gitops_automation.py --repo ../config --deployments-from --backtest
-  python gitops_automation.py --json --no-dashboard  the numbers for another program
+  PROGRAM --days 90 --seed 7       a longer run that can be repeated
+  PROGRAM --print-config > team.json
+  PROGRAM --config team.json       your own rates, waits and team
+  PROGRAM --repo ../config --deployments-from
+  PROGRAM --repo ../config --deployments-from 'apps/{environment}/{application}'
+  PROGRAM --repo ../shop --tags    the releases of any repository
+  argocd app list -o json | PROGRAM --argocd - --repo ../config
+  PROGRAM --what-if production.wait_hours=4:12 --what-if traditional
+  PROGRAM --json --no-dashboard    the numbers for another program
 
 exit status:
   0    done
   2    unusable input: one line on standard error says what to do
   130  interrupted
 """
-
-
-COMMAND = "gitops-automation"  # what an installation makes of this file
+# fmt: off
+OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
+    "what is simulated": [
+        ("--days", dict(metavar="N", type=int), "whole UTC days (default: 30; of a history all)"),
+        ("--end", dict(metavar="DATE"), "the day after the last one (default: today)"),
+        ("--seed", dict(metavar="N", type=int), "repeat the run that had this seed"),
+        ("--config", dict(metavar="FILE"), "a JSON file, or traditional, elite or gitops"),
+        ("--print-config", dict(action="store_true"), "print that scenario as JSON and stop"),
+        ("--repo", dict(metavar="DIR"), "take the commits from this git repository"),
+    ],
+    "what is measured": [
+        ("--deployments-from", dict(metavar="PATH", nargs="?", const=""),
+         "what --repo, a config repository, deployed"),
+        ("--tags", dict(metavar="GLOB", nargs="*"), "the release tags of --repo (default: v*)"),
+        ("--argocd", dict(metavar="FILE", nargs="+"), "what `argocd app list -o json` wrote"),
+        ("--history", dict(metavar="DIR"), "tables, as --export writes them"),
+        ("--application", dict(metavar="NAME", action="append"),
+         "this application alone, as shop-*; repeatable"),
+        ("--environments", dict(metavar="LIST"), "in order, as dev,staging,production=prod-*"),
+        ("--environment-label", dict(metavar="KEY"), "the label of Argo CD that names them"),
+        ("--ignore-authors", dict(metavar="REGEX"), "what they commit is no change, as 'bot$'"),
+        ("--incidents", dict(metavar="FILE"), "CSV or JSON: application, started, resolved"),
+        ("--incident-days", dict(metavar="N", type=int),
+         "days from a deployment to one (default: 7)"),
+        ("--incidents-complete", dict(action="store_true", default=None),
+         "that file has all days and applications"),
+    ],
+    "what if": [
+        ("--what-if", dict(metavar="CHANGE", action="append"),
+         "compare KNOB=VALUE, preset or file; repeatable"),
+        ("--levers", dict(metavar="METRIC", nargs="?", const=""), "improve each knob by a quarter"),
+        ("--backtest", dict(action="store_true", default=None), "how often past forecasts held"),
+        ("--runs", dict(metavar="N", type=int), "months of each scenario (default: 200)"),
+        ("--cost-per-failed-hour", dict(metavar="N", type=float),
+         "the price of an hour of failed production"),
+        ("--cost-per-waiting-hour", dict(metavar="N", type=float),
+         "the price of an hour that a change waits"),
+    ],
+    "what comes out": [
+        ("--details", dict(action="store_true", default=None), "report Quick Check and trend too"),
+        ("--by", dict(choices=("week", "month")), "report the trend by week or by month"),
+        ("--trace", dict(metavar="RELEASE"), "follow a commit, or latest, slowest or failed"),
+        ("--markdown", dict(metavar="FILE"), "write the verdict for the summary of a CI job"),
+        ("--output", dict(metavar="DIR", default="output"),
+         "the folder for files (default: output)"),
+        ("--no-dashboard", dict(action="store_true"), "draw no picture"),
+        ("--export", dict(action="store_true"), "write the tables as CSV, the metrics as JSON"),
+        ("--json", dict(action="store_true"), "print one JSON object in place of the report"),
+        ("--alert-webhook", dict(metavar="URL"), "send each simulated rollback there"),
+        ("--version", dict(action="version", version=f"%(prog)s {__version__}"),
+         "print the version and stop"),
+        ("-h, --help", dict(action="help"), "print this help and stop"),
+    ],
+}
+"""{group: its options, each with its settings for argparse and its meaning}"""
+REAL = "argocd deployments_from tags history"
+FORECASTS = "what_if levers backtest"
+NEEDS = {  # some options: what at least one of them has to stand beside
+    "deployments_from tags": "repo",
+    "environments application": "argocd deployments_from history",
+    "environment_label": "argocd",
+    "ignore_authors": "deployments_from tags",
+    "incidents backtest": REAL,
+    "incident_days incidents_complete": "incidents",
+    "cost_per_failed_hour cost_per_waiting_hour": "what_if",
+}
+EXCLUDES = {  # some options: what none of them can stand beside
+    "argocd deployments_from": "tags",
+    "argocd deployments_from repo": "history",
+    "config": REAL,
+    "alert_webhook": f"{REAL} {FORECASTS}",
+    "levers backtest": "what_if",
+    "backtest": "levers",
+    "details trace markdown by": FORECASTS,
+    "details markdown by": "trace",
+}
+# fmt: on
 
 
 def program_name() -> str:
@@ -8152,222 +8136,185 @@ class OptionParser(argparse.ArgumentParser):
     """A parser whose errors are ours: one line, with what to do."""
 
     def error(self, message: str) -> Any:
+        message = message.replace("invalid int value:", "it must be a whole number, not")
+        message = message.replace("invalid float value:", "it must be a number, not")
         hint = ";"
         if "expected one argument" in message:
             hint = "; a value that begins with - needs =, as --option=-value;"
         elif message.startswith("unrecognized arguments: "):
-            alike = self.options_like(message.split(": ", 1)[1])
-            hint = f"; did you mean {' or '.join(alike)}?" if alike else ";"
+            word = re.split(r"[ =]", message.lower().split(": ", 1)[1])[0]
+            word = word.strip("-").replace("_", "-")
+            names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+            parts = [name for name in names if len(word) > 2 and word in name]
+            alike = (parts or difflib.get_close_matches(word, names, 1))[:3]
+            hint = f"; did you mean --{' or --'.join(alike)}?" if alike else ";"
         raise GitOpsError(f"{one_line(message, 500)}{hint} -h lists the options")
 
-    def options_like(self, mistyped: str) -> List[str]:
-        """Return the options that have a word as a part of their name, else the most similar."""
-        word = re.split(r"[ =]", mistyped.lower())[0].strip("-").replace("_", "-")
-        names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
-        parts = [name for name in names if len(word) > 2 and word in name]
-        alike = parts or difflib.get_close_matches(word, names, 1)
-        return [f"--{name}" for name in alike[:3]]
 
+def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace:
+    """Return the options of a list of arguments, or of a string that is split as a shell does.
 
-def whole_option(low: int, high: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number between two bounds."""
-
-    def convert(text: str) -> int:
-        if not re.fullmatch(r"[+-]?[0-9]{1,19}", text) or not low <= int(text) <= high:
-            rule = f"must be a whole number from {low} to {high}, not {in_quotes(text)}"
-            raise argparse.ArgumentTypeError(rule)
-        return int(text)
-
-    return convert
-
-
-def metric_option(text: str) -> str:
-    """Return the metric that levers are compared by: an argparse type."""
-    if text and text not in FORECAST_METRICS:
-        known = ", ".join(FORECAST_METRICS)
-        raise argparse.ArgumentTypeError(f"must be one of {known}, not {in_quotes(text)}")
-    return text
-
-
-def price_option(text: str) -> float:
-    """Return the value of an option that is a price: an argparse type."""
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
-        raise argparse.ArgumentTypeError(f"must be a price such as 120, not {in_quotes(text)}")
-    return float(text)
-
-
-# fmt: off
-OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
-    "what is simulated": [
-        ("--days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
-         "how many whole UTC days to simulate or measure, or to forecast as a month (default: 30; "
-         "of real deployments all)"),
-        ("--end", dict(metavar="DATE"),
-         "the day after the last one, as YYYY-MM-DD (default: today; of a real history the day "
-         "after its last)"),
-        ("--seed", dict(metavar="N", type=whole_option(0, 2**63 - 1)),
-         "repeat the run that had this seed (default: a new seed, which the report shows)"),
-        ("--config", dict(metavar="FILE"),
-         "simulate the scenario in this JSON file, or a preset: traditional, elite or gitops; what "
-         "the file leaves out keeps its default"),
-        ("--print-config", dict(action="store_true"), "print the scenario as JSON and stop"),
-        ("--repo", dict(metavar="DIR"),
-         "take the commits from this git repository, and simulate their deployments; --tags and "
-         "--deployments-from measure the real ones"),
-    ],
-    "your own deployments": [
-        ("--deployments-from", dict(metavar="TEMPLATE", nargs="?", const=""),
-         "measure the deployments that the history of --repo shows, a config repository; TEMPLATE "
-         "is a path with {environment} and {application} (default: the layout is looked for)"),
-        ("--tags", dict(metavar="PATTERN", nargs="*"),
-         "measure the release tags of --repo, of any repository, as deployments to production "
-         "(default: v*)"),
-        ("--argocd", dict(metavar="FILE", nargs="+"),
-         "measure what Argo CD recorded, in files that `argocd app list -o json` wrote (- is "
-         "standard input); --repo is then the config repository"),
-        ("--application", dict(metavar="NAME", action="append"),
-         "measure this application alone, as shop or shop-*; repeatable"),
-        ("--environments", dict(metavar="LIST"),
-         "the environments in promotion order, as dev,staging,production=prod-*; a pattern matches "
-         "the name of an environment, an application, its namespace or destination"),
-        ("--environment-label", dict(metavar="KEY"),
-         "with --argocd: the label or annotation that names the environment"),
-        ("--ignore-authors", dict(metavar="REGEX"),
-         "what these authors commit is no change, as 'bot$'"),
-        ("--history", dict(metavar="DIR"),
-         "measure the tables in this folder, which --export wrote"),
-        ("--incidents", dict(metavar="FILE"),
-         "a CSV or JSON file of incidents (application, started, resolved), which say what "
-         "deployments failed"),
-        ("--incident-days", dict(metavar="N", type=whole_option(1, MOST_DAYS)),
-         "an incident belongs to a deployment of so many days before it (default: 7)"),
-        ("--incidents-complete", dict(action="store_true", default=None),
-         "the file has the incidents of all applications and days, not from its first to its last"),
-    ],
-    "over time": [
-        ("--by", dict(choices=("week", "month")),
-         "also show the metrics of production for each week or month"),
-    ],
-    "what if": [
-        ("--what-if", dict(metavar="CHANGE", action="append"),
-         "simulate the same months with a change, and compare: KNOB=VALUE[,...] "
-         "(production.wait_hours=4:12 or =*0.5), a preset or a JSON file; NAME: CHANGE names it; "
-         "repeatable"),
-        ("--levers", dict(metavar="METRIC", nargs="?", const="", type=metric_option),
-         "improve each knob by a quarter, and show what that does to METRIC (mean_lead_time, "
-         "mttr_minutes, ...; default: the target that is met least)"),
-        ("--backtest", dict(action="store_true", default=None),
-         "forecast past windows of real deployments, and show how often the forecast held"),
-        ("--runs", dict(metavar="N", type=whole_option(2, MOST_RUNS)),
-         "how many months to simulate for each scenario (default: 200; for recommendations and "
-         "--backtest 100)"),
-        ("--cost-per-failed-hour", dict(metavar="N", type=price_option),
-         "with --what-if: the price of an hour in which production is failed"),
-        ("--cost-per-waiting-hour", dict(metavar="N", type=price_option),
-         "with --what-if: the price of an hour in which a change waits for production"),
-    ],
-    "what comes out": [
-        ("--details", dict(action="store_true", default=None),
-         "report the applications, DORA's Quick Check and the trend too"),
-        ("--trace", dict(metavar="RELEASE"),
-         "print the life of one release in the place of the report: a commit, or the latest, "
-         "slowest or failed one of production"),
-        ("--markdown", dict(metavar="FILE"),
-         "write the verdict, its tables and the advice as Markdown, as for a CI job's summary"),
-        ("--output", dict(metavar="DIR", default="output"),
-         "write the files into this folder (default: output)"),
-        ("--dpi", dict(metavar="N", default=300, type=whole_option(10, 1200)),
-         "draw the dashboard in this resolution (default: 300, which is 5400 x 3000 pixels)"),
-        ("--no-dashboard", dict(action="store_true"), "draw no dashboard"),
-        ("--export", dict(action="store_true"),
-         "also write the tables as CSV and the metrics as JSON"),
-        ("--json", dict(action="store_true"), "print one JSON object instead of the report"),
-        ("--quiet", dict(action="store_true"),
-         "print nothing but warnings and errors (and what --json prints)"),
-        ("--alert-webhook", dict(metavar="URL"),
-         "send each simulated rollback to this webhook of the Slack or Mattermost kind"),
-        ("--version", dict(action="version", version=f"%(prog)s {__version__}"),
-         "show the version and stop"),
-    ],
-}
-# fmt: on
-"""{group: its options, each with its settings for argparse and its meaning}"""
-
-
-def option_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    Raises GitOpsError for what is no option, and for options that have no meaning together.
+    """
+    try:
+        arguments = shlex.split(argv) if isinstance(argv, str) else argv
+    except ValueError as error:
+        raise GitOpsError(f"cannot split {in_quotes(argv)} into arguments: {error}") from None
     width = min(shutil.get_terminal_size().columns - 2, 100)
-    examples = EXAMPLES
-    if program_name() == COMMAND:
-        examples = EXAMPLES.replace("python gitops_automation.py", COMMAND)
+    installed = program_name() == COMMAND
     parser = OptionParser(
         prog=program_name(),
         allow_abbrev=False,
-        formatter_class=functools.partial(argparse.RawDescriptionHelpFormatter, width=width),
+        add_help=False,
+        formatter_class=functools.partial(
+            argparse.RawDescriptionHelpFormatter, width=width, max_help_position=29
+        ),
         usage="%(prog)s [OPTION]...",
-        epilog=examples,
+        epilog=EXAMPLES.replace("PROGRAM", COMMAND if installed else "python gitops_automation.py"),
         description="Simulate a GitOps delivery pipeline, or read a real one. Measure it with the "
         "DORA metrics,\nreport and draw it. Without an option, 30 days are simulated.",
     )
-    for title, options in OPTIONS.items():
+    for title, listed in OPTIONS.items():
         group = parser.add_argument_group(title)
-        for name, settings, meaning in options:
-            group.add_argument(name, help=meaning, **settings)
-    return parser
+        for names, settings, meaning in listed:
+            group.add_argument(*names.split(", "), help=meaning, **settings)
+    options = parser.parse_args(arguments)
 
-
-def check_options(options: argparse.Namespace) -> None:
-    """Reject meaningless combinations of options."""
     given = {name for name, value in vars(options).items() if value is not None}
-    real = {"argocd", "deployments_from", "history", "tags"} & given
-    needs_real = "needs real deployments: --argocd, --deployments-from, --tags or --history"
-    rules = [  # (options, whether they are out of place, why)
-        ({"environment_label"}, not options.argocd, "needs --argocd FILE"),
-        ({"deployments_from", "tags"}, options.repo is None, "needs --repo DIR"),
-        ({"incidents"}, not real, needs_real),
-        ({"incident_days", "incidents_complete"}, options.incidents is None,
-         "needs --incidents FILE"),
-        ({"environments", "application"}, not real - {"tags"},
-         "needs --argocd, --deployments-from or --history"),
-        ({"ignore_authors"}, not {"deployments_from", "tags"} & given,
-         "needs --deployments-from or --tags"),
-        ({"argocd", "deployments_from"}, options.tags is not None, "has no meaning with --tags"),
-        ({"argocd", "repo", "deployments_from"}, options.history is not None,
-         "has no meaning with --history"),
-        ({"config", "alert_webhook"}, bool(real), "has no meaning with real deployments"),
-        ({"alert_webhook"}, bool(options.what_if),
-         "has no meaning with --what-if: nothing is rolled back"),
-        ({"by"}, bool(options.what_if), "has no meaning with --what-if"),
-        ({"levers", "backtest"}, bool(options.what_if), "has no meaning with --what-if"),
-        ({"by", "alert_webhook", "backtest"}, options.levers is not None,
-         "has no meaning with --levers"),
-        ({"by"}, bool(options.backtest), "has no meaning with --backtest"),
-        ({"backtest"}, not real, needs_real),
-        ({"details", "trace", "markdown"},
-         bool(options.what_if or options.levers is not None or options.backtest),
-         "has no meaning with a forecast"),
-        ({"details", "markdown", "by"}, options.trace is not None,
-         "has no meaning with --trace"),
-        ({"cost_per_failed_hour", "cost_per_waiting_hour"}, not options.what_if,
-         "needs --what-if CHANGE"),
-    ]  # fmt: skip
-    for names, wrong, why in rules:
-        for name in sorted(names & given) if wrong else ():
-            raise GitOpsError(f"--{name.replace('_', '-')} {why}")
+    for rules, verb in ((NEEDS, "needs"), (EXCLUDES, "has no meaning with")):
+        for names, others in rules.items():
+            beside = [other for other in others.split() if (other in given) == (rules is EXCLUDES)]
+            for name in names.split():
+                wrong = beside if rules is EXCLUDES else len(beside) == len(others.split())
+                if name in given and wrong:
+                    flags = [f"--{one.replace('_', '-')}" for one in (name, *beside)]
+                    raise GitOpsError(f"{flags[0]} {verb} {' or '.join(flags[1:])}")
+    for name, low, high in (("days", 1, MOST_DAYS), ("runs", 2, MOST_RUNS)):
+        if getattr(options, name) is not None:
+            check_whole(f"--{name}", getattr(options, name), low, high)
+    return options
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse an output folder that cannot be written, before the work and not after it."""
-    with contextlib.suppress(OSError, ValueError):
-        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        if existing.is_dir() and os.access(existing, os.W_OK):
-            return
-    raise GitOpsError(f"cannot write into {one_line(folder)}; --output takes a folder")
+def read_history(
+    gitops: GitOpsAutomation, options: argparse.Namespace, whole: bool = False
+) -> None:
+    """Read what the options name, if they name anything: its last days, or the whole of it.
+
+    For a forecast it is the whole, as the days are those of a month of the forecast.
+    """
+    repo, environments, template = options.repo, options.environments, options.deployments_from
+    chosen = {"applications": options.application or ()}
+    history = None
+    if options.history is not None:
+        print_text("\n📡 Reading the tables of a history...")
+        history = load_tables(options.history, environments, **chosen)
+    if options.tags is not None:
+        print_text("\n📡 Reading the release tags...")
+        authors = options.ignore_authors
+        history = load_release_tags(repo, options.tags or "v*", ignore_authors=authors)
+    if template is not None:
+        print_text("\n📡 Reading the config repository's history...")
+        if options.argocd:  # both read the same layout
+            template = find_layout(repo, HeadTree(repo).files, template, Stages.of(environments))
+        history = load_gitops_repository(
+            repo, template, environments, ignore_authors=options.ignore_authors, **chosen
+        )
+    if options.argocd:
+        print_text("\n📡 Reading Argo CD history...")
+        cluster = load_argocd(
+            options.argocd, repo, environments=environments, label=options.environment_label,
+            template=template, **chosen,
+        )  # fmt: skip
+        history = cluster if history is None else join_histories(history, cluster)
+    if options.incidents is not None and history is not None:
+        incidents = read_incidents(options.incidents)
+        print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
+        days = 7 if options.incident_days is None else options.incident_days
+        history = with_incidents(history, incidents, days, bool(options.incidents_complete))
+    if history is not None:
+        gitops.load_history(history, None if whole else options.days)
+    elif repo is not None:
+        gitops.load_git_history(repo, options.days or 30)
+        files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD")
+        layout = best_layout(files.split("\0"), Stages.of(None))[1]
+        other = f"; --deployments-from measures those of {layout}" if layout else ""
+        for pattern, option in (("[0-9]*", "--tags '[0-9]*'"), ("v*", "--tags")):
+            if ask_git(repo, "for-each-ref", "--merged=HEAD", f"refs/tags/{pattern}"):
+                other = f"; {option} measures its release tags"
+        print_text(f"    • its deployments are simulated{other}")
+
+
+def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
+    """Measure, print and draw a history, or trace a release; return the document of `--json`."""
+    read_history(gitops, options)
+    if gitops.git_commits is None:
+        gitops.simulate_git_activity(options.days or 30)
+    if gitops.deployments is None:
+        gitops.simulate_deployments()
+        gitops.simulate_rollbacks()
+    if options.trace is not None:
+        steps = gitops.trace(options.trace)
+        print_text("\n" + format_trace(steps))
+        document = {"schema_version": SCHEMA_VERSION, "version": __version__, **steps.attrs}
+        return to_jsonable({**document, "steps": steps.to_dict("records")})
+    gitops.calculate_dora_metrics()
+    gitops.generate_report(bool(options.details), options.by)
+    if not options.no_dashboard:
+        gitops.visualize_metrics()
+    if options.export:
+        print_text(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
+    if options.markdown is not None:
+        file = Path(options.markdown)
+        write_files(file.parent, {file.name: gitops.markdown().encode("utf-8", "replace")})
+    print_text("\n✅ GitOps automation complete!\n")
+    print_text(format_summary(gitops._report()))
+    return gitops.document() if options.json else {}
+
+
+def forecast_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
+    """Print a what-if, the levers or a backtest; return the document of `--json`."""
+    days, picture = options.days or 30, None
+    document = {"schema_version": SCHEMA_VERSION, "version": __version__}
+    read_history(gitops, options, whole=True)
+    if options.what_if:
+        calibration = gitops.calibrate()
+        if calibration.knobs:
+            print_text("\n🔧 Fitting the baseline to this history...")
+            print_text(join_folded(f"  • {note}" for note in calibration.notes))
+        prices = options.cost_per_failed_hour or 0, options.cost_per_waiting_hour or 0
+        forecast = gitops.what_if(options.what_if, options.runs or 200, days, prices, calibration)
+        if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
+            forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
+        name, table, text = "what_if.csv", forecast.table, format_forecast(forecast)
+        document = forecast_document(forecast)
+        picture = None if options.no_dashboard else render_png(draw_what_if(forecast, 300))
+    elif options.levers is not None:
+        table = gitops.levers(options.levers, options.runs or 200, days)
+        name, text = "levers.csv", format_levers(table)
+        document.update(simulated=True, **table.attrs, levers=table.to_dict("records"))
+    else:
+        table = gitops.backtest(days, options.runs or 100)
+        scores = backtest_scores(table)
+        name, text = "backtest.csv", format_backtest(scores, days)
+        verdict = backtest_verdict(scores)
+        document.update(days=days, verdict=verdict, scores=scores.to_dict("index"))
+    print_text("\n" + text)
+    files = {name: table.to_csv(index=False).encode()} if options.export else {}
+    if picture is not None:
+        files["gitops_what_if.png"] = picture
+    if files:
+        paths = write_files(gitops.output_dir, files)
+        print_text("\n✓ Saved as " + ", ".join(f"'{one_line(path)}'" for path in paths))
+    show_in_notebook(picture)
+    return to_jsonable(document)
 
 
 def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
-    """Do what the command line asks for; return what it was done with, if anything was run."""
-    check_options(options)
+    """Do what the command line asks for; return what it was done with, if anything was run.
+
+    What is printed is held until all is done: an error stands alone. A notebook shows it as it
+    comes, in order with the pictures.
+    """
     scenario = Scenario()
     if options.config is not None:
         scenario = PRESETS.get(options.config) or read_scenario(options.config)
@@ -8379,209 +8326,30 @@ def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
         scenario, seed=options.seed, end=options.end, output_dir=options.output, on_rollback=alerts
     )
     gitops.advice_runs = options.runs
-    check_folder(gitops.output_dir)
-    hidden = options.quiet or options.json
-    with contextlib.redirect_stdout(io.StringIO()) if hidden else contextlib.nullcontext():
-        ways = [
-            (options.what_if, compare_scenarios),
-            (options.levers is not None, compare_levers),
-            (options.backtest, score_forecasts),
-            (options.trace is not None, trace_one),
-            (True, report_history),
-        ]
-        document = next(way for wanted, way in ways if wanted)(gitops, options)
+    is_forecast = options.what_if or options.levers is not None or options.backtest
+    held = io.StringIO()
+    console: Any = sys.stdout if notebook_kernel() is not None and not options.json else held
+    with terminal_progress(0) as progress, contextlib.redirect_stdout(console):
+        progress("Reading, simulating and measuring...")
+        print_text(f"🔄 GitOps Workflow Automation with ArgoCD\n{DOUBLE_LINE}")
+        document = (forecast_history if is_forecast else report_history)(gitops, options)
         if alerts is not None:
             print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
+    if options.json:
+        print_text(json.dumps(document, indent=2))
+    elif console is held:
+        print_text(held.getvalue()[:-1])
     if alerts is not None and alerts.problem:
         lost = count_text(len(gitops.rollbacks) - alerts.sent, "rollback alert")
         print_problem("warning", f"{lost} did not reach {alerts.host}: {alerts.problem}")
-    if options.json:
-        print_text(json.dumps(document, indent=2))
     gitops.printed_in = cell_number()
     return gitops
-
-
-@contextlib.contextmanager
-def titled_output() -> Iterator[None]:
-    """Print the title and what was printed meanwhile; nothing if it fails: an error stands alone.
-
-    A terminal is told that there is work.
-    """
-    held = io.StringIO()
-    with terminal_progress(0) as progress, contextlib.redirect_stdout(held):
-        progress("Reading and checking...")
-        yield
-    title = f"🔄 GitOps Workflow Automation with ArgoCD\n{DOUBLE_LINE}\n"
-    print_text((title + held.getvalue()).rstrip("\n"))
-
-
-def load_real_history(
-    gitops: GitOpsAutomation, options: argparse.Namespace, whole: bool = False
-) -> None:
-    """Read the real history that the options name, if they name one: its last days, or the whole.
-
-    For a forecast it is the whole, as the days are those of a month of the forecast.
-    """
-    history = read_real_history(options)
-    if history is not None:
-        if options.incidents is not None:
-            incidents = read_incidents(options.incidents)
-            print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
-            days, complete = options.incident_days or 7, bool(options.incidents_complete)
-            history = with_incidents(history, incidents, days, complete)
-        gitops.load_history(history, None if whole else options.days)
-    elif options.repo is not None:
-        gitops.load_git_history(options.repo, options.days or 30)
-        print_text(f"    • {other_reading(options.repo)}")
-    gitops.by = options.by
-
-
-def read_real_history(options: argparse.Namespace) -> Optional[History]:
-    """Return the real history that the options name, if they name one."""
-    repo, environments = options.repo, options.environments
-    applications = {"applications": options.application or ()}
-    if options.history is not None:
-        print_text("\n📡 Reading the tables of a history...")
-        return load_tables(options.history, environments, **applications)
-    if options.tags is not None:
-        print_text("\n📡 Reading the release tags...")
-        return load_release_tags(repo, options.tags or "v*", ignore_authors=options.ignore_authors)
-    template, repository = options.deployments_from, None
-    if template is not None:
-        print_text("\n📡 Reading the config repository's history...")
-        if options.argocd:  # both read the same layout
-            template = find_layout(repo, HeadTree(repo).files, template, Stages.of(environments))
-        repository = load_gitops_repository(
-            repo, template, environments, ignore_authors=options.ignore_authors, **applications
-        )
-    if not options.argocd:
-        return repository
-    print_text("\n📡 Reading Argo CD history...")
-    cluster = load_argocd(
-        options.argocd, repo, environments=environments, label=options.environment_label,
-        template=template, **applications,
-    )  # fmt: skip
-    return cluster if repository is None else join_histories(repository, cluster)
-
-
-def other_reading(repo: FilePath) -> str:
-    """Return which option would measure what a repository shows of its deployments, if any."""
-    said = "its deployments are simulated"
-    if ask_git(repo, "for-each-ref", "--merged=HEAD", "refs/tags/v*"):
-        return f"{said}; --tags measures its release tags"
-    files = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "--name-only", "HEAD").split("\0")
-    layout = best_layout(files, Stages.of(None))[1]
-    return f"{said}; --deployments-from measures those of {layout}" if layout else said
-
-
-def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
-    """Measure, print and draw a history; return the document of `--json`."""
-    make_history(gitops, options)
-    gitops.calculate_dora_metrics()
-    gitops.generate_report(bool(options.details))
-    if not options.no_dashboard:
-        gitops.visualize_metrics(options.dpi)
-    if options.export:
-        print_text(f"✓ Exported {', '.join(path.name for path in gitops.export())}")
-    if options.markdown is not None:
-        file = Path(options.markdown)
-        write_files(file.parent, {file.name: gitops.markdown().encode("utf-8", "replace")})
-    print_text("\n✅ GitOps automation complete!\n")
-    print_text(format_summary(gitops._report()))
-    return gitops.document()
-
-
-def make_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> None:
-    """Read a real history, or simulate one."""
-    with titled_output():
-        load_real_history(gitops, options)
-        if gitops.git_commits is None:
-            gitops.simulate_git_activity(options.days or 30)
-    if gitops.deployments is None:
-        gitops.simulate_deployments()
-        gitops.simulate_rollbacks()
-
-
-def trace_one(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
-    """Print the life of one release; return the document of `--json`."""
-    make_history(gitops, options)
-    steps = gitops.trace(options.trace)
-    print_text("\n" + format_trace(steps))
-    document = {"schema_version": SCHEMA_VERSION, "version": __version__, **steps.attrs}
-    return to_jsonable({**document, "steps": steps.to_dict("records")})
-
-
-def compare_scenarios(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
-    """Print and draw a comparison of scenarios; return the document of `--json`."""
-    days = options.days or 30
-    with titled_output():
-        load_real_history(gitops, options, whole=True)
-        calibration = gitops.calibrate()
-        if calibration.knobs:
-            print_text("\n🔧 Fitting the baseline to this history...")
-            print_text(join_folded(f"  • {note}" for note in calibration.notes))
-        prices = options.cost_per_failed_hour or 0, options.cost_per_waiting_hour or 0
-        forecast = gitops.what_if(options.what_if, options.runs or 200, days, prices, calibration)
-    if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
-        forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
-    print_text("\n" + format_forecast(forecast))
-    files = {"what_if.csv": forecast.table.to_csv(index=False).encode()} if options.export else {}
-    picture = None
-    if not options.no_dashboard:
-        picture = files["gitops_what_if.png"] = render_png(draw_what_if(forecast, options.dpi))
-    save_files(gitops, files)
-    show_in_notebook(picture)
-    return forecast_document(forecast)
-
-
-def compare_levers(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
-    """Print what matters most; return the document of `--json`."""
-    with titled_output():
-        load_real_history(gitops, options, whole=True)
-        table = gitops.levers(options.levers, options.runs or 200, options.days or 30)
-    print_text("\n" + format_levers(table))
-    if options.export:
-        save_files(gitops, {"levers.csv": table.to_csv(index=False).encode()})
-    document = {"schema_version": SCHEMA_VERSION, "version": __version__, "simulated": True}
-    return to_jsonable({**document, **table.attrs, "levers": table.to_dict("records")})
-
-
-def score_forecasts(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
-    """Print how well past windows were forecast; return the document of `--json`."""
-    days = options.days or 30
-    with titled_output():
-        load_real_history(gitops, options, whole=True)
-        table = gitops.backtest(days, options.runs or 100)
-    scores = backtest_scores(table)
-    print_text("\n" + format_backtest(scores, days))
-    if options.export:
-        save_files(gitops, {"backtest.csv": table.to_csv(index=False).encode()})
-    document = {"schema_version": SCHEMA_VERSION, "version": __version__, "days": days}
-    document["verdict"] = backtest_verdict(scores)
-    return to_jsonable({**document, "scores": scores.to_dict("index")})
-
-
-def save_files(gitops: GitOpsAutomation, files: Mapping[str, bytes]) -> None:
-    """Write files into the output folder, and say so."""
-    if files:
-        paths = write_files(gitops.output_dir, files)
-        saved = ", ".join(f"'{one_line(path)}'" for path in paths)
-        print_text(f"\n✓ Saved as {saved}")
 
 
 def print_problem(kind: str, message: str) -> int:
     """Print a warning or an error on standard error; return the exit status of an error."""
     sys.stderr.write(f"{program_name()}: {kind}: {one_line(message, 8000)}\n")
     return 2
-
-
-def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace:
-    """Return the options of a list of arguments, or of a string that is split as a shell does."""
-    try:
-        arguments = shlex.split(argv) if isinstance(argv, str) else argv
-    except ValueError as error:
-        raise GitOpsError(f"cannot split {in_quotes(argv)} into arguments: {error}") from None
-    return option_parser().parse_args(arguments)
 
 
 def main(argv: Union[None, str, Sequence[str]] = None) -> Optional[GitOpsAutomation]:
@@ -8617,11 +8385,15 @@ def main(argv: Union[None, str, Sequence[str]] = None) -> Optional[GitOpsAutomat
 
 
 def run_command() -> None:
-    """Run the program as the installed command, whose exit status must not be an object."""
+    """Run the program as a command, whose exit status must not be an object."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.freeze()
+    gc.enable()
     main()
 
 
 if __name__ == "__main__":
     if notebook_kernel() is None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    main()
+        run_command()
+    else:
+        main()

@@ -567,15 +567,13 @@ def argocd_document(rng, folder):
         "applications.json",
         as_bytes(rng, rng.choice([documents, {"items": documents}, documents[0]])),
     )
-    more = rng.choice(
-        [[], ["--json"], ["--export"], ["--environment", "x"], ["--what-if", "elite"], ["--quiet"]]
-    )
+    more = rng.choice([[], ["--json"], ["--export"], ["--what-if", "elite"], ["--details"]])
     return lambda: gitops.main([*quick(rng, folder), "--argocd", file, *more])
 
 
 # ---- Odd inputs: command lines ------------------------------------------------------------------
 
-SWITCHES = ["--print-config", "--export", "--json", "--quiet", "--version", "-h", "--nothing", "x"]
+SWITCHES = ["--print-config", "--export", "--json", "--details", "--version", "-h", "--no", "x"]
 OPTIONS = {
     "--days": ["1", "5", "90", "400", "0", "-1", "1e3", "9" * 25, "100000", "+7"],
     "--end": [
@@ -606,12 +604,11 @@ OPTIONS = {
     ],
     "--history": ["{folder}/history", "{folder}", "{folder}/none"],
     "--incidents": ["{folder}/incidents.csv", "{folder}/good.json", "{folder}/none"],
-    "--by": ["week", "month", "day"],
     "--compare": ["{folder}/history/metrics.json", "{folder}/good.json", "{folder}/none"],
+    "--by": ["week", "month", "day"],
     "--runs": ["2", "5", "1", "0", "100001", "2.0"],
     "--cost-per-failed-hour": ["0", "120", "1e9", "999999999.999999999"],
     "--output": ["{folder}/out", "{folder}/good.json", "{folder}/good.json/x", "/dev/null/x"],
-    "--dpi": ["10", "20", "9", "1201"],
     "--alert-webhook": [
         "http://127.0.0.1:9/x",
         "https://[",
@@ -668,7 +665,7 @@ def command_line(rng, folder):
     """Any options, most of them with values that they know."""
     arguments = quick(rng, folder)
     if rng.random() < 0.03:
-        arguments = [*arguments[1:], "--dpi", "10"]
+        arguments = arguments[1:]
     for _ in range(rng.randint(1, 5)):
         kind = rng.random()
         if kind < 0.2:
@@ -699,7 +696,6 @@ def prepared(folder):
         str(Path(folder, "argo.json")),
         "--export",
         "--no-dashboard",
-        "--quiet",
     ]
     gitops.main([*arguments, "--runs", "2", "--output", str(Path(folder, "history"))])
     incidents = b"application,started,resolved\nshop,2026-01-05T12:00:00Z,2026-01-05T13:00:00Z\n"

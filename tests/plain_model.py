@@ -39,6 +39,12 @@ for _environment in EACH.environments:
 # ---- Histories ----------------------------------------------------------------------------------
 
 
+def history_of(git_commits, deployments, rollbacks, window, environments):
+    """Return the history of three tables of any origin."""
+    tables = map(as_table, COLUMNS, (git_commits, deployments, rollbacks))
+    return History(*tables, window, tuple(environments))
+
+
 def names_of(scenario):
     return tuple(scenario.names)
 

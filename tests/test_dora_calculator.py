@@ -12,6 +12,7 @@ from plain_model import (
     assorted_scenarios,
     check_history,
     empty_history,
+    history_of,
     plain_hours_lost,
     plain_metrics,
     plain_pipeline,
@@ -197,7 +198,7 @@ def history_of_run(events, run, environments):
         }
 
     one = np.ones(len(commits.time), np.int64)
-    return History.of(
+    return history_of(
         {
             "sha": shas(np.flatnonzero(events.commits.group == run)),
             "timestamp": commits.time,
@@ -518,7 +519,7 @@ def test_the_order_of_rows_changes_nothing(seed):
         .sort_values("timestamp", kind="mergesort")
         for name in ("git_commits", "deployments", "rollbacks")
     ]
-    shuffled = History.of(*tables, window=history.window, environments=history.environments)
+    shuffled = history_of(*tables, window=history.window, environments=history.environments)
     assert same(calculate_dora_metrics(shuffled), calculate_dora_metrics(history))
 
 
@@ -530,7 +531,7 @@ def test_shifting_all_times_changes_nothing(days):
         for name in ("git_commits", "deployments", "rollbacks")
     ]
     window = Window(history.window.start - shift, history.window.end - shift)
-    moved = History.of(*tables, window=window, environments=history.environments)
+    moved = history_of(*tables, window=window, environments=history.environments)
     assert same(calculate_dora_metrics(moved), calculate_dora_metrics(history))
 
 

@@ -1,6 +1,5 @@
 """GitOpsAutomation: the whole pipeline behind six methods."""
 
-import dataclasses
 import datetime as dt
 import doctest
 import json
@@ -13,7 +12,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 from pandas.testing import assert_frame_equal
-from plain_model import END, check_history, empty_history
+from plain_model import END, check_history
 
 import gitops_automation as gitops
 from gitops_automation import (
@@ -94,51 +93,21 @@ def test_each_step_returns_the_attribute_that_it_makes(capsys):
         assert getattr(run, name) is None
         result = getattr(run, method)()
         assert result is getattr(run, name)
-        assert result is not None
+        assert len(result)
     assert capsys.readouterr().out
-
-
-def test_the_tables_are_valid():
-    run = take(pipeline())
-    assert all(len(getattr(run, name)) for name in TABLES)
     check_history(run.history)
-
-
-def test_the_metrics_have_every_documented_key():
-    assert set(take(pipeline()).metrics) == set(METRICS)
-
-
-def test_what_was_measured_holds_the_metrics():
-    run = take(pipeline())
     assert run.measured.values is run.metrics
-    assert_frame_equal(run.measured.production, run.production_metrics())
+    assert set(run.metrics) == set(METRICS)
 
 
-def test_the_window_is_the_days_before_the_end():
+def test_the_window_is_the_days_before_the_end_or_today():
     run = take(pipeline(), until="git_commits", days=10)
     assert run.window == (END - pd.Timedelta(days=10), END)
-    assert run.git_commits["timestamp"].between(*run.window).all()
-
-
-def test_the_window_has_thirty_days_unless_told_otherwise():
-    run = pipeline()
     run.simulate_git_activity()
     assert run.window.days == 30
-
-
-def test_without_an_end_the_window_ends_today():
     before = pd.Timestamp(dt.datetime.now(dt.timezone.utc)).normalize()
     run = take(pipeline(end=None), until="git_commits", days=3)
     assert run.window.end in (before, before + pd.Timedelta(days=1))
-
-
-def test_the_report_is_printed_with_the_seed(capsys):
-    run = take(pipeline(seed=4711))
-    capsys.readouterr()
-    assert run.generate_report() is None
-    printed = capsys.readouterr().out
-    assert "GITOPS WORKFLOW AUTOMATION REPORT" in printed
-    assert "4711" in printed
 
 
 def test_the_progress_lines_tell_the_counts(capsys):
@@ -163,59 +132,50 @@ def test_the_picture_is_written_where_the_output_folder_says(tmp_path, capsys):
     assert [child.name for child in path.parent.iterdir()] == ["gitops_dashboard.png"]
 
 
-@pytest.mark.parametrize("dpi", [0, 9, -300, 1201, 300.0, "300", None], ids=repr)
-def test_a_resolution_out_of_bounds_is_refused_before_the_folder_is_made(dpi, tmp_path):
+def test_a_resolution_out_of_bounds_is_refused_before_the_folder_is_made(tmp_path):
     run = take(pipeline(tmp_path / "output"))
-    with pytest.raises(GitOpsError, match="dpi"):
-        run.visualize_metrics(dpi=dpi)
+    for dpi in (0, 9, 1201, 300.0, "300", None):
+        with pytest.raises(GitOpsError, match="dpi"):
+            run.visualize_metrics(dpi=dpi)
     assert not (tmp_path / "output").exists()
 
 
-def test_the_document_is_plain_json_of_the_run():
+def test_the_document_is_plain_json_of_the_run_and_has_the_trend_that_was_reported():
     run = take(pipeline())
     document = json.loads(json.dumps(run.document(), allow_nan=False))
-    assert document["seed"] == 7
-    assert document["window"]["days"] == 30
+    assert (document["seed"], document["window"]["days"]) == (7, 30)
     assert document["metrics"]["total_deployments"] == len(run.deployments)
     assert document["maturity"]["level"] in calculate_maturity(run.metrics)
+    run.generate_report(details=True)
+    assert {**document, "trend": run.document()["trend"]} == run.document()
+    assert len(document) < len(run.document())
+    assert "trend" not in take(run).document()
 
 
 # ---- The order of the steps ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("done", "method", "missing"),
-    [
-        (None, "simulate_deployments", "simulate_git_activity"),
-        (None, "simulate_rollbacks", "simulate_deployments"),
-        (None, "calculate_dora_metrics", "simulate_git_activity"),
-        (None, "generate_report", "calculate_dora_metrics"),
-        (None, "visualize_metrics", "calculate_dora_metrics"),
-        (None, "export", "calculate_dora_metrics"),
-        (None, "document", "calculate_dora_metrics"),
-        ("git_commits", "simulate_rollbacks", "simulate_deployments"),
-        ("git_commits", "calculate_dora_metrics", "simulate_deployments"),
-        ("deployments", "calculate_dora_metrics", "simulate_rollbacks"),
-        ("deployments", "visualize_metrics", "calculate_dora_metrics"),
-        ("rollbacks", "generate_report", "calculate_dora_metrics"),
-        ("rollbacks", "visualize_metrics", "calculate_dora_metrics"),
-        ("rollbacks", "export", "calculate_dora_metrics"),
-    ],
-)
-def test_a_step_out_of_order_names_the_method_to_call(done, method, missing, tmp_path):
-    run = pipeline(tmp_path / "output")
-    if done:
-        take(run, until=done)
-    with pytest.raises(GitOpsError, match=missing + r"\(\)") as caught:
-        getattr(run, method)()
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "output").exists()
+ORDER = [("git_commits", "simulate_git_activity(), load_git_history() or load_history()")]
+ORDER += [(name, f"{method}()") for name, method in list(STEPS.items())[1:]]
+NEEDS = {  # each method: the result that it needs
+    "simulate_deployments": "git_commits",
+    "simulate_rollbacks": "deployments",
+    "calculate_dora_metrics": "rollbacks",
+    **dict.fromkeys(("generate_report", "visualize_metrics", "export", "document"), "metrics"),
+}
 
 
-def test_an_error_that_names_the_first_step_names_the_ways_to_take_it():
-    ways = r"simulate_git_activity\(\), load_git_history\(\) or load_history\(\)"
-    with pytest.raises(GitOpsError, match=ways):
-        pipeline().simulate_deployments()
+@pytest.mark.parametrize("method", NEEDS)
+def test_a_step_out_of_order_names_the_method_to_call(method, tmp_path):
+    run, names = pipeline(tmp_path / "output"), list(STEPS)
+    for done in range(names.index(NEEDS[method]) + 1):
+        missing = ORDER[done if method == "calculate_dora_metrics" else names.index(NEEDS[method])]
+        with pytest.raises(GitOpsError) as caught:
+            getattr(run, method)()
+        assert str(caught.value) == f"no {missing[0]} yet: call {missing[1]} first"
+        assert not (tmp_path / "output").exists()
+        getattr(run, STEPS[names[done]])()
+    getattr(run, method)()
 
 
 @pytest.mark.parametrize("again", list(STEPS))
@@ -253,12 +213,7 @@ def test_a_simulation_takes_the_place_of_real_deployments_that_were_read_before(
 def test_steps_taken_twice_give_what_they_gave_the_first_time():
     run = take(pipeline())
     same(take(run), take(pipeline()))
-
-
-def test_another_number_of_days_is_another_history_throughout():
-    run = take(take(pipeline()), days=10)
-    assert run.window.days == 10
-    same(run, take(pipeline(), days=10))
+    same(take(run, days=10), take(pipeline(), days=10))
 
 
 def test_a_first_step_that_fails_leaves_what_was_there():
@@ -274,45 +229,37 @@ def test_a_first_step_that_fails_leaves_what_was_there():
 # ---- Seeds --------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_twice_is_the_same_run(capsys):
-    runs, printed = [], []
-    for _ in range(2):
-        runs.append(take(pipeline()))
-        runs[-1].generate_report()
-        printed.append(capsys.readouterr().out)
-    same(*runs)
-    assert printed[0] == printed[1]
-
-
-def test_another_seed_is_another_run():
-    one, other = (take(pipeline(seed=seed)) for seed in (7, 8))
-    assert set(one.git_commits["sha"]).isdisjoint(other.git_commits["sha"])
-
-
-def test_the_seed_that_was_chosen_is_shown_to_repeat_the_run(capsys):
+def test_without_a_seed_one_is_chosen_and_shown_to_repeat_the_run(capsys):
     run = take(pipeline(seed=None))
     run.generate_report()
-    assert isinstance(run.seed, int)
     assert str(run.seed) in capsys.readouterr().out
     same(run, take(pipeline(seed=run.seed)))
-
-
-def test_without_a_seed_no_two_runs_are_alike():
+    other = take(pipeline(seed=np.int64(8)))
+    assert set(other.git_commits["sha"]).isdisjoint(take(pipeline()).git_commits["sha"])
+    assert type(other.seed) is int
     assert len({pipeline(seed=None).seed for _ in range(20)}) > 1
 
 
-@pytest.mark.parametrize("seed", [0, 2**63 - 1, np.int64(7), np.uint8(7)], ids=repr)
-def test_any_whole_number_can_be_the_seed(seed):
-    run = take(pipeline(seed=seed), until="git_commits", days=3)
-    assert type(run.seed) is int
-    assert run.seed == seed
-
-
-@pytest.mark.parametrize("seed", [-1, 2**63, 1.5, 7.0, "7", [7], float("nan")], ids=repr)
-def test_a_seed_that_is_no_whole_number_in_bounds_is_refused_with_the_value(seed):
-    with pytest.raises(GitOpsError, match="seed") as caught:
-        pipeline(seed=seed)
-    assert str(seed) in str(caught.value)
+@pytest.mark.parametrize(
+    ("knobs", "rule"),
+    [
+        *(
+            (dict(seed=seed), f"seed must be a whole number from 0 to {2**63 - 1}, not ")
+            for seed in (-1, 2**63, 7.0, "7", [7])
+        ),
+        *((dict(scenario=wrong), "scenario must be a Scenario") for wrong in ("elite", {})),
+        *((dict(on_rollback=wrong), "on_rollback must be a function") for wrong in ("print", 5)),
+        *((dict(tmp_path=wrong), "output_dir must be a path") for wrong in (None, 5)),
+    ],
+    ids=repr,
+)
+def test_an_argument_that_cannot_be_used_is_refused_at_once(knobs, rule):
+    if "scenario" in knobs:
+        with pytest.raises(GitOpsError, match=rule):
+            GitOpsAutomation(**knobs)
+    else:
+        with pytest.raises(GitOpsError, match=rule):
+            pipeline(**knobs)
 
 
 # ---- The end of the window ----------------------------------------------------------------------
@@ -343,25 +290,18 @@ def test_the_end_can_be_text_a_date_or_a_moment_at_midnight_utc(end):
         "",
         "today",
         "2026-02-30",
-        "31.01.2026",
         "2026-01-31T00:00",
-        "2026-01-31\n",
         " 2026-01-31",
         "\x1b[31m",
         "1970-01-01",
-        "1969-12-31",
         "2200-01-02",
-        "0001-01-01",
-        "9999-12-31",
         dt.date(9999, 12, 31),
         dt.datetime(2026, 1, 31, 12),
         dt.datetime(2026, 1, 31, tzinfo=dt.timezone(dt.timedelta(hours=2))),
         pd.NaT,
         float("nan"),
         20260131,
-        86_400_000_000_000,
         True,
-        ["2026-01-31"],
         b"2026-01-31",
     ],
     ids=repr,
@@ -372,38 +312,16 @@ def test_an_end_that_is_no_day_is_refused_in_one_line(end):
     assert str(caught.value).isprintable()
 
 
-# ---- The other arguments -------------------------------------------------------------------------
+# ---- Scenarios ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", ["traditional", None, {}, Scenario, Scenario().team], ids=repr)
-def test_what_is_no_scenario_is_refused_at_once(scenario):
-    with pytest.raises(GitOpsError, match="scenario must be a Scenario"):
-        GitOpsAutomation(scenario=scenario)
-
-
-@pytest.mark.parametrize("listener", ["print", 5, []], ids=repr)
-def test_what_cannot_be_called_is_refused_at_once(listener):
-    with pytest.raises(GitOpsError, match="on_rollback must be a function"):
-        pipeline(on_rollback=listener)
-
-
-@pytest.mark.parametrize("folder", [None, 5, ["output"], 2.5], ids=repr)
-def test_what_is_no_folder_is_refused_at_once(folder):
-    with pytest.raises(GitOpsError, match="output_dir"):
-        pipeline(folder)
-
-
-def test_without_a_failure_there_is_no_rollback(tmp_path):
-    """tests/test_alerts.py has what is told of rollbacks."""
+def test_without_a_failure_there_is_no_rollback():
     flawless = Scenario()
     for name in flawless.names:
         flawless = flawless.with_environment(name, success_rate=1)
     run = take(pipeline(scenario=flawless))
     assert not len(run.rollbacks)
     assert np.isnan(run.metrics["mttr_minutes"])
-
-
-# ---- Scenarios ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [1, 7])
@@ -421,16 +339,6 @@ def test_a_pipeline_has_as_many_environments_as_its_scenario(count, capsys):
     check_history(run.history)
 
 
-def test_a_team_that_commits_nothing_has_a_report_too(capsys):
-    run = take(pipeline(scenario=Scenario().with_team(commits_per_day=0)))
-    run.generate_report()
-    printed = capsys.readouterr().out
-    assert [len(getattr(run, name)) for name in TABLES] == [0, 0, 0]
-    assert "n/a" in printed
-    assert not re.search(r"\bnan\b", printed)
-    assert calculate_maturity(run.metrics) == "⚪ NOT ASSESSABLE"
-
-
 def test_applications_that_only_the_commits_have_are_listed_too():
     run = pipeline()
     commits = take(pipeline(), until="git_commits").git_commits
@@ -439,13 +347,6 @@ def test_applications_that_only_the_commits_have_are_listed_too():
         commits.assign(application=["docs" if i % 2 else "frontend" for i in range(len(commits))]),
     )
     assert run.applications == ["frontend", "backend", "database", "docs"]
-
-
-def test_a_scenario_is_not_changed_by_a_run():
-    scenario = Scenario()
-    before = dataclasses.asdict(scenario)
-    take(pipeline(scenario=scenario)).generate_report()
-    assert dataclasses.asdict(scenario) == before
 
 
 # ---- What a run leaves alone --------------------------------------------------------------------
@@ -500,12 +401,6 @@ def test_the_figures_that_the_user_has_open_stay_as_they_are(tmp_path):
         assert not mine.axes
     finally:
         plt.close("all")
-
-
-def test_an_empty_history_is_measured_without_a_warning():
-    metrics = gitops.calculate_dora_metrics(empty_history())
-    assert metrics["total_deployments"] == 0
-    assert np.isnan(metrics["mean_lead_time"])
 
 
 def test_the_examples_in_the_docstrings_are_true():

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from conftest import HOOKS, called
 import gitops_automation as module
 
 FILES = ["commits.csv", "deployments.csv", "gitops_dashboard.png", "metrics.json", "rollbacks.csv"]
-RUN = ["--end", "2026-01-31", "--output", "out", "--export", "--runs", "2", "--dpi", "10"]
+RUN = ["--end", "2026-01-31", "--output", "out", "--export", "--runs", "2"]
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +130,7 @@ def test_a_file_system_that_turns_read_only_leaves_the_earlier_files(
     before, capsys, monkeypatch, at
 ):
     """tests/test_export.py lets the moving of the files fail."""
-    make, calls = tempfile.mkstemp, []
+    make, calls = os.urandom, []
 
     def call(*arguments, **options):
         calls.append(arguments)
@@ -139,7 +138,7 @@ def test_a_file_system_that_turns_read_only_leaves_the_earlier_files(
             raise OSError(30, "Read-only file system")
         return make(*arguments, **options)
 
-    monkeypatch.setattr(tempfile, "mkstemp", call)
+    monkeypatch.setattr(os, "urandom", call)
     assert "Read-only" in refusal(*called(capsys, "--seed", 2, *RUN, "--no-dashboard")[::2])
     assert contents() == before
 
