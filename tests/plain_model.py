@@ -747,8 +747,17 @@ def plain_downtime(history, bad):
 
 
 def plain_doubts(history, values, of):
-    """Return what a sceptic would not let be judged, of a history that is covered as a whole."""
+    """Return what a sceptic would not let be judged, of a history that is covered as a whole.
+
+    The intervals are those of the module, which have tests of their own.
+    """
     doubts, total = {}, values["total_deployments"]
+    rows = gitops.production_metrics(history).iloc[:5].set_index("metric")
+
+    def across(key, limit):
+        low, high = (rows.at[gitops.DORA_NAMES[key], edge] for edge in ("low", "high"))
+        return not (high < limit or low >= limit)  # also without an interval
+
     if history.window.days < 14:
         doubts["deployment_frequency"] = "few days"
     blind = history.source == "argocd" and history.incidents is None
@@ -761,7 +770,7 @@ def plain_doubts(history, values, of):
         known = len(times) + still
         if not times and (key != "mttr_minutes" or known or hidden or not total):
             doubts[key] = "undefined"
-        elif times and (0 < within < known < 6):
+        elif times and (known < 3 or (0 < within < known < 20 and across(key, limit))):
             doubts[key] = "few times"
         elif times and still and values[key] < limit and 2 * within <= known:
             doubts[key] = "too many still last"
@@ -769,7 +778,8 @@ def plain_doubts(history, values, of):
         doubts["median_lead_time"] = "few deployments"
     rate = values["change_failure_rate"]
     most = 100 if blind else rate + 100 * ratio(values["unseen_deployments"], total)
-    if math.isnan(rate) or total < 6 or (rate < 15 and hidden and not most < 15):
+    few = total < 6 or (total < 20 and across("change_failure_rate", 15))
+    if math.isnan(rate) or few or (rate < 15 and hidden and not most < 15):
         doubts["change_failure_rate"] = "few or unseen"
     return doubts
 

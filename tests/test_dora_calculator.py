@@ -380,17 +380,18 @@ def real(
     source="files",
     lost=0,
     incidents=None,
+    every=2,
 ):
     """Return a history of one application in production.
 
-    Every second hour something is deployed. `hours` are the lead times of the changes, again and
+    Each `every` hours something is deployed. `hours` are the lead times of the changes, again and
     again, of the first `dated` deployments. Those of `bad` failed, for `minutes`, the last `still`
     of them until the end. The first `unseen` were not looked at.
     """
     start, rows, changes = MONTH.start, [], []
     lasting = sorted(bad)[len(bad) - still :]
     for number in range(count):
-        time = start + pd.Timedelta(hours=2 * number)
+        time = start + pd.Timedelta(hours=every * number)
         end, sha = time + pd.Timedelta(seconds=60), "%040x" % number
         health = "Degraded" if number in bad else "Unknown" if number < unseen else "Healthy"
         over = end + pd.Timedelta(minutes=minutes[number % len(minutes)])
@@ -419,6 +420,7 @@ def real(
 
 FREQUENCY, LEAD, RECOVERY, FAIL_RATE = SCOPES["production"]
 MET, NOT, OPEN = 1, 0, math.nan
+TWO_OF_19 = [1] * 17 + [30, 30]
 SCEPTIC = {
     "nothing failed: recovery is met": (real(), RECOVERY, MET),
     "13 days are too few": (real(days=13), FREQUENCY, OPEN),
@@ -429,19 +431,27 @@ SCEPTIC = {
     "five lead times on one side": (real(5), LEAD, MET),
     "five lead times beyond": (real(5, hours=(25,)), LEAD, NOT),
     "five lead times on both sides": (real(5, hours=(1, 1, 30)), LEAD, OPEN),
-    "six lead times on both sides": (real(6, hours=(1, 1, 30)), LEAD, MET),
+    "two lead times are a handful": (real(2), LEAD, OPEN),
+    "19 lead times on both sides": (real(19, hours=(1, 1, 30)), LEAD, OPEN),
+    "an interval below the target": (real(19, every=72, days=60, hours=TWO_OF_19), LEAD, MET),
+    "an interval across it": (real(19, every=72, days=60, hours=range(12, 31)), LEAD, OPEN),
+    "20 lead times on both sides": (real(20, hours=(1, 1, 30)), LEAD, MET),
     "half of the deployments have a lead time": (real(20, dated=10), LEAD, MET),
     "fewer than half have one": (real(20, dated=9), LEAD, OPEN),
     "none has one": (real(20, dated=0), LEAD, OPEN),
-    "one recovery": (real(bad={3}), RECOVERY, MET),
-    "one long recovery": (real(bad={3}, minutes=(90,)), RECOVERY, NOT),
-    "two recoveries on both sides": (real(bad={3, 4}, minutes=(5, 90)), RECOVERY, OPEN),
-    "a short recovery, and one that lasts": (real(bad={3, 4}, still=1), RECOVERY, OPEN),
-    "six short recoveries, and one that lasts": (real(bad=range(7), still=1), RECOVERY, MET),
+    "two recoveries are a handful": (real(bad={3, 4}), RECOVERY, OPEN),
+    "three recoveries": (real(bad={3, 4, 5}), RECOVERY, MET),
+    "three long recoveries": (real(bad={3, 4, 5}, minutes=(90,)), RECOVERY, NOT),
+    "three recoveries on both sides": (real(bad={3, 4, 5}, minutes=(5, 90)), RECOVERY, OPEN),
+    "two short recoveries, and one that lasts": (real(bad={3, 4, 5}, still=1), RECOVERY, OPEN),
+    "seven recoveries, and one that lasts": (real(bad=range(8), still=1), RECOVERY, MET),
     "three recoveries, and four that last": (real(bad=range(7), still=4), RECOVERY, OPEN),
     "every failure lasts": (real(bad={3}, still=1), RECOVERY, OPEN),
     "five deployments have no rate": (real(5), FAIL_RATE, OPEN),
-    "six deployments have one": (real(6), FAIL_RATE, MET),
+    "six have one, and it may be any": (real(6), FAIL_RATE, OPEN),
+    "six of six failed": (real(6, bad=range(6)), FAIL_RATE, NOT),
+    "none of 19 failed, or 17 %": (real(19), FAIL_RATE, OPEN),
+    "none of 20 failed": (real(20), FAIL_RATE, MET),
     "at least 20 % failed": (real(20, bad=range(16, 20), unseen=9), FAIL_RATE, NOT),
     "5 %, or 14 %": (real(100, bad=range(95, 100), unseen=9), FAIL_RATE, MET),
     "5 %, or 15 %": (real(100, bad=range(95, 100), unseen=10), FAIL_RATE, OPEN),
