@@ -4441,7 +4441,7 @@ def frequency_interval(counts: np.ndarray, covered: np.ndarray) -> Tuple[float, 
        (P. McCullagh and J. Nelder, Generalized Linear Models, 1989, 6.2). No weekly pattern moves
        these sums, and they hold what neighbouring days share. t has 1.5 degrees of freedom for each
        week but one, as the sums overlap (M. Meketon and B. Schmeiser, WSC 1984).
-    3. Fewer than 40 events weigh at least one: nobody sees from so few that they are regular.
+    3. Fewer than 30 events weigh at least one: nobody sees from so few that they are regular.
     4. The first six days do not count for the weight until the first event: a pipeline fills there.
     5. The busiest day may lie just outside of the window, so the standard deviation is at least
        half its count.
@@ -4456,7 +4456,7 @@ def frequency_interval(counts: np.ndarray, covered: np.ndarray) -> Tuple[float, 
     if n > 1 and weeks >= 3:
         spread = sums.var() * weeks / (weeks - 1) / max(sums.mean(), 1e-9)
         spread = max(spread, counts.max() ** 2 / 4 / n)
-        if n >= 40 or spread > 1:
+        if n >= 30 or spread > 1:
             weight, t = spread, student_t(1.5 * (weeks - 1))
     some, more = max(n, 1) / weight, n / weight + 1
     low = n * max(1 - 1 / (9 * some) - t / (3 * math.sqrt(some)), 0) ** 3
@@ -4630,11 +4630,20 @@ class Metrics:
             "mttr_minutes": f"mean of {count_text(restored, 'rollback')}",
             "change_failure_rate": f"{failed:,} failed of {deployments}",
         }
-        if not dated:
+        if not total:
+            whys = dict.fromkeys(whys, "nothing was deployed")
+        elif not dated:
             whys["mean_lead_time"] = "nothing reached production"
-        if not restored:
+        if total and not restored:
             whys["mttr_minutes"] = "no rollback succeeded" if failed else "no deployment failed"
         return {key: MetricRow(key, values[key], why=why) for key, why in whys.items()}
+
+    @property
+    def production(self) -> pd.DataFrame:
+        """The metrics of production as a table, see `production_metrics`."""
+        groups = [(ALL_APPLICATIONS, self.production_rows), *self.by_application.items()]
+        rows = [(name, *row) for name, of_group in groups for row in of_group.values()]
+        return pd.DataFrame(rows, columns=["application", "metric", *ROW])
 
     @property
     def unjudged(self) -> Dict[str, str]:
@@ -4699,13 +4708,13 @@ def doubts_of(
        known only where everything was looked at.
     2. A frequency needs fourteen covered days. It is counted, so few deployments are a low one. A
        lower bound can only meet its target.
-    3. One or two times are not judged. Of fewer than twenty all must lie on one side of the target,
-       or the interval must leave it out; fewer than six have none. A failure that lasts takes
-       longer than the target.
+    3. Three times or more are judged. Of fewer than six all must lie on one side of the target. A
+       failure that lasts takes longer than the target.
     4. Half of the production deployments need a lead time.
-    5. A rate needs six deployments, and fewer than twenty an interval that leaves the target out. A
-       lower bound can only miss its target, unless it would meet it if all that nobody looked at
-       had failed.
+    5. A rate needs six deployments. A lower bound can only miss its target, unless it would meet it
+       if all that nobody looked at had failed.
+    6. Fewer than twenty times on both sides of the target, or deployments, meet it only if the
+       interval does.
     """
     whys = {key: rows[metric].why for key, metric in DORA_NAMES.items()}
     doubts = {key: why for key, why in whys.items() if math.isnan(values[key])}
@@ -4729,20 +4738,20 @@ def doubts_of(
     ):
         row, target, many = rows[DORA_NAMES[key]], TARGETS[key], len(times)
         within = int(np.count_nonzero(times < target.limit * unit))
-        sure = within in (0, many) or row.high < target.limit or row.low >= target.limit
+        unsure = met[key] == 1 and many < MANY and not row.high < target.limit
         if row.n and many < 3:
             doubts[key] = f"only {count_text(many, noun)}"
-        elif row.n and many < MANY and not sure:
+        elif row.n and 0 < within < many and (many < ENOUGH or unsure):
             fast = f"took less than {with_unit(f'{target.limit:g}', target.unit)}"
             doubts[key] = f"{within} of {count_text(many, noun)} {fast}, too few to tell"
-        elif row.n and met[key] == 1 and row.open and 2 * within <= many:
+        elif met[key] == 1 and 2 * within <= many and times.max(initial=0) == NEVER:
             doubts[key] = f"{row.open:,} of {count_text(many, noun)} still last at the end"
     if 0 < 2 * values["dated_deployments"] < total:
         doubts["median_lead_time"] = without_change(values["dated_deployments"], total)
     limit = TARGETS["change_failure_rate"].limit
     if 0 < rate.n < ENOUGH:
         doubts["change_failure_rate"] = f"only {count_text(total, 'deployment')}"
-    elif rate.n < MANY and rate.low < limit < rate.high:
+    elif met["change_failure_rate"] == 1 and rate.n < MANY and not rate.high < limit:
         doubts["change_failure_rate"] = f"{whys['change_failure_rate']}, too few to tell"
     elif met["change_failure_rate"] == 1 and rate.at_least:
         if hides_failures(history) or rate.value + 100 * unseen / total >= limit:
@@ -4829,10 +4838,7 @@ def production_metrics(history: History) -> pd.DataFrame:
     Columns: `application`, `metric` (a key of `PRODUCTION_METRICS`), and the other fields of a
     MetricRow: value, interval, what it is made of.
     """
-    metrics = measure(history)
-    groups = [(ALL_APPLICATIONS, metrics.production_rows), *metrics.by_application.items()]
-    rows = [(name, *row) for name, of_group in groups for row in of_group.values()]
-    return pd.DataFrame(rows, columns=["application", "metric", *ROW])
+    return measure(history).production
 
 
 def calculate_dora_metrics(history: History) -> Dict[str, Any]:

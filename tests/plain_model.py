@@ -754,9 +754,9 @@ def plain_doubts(history, values, of):
     doubts, total = {}, values["total_deployments"]
     rows = gitops.production_metrics(history).iloc[:5].set_index("metric")
 
-    def across(key, limit):
-        low, high = (rows.at[gitops.DORA_NAMES[key], edge] for edge in ("low", "high"))
-        return not (high < limit or low >= limit)  # also without an interval
+    def unsure(key, limit):
+        """Whether the interval takes a met target away."""
+        return values[key] < limit and not rows.at[gitops.DORA_NAMES[key], "high"] < limit
 
     if history.window.days < 14:
         doubts["deployment_frequency"] = "few days"
@@ -770,7 +770,9 @@ def plain_doubts(history, values, of):
         known = len(times) + still
         if not times and (key != "mttr_minutes" or known or hidden or not total):
             doubts[key] = "undefined"
-        elif times and (known < 3 or (0 < within < known < 20 and across(key, limit))):
+        elif times and (
+            known < 3 or (0 < within < known and (known < 6 or (known < 20 and unsure(key, limit))))
+        ):
             doubts[key] = "few times"
         elif times and still and values[key] < limit and 2 * within <= known:
             doubts[key] = "too many still last"
@@ -778,7 +780,7 @@ def plain_doubts(history, values, of):
         doubts["median_lead_time"] = "few deployments"
     rate = values["change_failure_rate"]
     most = 100 if blind else rate + 100 * ratio(values["unseen_deployments"], total)
-    few = total < 6 or (total < 20 and across("change_failure_rate", 15))
+    few = total < 6 or (total < 20 and unsure("change_failure_rate", 15))
     if math.isnan(rate) or few or (rate < 15 and hidden and not most < 15):
         doubts["change_failure_rate"] = "few or unseen"
     return doubts
