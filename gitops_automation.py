@@ -4942,10 +4942,6 @@ TRACED = ("latest", "slowest", "failed")  # releases that a trace finds without 
 class TraceTable(pd.DataFrame):
     """The steps of a release: a notebook cuts none of their words off."""
 
-    @property
-    def _constructor(self) -> type:
-        return pd.DataFrame
-
     def _repr_html_(self) -> Optional[str]:
         with pd.option_context("display.max_colwidth", None):
             return super()._repr_html_()
@@ -4991,7 +4987,9 @@ def trace_release(
                 wait = f"{in_human_units(hours, 'h') if hours else 'at once'} after {since}{gate}"
             other = f", in release {row['commit_sha'][:7]}" * (row["commit_sha"] != commit)
             steps.append((begin, name, "sync", wait + other))
-            outcome = f"{row['status']} after {row['duration_sec']} s, {outcome_text(row)}"
+            told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
+            health = told.get(row["health"]) or f"degraded: {row['failure_reason']}"
+            outcome = f"{row['status']} after {row['duration_sec']} s, {health}"
             lead = came.loc[came["deployed"] == end, "committed"]
             hours = (end - lead).dt.total_seconds() / 3600
             spread = dict.fromkeys(in_human_units(hour, "h") for hour in (hours.min(), hours.max()))
@@ -5018,12 +5016,6 @@ def trace_release(
     return found
 
 
-def outcome_text(row: Mapping[str, Any]) -> str:
-    """Return in words whether a deployment turned out well."""
-    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
-    return told.get(row["health"]) or f"degraded: {row['failure_reason']}"
-
-
 def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     """Return the changes to each environment, and the deployments with their end.
 
@@ -5033,15 +5025,13 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     end = utc_times(seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy())
     table = table.assign(end=end).astype({"application": object, "commit_sha": object})
     if changes is None:
-        commits = history.git_commits.rename(
-            columns={"sha": "commit_sha", "timestamp": "committed"}
-        )
+        names = {"sha": "commit_sha", "timestamp": "committed"}
+        commits = history.git_commits.rename(columns=names)
         events, frames = events_of(history, application_names(history)), []
         rows = [table.environment for table in (events.deployments, events.rollbacks)]
         for number in range(len(history.environments)):
             made, back = (np.where(row == number, 0, -1) for row in rows)
-            here = events.grouped(made, back, 1)
-            shipped = shipped_changes(here).shipped
+            shipped = shipped_changes(events.grouped(made, back, 1)).shipped
             deployed = as_times(np.where(shipped < NEVER, shipped, MISSING))
             environment = word_column(np.full(len(commits), number), history.environments)
             frames.append(commits.assign(deployed=deployed, environment=environment, version=""))

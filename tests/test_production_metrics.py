@@ -409,14 +409,3 @@ def test_an_application_may_be_called_all():
     assert [metrics.production_rows[FAIL_RATE].value, *rates] == [50, 0, 100]
     document = module.summary_document(metrics, None, None)
     assert document["applications"][ALL][FAIL_RATE]["value"] == 0
-
-
-def test_the_method_gives_a_row_for_each_metric_of_an_application():
-    frame = production_metrics(simulated(5))
-    assert list(frame.columns) == ["application", "metric", *ROW]
-    assert len(frame) == 5 * 4
-    assert list(frame["application"][:5]) == [ALL] * 5
-    assert not frame["at_least"].any()
-    defined = frame.dropna(subset=["value", "low", "high"])
-    assert (defined["low"] <= defined["value"]).all()
-    assert (defined["value"] <= defined["high"]).all()
