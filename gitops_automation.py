@@ -4577,13 +4577,8 @@ def made_of(
         return "failures not observable" if nothing else shown
     if nothing:
         return "no lead time is known"
-    return f"median of {count_text(n, 'change')}" + without_change(dated, deployed, "; ")
-
-
-def without_change(dated: int, deployed: int, begin: str = "") -> str:
-    """Return how many deployments have no lead time, nothing if all have one."""
-    some = f"{begin}{deployed - dated:,} of {count_text(deployed, 'deployment')}"
-    return f"{some} brought no known change" * (dated < deployed)
+    brought = f", which {dated:,} of {count_text(deployed, 'deployment')} brought"
+    return f"median of {count_text(n, 'change')}" + brought * (dated < deployed)
 
 
 def hides_failures(history: History) -> bool:
@@ -4747,7 +4742,8 @@ def doubts_of(
         elif met[key] == 1 and 2 * within <= many and times.max(initial=0) == NEVER:
             doubts[key] = f"{row.open:,} of {count_text(many, noun)} still last at the end"
     if 0 < 2 * values["dated_deployments"] < total:
-        doubts["median_lead_time"] = without_change(values["dated_deployments"], total)
+        none = f"{total - values['dated_deployments']:,} of {count_text(total, 'deployment')}"
+        doubts["median_lead_time"] = f"{none} brought no known change"
     limit = TARGETS["change_failure_rate"].limit
     if 0 < rate.n < ENOUGH:
         doubts["change_failure_rate"] = f"only {count_text(total, 'deployment')}"

@@ -130,7 +130,7 @@ def test_the_five_metrics_of_a_case_worked_by_hand():
     numbers = {LEAD: 4, FREQUENCY: 4, RECOVERY: 2, FAIL_RATE: 4, REWORK: 6}
     assert {metric: row["n"] for metric, row in of.items()} == numbers
     assert [row["why"] for row in of.values()] == [
-        "median of 4 changes; 2 of 4 deployments brought no known change",
+        "median of 4 changes, which 2 of 4 deployments brought",
         "4 deployments in 10 days",
         "median of 2 failures",
         "2 failed of 4",
