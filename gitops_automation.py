@@ -3936,6 +3936,7 @@ of dora.dev. Everything that judges reads them here."""
 
 ALL_APPLICATIONS = "(all)"
 ENOUGH = 6  # observations: with fewer, nothing is said but what all of them say
+MANY = 20  # with fewer, the interval has its say
 ENOUGH_DAYS = 14  # covered days that a frequency is judged from
 Z_95 = 1.959963984540054  # the normal quantile of a 95 % interval
 
@@ -4021,6 +4022,7 @@ class Events(NamedTuple):
     """A history, or many simulated ones, as arrays: what all metrics are calculated from.
 
     The metrics are measured apart for each group: a simulated month, an application, or everything.
+    The last three tell of deployments to production, see `production_of`.
     """
 
     commits: Commits
@@ -4032,69 +4034,63 @@ class Events(NamedTuple):
     environments: int
     fixed: Any = None  # whether each deployment came while a failure lasted, and was good
     unseen: Any = None  # whether nobody saw the health of each
+    dated: Any = None  # whether each brought a change that is known
+
+    @property
+    def down(self) -> np.ndarray:
+        """The seconds that each failed deployment was bad, NEVER while it lasts."""
+        return seconds_between(self.deployments.end, self.recovered)
 
     def of_group(self, table: Any, chosen: Any = slice(None), weights: Any = None) -> np.ndarray:
         """Return how many chosen entries each group has in a table, or the sum of their weights."""
         return np.bincount(table.group[chosen], weights, minlength=self.groups)
 
-    def chosen(self, kept: np.ndarray, back: np.ndarray) -> Events:
-        """Return the events with some rows of the deployments and of the rollbacks alone."""
-        columns = {
-            name: getattr(self, name)[kept]
-            for name in ("recovered", "fixed", "unseen")
-            if getattr(self, name) is not None
-        }
-        deployments = Deployments(*(column[kept] for column in self.deployments))
-        rollbacks = Rollbacks(*(column[back] for column in self.rollbacks))
-        return self._replace(deployments=deployments, rollbacks=rollbacks, **columns)
+    def grouped(self, deployment: np.ndarray, rollback: np.ndarray, groups: int) -> Events:
+        """Return the events in other groups; what has the group -1 is left out."""
+        kept, back = deployment >= 0, rollback >= 0
+        deployments = self.deployments._replace(group=deployment)
+        rollbacks = self.rollbacks._replace(group=rollback)
+        columns = {name: getattr(self, name) for name in ("recovered", "fixed", "unseen", "dated")}
+        return self._replace(
+            deployments=Deployments(*(column[kept] for column in deployments)),
+            rollbacks=Rollbacks(*(column[back] for column in rollbacks)),
+            groups=groups,
+            **{name: column[kept] for name, column in columns.items() if column is not None},
+        )
+
+    def where(self, test: Callable[[Any], np.ndarray]) -> Events:
+        """Return the events with those deployments and rollbacks that pass a test."""
+        made, back = (
+            np.where(test(table), table.group, -1) for table in (self.deployments, self.rollbacks)
+        )
+        return self.grouped(made, back, self.groups)
 
     def in_production(self) -> Events:
         """Return the events of the last environment alone."""
-        tables, last = (self.deployments, self.rollbacks), self.environments - 1
-        return self.chosen(*(table.environment == last for table in tables))
+        return self.where(lambda table: table.environment == self.environments - 1)
 
     def since(self, window: Window) -> Events:
         """Return the events from the start of a shorter window on, and all commits."""
-        tables = (self.deployments, self.rollbacks)
-        events = self.chosen(*(table.time >= window.seconds[0] for table in tables))
-        return events._replace(window=window)
-
-    def grouped(self, deployment: np.ndarray, rollback: np.ndarray, groups: int) -> Events:
-        """Return the events in other groups; what has the group -1 is left out."""
-        events = self._replace(
-            deployments=self.deployments._replace(group=deployment),
-            rollbacks=self.rollbacks._replace(group=rollback),
-            groups=groups,
-        )
-        return events.chosen(deployment >= 0, rollback >= 0)
+        return self.where(lambda table: table.time >= window.seconds[0])._replace(window=window)
 
 
 def events_of(history: History, applications: Sequence[str]) -> Events:
     """Return a history as arrays, in one group. No rollback knows its deployment."""
     table, back, names = history.deployments, history.rollbacks, history.environments
-    deployments = deployments_from(table, applications, names, history.git_commits["sha"])
     nothing, time = np.zeros(len(back), np.int64), seconds_of(back["timestamp"])
-    rollbacks = Rollbacks(
-        nothing,
-        time,
-        time + np.rint(back["duration_min"].to_numpy() * 60).astype(np.int64),
-        codes_of(back["application"], applications),
-        codes_of(back["environment"], names),
-        nothing - 1,
-        nothing - 1,
-        back["success"].to_numpy(bool),
+    end = time + np.rint(back["duration_min"].to_numpy() * 60).astype(np.int64)
+    place = codes_of(back["application"], applications), codes_of(back["environment"], names)
+    success = back["success"].to_numpy(bool)
+    return Events(
+        commits_of(history.git_commits, applications),
+        deployments_from(table, applications, names, history.git_commits["sha"]),
+        Rollbacks(nothing, time, end, *place, nothing - 1, nothing - 1, success),
+        np.where(table["recovered"].isna(), NEVER, seconds_of(table["recovered"])),
+        history.window,
+        groups=1,
+        environments=len(names),
+        unseen=(table["health"] == UNKNOWN).to_numpy(),
     )
-    over = np.where(table["recovered"].isna(), NEVER, seconds_of(table["recovered"]))
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(over))))
-    next_good = rows.groupby(deployments.place).bfill().fillna(-1).to_numpy(np.int64)
-    failed = np.flatnonzero(deployments.bad & (next_good >= 0))
-    fix = next_good[failed]
-    fixed = np.zeros(len(over), bool)
-    fixed[fix[deployments.end[fix] <= over[failed]]] = True
-    unseen = (table["health"] == UNKNOWN).to_numpy()
-    commits = commits_of(history.git_commits, applications)
-    window, many = history.window, len(names)
-    return Events(commits, deployments, rollbacks, over, window, 1, many, fixed, unseen)
 
 
 def commits_of(table: pd.DataFrame, applications: Sequence[str]) -> Commits:
@@ -4111,16 +4107,17 @@ def deployments_from(
 ) -> Deployments:
     """Return a `deployments` table as arrays; names are positions in the lists."""
     time, nothing = seconds_of(table["timestamp"]), np.zeros(len(table), np.int64)
-    return Deployments(
-        nothing,
-        time,
-        time + table["duration_sec"].to_numpy(),
-        codes_of(table["application"], applications),
-        codes_of(table["environment"], environments),
-        codes_of(table["commit_sha"], shas),
-        (table["status"] == SYNCED).to_numpy(),
-        (table["health"] == DEGRADED).to_numpy(),
+    application, environment, commit = (
+        codes_of(table[column], words)
+        for column, words in (
+            ("application", applications),
+            ("environment", environments),
+            ("commit_sha", shas),
+        )
     )
+    end = time + table["duration_sec"].to_numpy()
+    synced, bad = (table["status"] == SYNCED).to_numpy(), (table["health"] == DEGRADED).to_numpy()
+    return Deployments(nothing, time, end, application, environment, commit, synced, bad)
 
 
 def headline_metrics(events: Events) -> Dict[str, np.ndarray]:
@@ -4131,21 +4128,21 @@ def headline_metrics(events: Events) -> Dict[str, np.ndarray]:
     commits, deployments, rollbacks = events[:3]
     days, production = events.window.days, deployments.environment == events.environments - 1
     total, failed = events.of_group(deployments), events.of_group(deployments, deployments.bad)
-    released = released_commits(events)
-    lead = deployments.time[released] - commits.time[deployments.commit[released]]
-    dated = events.of_group(deployments, released)
+    rows = released_commits(events)
+    seconds = deployments.time[rows] - commits.time[deployments.commit[rows]]
+    lead = times_by_group(deployments.group[rows], seconds, events.groups, 3600)
     attempted, worked = events.of_group(rollbacks), rollbacks.success
     restored = events.of_group(rollbacks, worked)
     minutes = events.of_group(rollbacks, worked, (rollbacks.end - rollbacks.time)[worked]) / 60
     return {
         "deployment_frequency": total / days,
-        "mean_lead_time": safe_ratio(events.of_group(deployments, released, lead) / 3600, dated),
-        "median_lead_time": group_medians(deployments.group[released], lead, events.groups) / 3600,
+        "mean_lead_time": lead["mean"],
+        "median_lead_time": lead["value"],
         "mttr_minutes": safe_ratio(minutes, restored),
         "change_failure_rate": safe_ratio(100 * failed, total),
         "overall_success_rate": safe_ratio(100 * (total - failed), total),
         "production_deployment_frequency": events.of_group(deployments, production) / days,
-        "dated_deployments": dated,
+        "dated_deployments": lead["n"],
         "total_deployments": total,
         "failed_deployments": failed,
         "total_rollbacks": attempted,
@@ -4175,31 +4172,32 @@ def lead_time_parts(history: History, events: Events) -> Dict[str, float]:
     """Return the mean hours into each environment from the one before, which add up to the mean.
 
     They are those of released commits, or of the changes that shipped. A change that skipped an
-    environment takes no time into it; where all of them did, the part of it is undefined.
+    environment, or came there after production, takes no time into it; where all of them skipped
+    it, its part is undefined.
     """
     names, deployments = history.environments, events.deployments
+    live = len(names) - 1
     if history.changes is None:
-        known, chosen = deployments.commit >= 0, released_commits(events)
-        item, place, times = deployments.commit, deployments.environment, deployments.time
-        begun, item, place, times = events.commits.time, item[known], place[known], times[known]
-        chosen, last = deployments.commit[chosen], deployments.time[chosen]
+        chosen = released_commits(events)
+        item, place, time = deployments.commit, deployments.environment, deployments.time
+        begun = events.commits.time[item[chosen]]
     else:
         table = history.changes.dropna(subset=["deployed"])
         of_change = table.groupby(["application", "commit_sha"], observed=True, sort=False)
-        item, times = of_change.ngroup().to_numpy(np.int64), seconds_of(table["deployed"])
-        place = codes_of(table["environment"], names)
-        chosen = item[place == len(names) - 1]
-        last, begun = times[place == len(names) - 1], np.zeros(item.max(initial=-1) + 1, np.int64)
-        begun[item] = seconds_of(table["committed"])
-    first = np.full((len(names), len(begun)), NEVER)
-    np.minimum.at(first, (place, item), times)
-    before, parts = begun[chosen], {}
-    for name, there in zip(names, [*first[:-1, chosen], last]):
-        after = np.where(there < NEVER, np.clip(there, before, np.maximum(last, before)), before)
-        seen = (there < NEVER).any()
-        parts[name] = float((after - before).mean()) / 3600 if seen else math.nan
-        before = after
-    return parts
+        item, place = of_change.ngroup().to_numpy(), codes_of(table["environment"], names)
+        time, chosen = seconds_of(table["deployed"]), place == live
+        begun = seconds_of(table["committed"])[chosen]
+    first = pd.Series(time).groupby([item, place]).min().unstack()
+    came = first.reindex(index=item[chosen], columns=range(live)).to_numpy()
+    came = np.column_stack([came, time[chosen]])  # what was Synced at last, after a failed sync
+    seen = ~np.isnan(came)
+    latest = np.maximum(came[:, -1:], begun[:, None])
+    way = np.column_stack([begun, np.where(seen, np.minimum(came, latest), 0)])
+    hours = np.diff(np.maximum.accumulate(way, axis=1), axis=1) / 3600
+    return {
+        name: float(hours[:, number].mean()) if seen[:, number].any() else math.nan
+        for number, name in enumerate(names)
+    }
 
 
 class Changes(NamedTuple):
@@ -4208,6 +4206,11 @@ class Changes(NamedTuple):
     group: np.ndarray  # -1: it is left out
     committed: np.ndarray
     shipped: np.ndarray  # end of the first Synced deployment that contains it, or NEVER
+
+    @property
+    def waits(self) -> np.ndarray:
+        """The seconds from each to its deployment, NEVER where that did not come."""
+        return seconds_between(self.committed, self.shipped)
 
 
 def shipped_changes(events: Events) -> Changes:
@@ -4232,60 +4235,67 @@ def production_of(
        it `recovered` as if they had come one after the other.
     2. Without a table of changes each commit is one; that of a later time than its deployment is
        none.
+    3. A deployment is `fixed` if it was good, and came while one before it was not.
+    4. A change is `dated` by the first deployment that ended by then: a cluster has it some minutes
+       after the config repository asked for it.
     """
     made = events.in_production()
-    deployments, changes = made.deployments, history.changes
+    deployments, over = made.deployments, made.recovered
+    following = good_release(deployments, "bfill")
+    failed = np.flatnonzero(deployments.bad & (following >= 0))
+    fixed, dated = np.zeros((2, len(over)), bool)
+    fix = following[failed]
+    fixed[fix[deployments.end[fix] <= over[failed]]] = True
     if history.incidents is not None and len(history.incidents):
         table = history.incidents[history.incidents["environment"] == history.production]
         table = table.sort_values("started")
-        application, ended = codes_of(table["application"], applications), table["deployed"]
-        owner = application * NEVER + seconds_of(ended)
-        begun, over = (seconds_of(table[edge]) for edge in ("started", "resolved"))
-        until = pd.Series(over).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
-        total = pd.Series(np.maximum(over - np.maximum(begun, until), 0)).groupby(owner).sum()
-        down = total.reindex(deployments.application * NEVER + deployments.end)
-        known = down.notna().to_numpy() & (made.recovered < NEVER)
-        recovered = np.where(known, deployments.end + down.fillna(0), made.recovered)
-        made = made._replace(recovered=recovered.astype(np.int64))
-    if changes is None:
-        known_changes = shipped_changes(made)
-        late = known_changes.shipped < known_changes.committed
-        group = np.where(late, -1, made.commits.application)
-        return made, known_changes._replace(group=group)
-    table = history.changes_to(history.production)
-    shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
-    group = codes_of(table["application"], applications)
-    return made, Changes(group, seconds_of(table["committed"]), shipped)
+        ended, begun, end = (seconds_of(table[key]) for key in ("deployed", "started", "resolved"))
+        owner = codes_of(table["application"], applications) * NEVER + ended
+        until = pd.Series(end).groupby(owner).cummax().groupby(owner).shift(1, fill_value=0)
+        total = pd.Series(np.maximum(end - np.maximum(begun, until), 0)).groupby(owner).sum()
+        down = total.reindex(deployments.application * NEVER + deployments.end).to_numpy()
+        known = ~np.isnan(down) & (over < NEVER)
+        over = np.where(known, deployments.end + np.where(known, down, 0), over).astype(np.int64)
+    if history.changes is None:
+        changes = shipped_changes(made)
+        late = changes.shipped < changes.committed
+        changes = changes._replace(group=np.where(late, -1, made.commits.application))
+    else:
+        table = history.changes_to(history.production)
+        shipped = np.where(table["deployed"].isna(), NEVER, seconds_of(table["deployed"]))
+        group = codes_of(table["application"], applications)
+        changes = Changes(group, seconds_of(table["committed"]), shipped)
+    order = np.lexsort((deployments.end, deployments.application))
+    ends = (deployments.application * NEVER + deployments.end)[order]
+    come = (changes.shipped < NEVER) & (changes.group >= 0)
+    row = np.searchsorted(ends, (changes.group * NEVER + changes.shipped)[come])
+    owner = np.append(ends // NEVER, -1)[row]
+    dated[order[row[owner == changes.group[come]]]] = True
+    return made._replace(recovered=over, fixed=fixed, dated=dated), changes
 
 
-def measure_production(events: Events, changes: Changes, days: Any = None) -> Grouped:
+def measure_production(
+    events: Events, changes: Changes, days: Any = None
+) -> Dict[str, Dict[str, Any]]:
     """Calculate dora.dev's metrics for each group, from the events of production.
 
     The columns are `value` and `n`; of times also `mean`, `p90` and `open`, of rates `part`, `low`
     and `high`. `days` is how many days each group has, by default those of the window.
     """
-    deployments, groups = events.deployments, events.groups
-    total, bad = events.of_group(deployments), deployments.bad
+    deployments, groups, bad = events.deployments, events.groups, events.deployments.bad
     none = np.zeros(len(bad), bool)
     fixed, unseen = (none if mask is None else mask for mask in (events.fixed, events.unseen))
-    hidden, back = events.of_group(deployments, unseen), events.of_group(events.rollbacks)
-    rework, failed = back + events.of_group(deployments, fixed), events.of_group(deployments, bad)
+    total, back = events.of_group(deployments), events.of_group(events.rollbacks)
+    failed, hidden = events.of_group(deployments, bad), events.of_group(deployments, unseen)
+    reworked = back + events.of_group(deployments, fixed)
     frequency = total / (events.window.days if days is None else days)
-    lead, down = (
-        seconds_between(changes.committed, changes.shipped),
-        seconds_between(deployments.end, events.recovered),
-    )
     return {
-        LEAD: times_by_group(changes.group, lead, groups, 3600),
+        LEAD: times_by_group(changes.group, changes.waits, groups, 3600),
         FREQUENCY: {"value": frequency, "n": total},
-        RECOVERY: times_by_group(deployments.group[bad], down[bad], groups, 60),
+        RECOVERY: times_by_group(deployments.group[bad], events.down[bad], groups, 60),
         FAIL_RATE: rates_with_interval(failed, total, hidden),
-        REWORK: rates_with_interval(rework, total + back, hidden),
+        REWORK: rates_with_interval(reworked, total + back, hidden),
     }
-
-
-Grouped = Dict[str, Dict[str, np.ndarray]]
-"""{key of PRODUCTION_METRICS: {column of a MetricRow: an array over the groups}}"""
 
 
 def scoped_metrics(table: Mapping[str, Mapping[str, Any]]) -> Dict[str, Any]:
@@ -4313,11 +4323,6 @@ def times_by_group(
     middle, most = (by.quantile(share).reindex(range(groups)).to_numpy() for share in (0.5, 0.9))
     total = np.bincount(group[known], seconds[known], minlength=groups) / unit
     return {"value": middle, "n": n, "mean": safe_ratio(total, n), "p90": most, "open": waiting}
-
-
-def group_medians(group: np.ndarray, values: np.ndarray, groups: int) -> np.ndarray:
-    """Return the median of each group's values, NaN for an empty group."""
-    return pd.Series(values).groupby(group).median().reindex(range(groups)).to_numpy(float)
 
 
 def rates_with_interval(
@@ -4374,30 +4379,29 @@ def frequency_interval(counts: np.ndarray, covered: np.ndarray) -> Tuple[float, 
 
     `covered` says which days the history covers.
 
-    1. Fewer than 20 events, or three weeks: they are taken as Poisson. The interval is Byar's
-       approximation of the exact one (N. E. Breslow and N. E. Day, Statistical Methods in Cancer
-       Research II, 1987, p. 69).
-    2. Otherwise each event weighs r = variance / mean of the sums of all seven days in a row
+    1. It is Byar's approximation of the exact one of Poisson (N. E. Breslow and N. E. Day,
+       Statistical Methods in Cancer Research II, 1987, p. 69), in which each event has a weight.
+    2. In three weeks or more it is variance / mean of the sums of all seven days in a row
        (P. McCullagh and J. Nelder, Generalized Linear Models, 1989, 6.2). No weekly pattern moves
        these sums, and they hold what neighbouring days share. t has 1.5 degrees of freedom for each
        week but one, as the sums overlap (M. Meketon and B. Schmeiser, WSC 1984).
-    3. The first six days do not count for r until the first event: there a pipeline fills.
-    4. The busiest day may lie just outside of the window, so the standard deviation is at least
+    3. Fewer than 30 events weigh at least one: nobody sees from so few that they are regular.
+    4. The first six days do not count for the weight until the first event: a pipeline fills there.
+    5. The busiest day may lie just outside of the window, so the standard deviation is at least
        half its count.
     """
     if not covered.any():
         return math.nan, math.nan
-    n, days = int(counts.sum()), len(counts)
+    n, days, weight, t = int(counts.sum()), len(counts), 1.0, Z_95
     used = covered & ((np.cumsum(counts) > 0) | (np.arange(days) >= 6))
-    sums = np.array([])
-    if days >= 7:
-        week = np.ones(7, int)
-        sums = np.convolve(counts * used, week, "valid")[np.convolve(used, week, "valid") == 7]
-    weeks, weight, t = (len(sums) + 6) / 7, 1.0, Z_95
-    if n >= 20 and weeks >= 3:
+    sums, whole = (np.convolve(some, np.ones(7, int), "valid") for some in (counts * used, used))
+    sums = sums[whole == 7] if days >= 7 else sums[:0]
+    weeks = (len(sums) + 6) / 7
+    if n > 1 and weeks >= 3:
         spread = sums.var() * weeks / (weeks - 1) / max(sums.mean(), 1e-9)
-        weight = max(spread, counts.max() ** 2 / 4 / n)
-        t = student_t(1.5 * (weeks - 1))
+        spread = max(spread, counts.max() ** 2 / 4 / n)
+        if n >= 30 or spread > 1:
+            weight, t = spread, student_t(1.5 * (weeks - 1))
     some, more = max(n, 1) / weight, n / weight + 1
     low = n * max(1 - 1 / (9 * some) - t / (3 * math.sqrt(some)), 0) ** 3
     high = (n + weight) * (1 - 1 / (9 * more) + t / (3 * math.sqrt(more))) ** 3
@@ -4439,82 +4443,87 @@ class MetricRow(NamedTuple):
 
 
 ROW = list(MetricRow._fields[1:])
+RowsOf = Dict[str, MetricRow]  # {key of PRODUCTION_METRICS: its row}
 
 
-def production_frame(
+def rows_of_groups(
     history: History,
     events: Events,
     changes: Changes,
     spans: Sequence[Tuple[int, int]],
     partly: Any,
-) -> pd.DataFrame:
-    """Return the metrics of production of groups as a table: a row is a metric of a group.
+) -> List[RowsOf]:
+    """Return the metrics of production of each group.
 
     A span is the first day of a group and that after its last. `partly` says of each group whether
     entries of it are lost. More than MOST_INTERVALS groups have no intervals of times and
     frequencies. Changes that ship within the same two days are one cluster. Edges have nine
     decimals: the last bits of a root differ between versions of numpy.
     """
-    deployments, groups, covered = events.deployments, len(spans), days_known(history)
+    deployments, covered = events.deployments, days_known(history)
     edges = np.array(spans, int).reshape(-1, 2)
-    known = np.append(0, np.cumsum(covered))[edges]
-    days = np.where(known[:, 1] > known[:, 0], edges[:, 1] - edges[:, 0], np.nan)
-    table = measure_production(events, changes, days)
-    if groups <= MOST_INTERVALS:
-        lead = seconds_between(changes.committed, changes.shipped)
-        down = seconds_between(deployments.end, events.recovered)
+    days, known = np.diff([edges, np.append(0, np.cumsum(covered))[edges]])[..., 0]
+    table = measure_production(events, changes, np.where(known > 0, days, np.nan))
+    if len(spans) <= MOST_INTERVALS:
+        lead, down = changes.waits, events.down
         day = (deployments.time - events.window.seconds[0]) // DAY
-        ends: Dict[str, List[Tuple[float, float]]] = {LEAD: [], RECOVERY: [], FREQUENCY: []}
-        for number, (low, high) in enumerate(spans):
+        ends = np.empty((len(spans), 3, 2))
+        for number, (first, last) in enumerate(spans):
             rows = np.flatnonzero((changes.group == number) & (lead < NEVER))
             cluster = changes.shipped[rows] // (2 * DAY)
-            ends[LEAD].append(median_interval(lead[rows] / 3600, cluster))
+            ends[number, 0] = median_interval(lead[rows] / 3600, cluster)
             rows = np.flatnonzero(deployments.group == number)
-            counts = np.bincount(day[rows] - low, minlength=high - low)
-            ends[FREQUENCY].append(frequency_interval(counts, covered[low:high]))
+            counts = np.bincount(day[rows] - first, minlength=last - first)
+            ends[number, 1] = frequency_interval(counts, covered[first:last])
             rows = rows[deployments.bad[rows] & (down[rows] < NEVER)]
-            ends[RECOVERY].append(median_interval(down[rows] / 60, rows))
-        for metric, found in ends.items():
-            table[metric]["low"], table[metric]["high"] = np.reshape(found, (-1, 2)).T
+            ends[number, 2] = median_interval(down[rows] / 60, rows)
+        for number, metric in enumerate(THROUGHPUT):
+            table[metric]["low"], table[metric]["high"] = ends[:, number].T
     unseen = (events.of_group(deployments, events.unseen) > 0) | hides_failures(history)
     bounds = {FREQUENCY: partly, FAIL_RATE: unseen, REWORK: unseen}
-    total, bad = table[FREQUENCY]["n"].tolist(), table[FAIL_RATE]["part"].tolist()
-    frames = []
+    deployed, failed = table[FREQUENCY]["n"], table[FAIL_RATE]["part"]
+    told = np.column_stack([days, deployed, failed, events.of_group(deployments, events.dated)])
+    nothing = np.full(len(spans), np.nan)
+    made: List[RowsOf] = [{} for _ in spans]
     for metric, columns in table.items():
-        frame = pd.DataFrame({**dict.fromkeys(ROW, math.nan), **columns})
-        frame = frame.assign(group=range(groups), metric=metric, open=frame["open"].fillna(0))
-        frame["at_least"] = np.asarray(bounds.get(metric, False)) & frame["value"].notna()
-        parts = columns.get("part", columns["n"]).tolist()
-        told = zip(frame["value"].isna(), columns["n"].tolist(), parts, days.tolist(), total, bad)
-        frame["why"] = [made_of(metric, *numbers) for numbers in told]
-        frames.append(frame)
-    whole = pd.concat(frames).sort_values("group", kind="mergesort", ignore_index=True)
-    whole = whole.astype({"n": int, "open": int, "at_least": bool})
-    return whole[["group", "metric", *ROW]].round({"low": 9, "high": 9})
+        known = ~np.isnan(columns["value"])
+        columns["at_least"] = np.asarray(bounds.get(metric, False)) & known
+        columns.setdefault("open", np.zeros(len(spans), int))
+        columns.update(
+            {edge: columns[edge].round(9) for edge in ("low", "high") if edge in columns}
+        )
+        parts = columns.pop("part", columns["n"]).tolist()
+        fields = zip(*(columns.get(name, nothing).tolist() for name in ROW[:-1]))
+        for of_group, values, part, numbers in zip(made, fields, parts, told.tolist()):
+            why = made_of(metric, values[0], values[3], part, *numbers)
+            of_group[metric] = MetricRow._make([metric, *values, why])
+    return made
 
 
 MOST_INTERVALS = 200
 
 
 def made_of(
-    metric: str, nothing: bool, n: int, part: int, days: float, deployed: int, failed: int
+    metric: str, value: float, n: int, part: int, days: int, deployed: int, failed: int, dated: int
 ) -> str:
     """Return what a metric of production is made of, or why it is undefined."""
+    nothing = math.isnan(value)
     if nothing and not deployed:
         return "nothing reached production"
-    if metric == LEAD:
-        return "no lead time is known" if nothing else f"median of {count_text(n, 'change')}"
     if metric == FREQUENCY:
-        if nothing:
-            return "less than a day is covered"
-        return f"{count_text(n, 'deployment')} in {count_text(int(days), 'day')}"
+        shown = f"{count_text(n, 'deployment')} in {count_text(days, 'day')}"
+        return "less than a day is covered" if nothing else shown
     if metric == RECOVERY and nothing:
         return "no failure has ended" if failed else "no failure was seen"
     if metric == RECOVERY:
         return f"median of {count_text(n, 'failure')}"
+    if metric != LEAD:
+        shown = f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
+        return "failures not observable" if nothing else shown
     if nothing:
-        return "failures not observable"
-    return f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
+        return "no lead time is known"
+    brought = f", which {dated:,} of {count_text(deployed, 'deployment')} brought"
+    return f"median of {count_text(n, 'change')}" + brought * (dated < deployed)
 
 
 def hides_failures(history: History) -> bool:
@@ -4528,7 +4537,8 @@ class Metrics:
 
     history: History
     values: Dict[str, Any]  # the keys of METRICS
-    production: pd.DataFrame  # see `production_metrics`
+    production_rows: RowsOf  # the metrics of production in all
+    by_application: Dict[str, RowsOf]  # and of each application
     deployments_by_day: np.ndarray  # a row for each environment, a column for each day
     days_known: np.ndarray  # the same shape: whether the history covers that day there
 
@@ -4543,17 +4553,37 @@ class Metrics:
         return judge_all(self.values)
 
     @functools.cached_property
-    def rows(self) -> Dict[str, MetricRow]:
+    def rows(self) -> RowsOf:
         """The four that are judged: value and what it is made of, or why it is not judged."""
-        values, rows = self.values, {}
-        for key in SCOPES[self.scope]:
-            if self.scope == PRODUCTION_ALONE:
-                rows[key] = self.production_rows[DORA_NAMES[key]]._replace(key=key)
-            else:
-                why = simulated_evidence(key, values, self.history.window)
-                rows[key] = MetricRow(key, values[key], why=why)
-            rows[key] = rows[key]._replace(why=values["not_judged"].get(key, rows[key].why))
-        return rows
+        values, whys = self.values, dict(self.values["not_judged"])
+        if self.scope == PRODUCTION_ALONE:
+            rows = {key: self.production_rows[metric] for key, metric in DORA_NAMES.items()}
+            return {
+                key: row._replace(key=key, why=whys.get(key, row.why)) for key, row in rows.items()
+            }
+        total, dated = values["total_deployments"], values["dated_deployments"]
+        failed, restored = values["failed_deployments"], values["successful_rollbacks"]
+        deployments, days = count_text(total, "deployment"), self.history.window.days
+        whys = {
+            "deployment_frequency": f"{deployments} in {count_text(days, 'day')}",
+            "mean_lead_time": f"mean of {count_text(dated, 'production deployment')}",
+            "mttr_minutes": f"mean of {count_text(restored, 'rollback')}",
+            "change_failure_rate": f"{failed:,} failed of {deployments}",
+        }
+        if not total:
+            whys = dict.fromkeys(whys, "nothing was deployed")
+        elif not dated:
+            whys["mean_lead_time"] = "nothing reached production"
+        if total and not restored:
+            whys["mttr_minutes"] = "no rollback succeeded" if failed else "no deployment failed"
+        return {key: MetricRow(key, values[key], why=why) for key, why in whys.items()}
+
+    @property
+    def production(self) -> pd.DataFrame:
+        """The metrics of production as a table, see `production_metrics`."""
+        groups = [(ALL_APPLICATIONS, self.production_rows), *self.by_application.items()]
+        rows = [(name, *row) for name, of_group in groups for row in of_group.values()]
+        return pd.DataFrame(rows, columns=["application", "metric", *ROW])
 
     @property
     def unjudged(self) -> Dict[str, str]:
@@ -4573,45 +4603,8 @@ class Metrics:
     @property
     def quick_check(self) -> Dict[str, float]:
         """The Quick Check scores of production; a lower bound has none."""
-        return quick_check(self.overall["value"].where(~self.overall["at_least"]).to_dict())
-
-    @functools.cached_property
-    def overall(self) -> pd.DataFrame:
-        """The metrics of production in all: a row is a metric (the index)."""
-        table = self.production.head(len(PRODUCTION_METRICS))
-        return table.drop(columns="application").set_index("metric")
-
-    @property
-    def production_rows(self) -> Dict[str, MetricRow]:
-        """The metrics of production in all."""
-        return {metric: MetricRow(metric, *fields) for metric, *fields in self.overall.itertuples()}
-
-    @property
-    def by_application(self) -> Dict[str, Dict[str, MetricRow]]:
-        """The metrics of production of each application."""
-        found: Dict[str, Dict[str, MetricRow]] = {}
-        for name, *row in self.production.iloc[len(PRODUCTION_METRICS) :].itertuples(index=False):
-            found.setdefault(name, {})[row[0]] = MetricRow(*row)
-        return found
-
-
-def simulated_evidence(key: str, values: Mapping[str, Any], window: Window) -> str:
-    """Return the numbers that a metric of a simulation is made of, or why it is undefined."""
-    total, failed = values["total_deployments"], values["failed_deployments"]
-    dated, restored = values["dated_deployments"], values["successful_rollbacks"]
-    if not total:
-        return "nothing was deployed"
-    if key == "deployment_frequency":
-        return f"{count_text(total, 'deployment')} in {count_text(window.days, 'day')}"
-    if key == "change_failure_rate":
-        return f"{failed:,} failed of {count_text(total, 'deployment')}"
-    if key == "mttr_minutes":
-        none = "no rollback succeeded" if failed else "no deployment failed"
-        return f"mean of {count_text(restored, 'rollback')}" if restored else none
-    if dated:
-        return f"mean of {count_text(dated, 'production deployment')}"
-    reached = values["production_deployment_frequency"] > 0
-    return "no production deployment succeeded" if reached else "nothing reached production"
+        rows = self.production_rows
+        return quick_check({k: math.nan if row.at_least else row.value for k, row in rows.items()})
 
 
 def measure(history: History) -> Metrics:
@@ -4619,104 +4612,90 @@ def measure(history: History) -> Metrics:
     names, scope, window = application_names(history), scope_of(history), history.window
     events = events_of(history, names)
     made, changes = production_of(history, events, names)
-    lost, codes = lost_since(history, names), made.deployments.application
-    own = codes, made.rollbacks.application, changes.group
-    alone = [np.minimum(code, 0) for code in own]  # one group; what is left out stays -1
-    frames = []
-    for (deployment, rollback, change), labels, partly in (
-        (alone, [ALL_APPLICATIONS], (lost > 0).any()),
-        (own, names, lost > 0),
-    ):
-        grouped = made.grouped(deployment, rollback, len(labels))
-        spans = [(0, window.days)] * len(labels)
-        frame = production_frame(history, grouped, changes._replace(group=change), spans, partly)
-        frame.insert(0, "application", np.asarray(labels, object)[frame.pop("group")])
-        frames.append(frame)
+    lost, span = lost_since(history, names) > 0, (0, window.days)
+    one = changes._replace(group=np.minimum(changes.group, 0))  # what is left out stays -1
+    rows = rows_of_groups(history, made, one, [span], lost.any())[0]
+    own = made.grouped(made.deployments.application, made.rollbacks.application, len(names))
+    by_name = dict(zip(names, rows_of_groups(history, own, changes, [span] * len(names), lost)))
     if history.coverage is not None:  # what production never had is no application of it
-        shown = history.covered(history.production)["application"].astype(object)
-        frames[1] = frames[1][frames[1]["application"].isin(shown)]
-    table = pd.concat(frames, ignore_index=True)
+        shown = {*history.covered(history.production)["application"]}
+        by_name = {name: own_rows for name, own_rows in by_name.items() if name in shown}
     of_scope = events if scope == ALL_ENVIRONMENTS else made
     values = {key: array.item() for key, array in headline_metrics(of_scope).items()}
     values.update(counts_by_name(history, scope))
     values.update(scope=scope, not_judged={}, unseen_deployments=int(made.unseen.sum()))
     values["lead_time_hours_by_environment"] = lead_time_parts(history, events)
     if scope == PRODUCTION_ALONE:
-        overall = frames[0].set_index("metric").to_dict("index")
-        values.update(scoped_metrics(overall))
+        values.update({key: rows[metric].value for key, metric in DORA_NAMES.items()})
+        values["mean_lead_time"] = rows[LEAD].mean
         values["overall_success_rate"] = 100 - values["change_failure_rate"]
         values["production_deployment_frequency"] = values["deployment_frequency"]
-        # A change came with the first deployment that ended by then: a cluster has it some minutes
-        # after the config repository asked for it.
-        come = (changes.shipped < NEVER) & (changes.group >= 0)
-        ends = np.sort(codes * NEVER + made.deployments.end)
-        with_it = np.searchsorted(ends, (changes.group * NEVER + changes.shipped)[come])
-        owner = np.append(ends // NEVER, -1)[with_it]
-        values["dated_deployments"] = len(np.unique(with_it[owner == changes.group[come]]))
-        values["not_judged"] = doubts_of(history, values, overall, made, changes)
+        values["dated_deployments"] = int(made.dated.sum())
+        values["not_judged"] = doubts_of(history, values, rows, made, changes)
     known = np.stack([days_known(history, name) for name in history.environments])
     day = (events.deployments.time - window.seconds[0]) // DAY
     cells = events.deployments.environment * window.days + day
     counts = np.bincount(cells, minlength=known.size).reshape(known.shape)
-    return Metrics(history, values, table, counts, known)
+    return Metrics(history, values, rows, by_name, counts, known)
 
 
 def doubts_of(
-    history: History,
-    values: Mapping[str, Any],
-    overall: Mapping[str, Mapping[str, Any]],
-    made: Events,
-    changes: Changes,
+    history: History, values: Mapping[str, Any], rows: RowsOf, made: Events, changes: Changes
 ) -> Dict[str, str]:
     """Return why a metric of production is not judged: what a sceptic would say.
 
     1. An undefined value is not judged. That nothing failed meets the target of recovery, but it is
        known only where everything was looked at.
-    2. A frequency needs fourteen covered days. A lower bound can only meet its target.
-    3. Of fewer than six times all must lie on one side of the target. A failure that lasts takes
-       longer than the target.
+    2. A frequency needs fourteen covered days. It is counted, so few deployments are a low one. A
+       lower bound can only meet its target.
+    3. Three times or more are judged. Of fewer than six all must lie on one side of the target. A
+       failure that lasts takes longer than the target.
     4. Half of the production deployments need a lead time.
     5. A rate needs six deployments. A lower bound can only miss its target, unless it would meet it
        if all that nobody looked at had failed.
+    6. Fewer than twenty times on both sides of the target, or deployments, meet it only if the
+       interval does.
     """
-    doubts = {
-        key: overall[metric]["why"]
-        for key, metric in DORA_NAMES.items()
-        if math.isnan(overall[metric]["value"])
-    }
+    whys = {key: rows[metric].why for key, metric in DORA_NAMES.items()}
+    doubts = {key: why for key, why in whys.items() if math.isnan(values[key])}
     met = {key: judge(key, values) for key in DORA_NAMES}
-    total, unseen = values["total_deployments"], values["unseen_deployments"]
-    hidden = "a failure may hide between two looks"
-    if not hides_failures(history):
-        hidden = f"{count_text(unseen, 'deployment')} not looked at"
+    total, unseen, rate = values["total_deployments"], values["unseen_deployments"], rows[FAIL_RATE]
+    hidden = f"the health of {unseen:,} of {count_text(total, 'deployment')} is not known"
+    hidden = "a failure may hide between two looks" if hides_failures(history) else hidden
     if met["mttr_minutes"] == 1 and math.isnan(values["mttr_minutes"]):
         del doubts["mttr_minutes"]
-        if overall[FAIL_RATE]["at_least"]:
+        if rate.at_least:
             doubts["mttr_minutes"] = hidden
     days = int(days_known(history).sum())
     if 0 < days < ENOUGH_DAYS:
         doubts["deployment_frequency"] = f"only {count_text(days, 'day')} covered"
-    elif overall[FREQUENCY]["at_least"] and not met["deployment_frequency"]:
+    elif rows[FREQUENCY].at_least and not met["deployment_frequency"]:
         doubts["deployment_frequency"] = "older entries are lost"
-    lead, down = (
-        seconds_between(changes.committed, changes.shipped),
-        seconds_between(made.deployments.end, made.recovered),
-    )
-    known = {"median_lead_time": lead[lead < NEVER], "mttr_minutes": down[made.deployments.bad]}
-    for key, times in known.items():
-        limit = TARGETS[key].limit * {"h": 3600, "min": 60}[TARGETS[key].unit]
-        within, many = int(np.count_nonzero(times < limit)), len(times)
-        if 0 < within < many < ENOUGH:
-            doubts[key] = f"{within} of {many} within the target, too few to tell"
-        elif many and met[key] == 1 and times.max() == NEVER and 2 * within <= many:
-            doubts[key] = f"{count_text(overall[RECOVERY]['open'], 'failure')} not over"
+    lead, down = changes.waits[changes.waits < NEVER], made.down[made.deployments.bad]
+    for key, noun, times, unit in (
+        ("median_lead_time", "change", lead, 3600),
+        ("mttr_minutes", "failure", down, 60),
+    ):
+        row, target, many = rows[DORA_NAMES[key]], TARGETS[key], len(times)
+        within = int(np.count_nonzero(times < target.limit * unit))
+        unsure = met[key] == 1 and many < MANY and not row.high < target.limit
+        if row.n and many < 3:
+            doubts[key] = f"only {count_text(many, noun)}"
+        elif row.n and 0 < within < many and (many < ENOUGH or unsure):
+            fast = f"took less than {with_unit(f'{target.limit:g}', target.unit)}"
+            doubts[key] = f"{within} of {count_text(many, noun)} {fast}, too few to tell"
+        elif met[key] == 1 and 2 * within <= many and times.max(initial=0) == NEVER:
+            doubts[key] = f"{row.open:,} of {count_text(many, noun)} still last at the end"
     if 0 < 2 * values["dated_deployments"] < total:
-        doubts["median_lead_time"] = f"of {values['dated_deployments']:,} of {total:,} deployments"
-    if 0 < overall[FAIL_RATE]["n"] < ENOUGH:
+        none = f"{total - values['dated_deployments']:,} of {count_text(total, 'deployment')}"
+        doubts["median_lead_time"] = f"{none} brought no known change"
+    limit = TARGETS["change_failure_rate"].limit
+    if 0 < rate.n < ENOUGH:
         doubts["change_failure_rate"] = f"only {count_text(total, 'deployment')}"
-    elif met["change_failure_rate"] == 1 and overall[FAIL_RATE]["at_least"]:
-        most = values["change_failure_rate"] + 100 * unseen / total
-        if hides_failures(history) or not TARGETS["change_failure_rate"].is_met(most):
+    elif met["change_failure_rate"] == 1 and rate.n < MANY and not rate.high < limit:
+        doubts["change_failure_rate"] = f"{whys['change_failure_rate']}, too few to tell"
+    elif met["change_failure_rate"] == 1 and rate.at_least:
+        if hides_failures(history) or rate.value + 100 * unseen / total >= limit:
             doubts["change_failure_rate"] = hidden
     return doubts
 
@@ -4748,24 +4727,14 @@ def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
     The counts by environment are of all environments, the others of the scope.
     """
     table, commits, backs = history.deployments, history.git_commits, history.rollbacks
-    names, place = history.environments, table["environment"]
-    total, bad, looked, back = (
-        {name: counts.get(name, 0) for name in names}
-        for counts in map(
-            count_words,
-            (
-                place,
-                place[table["health"] == DEGRADED],
-                place[table["health"] != UNKNOWN],
-                backs["environment"],
-            ),
-        )
-    )
+    names, place, health = history.environments, table["environment"], table["health"]
+    places = (place, place[health == DEGRADED], place[health != UNKNOWN], backs["environment"])
+    counts = pd.DataFrame([count_words(one) for one in places], columns=names).fillna(0)
+    total, bad, looked, back = counts.astype(int).to_dict("records")
     good = {name: total[name] - bad[name] for name in names}
-    reasons = {name: table["failure_reason"][place == name] for name in names}
+    reasons = {name: count_words(table["failure_reason"][place == name]) for name in names}
     if scope == PRODUCTION_ALONE:
-        table = table[place == names[-1]]
-        backs = backs[backs["environment"] == names[-1]]
+        table, backs = table[place == names[-1]], backs[backs["environment"] == names[-1]]
     minutes = backs.loc[backs["success"], "duration_min"]
     return {
         "success_rates": {
@@ -4779,7 +4748,7 @@ def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
         "fastest_rollback_minutes": float(minutes.min()),
         "slowest_rollback_minutes": float(minutes.max()),
         "failure_reasons": count_words(table["failure_reason"]),
-        "failure_reasons_by_environment": {name: count_words(own) for name, own in reasons.items()},
+        "failure_reasons_by_environment": reasons,
         "total_commits": len(commits),
         "contributors": len(count_words(commits["author"])),
         "applications": len(count_words(commits["application"])),
@@ -4793,28 +4762,22 @@ def days_known(history: History, environment: str = "") -> np.ndarray:
     On the other days no deployment is known, which is not the same as none. A history of less than
     a day covers no day.
     """
-    days = history.window.days
     if history.coverage is None:
-        return np.ones(days, bool)
-    spans, start = history.covered(environment or history.production), history.window.seconds[0]
-    begins, ends = seconds_of(spans["from"]), seconds_of(spans["to"])
-    if not len(spans) or ends.max() - begins.min() < DAY:
-        return np.zeros(days, bool)
-    first, last = (
-        np.bincount(np.minimum((seconds - start) // DAY, days), minlength=days + 1)
-        for seconds in (begins, ends)
-    )
-    return (np.cumsum(first) - np.cumsum(last) + last)[:days] > 0
+        return np.ones(history.window.days, bool)
+    spans = history.covered(environment or history.production)
+    known = np.zeros(history.window.days, bool)
+    edges = np.column_stack([seconds_of(spans["from"]), seconds_of(spans["to"])])
+    if len(spans) and edges.max() - edges.min() >= DAY:
+        for first, last in np.unique((edges - history.window.seconds[0]) // DAY, axis=0).tolist():
+            known[first : last + 1] = True
+    return known
 
 
 def production_metrics(history: History) -> pd.DataFrame:
     """Return dora.dev's five metrics of production; a row is a metric of an application, or of all.
 
-    Columns: `application`, `metric` (a key of `PRODUCTION_METRICS`), `value` (a median, rate or
-    frequency; NaN where there is no data), `low` and `high` (its 95 % interval), `n`, `mean` and
-    `p90` (of lead and recovery times), `open` (changes not shipped, failures not recovered at the
-    end), `at_least` (whether the value is a lower bound, as not everything was seen), `why` (what
-    the value is made of, or why there is none).
+    Columns: `application`, `metric` (a key of `PRODUCTION_METRICS`), and the other fields of a
+    MetricRow: value, interval, what it is made of.
     """
     return measure(history).production
 
@@ -4850,15 +4813,17 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
     deployment, rollback = (period_of(table.time) for table in (made.deployments, made.rollbacks))
     made = made.grouped(deployment, rollback, len(starts))
     partly = first + starts * DAY < lost_since(history, names).max(initial=0)
-    frame = production_frame(history, made, changes, list(zip(edges, edges[1:])), partly)
-    number = frame.pop("group").to_numpy()
-    frame.insert(0, "period", days[starts][number])
-    frame.insert(1, "days", np.diff(edges)[number])
+    periods = rows_of_groups(history, made, changes, list(zip(edges, edges[1:])), partly)
     whole = np.add.reduceat(days_known(history), starts, dtype=int) == (
         7 if by == "week" else days[starts].days_in_month
     )
-    some = np.where(frame["metric"] == FREQUENCY, whole[number], frame["n"] >= ENOUGH)
-    frame["enough"] = some & frame["value"].notna()
+    rows = [
+        (start, length, *row, is_whole if row.key == FREQUENCY else row.n >= ENOUGH)
+        for start, length, is_whole, of in zip(days[starts], np.diff(edges), whole, periods)
+        for row in of.values()
+    ]
+    frame = pd.DataFrame(rows, columns=["period", "days", "metric", *ROW, "enough"])
+    frame["enough"] &= frame["value"].notna()
     before = frame.groupby("metric", sort=False)[["value", "low", "high", "enough"]].shift(1)
     change = difference_of(before, frame).where(frame["enough"] & before["enough"].eq(True))
     differs = (change["change_low"] > 0) | (change["change_high"] < 0)
@@ -4918,10 +4883,6 @@ TRACED = ("latest", "slowest", "failed")  # releases that a trace finds without 
 class TraceTable(pd.DataFrame):
     """The steps of a release: a notebook cuts none of their words off."""
 
-    @property
-    def _constructor(self) -> type:
-        return pd.DataFrame
-
     def _repr_html_(self) -> Optional[str]:
         with pd.option_context("display.max_colwidth", None):
             return super()._repr_html_()
@@ -4967,7 +4928,9 @@ def trace_release(
                 wait = f"{in_human_units(hours, 'h') if hours else 'at once'} after {since}{gate}"
             other = f", in release {row['commit_sha'][:7]}" * (row["commit_sha"] != commit)
             steps.append((begin, name, "sync", wait + other))
-            outcome = f"{row['status']} after {row['duration_sec']} s, {outcome_text(row)}"
+            told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
+            health = told.get(row["health"]) or f"degraded: {row['failure_reason']}"
+            outcome = f"{row['status']} after {row['duration_sec']} s, {health}"
             lead = came.loc[came["deployed"] == end, "committed"]
             hours = (end - lead).dt.total_seconds() / 3600
             spread = dict.fromkeys(in_human_units(hour, "h") for hour in (hours.min(), hours.max()))
@@ -4994,12 +4957,6 @@ def trace_release(
     return found
 
 
-def outcome_text(row: Mapping[str, Any]) -> str:
-    """Return in words whether a deployment turned out well."""
-    told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
-    return told.get(row["health"]) or f"degraded: {row['failure_reason']}"
-
-
 def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     """Return the changes to each environment, and the deployments with their end.
 
@@ -5009,13 +4966,13 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     end = utc_times(seconds_of(table["timestamp"]) + table["duration_sec"].to_numpy())
     table = table.assign(end=end).astype({"application": object, "commit_sha": object})
     if changes is None:
-        commits = history.git_commits.rename(
-            columns={"sha": "commit_sha", "timestamp": "committed"}
-        )
+        names = {"sha": "commit_sha", "timestamp": "committed"}
+        commits = history.git_commits.rename(columns=names)
         events, frames = events_of(history, application_names(history)), []
+        rows = [table.environment for table in (events.deployments, events.rollbacks)]
         for number in range(len(history.environments)):
-            rows = events.deployments.environment == number
-            shipped = shipped_changes(events.chosen(rows, events.rollbacks.success)).shipped
+            made, back = (np.where(row == number, 0, -1) for row in rows)
+            shipped = shipped_changes(events.grouped(made, back, 1)).shipped
             deployed = as_times(np.where(shipped < NEVER, shipped, MISSING))
             environment = word_column(np.full(len(commits), number), history.environments)
             frames.append(commits.assign(deployed=deployed, environment=environment, version=""))
@@ -5177,7 +5134,7 @@ def value_text(key: str, metrics: Metrics) -> str:
     """Return a value of `metrics` as it is shown: a bound says so, and long times in days."""
     value, text = metrics.values[key], METRICS[key].text(metrics.values[key])
     if metrics.scope == PRODUCTION_ALONE and key in DORA_NAMES and text != "n/a":
-        text = "at least " * bool(metrics.overall.at[DORA_NAMES[key], "at_least"]) + text
+        text = "at least " * metrics.production_rows[DORA_NAMES[key]].at_least + text
     unit = METRICS[key].short_unit
     long = unit in ("min", "h") and value >= 120
     return f"{text} ({in_human_units(value, unit)})" if long else text

@@ -90,7 +90,7 @@ def test_few_values_or_few_clusters_have_no_interval(cluster, known):
 @pytest.mark.parametrize("n", EXACT_POISSON)
 def test_few_events_have_the_interval_of_poisson(n):
     counts = np.zeros(30, int)
-    counts[:n] = 1
+    counts[np.linspace(3, 27, n, dtype=int)] = 1
     assert frequency_of(counts) == pytest.approx(EXACT_POISSON[n], abs=0.03)
 
 
@@ -104,16 +104,32 @@ def test_a_window_of_less_than_three_weeks_has_the_interval_of_poisson(days):
 
 
 def test_the_interval_of_a_frequency_is_that_of_its_weeks():
-    """4, 8, 4 and 8 events on the first days of four weeks.
+    """8, 16, 8 and 16 events on the first days of four weeks.
 
-    Of the 22 sums of seven days in a row 8 are 4 and 14 are 8. Their mean is 144/22, the variance
-    16 * 8 * 14 / 22^2 = 3.702, times 4 / 3 as four weeks do not overlap: r = 0.754. t of 4.5
-    degrees of freedom is 2.62. With x = 24 / r = 31.8: 24 (1 - 1 / 9x - t / 3 sqrt(x))^3 = 14.3.
-    With x + 1: (24 + r)(1 - 1 / 9x + t / 3 sqrt(x))^3 = 37.6.
+    Of the 22 sums of seven days in a row 8 are 8 and 14 are 16. Their mean is 288/22, the variance
+    64 * 8 * 14 / 22^2 = 14.81, times 4 / 3 as four weeks do not overlap: r = 1.508. t of 4.5
+    degrees of freedom is 2.62. With x = 48 / r = 31.8: 48 (1 - 1 / 9x - t / 3 sqrt(x))^3 = 28.6.
+    With x + 1: (48 + r)(1 - 1 / 9x + t / 3 sqrt(x))^3 = 75.2.
     """
     counts = np.zeros(28, int)
-    counts[::7] = 4, 8, 4, 8
-    assert frequency_of(counts) == pytest.approx((14.3, 37.6), abs=0.1)
+    counts[::7] = 8, 16, 8, 16
+    assert frequency_of(counts) == pytest.approx((28.6, 75.2), abs=0.2)
+
+
+@pytest.mark.parametrize(("size", "least"), [(1, 93), (2, 93), (3, 90)])
+@pytest.mark.parametrize("mean", [10, 20, 30])
+def test_few_events_that_come_together_are_covered(mean, size, least):
+    """Poisson's interval holds the truth of pairs in 90, of three at once in 78 of 100 windows."""
+    rng = np.random.default_rng(1)
+    windows = size * rng.poisson(mean / 90 / size, (1000, 90))
+    low, high = np.array([frequency_of(counts) for counts in windows]).T
+    assert least < covered(low, high, mean) < 99.5
+
+
+def test_no_interval_of_fewer_than_30_events_is_narrower_than_that_of_poisson():
+    counts = np.zeros(90, int)
+    counts[::4] = 1
+    assert frequency_of(counts) == pytest.approx((14.58, 34.51), abs=0.05)
 
 
 def test_a_weekly_pattern_does_not_widen_the_interval():

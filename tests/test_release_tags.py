@@ -50,9 +50,10 @@ def test_a_tag_ships_the_commits_since_the_one_before(tagged):
     ]  # fmt: skip
     assert list(history.deployments["application"].unique()) == ["shop"]
     assert (history.source, history.environments) == ("tags", ("production",))
-    table = measure(history).overall
-    assert table.loc["change_lead_time_hours", ["value", "n", "open"]].tolist() == [12, 4, 2]
-    assert table.at["deployment_frequency_per_day", "n"] == 2
+    table = measure(history).production_rows
+    lead = table["change_lead_time_hours"]
+    assert (lead.value, lead.n, lead.open) == (12, 4, 2)
+    assert table["deployment_frequency_per_day"].n == 2
 
 
 def test_an_annotated_tag_is_deployed_when_it_was_made(tagged):
@@ -77,7 +78,7 @@ def test_a_release_that_reverts_or_hotfixes_says_that_the_one_before_failed(
     rows = history.deployments
     assert rows["health"].tolist() == ["Unknown", "Degraded" if failed else "Unknown", "Unknown"]
     assert rows["recovered"].dropna().dt.day.tolist() == [4] * failed
-    assert measure(history).overall.at["change_fail_rate_pct", "at_least"] == bool(failed)
+    assert measure(history).production_rows["change_fail_rate_pct"].at_least == bool(failed)
 
 
 def test_a_merged_branch_ships_its_commits_and_not_the_merge(tagged):
