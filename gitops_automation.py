@@ -6345,14 +6345,9 @@ class Forecast(NamedTuple):
     @property
     def table(self) -> pd.DataFrame:
         """A row for a metric of a month of a scenario: `scenario`, `run`, `metric`, `value`."""
-        frames = [
-            pd.DataFrame(
-                {"scenario": name, "run": range(self.runs), "metric": key, "value": values}
-            )
-            for name, months in self.months.items()
-            for key, values in months.items()
-        ]
-        return pd.concat(frames, ignore_index=True)
+        wide = pd.concat(map(pd.DataFrame, self.months.values()), keys=list(self.months))
+        wide = wide.rename_axis(["scenario", "run"]).reset_index()
+        return wide.melt(["scenario", "run"], var_name="metric")
 
     def _repr_html_(self) -> str:
         return forecast_html(self)
@@ -6374,29 +6369,29 @@ def forecast_months(
     runs: int,
     seed: int,
     progress: Progress = lambda message: None,
-    noise_of: Callable[[int, int], Noise] = Noise,
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
 
     All scenarios share the noise and the draws of the knobs. So a change that changes nothing gives
     exactly the same months, and the months of a scenario do not depend on what it is compared with.
-    `noise_of` returns the noise of a seed and a block; a cached one serves the next call too.
     """
     whole = Window(window.start - pd.Timedelta(days=calibration.warm_up), window.end)
     commits_per_month = max(whole.days * calibration.scenario.team.commits_per_day, 1)
     size = int(np.clip(2e6 / commits_per_month, 1, BLOCK))
     blocks: Dict[str, List[Months]] = {name: [] for name in changes}
+    possible = calibration.draws(runs)
     for first in range(0, runs, size):
-        noise, teams, commits = noise_of(seed, 1 + first), None, None
-        many = np.diff(np.clip(months_of_draws(calibration.draws(runs)), first, first + size))
-        known = [(one, n) for (one, _), n in zip(calibration.draws(runs), many.tolist()) if n]
+        noise, teams, commits = Noise(seed, 1 + first), None, None
+        many = np.diff(np.clip(months_of_draws(possible), first, first + size)).tolist()
+        known = [(one, n) for (one, _), n in zip(possible, many) if n]
         for name, change in changes.items():
             draws = [(apply_change(change, calibration.scenario, one), n) for one, n in known]
             if commits is None or [scenario.team for scenario, _ in draws] != teams:
                 teams = [scenario.team for scenario, _ in draws]
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
-            alone = calibration.alone or draws[0][0].environments[-1].starts == "commit"
+            starts = draws[0][0].environments[-1].starts
+            alone = calibration.alone or (starts == "commit" and len(calibration.knobs) > 0)
             blocks[name].append(month_metrics(events, window, calibration, alone))
         progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
@@ -6413,23 +6408,17 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
     """
     if not isinstance(change, Scenario):
         return change(draw)
-    if change is baseline:
-        return draw
     for name in change.groups if change.names == baseline.names else ["team"]:
-        new, old, own = (one.groups[name] for one in (change, baseline, draw))
-        knobs = [knob.name for knob in dataclasses.fields(own)]  # type: ignore[arg-type]
-        kept = [knob for knob in knobs if getattr(new, knob) == getattr(old, knob)]
-        change = change.with_knobs(name, **{knob: getattr(own, knob) for knob in kept})
+        new, old, own = (vars(one.groups[name]) for one in (change, baseline, draw))
+        change = change.with_knobs(name, **{one: own[one] for one in own if new[one] == old[one]})
     return change
 
 
-def month_metrics(
-    events: Events, window: Window, calibration: Calibration, alone: bool = False
-) -> Months:
+def month_metrics(events: Events, window: Window, calibration: Calibration, alone: bool) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
-    What happened before the window only fills the pipeline. If each change has a deployment of its
-    own (`alone`), commits without one are no changes of production.
+    What happened before the window only fills the pipeline. Of a fitted team whose changes each
+    have a deployment of their own (`alone`), commits without one are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
@@ -6442,18 +6431,17 @@ def month_metrics(
     inside = (changes.shipped >= first) & (changes.shipped < end)
     events, production = events.since(window), production.since(window)
     measured = measure_production(production, Changes(*(column[inside] for column in changes)))
+    # Hours of failed state: where failures of a place overlap, an hour counts once.
     deployments, bad = production.deployments, np.flatnonzero(production.deployments.bad)
     bad = bad[np.lexsort((deployments.end[bad], deployments.place[bad]))]
     begin, over = deployments.end[bad], np.minimum(production.recovered[bad], end)
     lift = number_runs(deployments.place[bad]) * NEVER  # sets the places apart
-    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift  # hours count once
+    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift
     lost = np.maximum(over - np.maximum(begin, until), 0) / 3600
     failed = production.of_group(deployments, bad, lost)
     known, scoped = headline_metrics(events), scoped_metrics(measured)
-    of_all = known["deployment_frequency"]
-    known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
     known.update(
-        all_deployment_frequency=of_all,
+        all_deployment_frequency=known["deployment_frequency"],
         production_deployment_frequency=scoped["deployment_frequency"],
         production_median_lead_time=scoped["median_lead_time"],
         production_change_fail_rate=scoped["change_failure_rate"],
@@ -6461,6 +6449,7 @@ def month_metrics(
         waiting_hours=waiting,
         cost=0 * failed,
     )
+    known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
     known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
     return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
 
@@ -6472,13 +6461,9 @@ def level_counts(months: Months, calibration: Calibration) -> Dict[str, int]:
     """
     if {*calibration.assumed} & {*SCOPES[calibration.scope]}:
         return {}
-    score = sum(judge_all({**months, "scope": calibration.scope}).values())
-    known = score[~np.isnan(score)]
-    counts = {level.name: 0 for level in LEVELS}
-    for number, count in enumerate(np.bincount(known.astype(int)).tolist()):
-        counts[level_of(number).name] += count
-    none = len(score) - len(known)
-    return {**counts, NOT_ASSESSABLE: none} if none else counts
+    scores = pd.Series(sum(judge_all({**months, "scope": calibration.scope}).values()))
+    names = scores.map(lambda score: NOT_ASSESSABLE if score != score else level_of(score).name)
+    return {**dict.fromkeys((level.name for level in LEVELS), 0), **names.value_counts().to_dict()}
 
 
 def target_odds(months: Months, metric: str) -> Tuple[int, int]:
@@ -6519,37 +6504,31 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
     """Return the name and the change that `--what-if` gives, as `NAME: CHANGE` or `CHANGE` alone.
 
     The change is of knobs, or it is a preset or a JSON file. GitOpsError if it is none of these.
+    A preset has the team of the baseline, and its commits are those of the first environment.
     """
     found = re.fullmatch(r"([^=:]{2,}|[^=:](?!:[\\/])):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
     if "=" in text:
         parse_change(text, baseline)
         return name, functools.partial(parse_change, text)
+
+    def preset(draw: Scenario) -> Scenario:
+        first, rate = draw.environments[0], draw.team.commits_per_day
+        rate *= first.approval_rate if first.starts == "commit" else 1
+        return PRESETS[text].replaced({"team": draw.team.replaced({"commits_per_day": rate})})
+
     if text in PRESETS:
-        return name, functools.partial(preset_for, text)
+        return name, preset
     if not Path(text).is_file():
-        alike = difflib.get_close_matches(text, PRESETS, 1)
-        hint = f"did you mean {alike[0]}?" if alike else "there is no such file;"
         ways = f"KNOB=VALUE, a preset ({', '.join(PRESETS)}) or a JSON file"
-        raise GitOpsError(f"unknown scenario {in_quotes(text)}; {hint} give {ways}")
+        raise GitOpsError(f"unknown scenario {in_quotes(text)}: there is no such file; give {ways}")
     return name, read_scenario(text, baseline)
-
-
-def preset_for(name: str, baseline: Scenario) -> Scenario:
-    """Return a preset with the team of the baseline.
-
-    Where the first environment takes a share of all commits, the preset has these alone.
-    """
-    first, team = baseline.environments[0], baseline.team
-    if first.starts == "commit":
-        rate = team.commits_per_day * first.approval_rate
-        team = team.replaced({"commits_per_day": rate})
-    return dataclasses.replace(PRESETS[name], team=team)
 
 
 # ---- Recommendations: the smallest change that meets a target -----------------------------------
 
-RATIOS = tuple(0.5 ** (step / 4) for step in range(1, 17))  # of a change: from a sixth less to 1/16
+RATIOS = tuple(float(f"{0.5 ** (step / 4):.2g}") for step in range(1, 17))  # a sixth less to 1/16
+HALF = RATIOS.index(0.5)
 
 
 class Lever(NamedTuple):
@@ -6569,22 +6548,21 @@ class Lever(NamedTuple):
         Values have two digits, as people say them. A gate is opened, whatever the ratio.
         """
         name = self.declared.name
-        value = getattr(scenario.groups[self.group], name)
+        value: Any = getattr(scenario.groups[self.group], name)
         if name == "open_hours":
             value = "always"
         elif name.endswith("_rate"):
             value = 1 - float(f"{(1 - value) * ratio:.2g}")
-        elif isinstance(value, tuple):
-            value = tuple(float(f"{ratio * edge:.2g}") for edge in value)
         else:
-            value = float(f"{ratio * value:.2g}")
+            value = [float(f"{ratio * edge:.2g}") for edge in np.atleast_1d(value)]
         return scenario.with_knobs(self.group, **{name: value})
 
     def in_words(self, ratio: float, scenario: Scenario) -> str:
-        """Return the change in words."""
+        """Return the change in words; of measured times it is a share of each."""
         groups = (one.groups[self.group] for one in (scenario, self.apply(ratio, scenario)))
         name, phrase = self.declared.name, self.declared.metadata["phrase"]
         before, after = (in_words(name, getattr(group, name)) for group in groups)
+        after += f" ({100 * ratio:.0f} % of each)" * after.startswith("a median")
         return phrase.format(environment=self.group, before=before, after=after)
 
 
@@ -6601,19 +6579,15 @@ def in_words(knob: str, value: Any) -> str:
     own = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
     if own is None:
         return f"{value:.3g}"
-    edges = [own * edge for edge in (value if isinstance(value, tuple) else (value,))]
-    if not any(edges):
+    edges, words = own * np.unique(value), ""
+    if edges[-1] == 0:
         return "none"
-    words = ""
-    if len(edges) > 2:
-        words, edges = "a median of ", [float(np.median(edges))]
-    # The unit is the knob's own, a larger one, or the next smaller one of what is at most one.
-    least = own // 60 if own > 1 and edges[-1] <= own else own
-    units = [("s", 1, 600), ("min", 60, 240 * 60), ("h", 3600, 4 * DAY), ("days", DAY, math.inf)]
-    unit, size = next(
-        (unit, size) for unit, size, most in units if size >= least and edges[-1] <= most
-    )
-    return words + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {unit}"
+    if np.size(value) > 2:
+        words, edges = "a median of ", own * np.median(value, keepdims=True)
+    least = edges[edges > 0].min(initial=4 * DAY)
+    units = (("days", DAY, 4 * DAY), ("h", 3600, 3600), ("min", 60, 60), ("s", 1, 0))
+    unit, size = next((unit, size) for unit, size, enough in units if least >= enough)
+    return f"{words}{'-'.join(f'{edge / size:.3g}' for edge in edges)} {unit}"
 
 
 def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
@@ -6622,27 +6596,45 @@ def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
     A knob that was fitted to fewer than six observations is left out. So is the approval rate of an
     environment with commits of its own: it is the share of the commits that are for it.
     """
-    seen = {(fitted.group, fitted.knob): fitted.n for fitted in calibration.knobs}
+    thin = {(fitted.group, fitted.knob) for fitted in calibration.knobs if fitted.n < FEW}
+    thin |= {
+        (one.name, "approval_rate")
+        for one in calibration.scenario.environments
+        if one.starts == "commit"
+    }
     metric = "mean_lead_time" if metric == "median_lead_time" else metric
-    scenario, found = calibration.scenario, []
-    for name, group in scenario.groups.items():
+    found = []
+    for name, group in calibration.scenario.groups.items():
         for declared in dataclasses.fields(group):  # type: ignore[arg-type]
             lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
-            is_share = declared.name == "approval_rate" and group.starts == "commit"  # type: ignore
-            enough = not seen or seen.get((name, declared.name), 0) >= FEW
-            if helps and enough and not is_share and (not metric or metric in helps):
-                found += [lever] * (lever.apply(RATIOS[-1], scenario) != scenario)
+            if (name, declared.name) not in thin and (metric in helps or helps and not metric):
+                same = lever.apply(RATIOS[-1], calibration.scenario) == calibration.scenario
+                found += [] if same else [lever]
     return found
 
 
-def lever_table(
-    calibration: Calibration,
-    window: Window,
-    runs: int,
-    seed: int,
-    metric: str = "",
-    progress: Progress = lambda message: None,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Trial:
+    """The simulated months on which changes are tried."""
+
+    calibration: Calibration
+    window: Window
+    runs: int
+    seed: int
+    progress: Progress
+
+    def months(self, changes: Mapping[Any, Change], many: int, fresh: bool) -> Dict[Any, Months]:
+        """Return some months of each change, all with the same noise; fresh ones have other."""
+        seed = self.seed + fresh
+        return forecast_months(changes, self.calibration, self.window, many, seed, self.progress)
+
+    @functools.cached_property
+    def baseline(self) -> Months:
+        """The months without a change."""
+        return self.months({"": self.calibration.scenario}, self.runs, False)[""]
+
+
+def lever_table(trial: Trial, metric: str = "") -> pd.DataFrame:
     """Return the effect of each knob, improved by a quarter over the same months.
 
     A row is a knob, the largest effect first. Columns: `knob`, `change` in words, `before` and
@@ -6650,99 +6642,89 @@ def lever_table(
     it is the one of the four that the fewest months meet. `attrs["metric"]` names it. GitOpsError
     for a metric that cannot be forecast from the history.
     """
-    if metric in calibration.assumed:
-        why = calibration.assumed[metric]
-        raise GitOpsError(f"{metric} cannot be forecast, as {why}; take another metric")
-    levers = levers_for(calibration)
-    changes: Dict[str, Change] = {"": calibration.scenario}
-    changes.update({one.path: functools.partial(one.apply, 0.75) for one in levers})
-    months = forecast_months(changes, calibration, window, runs, seed, progress)
+    scenario, assumed = trial.calibration.scenario, trial.calibration.assumed
+    if metric in assumed:
+        why = f"{metric} cannot be forecast, as {assumed[metric]}"
+        raise GitOpsError(f"{why}; take another metric")
     if not metric:
-        odds = {key: target_odds(months[""], key) for key in SCOPES[calibration.scope]}
+        odds = {key: target_odds(trial.baseline, key) for key in SCOPES[trial.calibration.scope]}
         metric = min(odds, key=lambda key: odds[key][0] if odds[key][1] else math.inf)
-    before, rows = months[""][metric], []
-    for lever in levers:
-        own, words = months[lever.path][metric], lever.in_words(0.75, calibration.scenario)
-        means = pd.Series(before).mean(), pd.Series(own).mean()
-        rows.append((lever.path, words, *means, *paired_difference(own, before)))
+    levers = {lever.path: lever for lever in levers_for(trial.calibration)}
+    changes = {path: functools.partial(lever.apply, 0.75) for path, lever in levers.items()}
+    before, rows = trial.baseline[metric], []
+    for path, months in trial.months(changes, trial.runs, False).items():
+        words, means = levers[path].in_words(0.75, scenario), pd.DataFrame([before, months[metric]])
+        rows.append((path, words, *means.mean(axis=1), *paired_difference(months[metric], before)))
     columns = ["knob", "change", "before", "after", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.iloc[np.argsort(-np.abs(table["difference"].to_numpy()), kind="stable")]
-    table.attrs.update(metric=metric, runs=runs, seed=seed)
+    table = table.sort_values("difference", key=lambda one: -one.abs(), kind="stable")
+    table.attrs.update(metric=metric, runs=trial.runs, seed=trial.seed)
     return table.reset_index(drop=True)
 
 
-class Trial(NamedTuple):
-    """The simulated months on which changes are tried, and those without a change."""
-
-    calibration: Calibration
-    runs: int
-    months: Callable[[Change, int, bool], Months]  # of a change: how many, and whether fresh ones
-    baseline: Months
-
-    @classmethod
-    def of(
-        cls, calibration: Calibration, window: Window, runs: int, seed: int, progress: Progress
-    ) -> Trial:
-        """Make a trial; all changes share the noise."""
-        noise_of = functools.lru_cache(maxsize=8)(Noise)
-
-        def months(change: Change, many: int, fresh: bool) -> Months:
-            return forecast_months(
-                {"": change}, calibration, window, many, seed + fresh, progress, noise_of=noise_of
-            )[""]
-
-        return cls(calibration, runs, months, months(calibration.scenario, runs, False))
-
-
-def target_met(months: Months, metric: str) -> bool:
-    """Return whether nine of ten months that can be judged meet the target."""
+def target_share(months: Months, metric: str) -> float:
+    """Return the share of months that meet a target, of those that can be judged."""
     met, known = target_odds(months, metric)
-    return known > 0 and met >= 0.9 * known
+    return met / max(known, 1)
 
 
-def change_of(levers: Sequence[Lever], ratio: float, scenario: Scenario) -> Scenario:
-    """Return a scenario with each of the levers improved by a ratio."""
-    for lever in levers:
-        scenario = lever.apply(ratio, scenario)
-    return scenario
+def find_advice(metric: str, places: Sequence[str], trial: Trial) -> str:
+    """Return the smallest change that meets a target in nine of ten months, or why there is none.
 
+    1. Nothing is tried without observations, or where the months meet the target as things are.
+    2. One knob, of any environment; of equal ones that of the first place, the worst. To open a
+       gate counts as much as half of a wait, so it comes first where its hours take more.
+    3. All knobs of the worst place together.
+    4. Where none of these does, what meets it in three quarters of the months, or in half.
 
-def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[str]:
-    """Return the smallest change that meets a target in nine of ten months, None if none does.
-
-    1. One knob, of any environment; of equal ones that of the first place, the worst.
-    2. All knobs of the worst place together.
-
-    The ratio is found by bisection on a third of the months. Fresh months confirm it, or a larger
-    change.
+    The ratio is found by bisection on a third of the months. Fresh months confirm it, or one of the
+    next two.
     """
+    (met, known), runs = target_odds(trial.baseline, metric), trial.runs
     levers = levers_for(trial.calibration, metric)
+    why, remedy = trial.calibration.assumed.get(metric, ""), TO_OBSERVE[metric]
+    if not why and known < min(10, runs):
+        why, remedy = f"only {known} of {runs} months have a value", "--runs N simulates more"
+    elif not why and met >= 0.9 * known:
+        return f"Nothing to change: {met} of {known} simulated months meet the target as things are"
+    elif not why and not levers:
+        why, remedy = f"no knob that helps has {FEW} observations", TO_OBSERVE["mean_lead_time"]
+    if why:
+        return f"No change was tried, as {why}: {remedy}"
     levers.sort(key=lambda lever: places.index(lever.group) if lever.group in places else 99)
     together = [lever for lever in levers if lever.group == places[0]]
-    for choices in ([[lever] for lever in levers], [together] * (len(together) > 1)):
-        steps = [smallest_step(metric, chosen, trial) for chosen in choices]
-        for step, chosen in sorted(zip(steps, choices), key=lambda pair: pair[0]):
-            for ratio in RATIOS[step:]:
-                months = trial.months(functools.partial(change_of, chosen, ratio), trial.runs, True)
-                if target_met(months, metric):
-                    return advice_line(metric, chosen, ratio, months, trial)
-    return None
+    choices = [*([lever] for lever in levers), together]
 
+    def improved(number: int, step: int, scenario: Scenario) -> Scenario:
+        for lever in choices[number]:
+            scenario = lever.apply(RATIOS[step], scenario)
+        return scenario
 
-def smallest_step(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
-    """Return the first step of `RATIOS` that meets the target, their number if none does."""
-    few, low, high = max(trial.runs // 3, min(trial.runs, 10)), -1, len(RATIOS)
-    while high - low > 1:
-        middle = (low + high) // 2 if high < len(RATIOS) else high - 1
-        change = functools.partial(change_of, chosen, RATIOS[middle])
-        if target_met(trial.months(change, few, False), metric):
-            high = middle
-        elif high == len(RATIOS):
-            return high
-        else:
-            low = middle
-    return high
+    def tried(steps: Mapping[int, int], many: int, fresh: bool = False) -> Dict[int, Months]:
+        changes = {n: functools.partial(improved, n, step) for n, step in steps.items()}
+        return trial.months(changes, many, fresh)
+
+    few, last = max(runs // 3, min(runs, 10)), len(RATIOS) - 1
+    most = tried(dict.fromkeys(range(len(choices)), last), few)
+    kinds = range(len(levers)), [len(levers)] * (len(together) > 1)
+    for wanted, numbers in itertools.product((0.9, 0.75, 0.5), kinds):
+        bounds = {n: [-1, last] for n in numbers if target_share(most[n], metric) >= wanted}
+        for n in bounds:
+            if [lever.declared.name for lever in choices[n]] == ["open_hours"]:
+                bounds[n] = [HALF - 1, HALF]
+        while any(high - low > 1 for low, high in bounds.values()):
+            steps = {n: sum(ends) // 2 for n, ends in bounds.items() if ends[1] - ends[0] > 1}
+            for n, months in tried(steps, few).items():
+                bounds[n][target_share(months, metric) >= wanted] = steps[n]
+        for n, (_, first) in sorted(bounds.items(), key=lambda item: item[1][1]):
+            for step in range(first, min(first + 3, len(RATIOS))):
+                months = tried({n: step}, runs, fresh=True)[n]
+                if target_share(months, metric) >= wanted:
+                    return advice_line(metric, choices[n], RATIOS[step], months, trial)
+    return (
+        f"No knob of {places[0]} is enough to meet the {METRICS[metric].label} target: neither all "
+        "of them together nor one of any place does so in half of the simulated months"
+    )
 
 
 def advice_line(
@@ -6752,9 +6734,8 @@ def advice_line(
     first, *others = (lever.in_words(ratio, trial.calibration.scenario) for lever in chosen)
     words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
     practices = "; ".join(dict.fromkeys(one.declared.metadata["practice"] for one in chosen))
-    label = (
-        METRICS[metric].label if METRICS[metric].label.isupper() else METRICS[metric].label.lower()
-    )
+    label = METRICS[metric].label
+    label = label if label.isupper() else label.lower()
     was, (now, low, high) = month_spread(trial.baseline[metric])[0], month_spread(months[metric])
     met, known = target_odds(months, metric)
     levels = level_counts(months, trial.calibration)
@@ -6773,29 +6754,33 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     """Return by how much a target is missed and why, and where: the worst groups first."""
     value, target, whole = values[key], TARGETS[key], values["mean_lead_time"]
     total, good = values["deployments_by_environment"], values["healthy_by_environment"]
-    lost, names = values["lead_time_hours_by_environment"], list(total)
-    failed = {name: total[name] - good[name] for name in names}
+    failed = {name: total[name] - good[name] for name in total}
     if values["scope"] == PRODUCTION_ALONE:
-        failed = {names[-1]: failed[names[-1]]}
+        production = list(total)[-1]
+        failed = {production: failed[production]}
+    lost = {
+        "deployment_frequency": {name: -count for name, count in total.items()},
+        "mttr_minutes": {"rollback": 0},
+        "change_failure_rate": failed,
+    }.get(key, values["lead_time_hours_by_environment"])
+    places = sorted(lost, key=lambda name: np.nan_to_num(lost[name], nan=-1.0), reverse=True)
+    worst = places[0]
     if key == "deployment_frequency":
-        lost = {name: -total[name] for name in names}
         count = count_text(values["total_deployments"], "deployment")
         cause = f"the window has {count}: make changes smaller, and promote more often"
     elif key == "mttr_minutes":
-        lost = {"rollback": 0}
         cause = f"{count_text(values['failed_deployments'], 'failure')}: automate the way back"
-    else:
-        lost = failed if key == "change_failure_rate" else lost
-    places = sorted(lost, key=lambda name: np.nan_to_num(lost[name], nan=-1.0), reverse=True)
-    worst = places[0]
-    if key == "change_failure_rate":
+    elif key == "change_failure_rate":
         reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
         rate = in_human_units(100 - values["success_rates"][worst], "%", 1)
         share = f"{failed[worst]} of {sum(failed.values())} failures"
         cause = f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
-    elif key.endswith("lead_time"):
-        hours, share = in_human_units(lost[worst], "h"), 100 * lost[worst] / whole
-        cause = f"the way into {worst} takes {share:.0f} % of the mean ({hours}): shorten it first"
+    else:
+        hours, share = in_human_units(lost[worst], "h"), f"{100 * lost[worst] / whole:.0f} %"
+        part = f"of the mean ({hours})"
+        if key == "median_lead_time":
+            part = f"of the time from commit to production ({hours} on average)"
+        cause = f"the way into {worst} takes {share} {part}: shorten it first"
     shown = f"{METRICS[key].label} {in_human_units(value, target.unit)}"
     missed_by = 100 * abs(value - target.limit) / target.limit
     if missed_by < 1:
@@ -6818,39 +6803,22 @@ TO_OBSERVE = {
 def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
     """Return the advice of the report: for each target by how much it is missed, why, what helps.
 
-    For a target that cannot be judged: what is not known, and how to observe it.
+    For a target that cannot be judged: what is not known, and how to observe it. Fewer than six
+    observations ask for more of the same, unless most deployments have no lead time at all.
     """
     lines = []
     for key, met in metrics.met.items():
         if math.isnan(met):
-            label, why = METRICS[key].label, metrics.unjudged[key]
-            is_thin = why.startswith("only") or "too few" in why  # more of the same tells it
+            row, values = metrics.rows[key], metrics.values
+            dated = 2 * values["dated_deployments"] >= values["total_deployments"]
+            is_thin = 0 < row.n < ENOUGH and (key != "median_lead_time" or dated)
             remedy = TO_OBSERVE["deployment_frequency" if is_thin else key]
-            lines.append(f"{label} cannot be judged ({why}): {remedy}")
+            lines.append(f"{row.metric.label} cannot be judged ({row.why}): {remedy}")
         elif not met:
             line, places = diagnose(key, metrics.values)
             lines.append(line)
-            lines += [] if trial is None else [f"  {tried_line(key, places, trial)}"]
+            lines += [] if trial is None else [f"  {find_advice(key, places, trial)}"]
     return lines or ["None: all four targets are met"]
-
-
-def tried_line(key: str, places: Sequence[str], trial: Trial) -> str:
-    """Return what helps against a miss, or which observation is missing."""
-    met, known = target_odds(trial.baseline, key)
-    why = trial.calibration.assumed.get(key, "")
-    if why:
-        return f"No change was tried, as {why}: {TO_OBSERVE[key]}"
-    if known < min(10, trial.runs):
-        few = f"only {known} of {trial.runs} simulated months have a value"
-        return f"No change was tried, as {few}: --runs N simulates more"
-    if target_met(trial.baseline, key):
-        return (
-            f"Nothing to change: as things are, {met} of {known} simulated months meet the target"
-        )
-    return find_advice(key, places, trial) or (
-        f"No change was found: no knob, and not all knobs of {places[0]} together, meet the target "
-        "in 9 of 10 simulated months"
-    )
 
 
 # ---- Calibration: history -> scenario, with what is not known -----------------------------------
@@ -8031,7 +7999,7 @@ class GitOpsAutomation:
             check_that(metric in FORECAST_METRICS, "metric", rule, metric)
         window = self._month(days)
         with terminal_progress() as progress:
-            return lever_table(self.calibrate(), window, runs, self.seed, metric, progress)
+            return lever_table(Trial(self.calibrate(), window, runs, self.seed, progress), metric)
 
     def backtest(self, days: int = 30, runs: int = 100) -> pd.DataFrame:
         """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
@@ -8075,7 +8043,8 @@ class GitOpsAutomation:
         enough = int(np.clip(1_500_000 / max(syncs, 1), 10, 100))  # a large month hardly varies
         runs = self.advice_runs or enough
         with terminal_progress() as progress:
-            trial = Trial.of(calibration, window, runs, self.seed, progress)
+            seed = self.seed if self._real is None else 0  # one history, one advice
+            trial = Trial(calibration, window, runs, seed, progress)
             return recommend(self.measured, trial)
 
     def export(self) -> List[Path]:
