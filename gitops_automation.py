@@ -6345,12 +6345,12 @@ class Forecast(NamedTuple):
     @property
     def table(self) -> pd.DataFrame:
         """A row for a metric of a month of a scenario: `scenario`, `run`, `metric`, `value`."""
-        wide = pd.concat(map(pd.DataFrame, self.months.values()), keys=list(self.months))
-        wide = wide.rename_axis(["scenario", "run"]).reset_index()
-        return wide.melt(["scenario", "run"], var_name="metric")
+        long = pd.concat({name: pd.DataFrame(own).unstack() for name, own in self.months.items()})
+        long = long.rename_axis(["scenario", "metric", "run"]).reset_index(name="value")
+        return long[["scenario", "run", "metric", "value"]]
 
     def _repr_html_(self) -> str:
-        return forecast_html(self)
+        return f"<pre>{html.escape(format_forecast(self))}</pre>"
 
 
 def simulate_events(draws: Draws, window: Window, noise: Noise, commits: Commits) -> Events:
@@ -6596,18 +6596,16 @@ def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
     A knob that was fitted to fewer than six observations is left out. So is the approval rate of an
     environment with commits of its own: it is the share of the commits that are for it.
     """
-    thin = {(fitted.group, fitted.knob) for fitted in calibration.knobs if fitted.n < FEW}
-    thin |= {
-        (one.name, "approval_rate")
-        for one in calibration.scenario.environments
-        if one.starts == "commit"
-    }
+    seen = {(fitted.group, fitted.knob): fitted.n for fitted in calibration.knobs}
+    shares = {one.name for one in calibration.scenario.environments if one.starts == "commit"}
     metric = "mean_lead_time" if metric == "median_lead_time" else metric
     found = []
     for name, group in calibration.scenario.groups.items():
         for declared in dataclasses.fields(group):  # type: ignore[arg-type]
             lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
-            if (name, declared.name) not in thin and (metric in helps or helps and not metric):
+            enough = not seen or seen.get((name, declared.name), 0) >= FEW
+            is_share = declared.name == "approval_rate" and name in shares
+            if enough and not is_share and (metric in helps if metric else helps):
                 same = lever.apply(RATIOS[-1], calibration.scenario) == calibration.scenario
                 found += [] if same else [lever]
     return found
@@ -7484,37 +7482,40 @@ def backtest_verdict(scores: pd.DataFrame) -> str:
 # ---- Reporting engine: forecasts -> console and JSON --------------------------------------------
 
 
-def forecast_rows(forecast: Forecast) -> pd.DataFrame:
-    """Return the comparison in words: what the console prints and a notebook shows.
-
-    A row is a scenario of a metric (the index). The last rows say how many months are ELITE.
-    """
-    heads = ["median month (5 % to 95 %)", "mean difference (95 % interval)"]
-    calibration, rows = forecast.calibration, {}
+def format_forecast(forecast: Forecast) -> str:
+    """Return the comparison in words and numbers: the console and a notebook show it."""
+    calibration, months = forecast.calibration, f"{forecast.runs} simulated months"
+    head = "The median month (5 % and 95 % of months), and the mean difference from the baseline "
+    head += "(its 95 % interval)."
+    head += " The four are those of production." * (calibration.scope == PRODUCTION_ALONE)
+    title = f"🔮 WHAT IF: {months} of {forecast.window.days} days, the same for each scenario "
+    lines = [DOUBLE_LINE, f"{title}(seed {forecast.seed})", DOUBLE_LINE, "", head]
     for key in [*scored_metrics(calibration.scope), *["cost"] * any(forecast.prices)]:
         metric, target = FORECAST_METRICS[key], TARGETS.get(key)
-        label = metric.label + (f" (elite {target})" if target else "")
+        lines += ["", metric.label + (f" (elite {target})" if target else "")]
         if forecast.measured is not None and metric.unit:  # a sum is of other days
             value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
-            missed = not math.isnan(value) and not low <= value <= high
-            rows[label, "(measured)"] = [metric.text(value), "! the fit misses it" * missed]
+            missed = " ! the fit misses it" * (value < low or value > high)
+            lines.append(f"  {'(measured)':<20} {metric.text(value):<28}{missed}".rstrip())
         for name, own in forecast.months.items():
-            spread = [f"{value:,.{metric.digits}f}" for value in month_spread(own[key])]
-            shown = with_unit(spread[0], metric.short_unit) if metric.unit else spread[0]
-            text = "n/a" if spread[0] == "nan" else f"{shown} ({spread[1]} to {spread[2]})"
-            rows[label, name] = [text, difference_text(key, name, forecast)]
+            text, *ends = (f"{one:,.{metric.digits}f}" for one in month_spread(own[key]))
+            text = with_unit(text, metric.short_unit) if metric.unit else text
+            text = "n/a" if "nan" in ends else f"{text} ({' to '.join(ends)})"
+            difference = difference_text(key, name, forecast)
+            lines.append(f"  {shorten_text(name, 20):<20} {text:<28} {difference}".rstrip())
+    lines += ["", "Months that are ELITE"]
     for name, own in forecast.months.items():
         counts = level_counts(own, calibration)
         share = f"{counts[LEVELS[0].name]} of {forecast.runs}" if counts else "n/a"
-        rows["Months that are ELITE", name] = [share, ""]
-    return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows), heads)
+        lines.append(f"  {shorten_text(name, 20):<20} {share}")
+    return join_folded([*lines, *(line for one in forecast_notes(forecast) for line in ("", one))])
 
 
 def difference_text(key: str, name: str, forecast: Forecast) -> str:
     """Return the mean difference from the baseline with its interval; nothing for itself.
 
     The failure rate of all environments can move although that of none does: a shorter wait brings
-    more deployments to a steadier environment. Then the line says that it is the mix.
+    more deployments to a steadier environment. Then a star says that it is the mix.
     """
     own, baseline = forecast.months[name][key], forecast.baseline[key]
     if own is baseline or np.isnan(own).all():
@@ -7522,90 +7523,61 @@ def difference_text(key: str, name: str, forecast: Forecast) -> str:
     spread = paired_difference(own, baseline)
     if math.isnan(spread[0]):
         return f"n/a: fewer than {LEAST_MONTHS} months with a value"
-    if not any(np.round(spread, FORECAST_METRICS[key].digits)):
-        return "no change"
-    risks = [
-        [(one.success_rate, one.batch_risk) for one in scenario.environments]
+    one, other = (
+        [(stage.success_rate, stage.batch_risk) for stage in scenario.environments]
         for scenario in (forecast.scenarios[name], forecast.calibration.scenario)
-    ]
-    is_mix = risks[0] == risks[1] and not any(risk for _, risk in risks[0])
-    of_all = key == "change_failure_rate" and forecast.calibration.scope == ALL_ENVIRONMENTS
-    return signed(*spread, FORECAST_METRICS[key].digits) + " *" * (is_mix and of_all)
+    )
+    is_mix = one == other and not any(risk for _, risk in one)
+    is_mix &= key == "change_failure_rate" and forecast.calibration.scope == ALL_ENVIRONMENTS
+    text = signed(*spread, FORECAST_METRICS[key].digits)
+    return text + " *" * (is_mix and text != "no change")
 
 
 def signed(mean: float, low: float, high: float, digits: int = 2) -> str:
-    """Return a difference with its interval; `n/a` if there is none."""
-    texts = [f"{round(one, digits) + 0.0:+,.{digits}f}" for one in (mean, low, high)]
+    """Return a difference with its interval; `n/a` if there is none, `no change` if it is zero."""
+    rounded = [round(one, digits) + 0.0 for one in (mean, low, high)]
+    if not any(rounded):
+        return "no change"
+    texts = [f"{one:+,.{digits}f}" for one in rounded]
     return "n/a" if math.isnan(mean) else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def forecast_notes(forecast: Forecast) -> List[str]:
     """Return what has to be known of a comparison beside its numbers."""
     calibration, scores, notes = forecast.calibration, forecast.scores, []
-    shown = scored_metrics(calibration.scope)
-    for why in dict.fromkeys(calibration.assumed.values()):
-        labels = [
-            FORECAST_METRICS[key].label for key in shown if calibration.assumed.get(key) == why
-        ]
-        notes += [f"n/a, as {why}: {', '.join(labels)}."] * bool(labels)
-    if "*" in "".join(forecast_rows(forecast).iloc[:, 1]):
-        notes.append(
-            "* The mix: no environment fails more or less often than before, but each has "
-        )
-        notes[-1] += "another share of the deployments."
+    unknown: Dict[str, List[str]] = {}
+    for key in scored_metrics(calibration.scope):
+        why = calibration.assumed.get(key, "")
+        unknown.setdefault(why, []).append(FORECAST_METRICS[key].label)
+    notes += [f"n/a, as {why}: {', '.join(labels)}." for why, labels in unknown.items() if why]
+    rates = (difference_text("change_failure_rate", name, forecast) for name in forecast.months)
+    if "*" in "".join(rates):
+        mix = "no environment fails more or less often than before, but each has another share"
+        notes.append(f"* The mix: {mix} of the deployments.")
     if scores is not None:
         notes.append(backtest_verdict(scores))
         better = [FORECAST_METRICS[key].label for key in scores.index[scores["plain_is_better"]]]
-        if better:
-            notes.append(
-                f"The mean of the last eight windows had a better band of {', '.join(better)}: "
-                "take the baseline from --backtest, and the difference alone from here."
-            )
+        advice = "take the baseline from --backtest, and the difference alone from here."
+        head = f"The mean of the last eight windows had a better band of {', '.join(better)}"
+        notes += [f"{head}: {advice}"] * bool(better)
     if len({one.team.commits_per_day for one in forecast.scenarios.values()}) > 1:
         notes.append("commits_per_day changes, and nobody gets slower: people have no queue here.")
-    left = [f"{fitted.group}.{fitted.knob}" for fitted in calibration.knobs if not fitted.n]
-    return notes + [f"Assumed, as the history does not tell it: {', '.join(left)}."] * bool(left)
-
-
-def format_forecast(forecast: Forecast) -> str:
-    """Return the comparison in words and numbers."""
-    lines = [
-        *[DOUBLE_LINE, f"🔮 WHAT IF: {forecast.runs} simulated months of {forecast.window.days} "],
-        *[DOUBLE_LINE, "", "The median month (5 % and 95 % of months), and the mean difference"],
-    ]
-    lines[1] += f"days, the same for each scenario (seed {forecast.seed})"
-    lines[-1] += " from the baseline (its 95 % interval)."
-    if forecast.calibration.scope == PRODUCTION_ALONE:
-        lines[-1] += " The four are those of production."
-    for label, rows in forecast_rows(forecast).groupby(level=0, sort=False):
-        lines += ["", str(label)]
-        for (_, name), cells in rows.iterrows():
-            name = shorten_text(name, 20)
-            lines.append(f"  {name:<20} {cells.iloc[0]:<28} {cells.iloc[1]}".rstrip())
-    return join_folded(
-        [*lines, *(line for note in forecast_notes(forecast) for line in ("", note))]
-    )
-
-
-def forecast_html(forecast: Forecast) -> str:
-    """Return the comparison as a notebook shows it."""
-    with pd.option_context("display.max_colwidth", None):
-        table = forecast_rows(forecast).to_html()
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in forecast_notes(forecast))
-    months = f"{forecast.runs} months of {forecast.window.days} days (seed {forecast.seed})"
-    return f"<p><b>SIMULATED</b>: {months}, the same for each scenario</p>{table}{notes}"
+    left = ", ".join(f"{one.group}.{one.knob}" for one in calibration.knobs if not one.n)
+    return notes + [f"Assumed, as the history does not tell it: {left}."] * bool(left)
 
 
 def forecast_document(forecast: Forecast) -> Dict[str, Any]:
     """Return what `--json` prints of a comparison."""
-    months, calibration, scenarios = {}, forecast.calibration, forecast.scenarios
+    months: Dict[str, Any] = {}
     for name, own in forecast.months.items():
-        metrics: Dict[str, Dict[str, Any]] = {}
+        levels = level_counts(own, forecast.calibration) or None
+        months[name] = {"metrics": {}, "levels": levels}
         for key, values in own.items():
+            found: Dict[str, Any] = dict(zip(("median", "p5", "p95"), month_spread(values)))
             difference = paired_difference(values, forecast.baseline[key])
-            metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
-            metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
-        months[name] = {"metrics": metrics, "levels": level_counts(own, calibration) or None}
+            found["difference"] = dict(zip(("mean", "low", "high"), difference))
+            months[name]["metrics"][key] = found
+    calibration, scenarios = forecast.calibration, forecast.scenarios
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -7629,15 +7601,12 @@ def forecast_document(forecast: Forecast) -> Dict[str, Any]:
 def format_levers(table: pd.DataFrame) -> str:
     """Return the table of levers in words and numbers."""
     metric = FORECAST_METRICS[table.attrs["metric"]]
-    before = metric.text(float(table["before"].mean()))
-    lines = [
-        *[DOUBLE_LINE, f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month"],
-        *[DOUBLE_LINE, "Each knob improved by a quarter, or as its line says; "],
-    ]
-    lines[-1] += "{runs} simulated months, the same (seed {seed})".format(**table.attrs)
-    for row in table.to_dict("records"):
-        numbers = signed(row["difference"], row["low"], row["high"])
-        lines.append(f"  {numbers:<23} {row['change']}")
+    title = f"{metric.label}, {metric.text(float(table['before'].mean()))} in the mean month"
+    head = "Each knob improved by a quarter, or as its line says; {runs} simulated months, the same"
+    head = f"{head} (seed {{seed}})".format(**table.attrs)
+    lines = [DOUBLE_LINE, f"🎚️ WHAT MATTERS MOST: {title}", DOUBLE_LINE, head]
+    for row in table.itertuples():
+        lines.append(f"  {signed(row.difference, row.low, row.high):<23} {row.change}")
     if not ((table["low"] > 0) | (table["high"] < 0)).any():
         lines.append("No knob alone surely changes it: take another metric, or more --runs.")
     return join_folded([*lines, "Freezes and promotion are no levers: --what-if tries them."])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import html
 import io
 import json
 import math
@@ -28,7 +29,6 @@ from gitops_automation import (
     Noise,
     Scenario,
     Window,
-    calculate_dora_metrics,
     calculate_maturity,
     level_counts,
     main,
@@ -44,6 +44,9 @@ SOME = {
     "soak": Scenario().with_environment("production", promotion="soak"),
     "gate": Scenario().with_environment("production", approval_rate=0.6),
     "train": PRESETS["traditional"],
+    "commits of its own": Scenario().with_environment(
+        "production", starts="commit", approval_rate=0.5
+    ),
     "one stage": Scenario(environments=Scenario().environments[-1:]),
     "failing rollbacks": Scenario()
     .with_environment("production", success_rate=0.5)
@@ -60,14 +63,15 @@ def silent(function, *arguments):
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_the_months_are_those_of_the_plain_model(name):
+def test_the_months_are_those_of_the_plain_model(name, monkeypatch):
     """The plain model gets the same commits and the same noise: every number must be the same."""
     scenario, runs, noise = SOME[name], 4, Noise(5, 1)
     drawn = gitops.simulate_commits([(scenario, runs)], MONTH, noise.stream("commits"))
     commits = list(zip(drawn.group.tolist(), drawn.application.tolist(), drawn.time.tolist()))
     deployments, _ = plain_pipeline(commits, scenario, MONTH.seconds[1], noise)
     rollbacks = plain_rollbacks(deployments, scenario.rollback, noise, len(commits))
-    found = forecast_months({"": scenario}, MONTH, runs, 5, noise_of=lambda *_: noise)[""]
+    monkeypatch.setattr(gitops, "Noise", lambda *_: noise)
+    found = forecast_months({"": scenario}, MONTH, runs, 5)[""]
     for run in range(runs):
         first = next(number for number, commit in enumerate(commits) if commit[0] == run)
         own_commits = [commit for commit in commits if commit[0] == run]
@@ -85,13 +89,15 @@ def test_the_months_are_those_of_the_plain_model(name):
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_a_forecast_of_one_month_is_the_month_of_a_report(name):
+def test_a_forecast_of_one_month_is_the_month_of_a_report(name, monkeypatch):
     """A report and a forecast go through one engine: with the same noise they say the same."""
-    noise = Noise(3)
-    found = forecast_months({"": SOME[name]}, MONTH, 1, 3, noise_of=lambda *_: noise)[""]
-    metrics = calculate_dora_metrics(simulated(SOME[name], 3)[0])
-    for key in SCOPES[ALL_ENVIRONMENTS]:
-        assert found[key].item() == pytest.approx(metrics[key], rel=1e-9, nan_ok=True), key
+    measured = gitops.measure(simulated(SOME[name], 3)[0])
+    monkeypatch.setattr(gitops, "Noise", lambda *_, noise=Noise(3): noise)
+    found = forecast_months({"": SOME[name]}, MONTH, 1, 3)[""]
+    expected = {key: measured.values[key] for key in SCOPES[ALL_ENVIRONMENTS]}
+    expected["production_median_lead_time"] = measured.production_rows[gitops.LEAD].value
+    for key, value in expected.items():
+        assert found[key].item() == pytest.approx(value, rel=1e-9, nan_ok=True), key
 
 
 def test_the_table_has_a_row_for_each_month_with_each_metric():
@@ -467,11 +473,7 @@ def test_the_class_takes_what_the_command_line_takes():
     for table in tables:
         assert table["value"].equals(found.table["value"])
     shown = found._repr_html_()
-    assert "SIMULATED" in shown
-    assert (
-        shown.count("production.wait_hours=4:12")
-        == len(gitops.scored_metrics(found.calibration.scope)) + 1
-    )
+    assert shown == f"<pre>{html.escape(gitops.format_forecast(found))}</pre>"
 
 
 @pytest.mark.parametrize(
