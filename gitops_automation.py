@@ -6527,7 +6527,7 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
 
 # ---- Recommendations: the smallest change that meets a target -----------------------------------
 
-RATIOS = tuple(float(f"{0.5 ** (step / 4):.2g}") for step in range(1, 17))  # a sixth less to 1/16
+RATIOS = tuple(float(f"{0.5 ** (step / 4):.2g}") for step in range(1, 33))  # a sixth less to 1/256
 HALF = RATIOS.index(0.5)
 
 
@@ -6562,7 +6562,7 @@ class Lever(NamedTuple):
         groups = (one.groups[self.group] for one in (scenario, self.apply(ratio, scenario)))
         name, phrase = self.declared.name, self.declared.metadata["phrase"]
         before, after = (in_words(name, getattr(group, name)) for group in groups)
-        after += f" ({100 * ratio:.0f} % of each)" * after.startswith("a median")
+        after += f" ({100 * ratio:.2g} % of each)" * after.startswith("a median")
         return phrase.format(environment=self.group, before=before, after=after)
 
 
@@ -6686,7 +6686,7 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> str:
     elif not why and met >= 0.9 * known:
         return f"Nothing to change: {met} of {known} simulated months meet the target as things are"
     elif not why and not levers:
-        why, remedy = f"no knob that helps has {FEW} observations", TO_OBSERVE["mean_lead_time"]
+        why = f"no knob that helps has {FEW} observations in the last {RECENT} days"
     if why:
         return f"No change was tried, as {why}: {remedy}"
     levers.sort(key=lambda lever: places.index(lever.group) if lever.group in places else 99)
@@ -6752,12 +6752,10 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     """Return by how much a target is missed and why, and where: the worst groups first."""
     value, target, whole = values[key], TARGETS[key], values["mean_lead_time"]
     total, good = values["deployments_by_environment"], values["healthy_by_environment"]
-    failed = {name: total[name] - good[name] for name in total}
-    if values["scope"] == PRODUCTION_ALONE:
-        production = list(total)[-1]
-        failed = {production: failed[production]}
+    judged = list(total)[-1 if values["scope"] == PRODUCTION_ALONE else 0 :]
+    failed = {name: total[name] - good[name] for name in judged}
     lost = {
-        "deployment_frequency": {name: -count for name, count in total.items()},
+        "deployment_frequency": {name: -total[name] for name in judged},
         "mttr_minutes": {"rollback": 0},
         "change_failure_rate": failed,
     }.get(key, values["lead_time_hours_by_environment"])
@@ -7048,7 +7046,7 @@ def passages_to(
     )
     if upstream is not None:
         if here.index[late].isin(upstream.index).sum() >= 0.75 * max(late.sum(), 1):
-            entries, source = upstream[upstream["good"]].assign(arrival=upstream["end"]), "stage"
+            entries, source = upstream.assign(arrival=upstream["end"])[upstream["good"]], "stage"
     elif history.changes is None and len(history.git_commits):
         commits, source = history.git_commits, "commits"
         names = commits["application"].astype(object)

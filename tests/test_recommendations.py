@@ -172,7 +172,7 @@ def test_a_knob_that_was_seen_too_seldom_is_not_said_to_be_of_no_help():
     few = gitops.Fitted("rollback", "duration_min", (90, 300), (), 3, "recoveries")
     slow = Calibration(Scenario().with_rollback(duration_min=(90, 300)), (few,))
     line = gitops.find_advice("mttr_minutes", ["rollback"], trial_of(slow, 20))
-    assert line.startswith("No change was tried, as no knob that helps has 6 observations: ")
+    assert line.startswith("No change was tried, as no knob that helps has 6 observations in ")
 
 
 def test_of_measured_times_a_share_is_advised():
@@ -213,6 +213,22 @@ def test_months_without_a_value_are_no_reason_against_a_change():
     hardly = Scenario().with_team(commits_per_day=0.02)
     told = gitops.find_advice("mean_lead_time", ["production"], trial_of(hardly, 100))
     assert re.fullmatch(r"No change was tried, as only \d of 100 .* have a value; .*|.*", told)
+
+
+@pytest.mark.parametrize(
+    ("deployments", "key", "remedy"),
+    [(4, "change_failure_rate", "measure more days"), (0, "change_failure_rate", "--incidents")],
+)
+def test_where_too_few_are_known_more_days_tell(deployments, key, remedy):
+    """It is the number that says so, not the words of the reason."""
+    rows = simulated(Scenario(), 1)[0]
+    made = rows.deployments[rows.deployments["environment"] == "production"].iloc[:deployments]
+    history = rows._replace(deployments=made, rollbacks=rows.rollbacks.iloc[:0], source="files")
+    metrics = measure(history)
+    lines = gitops.recommend(metrics)
+    label = gitops.METRICS[key].label
+    line = next(one for one in lines if one.startswith(f"{label} cannot be judged"))
+    assert remedy in line
 
 
 def test_what_cannot_be_judged_says_what_to_observe():
