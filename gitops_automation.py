@@ -6292,18 +6292,14 @@ WARM_UP = 28  # days that precede a simulated month, so that it does not begin e
 # fmt: off
 FORECAST_METRICS: Dict[str, Metric] = {
     **{key: METRICS[key] for key in TARGETS},
-    "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
-        label="Production Frequency"),
-    "production_median_lead_time": PRODUCTION_METRICS[LEAD]._replace(
-        label="Production Median Lead Time", unit=" hours"),
-    "production_change_fail_rate": PRODUCTION_METRICS[FAIL_RATE]._replace(
-        label="Production Fail Rate"),
-    "all_deployment_frequency": Metric(
-        "Frequency, All Environments", "/day", "Deployments to all environments a day."),
-    "failed_hours": Metric(
-        "Failed State", " hours", "Hours of failed applications in production."),
-    "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the end of its deployment."),
+    "production_deployment_frequency": Metric(
+        "Production Frequency", "/day", "Deployments to production a day."),
+    "production_median_lead_time": Metric(
+        "Production Median Lead Time", " hours", "The median of change_lead_time_hours."),
+    "production_change_fail_rate": Metric("Production Fail Rate", "%", "That of production."),
+    "all_deployment_frequency": Metric("Frequency, All Environments", "/day", "To all of them."),
+    "failed_hours": Metric("Failed State", " hours", "Hours of failed production applications."),
+    "waiting_hours": Metric("Waiting", " hours", "From each commit to its deployment's end."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
 # fmt: on
@@ -6778,12 +6774,10 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
             part = f"of the time from commit to production ({hours} on average)"
         cause = f"the way into {worst} takes {share} {part}: shorten it first"
     shown = f"{METRICS[key].label} {in_human_units(value, target.unit)}"
-    missed_by = 100 * abs(value - target.limit) / target.limit
-    if missed_by < 1:
-        return f"{shown} just misses the target of {target.words}; {cause}", places
-    side = "above" if target.better == "<" else "below"
-    limit = with_unit(f"{target.limit:g}", target.unit)
-    return f"{shown} is {missed_by:.0f} % {side} the target of {limit}; {cause}", places
+    side, limit = "above" if target.better == "<" else "below", f"{target.limit:g}"
+    percent = 100 * abs(value / target.limit - 1)
+    missed_by = f"{percent:.{0 if percent >= 1 else 2}f} % {side} the target"
+    return f"{shown} is {missed_by} of {with_unit(limit, target.unit)}; {cause}", places
 
 
 TO_OBSERVE = {

@@ -156,7 +156,6 @@ def test_where_nothing_helps_that_is_true():
 
 def test_what_helps_in_most_months_is_advised_where_nothing_helps_in_nine_of_ten():
     """A fitted team is uncertain in more than the knob that is changed: here in the way before."""
-    stuck = Scenario().with_environment("staging", wait_hours=(100, 100))
     fitted = [
         gitops.Fitted("staging", "wait_hours", (2, 6), [(2, 6)] * 8 + [(100, 100)] * 2, 99, "n"),
         gitops.Fitted("production", "wait_hours", (24, 72), (), 99, "n"),
@@ -165,7 +164,6 @@ def test_what_helps_in_most_months_is_advised_where_nothing_helps_in_nine_of_ten
     met, known = map(int, re.search(r"target met in (\d+) of (\d+) ", line).groups())
     assert line.startswith("Cut the production wait from 24-72 h to ")
     assert 0.75 * known <= met < 0.9 * known
-    assert gitops.target_share(trial_of(stuck, 30).baseline, "mean_lead_time") == 0
 
 
 def test_a_knob_that_was_seen_too_seldom_is_not_said_to_be_of_no_help():
@@ -215,19 +213,14 @@ def test_months_without_a_value_are_no_reason_against_a_change():
     assert re.fullmatch(r"No change was tried, as only \d of 100 .* have a value; .*|.*", told)
 
 
-@pytest.mark.parametrize(
-    ("deployments", "key", "remedy"),
-    [(4, "change_failure_rate", "measure more days"), (0, "change_failure_rate", "--incidents")],
-)
-def test_where_too_few_are_known_more_days_tell(deployments, key, remedy):
+@pytest.mark.parametrize(("deployments", "remedy"), [(4, "measure more days"), (0, "--incidents")])
+def test_where_too_few_are_known_more_days_tell(deployments, remedy):
     """It is the number that says so, not the words of the reason."""
     rows = simulated(Scenario(), 1)[0]
     made = rows.deployments[rows.deployments["environment"] == "production"].iloc[:deployments]
     history = rows._replace(deployments=made, rollbacks=rows.rollbacks.iloc[:0], source="files")
-    metrics = measure(history)
-    lines = gitops.recommend(metrics)
-    label = gitops.METRICS[key].label
-    line = next(one for one in lines if one.startswith(f"{label} cannot be judged"))
+    lines = gitops.recommend(measure(history))
+    line = next(one for one in lines if one.startswith("Change Failure Rate cannot be judged"))
     assert remedy in line
 
 
@@ -272,12 +265,6 @@ def test_a_cause_names_the_place_and_the_report_prints_what_was_tried(capsys):
     measured(PRESETS["elite"], seed=1).generate_report()
     assert "None: all four targets are met" in capsys.readouterr().out
     assert " has " in gitops.diagnose("change_failure_rate", measured(POOR).metrics)[0]
-
-
-def test_more_months_sharpen_the_recommendations(capsys):
-    main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard", "--runs", "30"])
-    told = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"target met in \d+ of 30 simulated months", told)
 
 
 @pytest.mark.slow
