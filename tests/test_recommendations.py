@@ -41,7 +41,6 @@ HARD = {
     "failures and slow rollbacks": POOR,
     "a gate": Scenario().with_environment("production", wait_hours=(2, 60), approval_rate=0.3),
     "a soak": Scenario().with_environment("production", wait_hours=(24, 24), promotion="soak"),
-    "office hours": OFFICE,
     "traditional": PRESETS["traditional"],
 }
 
