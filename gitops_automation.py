@@ -6126,18 +6126,14 @@ WARM_UP = 28  # days that precede a simulated month, so that it does not begin e
 # fmt: off
 FORECAST_METRICS: Dict[str, Metric] = {
     **{key: METRICS[key] for key in TARGETS},
-    "production_deployment_frequency": METRICS["production_deployment_frequency"]._replace(
-        label="Production Frequency"),
-    "production_median_lead_time": PRODUCTION_METRICS[LEAD]._replace(
-        label="Production Median Lead Time", unit=" hours"),
-    "production_change_fail_rate": PRODUCTION_METRICS[FAIL_RATE]._replace(
-        label="Production Fail Rate"),
-    "all_deployment_frequency": Metric(
-        "Frequency, All Environments", "/day", "Deployments to all environments a day."),
-    "failed_hours": Metric(
-        "Failed State", " hours", "Hours of failed applications in production."),
-    "waiting_hours": Metric(
-        "Waiting", " hours", "Hours from each commit to the end of its deployment."),
+    "production_deployment_frequency": Metric(
+        "Production Frequency", "/day", "Deployments to production a day."),
+    "production_median_lead_time": Metric(
+        "Production Median Lead Time", " hours", "The median of change_lead_time_hours."),
+    "production_change_fail_rate": Metric("Production Fail Rate", "%", "That of production."),
+    "all_deployment_frequency": Metric("Frequency, All Environments", "/day", "To all of them."),
+    "failed_hours": Metric("Failed State", " hours", "Hours of failed production applications."),
+    "waiting_hours": Metric("Waiting", " hours", "From each commit to its deployment's end."),
     "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
 # fmt: on
@@ -6179,17 +6175,12 @@ class Forecast(NamedTuple):
     @property
     def table(self) -> pd.DataFrame:
         """A row for a metric of a month of a scenario: `scenario`, `run`, `metric`, `value`."""
-        frames = [
-            pd.DataFrame(
-                {"scenario": name, "run": range(self.runs), "metric": key, "value": values}
-            )
-            for name, months in self.months.items()
-            for key, values in months.items()
-        ]
-        return pd.concat(frames, ignore_index=True)
+        long = pd.concat({name: pd.DataFrame(own).unstack() for name, own in self.months.items()})
+        long = long.rename_axis(["scenario", "metric", "run"]).reset_index(name="value")
+        return long[["scenario", "run", "metric", "value"]]
 
     def _repr_html_(self) -> str:
-        return forecast_html(self)
+        return f"<pre>{html.escape(format_forecast(self))}</pre>"
 
 
 def simulate_events(draws: Draws, window: Window, noise: Noise, commits: Commits) -> Events:
@@ -6208,29 +6199,29 @@ def forecast_months(
     runs: int,
     seed: int,
     progress: Progress = lambda message: None,
-    noise_of: Callable[[int, int], Noise] = Noise,
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
 
     All scenarios share the noise and the draws of the knobs. So a change that changes nothing gives
     exactly the same months, and the months of a scenario do not depend on what it is compared with.
-    `noise_of` returns the noise of a seed and a block; a cached one serves the next call too.
     """
     whole = Window(window.start - pd.Timedelta(days=calibration.warm_up), window.end)
     commits_per_month = max(whole.days * calibration.scenario.team.commits_per_day, 1)
     size = int(np.clip(2e6 / commits_per_month, 1, BLOCK))
     blocks: Dict[str, List[Months]] = {name: [] for name in changes}
+    possible = calibration.draws(runs)
     for first in range(0, runs, size):
-        noise, teams, commits = noise_of(seed, 1 + first), None, None
-        many = np.diff(np.clip(months_of_draws(calibration.draws(runs)), first, first + size))
-        known = [(one, n) for (one, _), n in zip(calibration.draws(runs), many.tolist()) if n]
+        noise, teams, commits = Noise(seed, 1 + first), None, None
+        many = np.diff(np.clip(months_of_draws(possible), first, first + size)).tolist()
+        known = [(one, n) for (one, _), n in zip(possible, many) if n]
         for name, change in changes.items():
             draws = [(apply_change(change, calibration.scenario, one), n) for one, n in known]
             if commits is None or [scenario.team for scenario, _ in draws] != teams:
                 teams = [scenario.team for scenario, _ in draws]
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
-            alone = calibration.alone or draws[0][0].environments[-1].starts == "commit"
+            starts = draws[0][0].environments[-1].starts
+            alone = calibration.alone or (starts == "commit" and len(calibration.knobs) > 0)
             blocks[name].append(month_metrics(events, window, calibration, alone))
         progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
@@ -6247,23 +6238,17 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
     """
     if not isinstance(change, Scenario):
         return change(draw)
-    if change is baseline:
-        return draw
     for name in change.groups if change.names == baseline.names else ["team"]:
-        new, old, own = (one.groups[name] for one in (change, baseline, draw))
-        knobs = [knob.name for knob in dataclasses.fields(own)]  # type: ignore[arg-type]
-        kept = [knob for knob in knobs if getattr(new, knob) == getattr(old, knob)]
-        change = change.with_knobs(name, **{knob: getattr(own, knob) for knob in kept})
+        new, old, own = (vars(one.groups[name]) for one in (change, baseline, draw))
+        change = change.with_knobs(name, **{one: own[one] for one in own if new[one] == old[one]})
     return change
 
 
-def month_metrics(
-    events: Events, window: Window, calibration: Calibration, alone: bool = False
-) -> Months:
+def month_metrics(events: Events, window: Window, calibration: Calibration, alone: bool) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
-    What happened before the window only fills the pipeline. If each change has a deployment of its
-    own (`alone`), commits without one are no changes of production.
+    What happened before the window only fills the pipeline. Of a fitted team whose changes each
+    have a deployment of their own (`alone`), commits without one are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
@@ -6276,18 +6261,17 @@ def month_metrics(
     inside = (changes.shipped >= first) & (changes.shipped < end)
     events, production = events.since(window), production.since(window)
     measured = measure_production(production, Changes(*(column[inside] for column in changes)))
+    # Hours of failed state: where failures of a place overlap, an hour counts once.
     deployments, bad = production.deployments, np.flatnonzero(production.deployments.bad)
     bad = bad[np.lexsort((deployments.end[bad], deployments.place[bad]))]
     begin, over = deployments.end[bad], np.minimum(production.recovered[bad], end)
     lift = number_runs(deployments.place[bad]) * NEVER  # sets the places apart
-    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift  # hours count once
+    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift
     lost = np.maximum(over - np.maximum(begin, until), 0) / 3600
     failed = production.of_group(deployments, bad, lost)
     known, scoped = headline_metrics(events), scoped_metrics(measured)
-    of_all = known["deployment_frequency"]
-    known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
     known.update(
-        all_deployment_frequency=of_all,
+        all_deployment_frequency=known["deployment_frequency"],
         production_deployment_frequency=scoped["deployment_frequency"],
         production_median_lead_time=scoped["median_lead_time"],
         production_change_fail_rate=scoped["change_failure_rate"],
@@ -6295,6 +6279,7 @@ def month_metrics(
         waiting_hours=waiting,
         cost=0 * failed,
     )
+    known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
     known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
     return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
 
@@ -6306,13 +6291,9 @@ def level_counts(months: Months, calibration: Calibration) -> Dict[str, int]:
     """
     if {*calibration.assumed} & {*SCOPES[calibration.scope]}:
         return {}
-    score = sum(judge_all({**months, "scope": calibration.scope}).values())
-    known = score[~np.isnan(score)]
-    counts = {level.name: 0 for level in LEVELS}
-    for number, count in enumerate(np.bincount(known.astype(int)).tolist()):
-        counts[level_of(number).name] += count
-    none = len(score) - len(known)
-    return {**counts, NOT_ASSESSABLE: none} if none else counts
+    scores = pd.Series(sum(judge_all({**months, "scope": calibration.scope}).values()))
+    names = scores.map(lambda score: NOT_ASSESSABLE if score != score else level_of(score).name)
+    return {**dict.fromkeys((level.name for level in LEVELS), 0), **names.value_counts().to_dict()}
 
 
 def target_odds(months: Months, metric: str) -> Tuple[int, int]:
@@ -6353,37 +6334,31 @@ def named_change(text: str, baseline: Scenario) -> Tuple[str, Change]:
     """Return the name and the change that `--what-if` gives, as `NAME: CHANGE` or `CHANGE` alone.
 
     The change is of knobs, or it is a preset or a JSON file. GitOpsError if it is none of these.
+    A preset has the team of the baseline, and its commits are those of the first environment.
     """
     found = re.fullmatch(r"([^=:]{2,}|[^=:](?!:[\\/])):\s*(.+)", text.strip())
     name, text = found.groups() if found else (text, text)
     if "=" in text:
         parse_change(text, baseline)
         return name, functools.partial(parse_change, text)
+
+    def preset(draw: Scenario) -> Scenario:
+        first, rate = draw.environments[0], draw.team.commits_per_day
+        rate *= first.approval_rate if first.starts == "commit" else 1
+        return PRESETS[text].replaced({"team": draw.team.replaced({"commits_per_day": rate})})
+
     if text in PRESETS:
-        return name, functools.partial(preset_for, text)
+        return name, preset
     if not Path(text).is_file():
-        alike = difflib.get_close_matches(text, PRESETS, 1)
-        hint = f"did you mean {alike[0]}?" if alike else "there is no such file;"
         ways = f"KNOB=VALUE, a preset ({', '.join(PRESETS)}) or a JSON file"
-        raise GitOpsError(f"unknown scenario {in_quotes(text)}; {hint} give {ways}")
+        raise GitOpsError(f"unknown scenario {in_quotes(text)}: there is no such file; give {ways}")
     return name, read_scenario(text, baseline)
-
-
-def preset_for(name: str, baseline: Scenario) -> Scenario:
-    """Return a preset with the team of the baseline.
-
-    Where the first environment takes a share of all commits, the preset has these alone.
-    """
-    first, team = baseline.environments[0], baseline.team
-    if first.starts == "commit":
-        rate = team.commits_per_day * first.approval_rate
-        team = team.replaced({"commits_per_day": rate})
-    return dataclasses.replace(PRESETS[name], team=team)
 
 
 # ---- Recommendations: the smallest change that meets a target -----------------------------------
 
-RATIOS = tuple(0.5 ** (step / 4) for step in range(1, 17))  # of a change: from a sixth less to 1/16
+RATIOS = tuple(float(f"{0.5 ** (step / 4):.2g}") for step in range(1, 33))  # a sixth less to 1/256
+HALF = RATIOS.index(0.5)
 
 
 class Lever(NamedTuple):
@@ -6403,22 +6378,21 @@ class Lever(NamedTuple):
         Values have two digits, as people say them. A gate is opened, whatever the ratio.
         """
         name = self.declared.name
-        value = getattr(scenario.groups[self.group], name)
+        value: Any = getattr(scenario.groups[self.group], name)
         if name == "open_hours":
             value = "always"
         elif name.endswith("_rate"):
             value = 1 - float(f"{(1 - value) * ratio:.2g}")
-        elif isinstance(value, tuple):
-            value = tuple(float(f"{ratio * edge:.2g}") for edge in value)
         else:
-            value = float(f"{ratio * value:.2g}")
+            value = [float(f"{ratio * edge:.2g}") for edge in np.atleast_1d(value)]
         return scenario.with_knobs(self.group, **{name: value})
 
     def in_words(self, ratio: float, scenario: Scenario) -> str:
-        """Return the change in words."""
+        """Return the change in words; of measured times it is a share of each."""
         groups = (one.groups[self.group] for one in (scenario, self.apply(ratio, scenario)))
         name, phrase = self.declared.name, self.declared.metadata["phrase"]
         before, after = (in_words(name, getattr(group, name)) for group in groups)
+        after += f" ({100 * ratio:.2g} % of each)" * after.startswith("a median")
         return phrase.format(environment=self.group, before=before, after=after)
 
 
@@ -6435,19 +6409,15 @@ def in_words(knob: str, value: Any) -> str:
     own = {"hours": 3600, "min": 60, "sec": 1}.get(knob.rpartition("_")[2])
     if own is None:
         return f"{value:.3g}"
-    edges = [own * edge for edge in (value if isinstance(value, tuple) else (value,))]
-    if not any(edges):
+    edges, words = own * np.unique(value), ""
+    if edges[-1] == 0:
         return "none"
-    words = ""
-    if len(edges) > 2:
-        words, edges = "a median of ", [float(np.median(edges))]
-    # The unit is the knob's own, a larger one, or the next smaller one of what is at most one.
-    least = own // 60 if own > 1 and edges[-1] <= own else own
-    units = [("s", 1, 600), ("min", 60, 240 * 60), ("h", 3600, 4 * DAY), ("days", DAY, math.inf)]
-    unit, size = next(
-        (unit, size) for unit, size, most in units if size >= least and edges[-1] <= most
-    )
-    return words + "-".join(f"{edge / size:.3g}" for edge in dict.fromkeys(edges)) + f" {unit}"
+    if np.size(value) > 2:
+        words, edges = "a median of ", own * np.median(value, keepdims=True)
+    least = edges[edges > 0].min(initial=4 * DAY)
+    units = (("days", DAY, 4 * DAY), ("h", 3600, 3600), ("min", 60, 60), ("s", 1, 0))
+    unit, size = next((unit, size) for unit, size, enough in units if least >= enough)
+    return f"{words}{'-'.join(f'{edge / size:.3g}' for edge in edges)} {unit}"
 
 
 def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
@@ -6457,26 +6427,42 @@ def levers_for(calibration: Calibration, metric: str = "") -> List[Lever]:
     environment with commits of its own: it is the share of the commits that are for it.
     """
     seen = {(fitted.group, fitted.knob): fitted.n for fitted in calibration.knobs}
+    shares = {one.name for one in calibration.scenario.environments if one.starts == "commit"}
     metric = "mean_lead_time" if metric == "median_lead_time" else metric
-    scenario, found = calibration.scenario, []
-    for name, group in scenario.groups.items():
+    found = []
+    for name, group in calibration.scenario.groups.items():
         for declared in dataclasses.fields(group):  # type: ignore[arg-type]
             lever, helps = Lever(name, declared), declared.metadata.get("helps", ())
-            is_share = declared.name == "approval_rate" and group.starts == "commit"  # type: ignore
             enough = not seen or seen.get((name, declared.name), 0) >= FEW
-            if helps and enough and not is_share and (not metric or metric in helps):
-                found += [lever] * (lever.apply(RATIOS[-1], scenario) != scenario)
+            is_share = declared.name == "approval_rate" and name in shares
+            if enough and not is_share and (metric in helps if metric else helps):
+                same = lever.apply(RATIOS[-1], calibration.scenario) == calibration.scenario
+                found += [] if same else [lever]
     return found
 
 
-def lever_table(
-    calibration: Calibration,
-    window: Window,
-    runs: int,
-    seed: int,
-    metric: str = "",
-    progress: Progress = lambda message: None,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Trial:
+    """The simulated months on which changes are tried."""
+
+    calibration: Calibration
+    window: Window
+    runs: int
+    seed: int
+    progress: Progress
+
+    def months(self, changes: Mapping[Any, Change], many: int, fresh: bool) -> Dict[Any, Months]:
+        """Return some months of each change, all with the same noise; fresh ones have other."""
+        seed = self.seed + fresh
+        return forecast_months(changes, self.calibration, self.window, many, seed, self.progress)
+
+    @functools.cached_property
+    def baseline(self) -> Months:
+        """The months without a change."""
+        return self.months({"": self.calibration.scenario}, self.runs, False)[""]
+
+
+def lever_table(trial: Trial, metric: str = "") -> pd.DataFrame:
     """Return the effect of each knob, improved by a quarter over the same months.
 
     A row is a knob, the largest effect first. Columns: `knob`, `change` in words, `before` and
@@ -6484,99 +6470,89 @@ def lever_table(
     it is the one of the four that the fewest months meet. `attrs["metric"]` names it. GitOpsError
     for a metric that cannot be forecast from the history.
     """
-    if metric in calibration.assumed:
-        why = calibration.assumed[metric]
-        raise GitOpsError(f"{metric} cannot be forecast, as {why}; take another metric")
-    levers = levers_for(calibration)
-    changes: Dict[str, Change] = {"": calibration.scenario}
-    changes.update({one.path: functools.partial(one.apply, 0.75) for one in levers})
-    months = forecast_months(changes, calibration, window, runs, seed, progress)
+    scenario, assumed = trial.calibration.scenario, trial.calibration.assumed
+    if metric in assumed:
+        why = f"{metric} cannot be forecast, as {assumed[metric]}"
+        raise GitOpsError(f"{why}; take another metric")
     if not metric:
-        odds = {key: target_odds(months[""], key) for key in SCOPES[calibration.scope]}
+        odds = {key: target_odds(trial.baseline, key) for key in SCOPES[trial.calibration.scope]}
         metric = min(odds, key=lambda key: odds[key][0] if odds[key][1] else math.inf)
-    before, rows = months[""][metric], []
-    for lever in levers:
-        own, words = months[lever.path][metric], lever.in_words(0.75, calibration.scenario)
-        means = pd.Series(before).mean(), pd.Series(own).mean()
-        rows.append((lever.path, words, *means, *paired_difference(own, before)))
+    levers = {lever.path: lever for lever in levers_for(trial.calibration)}
+    changes = {path: functools.partial(lever.apply, 0.75) for path, lever in levers.items()}
+    before, rows = trial.baseline[metric], []
+    for path, months in trial.months(changes, trial.runs, False).items():
+        words, means = levers[path].in_words(0.75, scenario), pd.DataFrame([before, months[metric]])
+        rows.append((path, words, *means.mean(axis=1), *paired_difference(months[metric], before)))
     columns = ["knob", "change", "before", "after", "difference", "low", "high"]
     table = pd.DataFrame(rows, columns=columns)
-    table = table.iloc[np.argsort(-np.abs(table["difference"].to_numpy()), kind="stable")]
-    table.attrs.update(metric=metric, runs=runs, seed=seed)
+    table = table.sort_values("difference", key=lambda one: -one.abs(), kind="stable")
+    table.attrs.update(metric=metric, runs=trial.runs, seed=trial.seed)
     return table.reset_index(drop=True)
 
 
-class Trial(NamedTuple):
-    """The simulated months on which changes are tried, and those without a change."""
-
-    calibration: Calibration
-    runs: int
-    months: Callable[[Change, int, bool], Months]  # of a change: how many, and whether fresh ones
-    baseline: Months
-
-    @classmethod
-    def of(
-        cls, calibration: Calibration, window: Window, runs: int, seed: int, progress: Progress
-    ) -> Trial:
-        """Make a trial; all changes share the noise."""
-        noise_of = functools.lru_cache(maxsize=8)(Noise)
-
-        def months(change: Change, many: int, fresh: bool) -> Months:
-            return forecast_months(
-                {"": change}, calibration, window, many, seed + fresh, progress, noise_of=noise_of
-            )[""]
-
-        return cls(calibration, runs, months, months(calibration.scenario, runs, False))
-
-
-def target_met(months: Months, metric: str) -> bool:
-    """Return whether nine of ten months that can be judged meet the target."""
+def target_share(months: Months, metric: str) -> float:
+    """Return the share of months that meet a target, of those that can be judged."""
     met, known = target_odds(months, metric)
-    return known > 0 and met >= 0.9 * known
+    return met / max(known, 1)
 
 
-def change_of(levers: Sequence[Lever], ratio: float, scenario: Scenario) -> Scenario:
-    """Return a scenario with each of the levers improved by a ratio."""
-    for lever in levers:
-        scenario = lever.apply(ratio, scenario)
-    return scenario
+def find_advice(metric: str, places: Sequence[str], trial: Trial) -> str:
+    """Return the smallest change that meets a target in nine of ten months, or why there is none.
 
+    1. Nothing is tried without observations, or where the months meet the target as things are.
+    2. One knob, of any environment; of equal ones that of the first place, the worst. To open a
+       gate counts as much as half of a wait, so it comes first where its hours take more.
+    3. All knobs of the worst place together.
+    4. Where none of these does, what meets it in three quarters of the months, or in half.
 
-def find_advice(metric: str, places: Sequence[str], trial: Trial) -> Optional[str]:
-    """Return the smallest change that meets a target in nine of ten months, None if none does.
-
-    1. One knob, of any environment; of equal ones that of the first place, the worst.
-    2. All knobs of the worst place together.
-
-    The ratio is found by bisection on a third of the months. Fresh months confirm it, or a larger
-    change.
+    The ratio is found by bisection on a third of the months. Fresh months confirm it, or one of the
+    next two.
     """
+    (met, known), runs = target_odds(trial.baseline, metric), trial.runs
     levers = levers_for(trial.calibration, metric)
+    why, remedy = trial.calibration.assumed.get(metric, ""), TO_OBSERVE[metric]
+    if not why and known < min(10, runs):
+        why, remedy = f"only {known} of {runs} months have a value", "--runs N simulates more"
+    elif not why and met >= 0.9 * known:
+        return f"Nothing to change: {met} of {known} simulated months meet the target as things are"
+    elif not why and not levers:
+        why = f"no knob that helps has {FEW} observations in the last {RECENT} days"
+    if why:
+        return f"No change was tried, as {why}: {remedy}"
     levers.sort(key=lambda lever: places.index(lever.group) if lever.group in places else 99)
     together = [lever for lever in levers if lever.group == places[0]]
-    for choices in ([[lever] for lever in levers], [together] * (len(together) > 1)):
-        steps = [smallest_step(metric, chosen, trial) for chosen in choices]
-        for step, chosen in sorted(zip(steps, choices), key=lambda pair: pair[0]):
-            for ratio in RATIOS[step:]:
-                months = trial.months(functools.partial(change_of, chosen, ratio), trial.runs, True)
-                if target_met(months, metric):
-                    return advice_line(metric, chosen, ratio, months, trial)
-    return None
+    choices = [*([lever] for lever in levers), together]
 
+    def improved(number: int, step: int, scenario: Scenario) -> Scenario:
+        for lever in choices[number]:
+            scenario = lever.apply(RATIOS[step], scenario)
+        return scenario
 
-def smallest_step(metric: str, chosen: Sequence[Lever], trial: Trial) -> int:
-    """Return the first step of `RATIOS` that meets the target, their number if none does."""
-    few, low, high = max(trial.runs // 3, min(trial.runs, 10)), -1, len(RATIOS)
-    while high - low > 1:
-        middle = (low + high) // 2 if high < len(RATIOS) else high - 1
-        change = functools.partial(change_of, chosen, RATIOS[middle])
-        if target_met(trial.months(change, few, False), metric):
-            high = middle
-        elif high == len(RATIOS):
-            return high
-        else:
-            low = middle
-    return high
+    def tried(steps: Mapping[int, int], many: int, fresh: bool = False) -> Dict[int, Months]:
+        changes = {n: functools.partial(improved, n, step) for n, step in steps.items()}
+        return trial.months(changes, many, fresh)
+
+    few, last = max(runs // 3, min(runs, 10)), len(RATIOS) - 1
+    most = tried(dict.fromkeys(range(len(choices)), last), few)
+    kinds = range(len(levers)), [len(levers)] * (len(together) > 1)
+    for wanted, numbers in itertools.product((0.9, 0.75, 0.5), kinds):
+        bounds = {n: [-1, last] for n in numbers if target_share(most[n], metric) >= wanted}
+        for n in bounds:
+            if [lever.declared.name for lever in choices[n]] == ["open_hours"]:
+                bounds[n] = [HALF - 1, HALF]
+        while any(high - low > 1 for low, high in bounds.values()):
+            steps = {n: sum(ends) // 2 for n, ends in bounds.items() if ends[1] - ends[0] > 1}
+            for n, months in tried(steps, few).items():
+                bounds[n][target_share(months, metric) >= wanted] = steps[n]
+        for n, (_, first) in sorted(bounds.items(), key=lambda item: item[1][1]):
+            for step in range(first, min(first + 3, len(RATIOS))):
+                months = tried({n: step}, runs, fresh=True)[n]
+                if target_share(months, metric) >= wanted:
+                    return advice_line(metric, choices[n], RATIOS[step], months, trial)
+    return (
+        f"No knob of {places[0]} is enough to meet the {METRICS[metric].label} target: neither all "
+        "of them together nor one of any place does so in half of the simulated months"
+    )
 
 
 def advice_line(
@@ -6586,9 +6562,8 @@ def advice_line(
     first, *others = (lever.in_words(ratio, trial.calibration.scenario) for lever in chosen)
     words = " and ".join([first, *(text[:1].lower() + text[1:] for text in others)])
     practices = "; ".join(dict.fromkeys(one.declared.metadata["practice"] for one in chosen))
-    label = (
-        METRICS[metric].label if METRICS[metric].label.isupper() else METRICS[metric].label.lower()
-    )
+    label = METRICS[metric].label
+    label = label if label.isupper() else label.lower()
     was, (now, low, high) = month_spread(trial.baseline[metric])[0], month_spread(months[metric])
     met, known = target_odds(months, metric)
     levels = level_counts(months, trial.calibration)
@@ -6607,36 +6582,36 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     """Return by how much a target is missed and why, and where: the worst groups first."""
     value, target, whole = values[key], TARGETS[key], values["mean_lead_time"]
     total, good = values["deployments_by_environment"], values["healthy_by_environment"]
-    lost, names = values["lead_time_hours_by_environment"], list(total)
-    failed = {name: total[name] - good[name] for name in names}
-    if values["scope"] == PRODUCTION_ALONE:
-        failed = {names[-1]: failed[names[-1]]}
+    judged = list(total)[-1 if values["scope"] == PRODUCTION_ALONE else 0 :]
+    failed = {name: total[name] - good[name] for name in judged}
+    lost = {
+        "deployment_frequency": {name: -total[name] for name in judged},
+        "mttr_minutes": {"rollback": 0},
+        "change_failure_rate": failed,
+    }.get(key, values["lead_time_hours_by_environment"])
+    places = sorted(lost, key=lambda name: np.nan_to_num(lost[name], nan=-1.0), reverse=True)
+    worst = places[0]
     if key == "deployment_frequency":
-        lost = {name: -total[name] for name in names}
         count = count_text(values["total_deployments"], "deployment")
         cause = f"the window has {count}: make changes smaller, and promote more often"
     elif key == "mttr_minutes":
-        lost = {"rollback": 0}
         cause = f"{count_text(values['failed_deployments'], 'failure')}: automate the way back"
-    else:
-        lost = failed if key == "change_failure_rate" else lost
-    places = sorted(lost, key=lambda name: np.nan_to_num(lost[name], nan=-1.0), reverse=True)
-    worst = places[0]
-    if key == "change_failure_rate":
+    elif key == "change_failure_rate":
         reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
         rate = in_human_units(100 - values["success_rates"][worst], "%", 1)
         share = f"{failed[worst]} of {sum(failed.values())} failures"
         cause = f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
-    elif key.endswith("lead_time"):
-        hours, share = in_human_units(lost[worst], "h"), 100 * lost[worst] / whole
-        cause = f"the way into {worst} takes {share:.0f} % of the mean ({hours}): shorten it first"
+    else:
+        hours, share = in_human_units(lost[worst], "h"), f"{100 * lost[worst] / whole:.0f} %"
+        part = f"of the mean ({hours})"
+        if key == "median_lead_time":
+            part = f"of the time from commit to production ({hours} on average)"
+        cause = f"the way into {worst} takes {share} {part}: shorten it first"
     shown = f"{METRICS[key].label} {in_human_units(value, target.unit)}"
-    missed_by = 100 * abs(value - target.limit) / target.limit
-    if missed_by < 1:
-        return f"{shown} just misses the target of {target.words}; {cause}", places
-    side = "above" if target.better == "<" else "below"
-    limit = with_unit(f"{target.limit:g}", target.unit)
-    return f"{shown} is {missed_by:.0f} % {side} the target of {limit}; {cause}", places
+    side, limit = "above" if target.better == "<" else "below", f"{target.limit:g}"
+    percent = 100 * abs(value / target.limit - 1)
+    missed_by = f"{percent:.{0 if percent >= 1 else 2}f} % {side} the target"
+    return f"{shown} is {missed_by} of {with_unit(limit, target.unit)}; {cause}", places
 
 
 TO_OBSERVE = {
@@ -6652,39 +6627,22 @@ TO_OBSERVE = {
 def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
     """Return the advice of the report: for each target by how much it is missed, why, what helps.
 
-    For a target that cannot be judged: what is not known, and how to observe it.
+    For a target that cannot be judged: what is not known, and how to observe it. Fewer than six
+    observations ask for more of the same, unless most deployments have no lead time at all.
     """
     lines = []
     for key, met in metrics.met.items():
         if math.isnan(met):
-            label, why = METRICS[key].label, metrics.unjudged[key]
-            is_thin = why.startswith("only") or "too few" in why  # more of the same tells it
+            row, values = metrics.rows[key], metrics.values
+            dated = 2 * values["dated_deployments"] >= values["total_deployments"]
+            is_thin = 0 < row.n < ENOUGH and (key != "median_lead_time" or dated)
             remedy = TO_OBSERVE["deployment_frequency" if is_thin else key]
-            lines.append(f"{label} cannot be judged ({why}): {remedy}")
+            lines.append(f"{row.metric.label} cannot be judged ({row.why}): {remedy}")
         elif not met:
             line, places = diagnose(key, metrics.values)
             lines.append(line)
-            lines += [] if trial is None else [f"  {tried_line(key, places, trial)}"]
+            lines += [] if trial is None else [f"  {find_advice(key, places, trial)}"]
     return lines or ["None: all four targets are met"]
-
-
-def tried_line(key: str, places: Sequence[str], trial: Trial) -> str:
-    """Return what helps against a miss, or which observation is missing."""
-    met, known = target_odds(trial.baseline, key)
-    why = trial.calibration.assumed.get(key, "")
-    if why:
-        return f"No change was tried, as {why}: {TO_OBSERVE[key]}"
-    if known < min(10, trial.runs):
-        few = f"only {known} of {trial.runs} simulated months have a value"
-        return f"No change was tried, as {few}: --runs N simulates more"
-    if target_met(trial.baseline, key):
-        return (
-            f"Nothing to change: as things are, {met} of {known} simulated months meet the target"
-        )
-    return find_advice(key, places, trial) or (
-        f"No change that was tried meets the target: no knob, and not all knobs of {places[0]} "
-        "together, do in 9 of 10 simulated months"
-    )
 
 
 # ---- Calibration: history -> scenario, with what is not known -----------------------------------
@@ -6916,7 +6874,7 @@ def passages_to(
     )
     if upstream is not None:
         if here.index[late].isin(upstream.index).sum() >= 0.75 * max(late.sum(), 1):
-            entries, source = upstream[upstream["good"]].assign(arrival=upstream["end"]), "stage"
+            entries, source = upstream.assign(arrival=upstream["end"])[upstream["good"]], "stage"
     elif history.changes is None and len(history.git_commits):
         commits, source = history.git_commits, "commits"
         names = commits["application"].astype(object)
@@ -7350,37 +7308,40 @@ def backtest_verdict(scores: pd.DataFrame) -> str:
 # ---- Reporting engine: forecasts -> console and JSON --------------------------------------------
 
 
-def forecast_rows(forecast: Forecast) -> pd.DataFrame:
-    """Return the comparison in words: what the console prints and a notebook shows.
-
-    A row is a scenario of a metric (the index). The last rows say how many months are ELITE.
-    """
-    heads = ["median month (5 % to 95 %)", "mean difference (95 % interval)"]
-    calibration, rows = forecast.calibration, {}
+def format_forecast(forecast: Forecast) -> str:
+    """Return the comparison in words and numbers: the console and a notebook show it."""
+    calibration, months = forecast.calibration, f"{forecast.runs} simulated months"
+    head = "The median month (5 % and 95 % of months), and the mean difference from the baseline "
+    head += "(its 95 % interval)."
+    head += " The four are those of production." * (calibration.scope == PRODUCTION_ALONE)
+    title = f"🔮 WHAT IF: {months} of {forecast.window.days} days, the same for each scenario "
+    lines = [DOUBLE_LINE, f"{title}(seed {forecast.seed})", DOUBLE_LINE, "", head]
     for key in [*scored_metrics(calibration.scope), *["cost"] * any(forecast.prices)]:
         metric, target = FORECAST_METRICS[key], TARGETS.get(key)
-        label = metric.label + (f" (elite {target})" if target else "")
+        lines += ["", metric.label + (f" (elite {target})" if target else "")]
         if forecast.measured is not None and metric.unit:  # a sum is of other days
             value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
-            missed = not math.isnan(value) and not low <= value <= high
-            rows[label, "(measured)"] = [metric.text(value), "! the fit misses it" * missed]
+            missed = " ! the fit misses it" * (value < low or value > high)
+            lines.append(f"  {'(measured)':<20} {metric.text(value):<28}{missed}".rstrip())
         for name, own in forecast.months.items():
-            spread = [f"{value:,.{metric.digits}f}" for value in month_spread(own[key])]
-            shown = with_unit(spread[0], metric.short_unit) if metric.unit else spread[0]
-            text = "n/a" if spread[0] == "nan" else f"{shown} ({spread[1]} to {spread[2]})"
-            rows[label, name] = [text, difference_text(key, name, forecast)]
+            text, *ends = (f"{one:,.{metric.digits}f}" for one in month_spread(own[key]))
+            text = with_unit(text, metric.short_unit) if metric.unit else text
+            text = "n/a" if "nan" in ends else f"{text} ({' to '.join(ends)})"
+            difference = difference_text(key, name, forecast)
+            lines.append(f"  {shorten_text(name, 20):<20} {text:<28} {difference}".rstrip())
+    lines += ["", "Months that are ELITE"]
     for name, own in forecast.months.items():
         counts = level_counts(own, calibration)
         share = f"{counts[LEVELS[0].name]} of {forecast.runs}" if counts else "n/a"
-        rows["Months that are ELITE", name] = [share, ""]
-    return pd.DataFrame(list(rows.values()), pd.MultiIndex.from_tuples(rows), heads)
+        lines.append(f"  {shorten_text(name, 20):<20} {share}")
+    return join_folded([*lines, *(line for one in forecast_notes(forecast) for line in ("", one))])
 
 
 def difference_text(key: str, name: str, forecast: Forecast) -> str:
     """Return the mean difference from the baseline with its interval; nothing for itself.
 
     The failure rate of all environments can move although that of none does: a shorter wait brings
-    more deployments to a steadier environment. Then the line says that it is the mix.
+    more deployments to a steadier environment. Then a star says that it is the mix.
     """
     own, baseline = forecast.months[name][key], forecast.baseline[key]
     if own is baseline or np.isnan(own).all():
@@ -7388,90 +7349,61 @@ def difference_text(key: str, name: str, forecast: Forecast) -> str:
     spread = paired_difference(own, baseline)
     if math.isnan(spread[0]):
         return f"n/a: fewer than {LEAST_MONTHS} months with a value"
-    if not any(np.round(spread, FORECAST_METRICS[key].digits)):
-        return "no change"
-    risks = [
-        [(one.success_rate, one.batch_risk) for one in scenario.environments]
+    one, other = (
+        [(stage.success_rate, stage.batch_risk) for stage in scenario.environments]
         for scenario in (forecast.scenarios[name], forecast.calibration.scenario)
-    ]
-    is_mix = risks[0] == risks[1] and not any(risk for _, risk in risks[0])
-    of_all = key == "change_failure_rate" and forecast.calibration.scope == ALL_ENVIRONMENTS
-    return signed(*spread, FORECAST_METRICS[key].digits) + " *" * (is_mix and of_all)
+    )
+    is_mix = one == other and not any(risk for _, risk in one)
+    is_mix &= key == "change_failure_rate" and forecast.calibration.scope == ALL_ENVIRONMENTS
+    text = signed(*spread, FORECAST_METRICS[key].digits)
+    return text + " *" * (is_mix and text != "no change")
 
 
 def signed(mean: float, low: float, high: float, digits: int = 2) -> str:
-    """Return a difference with its interval; `n/a` if there is none."""
-    texts = [f"{round(one, digits) + 0.0:+,.{digits}f}" for one in (mean, low, high)]
+    """Return a difference with its interval; `n/a` if there is none, `no change` if it is zero."""
+    rounded = [round(one, digits) + 0.0 for one in (mean, low, high)]
+    if not any(rounded):
+        return "no change"
+    texts = [f"{one:+,.{digits}f}" for one in rounded]
     return "n/a" if math.isnan(mean) else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def forecast_notes(forecast: Forecast) -> List[str]:
     """Return what has to be known of a comparison beside its numbers."""
     calibration, scores, notes = forecast.calibration, forecast.scores, []
-    shown = scored_metrics(calibration.scope)
-    for why in dict.fromkeys(calibration.assumed.values()):
-        labels = [
-            FORECAST_METRICS[key].label for key in shown if calibration.assumed.get(key) == why
-        ]
-        notes += [f"n/a, as {why}: {', '.join(labels)}."] * bool(labels)
-    if "*" in "".join(forecast_rows(forecast).iloc[:, 1]):
-        notes.append(
-            "* The mix: no environment fails more or less often than before, but each has "
-        )
-        notes[-1] += "another share of the deployments."
+    unknown: Dict[str, List[str]] = {}
+    for key in scored_metrics(calibration.scope):
+        why = calibration.assumed.get(key, "")
+        unknown.setdefault(why, []).append(FORECAST_METRICS[key].label)
+    notes += [f"n/a, as {why}: {', '.join(labels)}." for why, labels in unknown.items() if why]
+    rates = (difference_text("change_failure_rate", name, forecast) for name in forecast.months)
+    if "*" in "".join(rates):
+        mix = "no environment fails more or less often than before, but each has another share"
+        notes.append(f"* The mix: {mix} of the deployments.")
     if scores is not None:
         notes.append(backtest_verdict(scores))
         better = [FORECAST_METRICS[key].label for key in scores.index[scores["plain_is_better"]]]
-        if better:
-            notes.append(
-                f"The mean of the last eight windows had a better band of {', '.join(better)}: "
-                "take the baseline from --backtest, and the difference alone from here."
-            )
+        advice = "take the baseline from --backtest, and the difference alone from here."
+        head = f"The mean of the last eight windows had a better band of {', '.join(better)}"
+        notes += [f"{head}: {advice}"] * bool(better)
     if len({one.team.commits_per_day for one in forecast.scenarios.values()}) > 1:
         notes.append("commits_per_day changes, and nobody gets slower: people have no queue here.")
-    left = [f"{fitted.group}.{fitted.knob}" for fitted in calibration.knobs if not fitted.n]
-    return notes + [f"Assumed, as the history does not tell it: {', '.join(left)}."] * bool(left)
-
-
-def format_forecast(forecast: Forecast) -> str:
-    """Return the comparison in words and numbers."""
-    lines = [
-        *[DOUBLE_LINE, f"🔮 WHAT IF: {forecast.runs} simulated months of {forecast.window.days} "],
-        *[DOUBLE_LINE, "", "The median month (5 % and 95 % of months), and the mean difference"],
-    ]
-    lines[1] += f"days, the same for each scenario (seed {forecast.seed})"
-    lines[-1] += " from the baseline (its 95 % interval)."
-    if forecast.calibration.scope == PRODUCTION_ALONE:
-        lines[-1] += " The four are those of production."
-    for label, rows in forecast_rows(forecast).groupby(level=0, sort=False):
-        lines += ["", str(label)]
-        for (_, name), cells in rows.iterrows():
-            name = shorten_text(name, 20)
-            lines.append(f"  {name:<20} {cells.iloc[0]:<28} {cells.iloc[1]}".rstrip())
-    return join_folded(
-        [*lines, *(line for note in forecast_notes(forecast) for line in ("", note))]
-    )
-
-
-def forecast_html(forecast: Forecast) -> str:
-    """Return the comparison as a notebook shows it."""
-    with pd.option_context("display.max_colwidth", None):
-        table = forecast_rows(forecast).to_html()
-    notes = "".join(f"<p>{html.escape(note)}</p>" for note in forecast_notes(forecast))
-    months = f"{forecast.runs} months of {forecast.window.days} days (seed {forecast.seed})"
-    return f"<p><b>SIMULATED</b>: {months}, the same for each scenario</p>{table}{notes}"
+    left = ", ".join(f"{one.group}.{one.knob}" for one in calibration.knobs if not one.n)
+    return notes + [f"Assumed, as the history does not tell it: {left}."] * bool(left)
 
 
 def forecast_document(forecast: Forecast) -> Dict[str, Any]:
     """Return what `--json` prints of a comparison."""
-    months, calibration, scenarios = {}, forecast.calibration, forecast.scenarios
+    months: Dict[str, Any] = {}
     for name, own in forecast.months.items():
-        metrics: Dict[str, Dict[str, Any]] = {}
+        levels = level_counts(own, forecast.calibration) or None
+        months[name] = {"metrics": {}, "levels": levels}
         for key, values in own.items():
+            found: Dict[str, Any] = dict(zip(("median", "p5", "p95"), month_spread(values)))
             difference = paired_difference(values, forecast.baseline[key])
-            metrics[key] = dict(zip(("median", "p5", "p95"), month_spread(values)))
-            metrics[key]["difference"] = dict(zip(("mean", "low", "high"), difference))
-        months[name] = {"metrics": metrics, "levels": level_counts(own, calibration) or None}
+            found["difference"] = dict(zip(("mean", "low", "high"), difference))
+            months[name]["metrics"][key] = found
+    calibration, scenarios = forecast.calibration, forecast.scenarios
     document = {
         "schema_version": SCHEMA_VERSION,
         "version": __version__,
@@ -7495,15 +7427,12 @@ def forecast_document(forecast: Forecast) -> Dict[str, Any]:
 def format_levers(table: pd.DataFrame) -> str:
     """Return the table of levers in words and numbers."""
     metric = FORECAST_METRICS[table.attrs["metric"]]
-    before = metric.text(float(table["before"].mean()))
-    lines = [
-        *[DOUBLE_LINE, f"🎚️ WHAT MATTERS MOST: {metric.label}, {before} in the mean month"],
-        *[DOUBLE_LINE, "Each knob improved by a quarter, or as its line says; "],
-    ]
-    lines[-1] += "{runs} simulated months, the same (seed {seed})".format(**table.attrs)
-    for row in table.to_dict("records"):
-        numbers = signed(row["difference"], row["low"], row["high"])
-        lines.append(f"  {numbers:<23} {row['change']}")
+    title = f"{metric.label}, {metric.text(float(table['before'].mean()))} in the mean month"
+    head = "Each knob improved by a quarter, or as its line says; {runs} simulated months, the same"
+    head = f"{head} (seed {{seed}})".format(**table.attrs)
+    lines = [DOUBLE_LINE, f"🎚️ WHAT MATTERS MOST: {title}", DOUBLE_LINE, head]
+    for row in table.itertuples():
+        lines.append(f"  {signed(row.difference, row.low, row.high):<23} {row.change}")
     if not ((table["low"] > 0) | (table["high"] < 0)).any():
         lines.append("No knob alone surely changes it: take another metric, or more --runs.")
     return join_folded([*lines, "Freezes and promotion are no levers: --what-if tries them."])
@@ -7848,7 +7777,7 @@ class GitOpsAutomation:
             check_one_of("metric", metric, FORECAST_METRICS)
         window = self._month(days)
         with terminal_progress() as progress:
-            return lever_table(self.calibrate(), window, runs, self.seed, metric, progress)
+            return lever_table(Trial(self.calibrate(), window, runs, self.seed, progress), metric)
 
     def backtest(self, days: int = 30, runs: int = 100) -> pd.DataFrame:
         """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
@@ -7892,7 +7821,8 @@ class GitOpsAutomation:
         enough = int(np.clip(1_500_000 / max(syncs, 1), 10, 100))  # a large month hardly varies
         runs = self.advice_runs or enough
         with terminal_progress() as progress:
-            trial = Trial.of(calibration, window, runs, self.seed, progress)
+            seed = self.seed if self._real is None else 0  # one history, one advice
+            trial = Trial(calibration, window, runs, seed, progress)
             return recommend(self.measured, trial)
 
     def export(self) -> List[Path]:
