@@ -2144,13 +2144,8 @@ class FileContent(NamedTuple):
 
     lines: Sequence[bytes] = ()
     content: int = 0  # the sum of the keys of its lines
-    versions: int = 0  # and of its versions
-    amount: int = 0  # how many versions it has
-
-    @property
-    def release(self) -> int:
-        """A key of the versions alone, if there are any."""
-        return self.versions if self.amount else self.content
+    release: int = 0  # that of its versions alone, if it has some
+    versions: int = 0  # how many
 
     def changed(self, text: bytes) -> Tuple[FileContent, List[Tuple[str, str]]]:
         """Return the content of another text, and (the version before, the one now) of each change.
@@ -2164,22 +2159,17 @@ class FileContent(NamedTuple):
         head = sum(itertools.takewhile(bool, same))
         same = map(operator.eq, reversed(old[head:]), reversed(new[head:]))
         tail = sum(itertools.takewhile(bool, same))
-        content = self.content
-        lost: List[str] = []
-        gained: List[str] = []
-        for line in old[head : len(old) - tail]:
-            key, found = read_line(line)
-            content -= key
-            lost += found
-        for line in new[head : len(new) - tail]:
-            key, found = read_line(line)
-            content += key
-            gained += found
-        versions = self.versions + sum(map(hash, gained)) - sum(map(hash, lost))
+        less, more = ([*map(read_line, lines[head : len(lines) - tail])] for lines in (old, new))
+        lost, gained = ([name for _, found in some for name in found] for some in (less, more))
+        content = self.content + sum(key for key, _ in more) - sum(key for key, _ in less)
+        versions = self.versions + len(gained) - len(lost)
+        release = (
+            (self.release if self.versions else 0) + sum(map(hash, gained)) - sum(map(hash, lost))
+        )
         gone = [version for version in lost if version not in gained]
         came = [version for version in gained if version not in lost]
         pairs = list(itertools.zip_longest(gone, came, fillvalue=""))
-        return FileContent(new, content, versions, self.amount + len(gained) - len(lost)), pairs
+        return FileContent(new, content, release if versions else content, versions), pairs
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -2443,7 +2433,6 @@ class Version:
     application: str
     name: str
     commit: GitCommit  # the first one that brought it to any environment
-    landing: int
     line: List[Version]  # the versions that replaced each other, in the order of their landings
     rank: int  # its position there
     came: Dict[str, int]  # {stage: the landing with which it, or a newer one, came there}
@@ -2453,8 +2442,7 @@ class Version:
 class Travels:
     """How versions travel through the environments of a config repository.
 
-    `stage` has the stage of each place, and `syncs` what came to it, in order. `commits` are those
-    of deployments and changes, each with its application.
+    `stage` has the stage of each place, and `syncs` what came to it, in order.
 
     1. A version that comes to a stage is a change there, with those that it carries along: the
        older ones of its line that the stage has not had.
@@ -2471,7 +2459,7 @@ class Travels:
         self.replay = replay
         self.stage: Dict[PlaceName, str] = {}
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
-        self.commits: Dict[str, Tuple[GitCommit, str]] = {}
+        self.commits: Dict[str, Tuple[GitCommit, str]] = {}  # each with its application
         self.shipped: List[Tuple[Version, str, int]] = []  # to a stage, with a landing
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
@@ -2489,35 +2477,33 @@ class Travels:
         """Note what a landing brings to a place."""
         application, stage, replay = place[0], self.stage[place], self.replay
         commits = [replay.commits[number] for number in move.commits]
-        arrivals: List[Version] = []
-        takes: Set[str] = set()
-        for old, new, number in move.versions:
-            if new:
-                replaced = self.known.get((application, old))
-                version = self.version(application, stage, replaced, new, number)
-                arrivals.append(version)
-                ran = self.ran[place, id(version.line)]
-                if replaced in ran and version in ran and version.rank < replaced.rank:
-                    takes.add(old)
-                    while next(reversed(ran)) is not version:
-                        one, _ = ran.popitem()
-                        one.dropped = one.dropped or list(one.came)[-1:] == [stage]
-                ran[version] = None
-        if takes and len(takes) < len({old for old, new, _ in move.versions if new}):
-            takes = set()
-        self.ship(stage, arrivals, move.landing)
-        newest = max((one.commit for one in arrivals), key=LANDING, default=commits[0])
+        pairs = [pair for pair in move.versions if pair[1]]
+        takes, newest = set(), None  # type: Set[str], Optional[GitCommit]
+        for old, new, number in pairs:
+            replaced = self.known.get((application, old))
+            version = self.version(application, stage, replaced, new, replay.commits[number])
+            if newest is None or newest.landing < version.commit.landing:
+                newest = version.commit
+            ran = self.ran[place, id(version.line)]
+            if replaced in ran and version in ran and version.rank < replaced.rank:
+                takes.add(old)
+                while next(reversed(ran)) is not version:
+                    one, _ = ran.popitem()
+                    one.dropped = one.dropped or list(one.came)[-1:] == [stage]
+            ran[version] = None
+            self.ship(version, stage, move.landing)
+        newest = newest or commits[0]
         self.commits.setdefault(newest.sha, (newest, application))
+        reverts = {sha for commit in commits for sha in commit.reverts}
+        reverts |= takes if len(takes) == len({old for old, _, _ in pairs}) else set()
         brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
-        for commit in commits:
-            brings.append(commit.sha)
-            takes |= commit.reverts
-        seconds, takes = replay.seconds[move.landing], takes.difference(brings)
-        facts = seconds, seconds, move.release, newest.sha, "", tuple(brings), takes or ()
+        brings += [commit.sha for commit in commits]
+        seconds, undone = replay.seconds[move.landing], reverts.difference(brings)
+        facts = seconds, seconds, move.release, newest.sha, "", tuple(brings), undone or ()
         self.syncs[place].append(Sync(*facts))
 
     def version(
-        self, application: str, stage: str, replaced: Optional[Version], new: str, number: int
+        self, application: str, stage: str, replaced: Optional[Version], new: str, commit: GitCommit
     ) -> Version:
         """Return the version that comes to a stage; it may be new, and replace another one."""
         known = self.known.get((application, new))
@@ -2525,44 +2511,48 @@ class Travels:
             bare = application, OWN_WORD.sub("", new)
             known = self.known.get(bare)
             if known is None or stage in known.came:
-                commit, line = self.replay.commits[number], replaced.line if replaced else []
-                known = Version(application, new, commit, commit.landing, line, len(line), {})
+                line = replaced.line if replaced else []
+                known = Version(application, new, commit, line, len(line), {})
                 line.append(known)
                 self.known.setdefault(bare, known)
             self.known[application, new] = known
         return known
 
-    def ship(self, stage: str, arrivals: Sequence[Version], landing: int) -> None:
-        """Note the changes that come to a stage with some versions."""
-        told: List[str] = []  # the commits of several versions are changes once
-        for version in arrivals:
-            version.dropped = False
-            key, carried = (stage, id(version.line)), [version]
-            newest = self.newest.get(key)
-            if newest is None or newest.rank < version.rank:
-                self.newest[key] = version
-                if newest is not None:
-                    carried = version.line[newest.rank + 1 : version.rank + 1]
-            for one in carried:
-                if stage not in one.came and not one.dropped:
-                    one.came[stage] = landing
-                    if one.commit.sha not in told and (newest is not None or not one.rank):
-                        self.shipped.append((one, stage, landing))
-                    told.append(one.commit.sha)
+    def ship(self, version: Version, stage: str, landing: int) -> None:
+        """Note the changes that come to a stage with a version."""
+        version.dropped = False
+        key, carried = (stage, id(version.line)), [version]
+        newest = self.newest.get(key)
+        if newest is None or newest.rank < version.rank:
+            self.newest[key] = version
+            if newest is not None:
+                carried = version.line[newest.rank + 1 : version.rank + 1]
+        for one in carried:
+            if stage not in one.came and not one.dropped:
+                one.came[stage] = landing
+                if newest is not None or not one.rank:
+                    self.shipped.append((one, stage, landing))
 
-    def changes(self, production: str, ignored: Pattern[str]) -> Iterator[Row]:
-        """Yield the rows of `changes`, with the newer versions that production waits for."""
+    def changes(self, production: str, ignored: Pattern[str]) -> Iterable[Row]:
+        """Return the rows of `changes`, with the newer versions that production waits for.
+
+        The commit of several versions is one change.
+        """
         for (stage, _), newest in self.newest.items():
             for one in newest.line[newest.rank + 1 :] if stage == production else ():
                 if stage not in one.came and not one.dropped:
                     self.shipped.append((one, stage, MISSING))
+        found: Dict[Row, Row] = {}
+        times = [*self.replay.seconds, MISSING]
         for one, stage, landing in self.shipped:
-            commit, is_first = one.commit, stage == production and landing == one.landing
-            before_clone = self.replay.shallow and not one.landing
+            commit, is_first = one.commit, stage == production and landing == one.commit.landing
+            before_clone = self.replay.shallow and not commit.landing
             if not (is_first or before_clone or ignored.search(commit.author)):
                 self.commits.setdefault(commit.sha, (commit, one.application))
-                deployed = MISSING if landing == MISSING else self.replay.seconds[landing]
-                yield one.application, stage, commit.sha, one.name, commit.seconds, deployed
+                key = one.application, stage, commit.sha
+                row = (*key, one.name, commit.seconds, times[max(landing, -1)])
+                found.setdefault((*key, landing), row)
+        return found.values()
 
     def places(self) -> Iterator[Place]:
         """Yield the places, classified.
