@@ -1738,6 +1738,9 @@ def classify_syncs(
     5. So does a sync that takes back commits or versions of earlier releases, by the message of a
        revert or in one of several images, for these releases (44 and 1).
     6. Any other is a deployment. The first one after a gap only says what runs, unless it is bad.
+    7. A look that shows Degraded since a release began says that it was bad.
+    8. A bad release was good again when it was put right, at the end of the next good release, or
+       when a look showed it.
     """
     releases: List[Release] = []
     standing: Dict[Any, Release] = {}  # by what they run, the running one last
@@ -1782,20 +1785,9 @@ def classify_syncs(
                 one.reason, one.back = one.reason or "Rolled back", release
         failed, running = [], standing[sync.content]
         releases.append(release)
-    judge_releases(releases, looks)
-    if begins and releases:
-        releases[0].counts = bool(releases[0].reason)
-    return releases
 
-
-def judge_releases(releases: Sequence[Release], looks: Sequence[Look]) -> None:
-    """Note what looks show of releases, and when each bad one was good again.
-
-    That is when it was put right, at the end of the next good release, or when a look shows it.
-    """
     ends = [release.sync.end for release in releases]
     bad_since = [one.sync.end if one.sync.failure else NEVER for one in releases]
-    good_looks = [look.time for look in looks if look.synced and look.health == HEALTHY]
     for look in looks:
         at = bisect.bisect_right(ends, look.time) - 1
         if at >= 0 and look.health == HEALTHY:
@@ -1804,15 +1796,21 @@ def judge_releases(releases: Sequence[Release], looks: Sequence[Look]) -> None:
             bad_since[at] = min(bad_since[at], look.time)
             releases[at].reason = releases[at].reason or look.message or "Degraded health"
     later = MISSING  # when the next good release ended
-    for at, release in reversed(list(enumerate(releases))):
+    for release, since in zip(reversed(releases), reversed(bad_since)):
         if not release.reason:
             later = release.sync.end
             continue
-        back, seen = release.back, bisect.bisect_right(good_looks, bad_since[at])
-        right = later if back is None else back.recovered if back.reason else back.sync.end
+        put, seen = release.back, bisect.bisect_right(good_looks, since)
+        right = later if put is None else put.recovered if put.reason else put.sync.end
         times = [release.recovered, right, *good_looks[seen : seen + 1]]
         known = [max(time, release.sync.end) for time in times if time != MISSING]
         release.recovered = min(known, default=MISSING)
+    if begins and releases:
+        releases[0].counts = bool(releases[0].reason)
+    return releases
+
+
+FATE = ["health", "failure_reason", "detected", "to_commit", "duration_min", "success"]
 
 
 def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
@@ -1821,7 +1819,7 @@ def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
     Two further columns say the `cluster` of a row and its `release`. Times are seconds.
 
     1. A release counts at the cluster that had it first. Its rows at the other ones are left out.
-    2. Where it was good there and bad at another one, it is bad.
+    2. Where it was bad or rolled back at another one, it is.
     3. A bad one recovered when the last cluster did.
     """
     rows = rows.sort_values("timestamp", kind="stable").reset_index(drop=True)
@@ -1832,8 +1830,8 @@ def merge_clusters(rows: pd.DataFrame) -> pd.DataFrame:
         counted = number.groupby(by_release.ngroup()).cummax()  # the row that counts for each row
         bad = rows[rows["health"] == DEGRADED].groupby(counted)
         first, last = bad["recovered"].min(), bad["recovered"].max()
-        rows.loc[first.index, "health"] = DEGRADED
-        rows.loc[first.index, "failure_reason"] = bad["failure_reason"].first()
+        told = [name for name in FATE if name in rows]
+        rows.loc[first.index, told] = bad[told].first()
         rows.loc[first.index, "recovered"] = last.where(first != MISSING, MISSING)
     return rows[counts]
 
@@ -1843,55 +1841,60 @@ def history_from(
     changes: Iterable[Row], notes: Sequence[str], environments: Sequence[str],
 ) -> History:  # fmt: skip
     """Return the history that the places of a source come to. Times are seconds since 1970."""
-    rows: Dict[str, List[Row]] = {"deployments": [], "rollbacks": []}
-    coverage: Dict[Tuple[str, str], Row] = {}
-    several = False  # whether a stage has several clusters
+    rows: List[Row] = []
+    covered: List[Row] = []
     for place in places:
         name = place.application, place.environment
-        for release in place.releases:
+        for release in [release for release in place.releases if release.counts]:
             sync, reason, back = release.sync, release.reason, release.back
-            if not release.counts:
-                continue
-            cluster = place.origin, sync.release or sync.commit
             health = DEGRADED if reason else HEALTHY if release.healthy else UNKNOWN
             state = FAILED if sync.failure else SYNCED, health, sync.end - sync.start
             row = sync.start, *name, sync.commit, *state, reason or None, release.recovered
-            rows["deployments"].append((*row, *cluster))
+            fate: Row = np.nan, None, np.nan, None
             if back is not None:
                 minutes = max(back.sync.end - sync.end, 0) / 60
-                facts = sync.commit, back.sync.commit, reason, minutes, not back.reason
-                rows["rollbacks"].append((sync.end, *name, *facts, *cluster))
-        origin, low, high, lost = place.origin, place.begin, place.end, place.lost
-        if name in coverage:
-            several, known = True, coverage[name]
-            origin, lost = f"{known[2]}, {origin}", known[6] + lost
-            low, high = max(known[4], low), max(known[5], high)
-        coverage[name] = (*name, origin, place.rule, low, high, lost)
-    tables: Dict[str, pd.DataFrame] = {}
-    for table, found in rows.items():
-        found.sort(key=operator.itemgetter(0))
-        if several:
-            columns = [*COLUMNS[table], "cluster", "release"]
-            found = merge_clusters(pd.DataFrame(found, columns=columns)).to_numpy().tolist()
-        tables[table] = table_from(table, found)
+                fate = sync.end, back.sync.commit, minutes, not back.reason
+            rows.append((*row, place.origin, sync.release or sync.commit, *fate))
+        covered.append((*name, place.origin, place.rule, place.begin, place.end, place.lost))
+    columns = [*COLUMNS["deployments"], "cluster", "release", *FATE[2:]]
+    table = pd.DataFrame(rows, columns=columns).sort_values("timestamp", kind="stable")
+    known = pd.DataFrame(covered, columns=list(DETAILS["coverage"]))
+    if known.duplicated(["application", "environment"]).any():
+        table = merge_clusters(table)
+        rules = {"origin": ", ".join, "rule": "first", "from": "max", "to": "max", "lost": "sum"}
+        known = known.groupby(["application", "environment"], as_index=False).agg(rules)
+    undone = table[table["to_commit"].notna()].sort_values("detected", kind="stable")
+    undone = undone.assign(
+        timestamp=undone["detected"],
+        from_commit=undone["commit_sha"],
+        reason=undone["failure_reason"],
+    )
     dated = [row for row in changes if row[5] == MISSING or row[4] <= row[5]]  # no clock was wrong
-    tables["changes"] = table_from("changes", dated)
-    tables["coverage"] = table_from("coverage", sorted(coverage.values()))
-    times = [tables["coverage"]["from"], tables["coverage"]["to"]]
-    window = window_around(*times, tables["deployments"]["timestamp"])
+    tables = {
+        "deployments": table,
+        "rollbacks": undone,
+        "changes": dated,
+        "coverage": known.sort_values(["application", "environment"]),
+    }
+    made = {name: table_from(name, rows) for name, rows in tables.items()}
+    times = [made["coverage"]["from"], made["coverage"]["to"], made["deployments"]["timestamp"]]
     return History(
-        commits, window=window, environments=tuple(environments), source=source,
-        notes=tuple(notes), **tables,
+        commits, window=window_around(*times), environments=tuple(environments), source=source,
+        notes=tuple(notes), **made,
     )  # fmt: skip
 
 
-def table_from(name: str, rows: Sequence[Row]) -> pd.DataFrame:
-    """Return a table from the beginnings of rows. Times are seconds since 1970."""
-    columns = zip(*rows) if rows else [()] * len(ALL_COLUMNS[name])
-    table: Dict[str, Any] = {}
-    for (column, kind), values in zip(ALL_COLUMNS[name].items(), columns):
-        table[column] = np.array(values, np.int64) if kind == "time" else list(values)
-    return as_table(name, table)
+def table_from(name: str, rows: Union[pd.DataFrame, Sequence[Row]]) -> pd.DataFrame:
+    """Return a table of rows in which times are seconds since 1970."""
+    kinds = ALL_COLUMNS[name]
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(rows, columns=list(kinds))
+    return as_table(
+        name,
+        {
+            column: table[column].to_numpy(np.int64 if kind == "time" else object)
+            for column, kind in kinds.items()
+        },
+    )
 
 
 def window_around(*times: pd.Series) -> Window:
@@ -2123,9 +2126,6 @@ class GitCommit(NamedTuple):
     files: int
     reverts: FrozenSet[str]  # the commits that it says it reverts
     landing: int  # the number of the landing with which it came to the main line
-
-
-LANDING = operator.attrgetter("landing")
 
 
 class Move(NamedTuple):
@@ -2478,12 +2478,12 @@ class Travels:
         application, stage, replay = place[0], self.stage[place], self.replay
         commits = [replay.commits[number] for number in move.commits]
         pairs = [pair for pair in move.versions if pair[1]]
-        takes, newest = set(), None  # type: Set[str], Optional[GitCommit]
+        arrived: List[Version] = []
+        takes: Set[str] = set()
         for old, new, number in pairs:
             replaced = self.known.get((application, old))
             version = self.version(application, stage, replaced, new, replay.commits[number])
-            if newest is None or newest.landing < version.commit.landing:
-                newest = version.commit
+            arrived.append(version)
             ran = self.ran[place, id(version.line)]
             if replaced in ran and version in ran and version.rank < replaced.rank:
                 takes.add(old)
@@ -2491,8 +2491,10 @@ class Travels:
                     one, _ = ran.popitem()
                     one.dropped = one.dropped or list(one.came)[-1:] == [stage]
             ran[version] = None
+        for version in arrived:
             self.ship(version, stage, move.landing)
-        newest = newest or commits[0]
+        written = [version.commit for version in arrived]
+        newest = max(written, key=lambda commit: commit.landing, default=commits[0])
         self.commits.setdefault(newest.sha, (newest, application))
         reverts = {sha for commit in commits for sha in commit.reverts}
         reverts |= takes if len(takes) == len({old for old, _, _ in pairs}) else set()
@@ -2637,14 +2639,9 @@ def template_pattern(template: str) -> Pattern[str]:
     fields = re.findall(r"\{(\w*)\}", template)
     if sorted(fields) not in (["environment"], ["application", "environment"]):
         raise GitOpsError(f"{in_quotes(template)} names no {{environment}}; {TEMPLATE_HELP}")
-    groups = dict.fromkeys(fields, "[^/]+?")
-    joint = re.search(r"\{application\}([-_.])\{environment\}", template)
-    if joint:  # the application of hmpps-audit-prod is hmpps-audit, that of shop-pre-prod is shop
-        mark = joint.group(1)
-        groups["environment"] = f"(?:(?:pre|non)[{mark}])?[^/{mark}]+"
     pattern = re.escape(template.strip("/")).replace(r"\*", "[^/]*")
-    for name, group in groups.items():
-        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{group})")
+    for name in fields:
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>[^/]+?)")
     is_file = "." in posixpath.basename(template.strip("/"))
     return re.compile(pattern if is_file else f"{pattern}(?:/.*)?")
 
@@ -2652,8 +2649,8 @@ def template_pattern(template: str) -> Pattern[str]:
 def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, str]]:
     """Yield the ways to read a path: (parts of the template, application, environment).
 
-    The environment is a folder, or is in the name of a file. The application is another folder, a
-    file below the environment, or what stands before the environment in its name (`shop-prod`).
+    The environment is a folder, or is in the name of a file. The application is another folder, or
+    a file below the environment.
     """
     parts = file.split("/")
     last = len(parts) - 1
@@ -2674,12 +2671,6 @@ def readings(file: str, stages: Stages) -> Iterator[Tuple[Tuple[str, ...], str, 
         stem, dot, ending = parts[last].partition(".")
         if at < last and stem and NO_APPLICATIONS.isdisjoint(re.split("[-_.]", parts[last])):
             yield (*shape, *parts[at + 1 : last], "{application}" + dot + ending), stem, name
-        for _, begin, end in environment_words(name)[-1:]:
-            application = name[: max(begin - 1, 0)]
-            if application and end == len(name) and application not in NO_APPLICATIONS:
-                joined = "{application}" + name[begin - 1] + "{environment}"
-                joined = before + joined + "".join(after)
-                yield (*parts[:at], joined), application, name[begin:]
 
 
 def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, List[str]]:
@@ -2725,39 +2716,24 @@ def find_layout(
 ) -> str:
     """Return the template of a repository with these files at HEAD; GitOpsError if none fits.
 
-    1. Without a template it is the usual layout that explains most files. Where another one
-       explains half as much of the files that it leaves, both are listed. A branch for each
-       environment is named as what it is.
-    2. A template that matches no file, not even of the newest commits, is refused with the nearest.
-    3. A template that makes environments of other names is refused where a usual layout is plain.
+    1. A template that matches no file is refused with the nearest paths.
+    2. Without one it is the usual layout that explains most files. Where another one explains half
+       as much of the files that it leaves, both are listed.
+    3. A branch for each environment is named as what it is.
     """
-    names: Dict[str, int] = {}
+    where = one_line(repo)
     if template:
-        pattern, wanted = template_pattern(template), template.strip("/").split("/")
-        matched = filter(None, map(pattern.fullmatch, files))
-        names = collections.Counter(one["environment"] for one in matched)
-        if not names:
-            records = itertools.chain.from_iterable(read_log(repo, (), "-5000"))
-            entries = (path for record in records for _, path in RAW_ENTRY.findall(record[-1]))
-            there = {*files, *(path.decode("utf-8", "replace") for path in entries)}
-            if not any(map(pattern.fullmatch, there)):
-                paths = sorted({"/".join(file.split("/")[: len(wanted)]) for file in there})
-                paths.sort(key=lambda path: -sum(map(operator.eq, path.split("/"), wanted)))
-                near = one_line(", ".join(difflib.get_close_matches(template, paths[:200], 3, 0)))
-                problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
-                raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
-        known = sum(count for name, count in names.items() if stages.knows(name))
-        if stages.patterns or 10 * known >= sum(names.values()):
-            return template
+        if not any(map(template_pattern(template).fullmatch, files)):
+            depth = len(template.strip("/").split("/"))
+            paths = {"/".join(file.split("/")[:depth]) for file in files}
+            near = one_line(", ".join(difflib.get_close_matches(template, sorted(paths), 3, 0)))
+            problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
+            raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
+        return template
     score, best, count, rest = best_layout(files, stages)
     other_score, other, other_count, _ = best_layout(rest, stages)
-    if template and score > 2 * other_score:
-        told = f"{in_quotes(template)} makes environments of {one_line(', '.join(names), 60)}"
-        remedy = "--environments says which are environments"
-        raise GitOpsError(f"{told}; the usual layout here is {one_line(best)}; {remedy}")
-    if template or score > 2 * other_score:
-        return template or best
-    where = one_line(repo)
+    if score > 2 * other_score:
+        return best
     if best:
         both = f"{one_line(best)} ({count_text(count, 'file')}) and {one_line(other)}"
         both += f" ({count_text(other_count, 'file')})"
