@@ -2219,13 +2219,11 @@ class HeadTree:
         listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
         blobs = dict(entry.partition("\t")[::-2] for entry in listed if entry)
         self.files = list(blobs)
-        kinds = [path for path in blobs if posixpath.basename(path) in KUSTOMIZATIONS]
-        self.charts = {
-            posixpath.dirname(path) for path in blobs if posixpath.basename(path) == CHART[0]
-        }
+        self.charts = {posixpath.dirname(file) for file in blobs if file.endswith(CHART[0])}
         self.references: Dict[str, List[str]] = {}  # of each kustomization those outside its folder
-        asked = [blobs[path].split(" ")[-1].encode() for path in sorted(kinds)]
-        for path, text in zip(sorted(kinds), read_blobs(repo, asked)):
+        kinds = [path for path in blobs if posixpath.basename(path) in KUSTOMIZATIONS]
+        texts = read_blobs(repo, [blobs[path].split(" ")[-1].encode() for path in kinds])
+        for path, text in zip(kinds, texts):
             lines = re.sub(r"(^|\s)#.*", "", text.decode("utf-8", "replace"), flags=re.MULTILINE)
             named = re.findall(r"(?<![^\s\"',\[])\.\./[^\s\"',\]?]*", lines)
             joined = (posixpath.join(posixpath.dirname(path), reference) for reference in named)
@@ -2235,17 +2233,14 @@ class HeadTree:
         """Return what the kustomizations in files and folders refer to outside, at any depth."""
         inside = tuple(f"{path}/" for path in own)
         found: Dict[str, None] = {}
-        queue, files = list(inside), list(self.references)
+        queue = list(inside)
         while queue:
             folder = queue.pop()
-            for file in files[bisect.bisect_left(files, folder) :]:
-                if not file.startswith(folder):
-                    break
-                for reference in self.references[file]:
-                    outside = not f"{reference}/".startswith((*inside, "../"))
-                    if outside and reference not in found:
-                        found[reference] = None
-                        queue.append(f"{reference}/")
+            for file, references in self.references.items():
+                for one in references if file.startswith(folder) else ():
+                    if one not in found and not f"{one}/".startswith((*inside, "../")):
+                        found[one] = None
+                        queue.append(f"{one}/")
         return list(found)
 
     def chart_around(self, path: str) -> List[str]:
@@ -2791,32 +2786,30 @@ def load_release_tags(
     GitOpsError for a repository that cannot be read, and for patterns that take in no tag.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    ignored, where = author_pattern(ignore_authors), one_line(repo)
-    form = "--format=%(refname:lstrip=2) %(objectname) %(creatordate:unix) %(*objectname)"
+    ignored, application = author_pattern(ignore_authors), repository_name(repo)
+    sha = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end)"  # of the commit
+    form = f"--format=%(refname:lstrip=2) {sha} %(creatordate:unix)"
     listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
-    tags = [[*line.split(" "), ""] for line in listed if line]
-    there = one_line(", ".join(tag[0] for tag in tags[-8:]) or "none")
-    problem = f"the current branch of {where} has no tag like {' or '.join(patterns)}"
-    remedy = f"its last tags are {there}; --tags takes a pattern of theirs, such as 'release-*'"
+    tags = [(line.split(" ") + [""])[:3] for line in listed if line]
+    there = one_line(", ".join(name for name, *_ in tags[-8:]) or "none")
     chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
     chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
-    if not chosen:
-        raise GitOpsError(f"{problem}; {remedy}")
     everything: Any = collections.defaultdict(lambda: [("", True)])
     replay = Replay(repo, everything)
     collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
     found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
-    for tag, time in zip(chosen, epochs([tag[2].encode() for tag in chosen]).tolist()):
-        sha = tag[3] or tag[1]
+    for (name, sha, _), time in zip(chosen, epochs(tag[2].encode() for tag in chosen).tolist()):
         if sha in replay.landing_of:
             landing = replay.landing_of[sha]
-            found[sha] = landing, max(time, replay.seconds[landing]), one_line(tag[0], 100)
+            found[sha] = landing, max(time, replay.seconds[landing]), one_line(name, 100)
     if not found:
-        raise GitOpsError(f"{problem}; {remedy}")
+        problem = f"the current branch of {one_line(repo)} has no tag like {' or '.join(patterns)}"
+        remedy = "--tags takes a pattern of theirs, such as 'release-*'"
+        raise GitOpsError(f"{problem}; its last tags are {there}; {remedy}")
     landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
 
     commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
-    commits = commits.assign(application=repository_name(repo), environment="production")
+    commits = commits.assign(application=application, environment="production")
     which = np.searchsorted(landings, commits["landing"])  # the release that brought each
     subjects = commits["message"].str.replace(MERGED, "", regex=True)
     release_of = {**dict(zip(subjects, which)), **dict(zip(commits["sha"], which))}
@@ -2831,10 +2824,11 @@ def load_release_tags(
     releases = []
     for number, (sha, time) in enumerate(zip(shas, times)):
         over = max(times[number : number + 2]) if number in reasons else MISSING
-        release = Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
-        releases.append(release)
+        releases.append(
+            Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
+        )
     end, rule = max([*times, *replay.seconds]), ", ".join(patterns)
-    place = Place(repository_name(repo), "production", rule, "tag", releases, min(times), end)
+    place = Place(application, "production", rule, "tag", releases, min(times), end)
 
     deployed, versions = np.append(times, MISSING)[which], np.append(names, "")[which]
     commits = commits.assign(version=versions, deployed=deployed)
