@@ -2258,15 +2258,16 @@ class Replay:
 
     A landing is a commit of the main line, with the commits that it merged. `landings` are their
     shas, oldest first, and `seconds` their times. `commits` are those that changed a path of a
-    place. What a revision contains of a place is the part of its trail up to the landing
-    `landing_of[revision]`, which knows every commit that the tip contains. All of these are
-    known once `moves` or `trails` were read. Raises GitOpsError for what is no repository.
+    place, or any path without `owners`. What a revision contains of a place is the part of its
+    trail up to the landing `landing_of[revision]`, which knows every commit that the tip contains.
+    All of these are known once `moves` or `trails` were read. Raises GitOpsError for what is no
+    repository.
     """
 
-    def __init__(self, repo: FilePath, owners: Owners, tip: str = "HEAD") -> None:
+    def __init__(self, repo: FilePath, owners: Optional[Owners] = None, tip: str = "HEAD") -> None:
         self.repo, self.owners, self.tip = repo, owners, tip
-        self.landings: List[str] = []
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
+        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
         self.seconds: List[int] = []
         self.commits: List[GitCommit] = []
         self.landing_of: Dict[str, int] = {}
@@ -2284,21 +2285,14 @@ class Replay:
 
     def moves(self) -> Iterator[Tuple[Any, Move]]:
         """Read the log once and yield what each landing changed at a place, oldest first."""
-        for arrived in self.arrivals():
+        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
+        groups = read_log(self.repo, fields, "--topo-order", "--reverse", self.tip)
+        for arrived in map(list, map(self._arrivals, filter(None, groups))):
             asked = [{blob: b"" for _, files in steps for blob, _ in files} for _, steps in arrived]
+            asked = [] if self.owners is None else asked
             contents = read_blobs(self.repo, list(itertools.chain.from_iterable(asked)))
             for (number, steps), blobs in zip(arrived, asked):
                 yield from self._changes(number, steps, dict(zip(blobs, contents)))
-
-    def arrivals(self) -> Iterator[List[Tuple[int, List[Any]]]]:
-        """Read the log once, and yield the landings of a group of commits (see `_arrivals`)."""
-        fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        with git_output(self.repo, "rev-list", "--first-parent", "--reverse", self.tip) as line:
-            groups = read_log(self.repo, fields, "--topo-order", "--reverse", self.tip)
-            first = next(groups)  # the log goes on while the main line is listed
-            self.landings += line.read().decode().split()
-        for records in itertools.chain([first], groups):
-            yield list(self._arrivals(records)) if records else []
 
     def _arrivals(self, records: Sequence[Sequence[bytes]]) -> Iterator[Tuple[int, List[Any]]]:
         """Yield the landings that touch places: (number, [(number of a commit, its files)]).
@@ -2310,7 +2304,9 @@ class Replay:
         texts[1] = [*map(sys.intern, texts[1])]  # few people, many commits
         rows = zip(*texts, parents, epochs(times).tolist(), bodies, rests)
         for sha, author, subject, line, seconds, body, rest in rows:
-            files = [entry for entry in RAW_ENTRY.findall(rest) if self.owners[entry[1]]]
+            files = RAW_ENTRY.findall(rest)
+            if self.owners is not None:
+                files = [entry for entry in files if self.owners[entry[1]]]
             reverts: FrozenSet[str] = frozenset()
             if b"This reverts" in body:
                 reverts = frozenset(one.decode() for one in REVERTED.findall(body))
@@ -2359,7 +2355,7 @@ class Replay:
             for old, new in pairs:  # the first one that left the version there brought it
                 first = (one for one, left in by[:-1] if new.encode() in left)
                 versions.append((old, new, next(first, by[-1][0]) if by[1:] else commits[0]))
-            for place, is_own in self.owners[path] if more else ():
+            for place, is_own in self.owners[path] if self.owners and more else ():
                 facts = changed.setdefault(place, [0, 0, [], [], []])
                 own = commits if is_own else []
                 for at, fact in enumerate((more, released, versions, commits, own)):
@@ -2794,9 +2790,8 @@ def load_release_tags(
     there = one_line(", ".join(name for name, *_ in tags[-8:]) or "none")
     chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
     chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
-    everything: Any = collections.defaultdict(lambda: [("", True)])
-    replay = Replay(repo, everything)
-    collections.deque(replay.arrivals(), 0)  # the commits alone: no file is read
+    replay = Replay(repo)
+    assert not replay.trails  # it reads the log
     found: Dict[str, Tuple[int, int, str]] = {}  # {commit: (landing, seconds, tag)}
     for (name, sha, _), time in zip(chosen, epochs(tag[2].encode() for tag in chosen).tolist()):
         if sha in replay.landing_of:
