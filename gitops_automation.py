@@ -2631,8 +2631,9 @@ def template_pattern(template: str) -> Pattern[str]:
     if sorted(fields) not in (["environment"], ["application", "environment"]):
         raise GitOpsError(f"{in_quotes(template)} names no {{environment}}; {TEMPLATE_HELP}")
     pattern = re.escape(template.strip("/")).replace(r"\*", "[^/]*")
-    for name in fields:
-        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>[^/]+?)")
+    for name in fields:  # the application of shop-api-prod is shop-api
+        group = "[^/]+" if name == "application" else "[^/]+?"
+        pattern = pattern.replace(re.escape(f"{{{name}}}"), f"(?P<{name}>{group})")
     is_file = "." in posixpath.basename(template.strip("/"))
     return re.compile(pattern if is_file else f"{pattern}(?:/.*)?")
 

@@ -176,6 +176,11 @@ def test_the_last_part_of_a_template_is_a_file_or_a_folder():
     assert not module.template_pattern("{environment}/values.yaml").fullmatch("dev/values.yaml/a")
 
 
+def test_the_application_stands_before_the_environment():
+    pattern = module.template_pattern("*/{application}-{environment}")
+    assert pattern.fullmatch("x/shop-api-dev/a").groups() == ("shop-api", "dev")
+
+
 def test_a_template_that_matches_nothing_is_refused_with_the_nearest_paths(config):
     folder = config(commit(5, dict.fromkeys(grid(TEMPLATE + "/image.yaml"), 1)))
     assert "apps/cart/overlays/dev" in refused(folder, "app/{application}/overlays/{environment}")
