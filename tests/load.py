@@ -62,8 +62,7 @@ def year(commits):
 
     table = layer("commits_table", lambda: gitops.commits_table(scenario.team, window, 1))
     deployments = layer(
-        "simulate_deployments",
-        lambda: gitops.simulate_deployments(table, scenario, window, 1)[0],
+        "simulate_deployments", lambda: gitops.simulate_deployments(table, scenario, window, 1)[0]
     )
     rollbacks = layer(
         "simulate_rollbacks", lambda: gitops.simulate_rollbacks(deployments, scenario.rollback, 1)
