@@ -62,8 +62,7 @@ def year(commits):
 
     table = layer("commits_table", lambda: gitops.commits_table(scenario.team, window, 1))
     deployments = layer(
-        "simulate_deployments",
-        lambda: gitops.simulate_deployments(table, scenario, window, 1)[0],
+        "simulate_deployments", lambda: gitops.simulate_deployments(table, scenario, window, 1)[0]
     )
     rollbacks = layer(
         "simulate_rollbacks", lambda: gitops.simulate_rollbacks(deployments, scenario.rollback, 1)
@@ -414,52 +413,22 @@ TIMES = [
     "9999-12-31T23:59:59Z",
     "0001-01-01T00:00:00+14:00",
 ]
+# fmt: off
 ODD_TEXTS = [
-    "",
-    " ",
-    "\0",
-    "a\nb",
-    "\x1b[2J\x1b]0;owned\x07",
-    "\u202eevil",
-    "\u2028",
-    "\ud800",
-    "größe 🚀",
+    "", " ", "\0", "a\nb", "\x1b[2J\x1b]0;owned\x07", "\u202eevil", "\u2028", "\ud800", "größe 🚀",
     "x" * 5000,
 ]
+# fmt: on
 ODD_TEXTS += "x -x -- .. ../../etc / {} %s%n 1e999 NaN -1 0 null ٣ 1_000 a,b=c =".split()
 ODD_TEXTS += ["production", "dev", "each", "<deep>", "<huge>"]
 ODD_TEXTS += [*TIMES, "1969-12-31T23:59:59Z", "2026-02-30T00:00:00Z", "a" * 40]
+# fmt: off
 ODD_VALUES = [
-    None,
-    True,
-    False,
-    0,
-    -1,
-    1,
-    2,
-    7,
-    0.5,
-    -0.0,
-    1e-300,
-    1e308,
-    float("nan"),
-    float("inf"),
-    2**63,
-    10**400,
+    None, True, False, 0, -1, 1, 2, 7, 0.5, -0.0, 1e-300, 1e308, float("nan"), float("inf"), 2**63,
+    10**400, [], {}, [[]], [None], [1, 2], [2, 1], [0, 1, 5, 9], {"": 1}, {"a": None},
+    {"a": 1, "b": 0}, {"name": "x"},
 ]
-ODD_VALUES += [
-    [],
-    {},
-    [[]],
-    [None],
-    [1, 2],
-    [2, 1],
-    [0, 1, 5, 9],
-    {"": 1},
-    {"a": None},
-    {"a": 1, "b": 0},
-    {"name": "x"},
-]
+# fmt: on
 
 
 def places(document):
@@ -537,15 +506,8 @@ def bounded(document):
 
 def quick(rng, folder):
     """Options that keep a run small."""
-    return [
-        "--no-dashboard",
-        "--output",
-        str(Path(folder, "out")),
-        "--runs",
-        str(rng.randint(2, 5)),
-        "--seed",
-        "7",
-    ]
+    output, runs = str(Path(folder, "out")), str(rng.randint(2, 5))
+    return ["--no-dashboard", "--output", output, "--runs", runs, "--seed", "7"]
 
 
 def configuration(rng, folder):
@@ -576,15 +538,7 @@ def argocd_document(rng, folder):
 SWITCHES = ["--print-config", "--export", "--json", "--details", "--version", "-h", "--no", "x"]
 OPTIONS = {
     "--days": ["1", "5", "90", "400", "0", "-1", "1e3", "9" * 25, "100000", "+7"],
-    "--end": [
-        "2026-01-31",
-        "2026-02-30",
-        "1970-01-01",
-        "1970-01-02",
-        "2200-01-01",
-        "2200-01-02",
-        "0000-00-00",
-    ],
+    "--end": "2026-01-31 2026-02-30 1970-01-01 1970-01-02 2200-01-01 2200-01-02 0000-00-00".split(),
     "--seed": ["0", "8", str(2**63 - 1), str(2**63), "-1", "1.5"],
     "--config": ["{folder}/good.json", "{folder}/bad.json", "{folder}", "{folder}/none"],
     "--repo": ["{folder}/repo", "{folder}", "{folder}/none", "{folder}/good.json"],
@@ -597,10 +551,7 @@ OPTIONS = {
     "--environments": ["dev,staging,production=prod-*", "dev", ",", "a=*", "f0,f1", "=x"],
     "--deployments-from": [
         "apps/{application}/{environment}/values.yaml",
-        "apps/{environment}",
-        "{environment}/x",
-        "x",
-        "{",
+        *"apps/{environment} {environment}/x x {".split(),
     ],
     "--history": ["{folder}/history", "{folder}", "{folder}/none"],
     "--incidents": ["{folder}/incidents.csv", "{folder}/good.json", "{folder}/none"],
@@ -609,56 +560,21 @@ OPTIONS = {
     "--runs": ["2", "5", "1", "0", "100001", "2.0"],
     "--cost-per-failed-hour": ["0", "120", "1e9", "999999999.999999999"],
     "--output": ["{folder}/out", "{folder}/good.json", "{folder}/good.json/x", "/dev/null/x"],
-    "--alert-webhook": [
-        "http://127.0.0.1:9/x",
-        "https://[",
-        "ftp://x",
-        "http://a:0/",
-        "http://x y/",
-        "http://u@h/",
-    ],
+    "--alert-webhook": ["http://x y/"]
+    + "http://127.0.0.1:9/x https://[ ftp://x http://a:0/ http://u@h/".split(),
 }
-CHANGES = [
-    "0",
-    "1",
-    "0.5",
-    "3",
-    "4:12",
-    "1:2:3",
-    "12:4",
-    "*0.5",
-    "*0",
-    "*10",
-    "*1e308",
-    "*-1",
-    "1:",
-    ":",
-    "each",
-    "soak",
-]
+CHANGES = "0 1 0.5 3 4:12 1:2:3 12:4 *0.5 *0 *10 *1e308 *-1 1: : each soak".split()
 
 
 def what_if(rng):
     if rng.random() < 0.2:
-        return rng.choice(
-            ["traditional", "elite", "gitops", "{folder}/good.json", "{folder}/bad.json", "Elite"]
-        )
-    knobs = [
-        *(
-            f"{name}.{knob}"
-            for name, group in gitops.Scenario().groups.items()
-            for knob in vars(group)
-        ),
-        "team.authors",
-        "qa.success_rate",
-        "production",
-        "environments.0",
-    ]
-    pieces = [
-        f"{rng.choice(knobs)}={rng.choice(CHANGES if rng.random() < 0.8 else ODD_TEXTS)}"
-        for _ in range(rng.choice([1, 1, 3]))
-    ]
-    return ",".join(pieces)
+        files = ["{folder}/good.json", "{folder}/bad.json"]
+        return rng.choice(["traditional", "elite", "gitops", "Elite", *files])
+    groups = gitops.Scenario().groups.items()
+    knobs = [f"{name}.{knob}" for name, group in groups for knob in vars(group)]
+    knobs += ["team.authors", "qa.success_rate", "production", "environments.0"]
+    values = [rng.choice(CHANGES if rng.random() < 0.8 else ODD_TEXTS) for _ in range(3)]
+    return ",".join(f"{rng.choice(knobs)}={value}" for value in values[: rng.choice([1, 1, 3])])
 
 
 def command_line(rng, folder):

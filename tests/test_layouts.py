@@ -114,7 +114,6 @@ LAYOUTS = [  # what is found, and what the files have behind it
     ("charts/{application}/values-{environment}.yaml", ""),
     ("config/{application}/{environment}.values.yaml", ""),
     ("deploy/{application}/{environment}.env", ""),
-    ("namespaces/{application}-{environment}", "/main.tf"),
     ("envs/{environment}", "/version.yml"),
 ]
 
@@ -123,8 +122,7 @@ LAYOUTS = [  # what is found, and what the files have behind it
 def test_a_usual_layout_is_found(template, rest):
     others = ["README.md", "base/a.yaml", "docs/prod/a.md"]
     assert found([*grid(template + rest), *others]) == template
-    if "-{environment}" not in template.replace("values-", ""):
-        assert found(grid(template + rest, ("qa", "nerc-ocp-prod", "prod-us"))) == template
+    assert found(grid(template + rest, ("qa", "nerc-ocp-prod", "prod-us"))) == template
 
 
 def test_a_star_joins_what_differs_by_team_or_by_purpose():
@@ -139,7 +137,7 @@ def test_a_star_joins_what_differs_by_team_or_by_purpose():
 def test_what_is_no_deployment_is_no_layout():
     assert not found(grid(".github/workflows/deploy-{environment}.yaml"))
     assert not found(grid("docs/{environment}/{application}.md"))
-    assert not found(grid("cluster/base/namespaces/{application}-{environment}/n.yaml"))
+    assert not found(grid("cluster/base/{application}/{environment}/n.yaml"))
     assert not found([f"tests/test_{name}.py" for name in "abc"])
     others = [f"app{number}/values-eqiad.yaml" for number in range(60)]
     assert not found([*others, *grid("{application}/values-{environment}.yaml", names=["a"])])
@@ -180,25 +178,12 @@ def test_the_last_part_of_a_template_is_a_file_or_a_folder():
 
 def test_the_application_stands_before_the_environment():
     pattern = module.template_pattern("*/{application}-{environment}")
-    for name, told in {"shop-api-dev": "shop-api dev", "shop-pre-prod": "shop pre-prod"}.items():
-        assert " ".join(pattern.fullmatch(f"x/{name}/a").groups()) == told
-
-
-def test_a_template_of_other_names_is_refused_with_the_usual_layout(config):
-    folder = config(commit(5, dict.fromkeys(grid(TEMPLATE + "/image.yaml"), 1)))
-    message = refused(folder, "apps/{environment}")
-    assert "cart" in message and TEMPLATE in message
-    history = load_gitops_repository(folder, "apps/{environment}", "cart,production=shop")
-    assert history.environments == ("cart", "production")
+    assert pattern.fullmatch("x/shop-api-dev/a").groups() == ("shop-api", "dev")
 
 
 def test_a_template_that_matches_nothing_is_refused_with_the_nearest_paths(config):
-    old = grid("old/{application}/{environment}/image.yaml")
-    new = dict.fromkeys(grid(TEMPLATE + "/image.yaml"), 1)
-    folder = config(commit(5, dict.fromkeys(old, 1)), commit(6, {**new, **dict.fromkeys(old)}))
+    folder = config(commit(5, dict.fromkeys(grid(TEMPLATE + "/image.yaml"), 1)))
     assert "apps/cart/overlays/dev" in refused(folder, "app/{application}/overlays/{environment}")
-    retired = load_gitops_repository(folder, "old/{application}/{environment}")
-    assert len(retired.deployments) == 4
 
 
 def test_clusters_of_one_stage_count_a_release_once(config):

@@ -310,3 +310,20 @@ def test_clusters_of_a_history_have_one_row_of_coverage_and_recover_apart():
     (row,) = history.coverage.astype(object).to_dict("records")
     assert (row["origin"], row["lost"]) == ("eu, us", 3)
     assert [row[edge].timestamp() for edge in ("from", "to")] == [5, 9]
+
+
+def test_what_clusters_roll_back_is_a_failure_of_their_stage():
+    rng = random.Random(1)
+    none = table_from("git_commits", [])
+    for _ in range(100):
+        places = []
+        for name in ("eu", "us", "asia"):
+            syncs = read_syncs(" ".join(rng.choices(["A", "B", "C", "!B"], k=7)))
+            late = rng.randint(0, HOUR)
+            moved = [one._replace(start=one.start + late, end=one.end + late) for one in syncs]
+            releases = classify_syncs([one._replace(release=one.content) for one in moved])
+            places.append(Place("shop", "live", name, "path", releases, 0, 9))
+        history = history_from("git", places, none, [], [], ["live"])
+        bad = history.deployments[history.deployments["health"] == DEGRADED]
+        assert len(history.rollbacks) <= len(bad)
+        assert set(history.rollbacks["from_commit"]) <= set(bad["commit_sha"])
