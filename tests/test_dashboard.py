@@ -502,7 +502,7 @@ def test_the_slices_are_the_shares_of_the_commit_types_beyond_eight_of_the_other
     "counts",
     [
         dict.fromkeys(TWELVE_TYPES, 10),
-        {f"type{number}": 2 ** (16 - number) for number in range(16)},
+        {f"type{number}": round(1000 * 0.8**number) for number in range(16)},
         {f"type{number}": 10 for number in range(9)},
         dict(feat=88, refactor=4, perf=4, revert=4),
         dict(feat=20),
@@ -513,6 +513,13 @@ def test_the_slices_of_a_pie_have_different_colours_and_labels_clear_of_each_oth
     colours = [colour for _, colour in slices(shown).values()]
     assert len(set(colours)) == len(colours) == min(len(counts), 9)
     assert not clashes(shown)
+
+
+def test_slices_too_thin_to_see_are_one():
+    shown = slices(types_page(other=990, docs=7, ci=2, feat=1))
+    assert {name: share for name, (share, _) in shown.items()} == pytest.approx(
+        {"no type": 0.99, "docs": 0.007, "others": 0.003}, abs=1e-4
+    )
 
 
 def test_a_type_has_one_colour_in_every_picture_and_no_type_stands_back():
