@@ -5672,10 +5672,7 @@ def picture_style() -> Iterator[None]:
 def draw_dashboard(
     metrics: Metrics, dpi: int = 300, seed: Optional[int] = None, real_commits: bool = False
 ) -> Figure:
-    """Draw the six panels, 18 x 10 in, each on a white card on a transparent page.
-
-    The figure is not registered with pyplot: nothing shows it but the one who asked for it.
-    """
+    """Draw the six panels on a transparent page of 18 x 10 in; pyplot does not know the figure."""
     history, values, when = metrics.history, metrics.values, metrics.history.window
     by_environment, badge = values["deployments_by_environment"], BADGES[history.source]
     total, rates = sum(by_environment.values()), values["success_rates"].values()
@@ -5696,9 +5693,8 @@ def draw_dashboard(
         note += f", seed {seed}"
     if history.is_simulated and real_commits:
         badge = "SIMULATED deployments of real commits"
-    count = count_text(total, "deployment")
     to = f"{by_environment[history.production]:,} of them to {drawable(history.production)}"
-    header = ("GitOps delivery dashboard", badge, note, count, to)
+    header = ("GitOps delivery dashboard", badge, note, count_text(total, "deployment"), to)
     figure, axes = new_page(header, list(panels), dpi)
     for ax, (plot, why) in zip(axes, panels.values()):
         if why:
@@ -5811,7 +5807,8 @@ def plot_commit_types(metrics: Metrics, ax: Axes) -> None:
     import seaborn as sns
 
     types = metrics.values["commit_types"]
-    names, counts = few(list(types)[::-1], list(types.values())[::-1])
+    thin = sum(count < 0.005 * sum(types.values()) for count in types.values())
+    names, counts = few(list(types)[::-1], list(types.values())[::-1], thin)
     known = {**dict(zip(COMMIT_TYPES, sns.color_palette("deep"))), "other": PALE, "others": GREY}
     plain = [drawable({"other": "no type"}.get(name, name), 11) for name in names]
     labels = [f"{name} {show_percent(n, sum(counts))}" for name, n in zip(plain, counts)]
@@ -5906,14 +5903,14 @@ def plot_scorecard(metrics: Metrics, ax: Axes) -> None:
 
 @picture_style()
 def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
-    """Draw a card for each benchmark, with a row for each scenario.
+    """Draw a card for each benchmark, with the months of each scenario in a row.
 
-    A row has the months as dots, their median, and from 5 % to 95 % of them. Lines mark the elite
-    limit and what was measured. The name says how many months meet the target.
+    An axis ends beyond 95 % of the months: the rare ones would press the others together.
     """
+    measured = forecast.measured or {}
     note = f"{forecast.runs} months of {count_text(forecast.window.days, 'day')} for each "
     note += f"scenario, seed {forecast.seed}"
-    if forecast.measured is not None:
+    if measured:
         note += ", baseline fitted to the measured history"
     targets = {key: TARGETS[key] for key in SCOPES[forecast.calibration.scope]}
     titles = [f"{METRICS[key].label}, elite {target.words}" for key, target in targets.items()]
@@ -5921,28 +5918,31 @@ def draw_what_if(forecast: Forecast, dpi: int = 300) -> Figure:
     noise = np.random.Generator(np.random.PCG64(0)).uniform(-0.28, 0.28, 500)
     for ax, (key, target) in zip(axes, targets.items()):
         labels: List[str] = []
+        ends = [target.limit, measured.get(key, math.nan)]
         for place, (name, months) in enumerate(forecast.months.items()):
             known = months[key][~np.isnan(months[key])][:500]
             dots: Dict[str, Any] = dict(alpha=0.35, markersize=4, markeredgewidth=0)
             dots.update(color="#7b5ea7" if place else "#829ab1")  # the baseline stands back
             ax.plot(known, place + noise[: len(known)], "o", label="a month", **dots)
             middle, low, high = month_spread(months[key])
+            ends.append(high)
             ax.plot([low, high], [place] * 2, color=INK, linewidth=2, label="5-95 % of months")
             ax.plot([middle], [place], "D", color=INK, markersize=8, label="median month")
             met, of = target_odds(months, key)
             labels += [drawable(name, 32), f"target met: {show_percent(met, of, 0)}"]
         ax.axvline(target.limit, color=GREEN, linestyle="--", label="elite limit")
-        if forecast.measured is not None:
-            measured = forecast.measured.get(key, math.nan)
-            ax.axvline(measured, color=RED, linestyle=":", linewidth=2.2, label="measured")
+        if measured:
+            ax.axvline(ends[1], color=RED, linestyle=":", linewidth=2.2, label="measured")
         if key in forecast.calibration.assumed:
             why = "n/a: " + forecast.calibration.assumed[key]
             ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", color=MUTED)
         rows = len(forecast.months)
         unit = "deployments a day" if target.unit == "/day" else METRICS[key].unit.strip()
-        ax.set(xlabel=unit, xlim=(0, None), ylim=(rows - 0.4, -0.6), yticks=range(rows))
+        ax.set(xlabel=unit, xlim=(0, 1.2 * np.nanmax(ends)))
+        ax.set(ylim=(rows - 0.4, -0.6), yticks=range(rows))
         ax.set_yticklabels(map("\n".join, zip(labels[::2], labels[1::2])))
         ax.grid(False, axis="y")
+        number_axis(ax.xaxis, whole=False)
         leave_room(ax, 0.15 + width_of(labels), 0.5)
     shown = dict(zip(*reversed(axes[0].get_legend_handles_labels())))
     look: Dict[str, Any] = dict(loc="center right", bbox_to_anchor=(0.994, 0.966), ncol=len(shown))
@@ -6022,9 +6022,9 @@ def legend_below(ax: Axes, artists: Sequence[Any], names: Sequence[str]) -> floa
     return 0.1 + 0.2 * math.ceil(len(names) / columns)
 
 
-def few(names: Sequence[str], rows: Any) -> Tuple[List[str], Any]:
+def few(names: Sequence[str], rows: Any, least: int = 0) -> Tuple[List[str], Any]:
     """Return the last eight names and their rows; before them, the sum of the others as one."""
-    first = len(names) - MOST_SHOWN
+    first = max(len(names) - MOST_SHOWN, least)
     if first < 2:
         return list(names), rows
     return ["others", *names[first:]], np.add.reduceat(rows, [0, *range(first, len(names))])

@@ -12,7 +12,6 @@ file of Argo CD applications; `argocd` and `kubectl` there print that file. Pyth
 after the other, in one session.
 """
 
-import collections
 import contextlib
 import dataclasses
 import io
@@ -45,16 +44,16 @@ BY_HAND = "<!-- run by .ci/run -->\n"
 
 
 def sandbox(folder):
-    """Fill a folder; the environment in which its commands run."""
+    """Fill a folder; return the environment in which its commands run."""
     (folder / "gitops_automation.py").write_bytes((ROOT / "gitops_automation.py").read_bytes())
-    commits = make_repository(folder / "path/to/repository", {"README.md": 40})["README.md"]
-    for number, (sha, _) in enumerate(commits[::8]):
-        tag = ["git", "tag", f"v1.{number}", sha]
-        subprocess.run(tag, cwd=str(folder / "path/to/repository"), check=True)
-    shas = make_repository(folder / "path/to/config-repository", {"shop/dev": 30, "shop/prod": 10})
+    code = folder / "path/to/repository"
+    for number, (_, sha, _) in enumerate(make_repository(code, ["README.md"] * 40)[::8]):
+        subprocess.run(["git", "tag", f"v1.{number}", sha], cwd=str(code), check=True)
+    versions = [f"shop/{'prod' if number % 4 == 3 else 'dev'}" for number in range(40)]
+    commits = make_repository(folder / "path/to/config-repository", versions)
     programs = folder / "bin"
     programs.mkdir()
-    (programs / "applications.json").write_text(json.dumps(applications(shas)))
+    (programs / "applications.json").write_text(json.dumps(applications(commits)))
     for name, script in {
         "python": f'exec "{sys.executable}" "$@"',
         "argocd": f'cat "{programs}/applications.json"',
@@ -66,79 +65,41 @@ def sandbox(folder):
     return {**os.environ, **variables}
 
 
-def make_repository(folder, commits):
-    """Make a repository with so many commits for each path; return {path: [(sha, time)]}.
+def make_repository(folder, paths):
+    """Make a repository with a commit to each path; return [(path, SHA, time)].
 
-    There are three commits a day before 2026-01-31.
+    There are three commits a day before 2026-01-31. A path of dev gets the next version, and one of
+    production what dev has, but for one time when it goes back.
     """
     folder.mkdir(parents=True)
-    stream, came = [], collections.defaultdict(list)
-    for number, path in enumerate(interleaved(commits)):
-        time = argo.seconds("2026-01-30 16:00") - (sum(commits.values()) - number) * 28800
+    stream, times, newest = [], [], 0
+    for number, path in enumerate(paths):
+        times.append(argo.seconds("2026-01-30 16:00") - (len(paths) - number) * 28800)
         kind = ("feat", "fix", "chore", "feat", "docs")[number % 5]
-        message = f"{kind}: change {number}\n"
-        versions = came[path]
-        # production takes what dev has, but for one time when it goes back
-        newest = len(came["shop/dev"]) + path.endswith("dev")
-        versions.append(versions[3] if path.endswith("prod") and len(versions) == 5 else newest)
-        data = f"image:\n  tag: 1.{versions[-1]}.0\n"
+        newest += not path.endswith("prod")
+        version = 9 if (number, path) == (19, "shop/prod") else newest
+        message, data = f"{kind}: change {number}\n", f"image:\n  tag: 1.{version}.0\n"
         name = path if "." in path else f"{path}/values.yaml"
         stream.append(
-            f"commit refs/heads/main\nmark :{number + 1}\n"
-            f"committer dev <dev@example.org> {time} +0000\n"
+            f"commit refs/heads/main\ncommitter dev <dev@example.org> {times[-1]} +0000\n"
             f"data {len(message)}\n{message}M 100644 inline {name}\ndata {len(data)}\n{data}\n"
         )
     run = dict(cwd=str(folder), check=True, stdout=subprocess.PIPE)
     subprocess.run(["git", "init", "-q", "-b", "main"], **run)
     subprocess.run(["git", "fast-import", "--quiet"], input="".join(stream).encode(), **run)
-    log = subprocess.run(["git", "log", "--reverse", "--format=%H %ct", "main"], **run).stdout
-    found = {}
-    for path, line in zip(interleaved(commits), log.decode().splitlines()):
-        sha, time = line.split()
-        found.setdefault(path, []).append((sha, int(time)))
-    return found
-
-
-def interleaved(commits):
-    """The paths in the order of their commits, spread evenly."""
-    places = [
-        ((number + 0.5) / count, path) for path, count in commits.items() for number in range(count)
-    ]
-    return [path for _, path in sorted(places)]
+    log = subprocess.run(["git", "log", "--reverse", "--format=%H", "main"], **run).stdout
+    return list(zip(paths, log.decode().split(), times))
 
 
 def applications(commits):
-    """Return Argo CD's applications for the commits of a repository.
-
-    Dev follows at once, production some hours later; one release is bad.
-    """
+    """Return Argo CD's applications for such commits: each is synced an hour later."""
     documents = []
-    for path, delay in (("shop/dev", 120), ("shop/prod", 5 * 3600)):
-        name = path.replace("/", "-")
-        entries = [
-            argo.entry(
-                number, time + delay * (5 + 7 * number % 10) // 10, sha, source=argo.source(path)
-            )
-            for number, (sha, time) in enumerate(commits[path])
-        ]
-        end = commits[path][-2][1] + delay * 3 // 2 + 1200
-        back = {
-            **entries[-3],
-            "deployedAt": argo.rfc3339(end),
-            "deployStartedAt": argo.rfc3339(end - 30),
-        }
-        entries.insert(len(entries) - 1, back)
-        for number, entry in enumerate(entries):
-            entry["id"] = number
-        documents.append(
-            argo.application(
-                name,
-                entries,
-                spec=argo.source(path),
-                created="2026-01-16 00:00",
-                reconciled="2026-01-31 00:00",
-            )
-        )
+    for place in ("shop/dev", "shop/prod"):
+        spec = argo.source(place)
+        mine = [(sha, time + 3600) for path, sha, time in commits if path == place]
+        entries = [argo.entry(at, end, sha, source=spec) for at, (sha, end) in enumerate(mine)]
+        known = dict(spec=spec, created="2026-01-16 00:00", reconciled="2026-01-31 00:00")
+        documents.append(argo.application(place.replace("/", "-"), entries, **known))
     return {"apiVersion": "v1", "kind": "List", "items": documents}
 
 
@@ -172,25 +133,19 @@ def outputs_of(text):
 
 
 def shell(source, variables):
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", source],
-        env=variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    run = ["bash", "-euo", "pipefail", "-c", source]
+    done = subprocess.run(run, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     if done.returncode or done.stderr:
-        raise AssertionError(
-            f"{source}\nends with {done.returncode}: {done.stderr.decode('utf-8', 'replace')}"
-        )
+        said = done.stderr.decode("utf-8", "replace")
+        raise AssertionError(f"{source}\nends with {done.returncode}: {said}")
     return done.stdout.decode("utf-8")
 
 
 def excerpt(printed, first, last):
     """The lines from the one that begins with `first` to the next that begins with `last`."""
-    lines = printed.split("\n")
+    lines = [line.rstrip() for line in printed.split("\n")]
     start = position(lines, first, 0)
-    end = position(lines, last, start) + 1
-    return "".join(f"{line.rstrip()}\n" for line in lines[start:end])
+    return "\n".join(lines[start : position(lines, last, start) + 1]) + "\n"
 
 
 def position(lines, words, start):
@@ -209,79 +164,46 @@ def table(heads, rows):
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def headline():
+def metrics():
+    """The five metrics of dora.dev, each beside the one of the original project."""
+    ours = dict(zip(gitops.DORA_NAMES.values(), gitops.SCOPES[gitops.ALL_ENVIRONMENTS]))
+    keys = {name: key for key, name in gitops.DORA_NAMES.items()}
     rows = []
-    for key in gitops.SCOPES["all environments"]:
-        metric, target = gitops.METRICS[key], gitops.TARGETS[key]
-        sign = {">": "&gt;", "<": "&lt;"}[target.better]
-        elite = f"{sign} {target.limit:g} {target.unit}"
-        rows.append([f"`{key}`", metric.label, metric.definition, elite])
-    return table(["key", "in the report", "definition", "elite"], rows)
+    for factor, names in ("throughput", gitops.THROUGHPUT), ("instability", gitops.INSTABILITY):
+        for name in names:
+            metric, row = gitops.PRODUCTION_METRICS[name], ["–", "–", "–"]
+            if name in ours:
+                simulated, target = gitops.METRICS[ours[name]], gitops.TARGETS[ours[name]]
+                both = dict.fromkeys([keys[name], ours[name]])
+                label = f"{simulated.label}: " + ", ".join(f"`{key}`" for key in both)
+                elite = target.words.replace("<", "&lt;").replace(">", "&gt;")
+                row = [label, simulated.definition.partition(" Of real deployments")[0], elite]
+            rows.append([factor, f"{metric.label}: `{name}`", metric.definition, *row])
+    heads = ["factor", "dora.dev's name", "of a measured history, in production"]
+    return table([*heads, "original name", "of a simulation", "elite"], rows)
 
 
-def production():
-    rows = [
-        [f"`{key}`", metric.label, metric.definition]
-        for key, metric in gitops.PRODUCTION_METRICS.items()
-    ]
-    return table(["key", "dora.dev's name", "definition"], rows)
-
-
-PRINCIPLE = "a matter of principle"
 COMPARED = [  # question, traditional, GitOps, and the metric that answers it in a simulation
-    (
-        "How often does production change?",
-        "a train once a week",
-        "when a release passes its gate",
-        ("production_deployment_frequency", "{:.2f} a day"),
-    ),
-    (
-        "How long does a change take?",
-        "it waits for a build, a test pass and the train",
-        "it waits for the gates alone",
-        ("mean_lead_time", "{:.1f} h"),
-    ),
-    (
-        "How many deployments fail?",
-        "many changes in each",
-        "one change, or a few",
-        ("change_failure_rate", "{:.1f} %"),
-    ),
-    (
-        "How long does a rollback take?",
-        "somebody redeploys by hand",
-        "an automatic return",
-        ("mttr_minutes", "{:.0f} min"),
-    ),
-    ("Who may write to the cluster?", "the CI server pushes", "an agent inside pulls", None),
-    ("What should run now?", "look through the CI logs", "read the branch", None),
-    (
-        "What if somebody changes the cluster?",
-        "it stays until it hurts",
-        "it is seen as drift",
-        None,
-    ),
-    ("Who changed what, and who agreed?", "tickets and logs", "commits and their reviews", None),
-    ("How do you rebuild a cluster?", "run every pipeline again", "point an agent at git", None),
-]
+    ("How often does production change?", "a train once a week", "when a release passes its gate",
+     "production_deployment_frequency", "{:.2f} a day"),
+    ("How long does a change take?", "a build, a test pass and the train", "the gates alone",
+     "mean_lead_time", "{:.1f} h"),
+    ("How many deployments fail?", "many changes in each", "one change, or a few",
+     "change_failure_rate", "{:.1f} %"),
+    ("How long does a rollback take?", "somebody redeploys by hand", "an automatic return",
+     "mttr_minutes", "{:.0f} min"),
+]  # fmt: skip
 
 
 def comparison():
-    """Each row has the median month of `traditional` and of the default scenario, if simulated."""
-    months = (
-        gitops.GitOpsAutomation(seed=7, end="2026-01-31")
-        .what_if({"traditional": gitops.PRESETS["traditional"]})
-        .table
-    )
+    """Each row has the median month of `traditional` and of the default scenario."""
+    run = gitops.GitOpsAutomation(seed=7, end="2026-01-31")
+    months = run.what_if({"traditional": gitops.PRESETS["traditional"]}).table
     median = months.groupby(["scenario", "metric"], sort=False)["value"].median()
     rows = []
-    for *words, simulated in COMPARED:
-        result = PRINCIPLE
-        if simulated:
-            key, shown = simulated
-            names = ("traditional", "baseline")
-            result = " → ".join(shown.format(median[name, key]) for name in names)
-        rows.append([*words, result])
+    for *words, key, shown in COMPARED:
+        values = (shown.format(median[name, key]) for name in ("traditional", "baseline"))
+        rows.append([*words, " → ".join(values)])
     return table(["question", "traditional CI/CD", "GitOps", "simulated"], rows)
 
 
@@ -306,19 +228,12 @@ def default(value):
         return f"{', '.join(value)}: {next(iter(value.values()))} each"
     if isinstance(value, dict):
         return ", ".join(f"{name} {weight:g}" for name, weight in value.items())
-    if value == ():
-        return "none"
     if isinstance(value, tuple):
-        return ("-" if len(value) == 2 else ", ").join(f"{number:g}" for number in value)
+        return ("-" if len(value) == 2 else ", ").join(f"{one:g}" for one in value) or "none"
     return value if isinstance(value, str) else f"{value:g}"
 
 
-TABLES = {
-    "headline": headline,
-    "production": production,
-    "comparison": comparison,
-    "knobs": knobs,
-}
+TABLES = {"metrics": metrics, "comparison": comparison, "knobs": knobs}
 
 
 def with_tables(text):
@@ -328,19 +243,18 @@ def with_tables(text):
     )
 
 
-def rebuilt(text):
-    """README.md with everything anew that the program makes."""
-    printed = outputs_of(text)
+def with_outputs(text, printed):
+    """README.md with what the blocks printed."""
 
     def output(match):
         before, first, last, _, after = match.groups()
-        source = [
-            source for language, source, _ in blocks(text[: match.start()]) if language != "text"
-        ][-1]
-        return before + excerpt(printed[source], first, last) + after
+        sources = [source for language, source, _ in blocks(text[: match.start()])
+                   if language != "text"]  # fmt: skip
+        return before + excerpt(printed[sources[-1]], first, last) + after
 
-    return with_tables(OUTPUT.sub(output, text))
+    return OUTPUT.sub(output, text)
 
 
 if __name__ == "__main__":
-    README.write_text(rebuilt(README.read_text(encoding="utf-8")), encoding="utf-8")
+    shown = README.read_text(encoding="utf-8")
+    README.write_text(with_tables(with_outputs(shown, outputs_of(shown))), encoding="utf-8")
