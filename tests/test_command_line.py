@@ -325,7 +325,7 @@ BAD_OPTIONS = {  # what: (options, what the line names, what to do)
     "output too long": (["--output", "x" * 300], "xxx", "--output"),
     "metric mistyped": (["--levers", "mean_leed_time"], "mean_leed_time", "mean mean_lead_time?"),
     "knob mistyped": (["--what-if", "prod.wait_hours=1"], "prod.", "are production.wait_hours"),
-    "preset mistyped": (["--what-if", "elit"], "elit", "did you mean elite?"),
+    "preset mistyped": (["--what-if", "elit"], "elit", "(gitops, traditional, elite)"),
     "scenario twice": (["--what-if", "elite", "--what-if", "elite"], "elite", "of its own"),
     "release unknown": (["--trace", "zzz"], "zzz", "latest, slowest, failed"),
     "no tables": (["--history", "missing"], "missing", "deployments.csv"),
