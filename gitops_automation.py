@@ -5428,7 +5428,7 @@ class Report(NamedTuple):
             lines.append(f"Production alone: {told}")
         level, score = level_and_score(metrics)
         tried = not simulated and any(line.startswith(" ") for line in self.advice)
-        heading = f"Recommendations{f' (tried in simulated months, seed {self.seed})' * tried}:"
+        heading = f"Recommendations{' (tried in simulated months)' * tried}:"
         lines += ["", f"Performance Score: {score}", "", f"Maturity Level: {level}", "", heading]
         for line in self.advice:
             lines.append(f"    {line.strip()}" if line.startswith(" ") else f"  • {line}")
@@ -6608,6 +6608,7 @@ def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
 PERIOD = 28 * DAY  # a month here: each has the same weekdays
 RECENT = 6 * 28  # days that a scenario is fitted to: what is older tells of another pipeline
 LONGEST = 60  # days: a longer wait counts as this, and no month is preceded by more
+NO_END = 1e5  # hours: the wait of what never comes, in no month that is simulated
 FEW = 6  # with fewer observations a month's level is not told, and a knob is no lever
 MANY = 20  # passages from which on the hours of the week are told
 DRAWS = 100
@@ -6749,12 +6750,12 @@ def month_factors(
     `levels` are logarithms of what the knob was in each past month, `chance` the variance that each
     would have if it did not change, `error` that of their mean. What the levels vary beyond chance
     is the drift: it takes three months to tell. The factors are
-    exp(noise * sqrt(drift (1 + 1 / months) + error)).
+    exp(noise * sqrt(drift (1 + 1 / months) + error)), and at most seven times more or less.
     """
     months, drift = len(levels), 0.0
     if months >= 3:
         drift = max(float(levels.var(ddof=1) - chance.mean()), 0.0)
-    return np.exp(np.clip(noise * math.sqrt(drift * (1 + 1 / max(months, 1)) + error), -4, 4))
+    return np.exp(np.clip(noise * math.sqrt(drift * (1 + 1 / max(months, 1)) + error), -2, 2))
 
 
 def draw_noise(rng: np.random.Generator, months: int = 0) -> np.ndarray:
@@ -6782,7 +6783,8 @@ def possible_ranges(
     if len(logs) >= MANY:  # a few outliers do not move the median: as of a normal curve
         spread = (float(np.subtract(*np.quantile(logs, [0.75, 0.25]))) / 1.349) ** 2
     spread *= math.pi / 2
-    levels = months[months["size"] >= FEW]
+    whole = months.index < max((end - time.min()) // PERIOD, 1)  # what began late is no level
+    levels = months[whole & (months["size"] >= FEW)]
     noise = draw_noise(rng or np.random.Generator(np.random.PCG64(1)), len(levels) * (rng is None))
     chance, error = spread / levels["size"].to_numpy(), spread / len(logs)
     factors = month_factors(levels["median"].to_numpy(), chance, error, noise)
@@ -7083,7 +7085,7 @@ def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np
 
     The curve is the product limit of E. L. Kaplan and P. Meier (JASA 53, 1958). What is not known
     exactly is drawn from it, and the curve made anew, ten times. Who waited longer than all that
-    came waits on: LONGEST, or until a newer release comes.
+    came never comes, or goes with a newer release.
     """
     if not len(low):
         return low, (0.0, 0.0)
@@ -7099,8 +7101,8 @@ def fit_waits(low: np.ndarray, high: np.ndarray, beyond: np.ndarray) -> Tuple[np
         drawn = np.interp(first + noise * (last - first), gone, hours)
         waits = np.where((low < high) & (first < last), np.clip(drawn, low, high), waits)
     at = np.linspace(0, 1, 101)
-    found = np.where(at <= gone[-1] + 1e-9, np.interp(at, gone, hours) / 3600, 24 * LONGEST)
-    return waits, tuple(np.minimum(found, 24 * LONGEST).tolist())
+    found = np.minimum(np.interp(at, gone, hours) / 3600, 24 * LONGEST)
+    return waits, tuple(np.where(at <= gone[-1] + 1e-9, found, NO_END).tolist())
 
 
 def fit_recovery(
