@@ -6646,12 +6646,9 @@ class Calibration:
         """`DRAWS` scenarios, each with one possible value of every knob that is in doubt."""
         found, unsure = [], [fitted for fitted in self.knobs if len(fitted.possible)]
         for values in zip(*(fitted.possible for fitted in unsure)):
-            groups: Dict[str, Dict[str, Any]] = collections.defaultdict(dict)
-            for fitted, value in zip(unsure, values):
-                groups[fitted.group][fitted.knob] = value
             drawn = self.scenario
-            for group, changed in groups.items():
-                drawn = drawn.with_knobs(group, **changed)
+            for fitted, value in zip(unsure, values):
+                drawn = drawn.with_knobs(fitted.group, **{fitted.knob: value})
             found.append(drawn)
         return found or [self.scenario]
 
@@ -6682,34 +6679,40 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     """
     history = recent_part(history)
     seen = count_words(history.deployments["environment"])
-    names = [name for name in history.environments if name in seen and name != UNCLASSIFIED]
+    names = [name for name in history.environments if name in seen and name != UNCLASSIFIED][-50:]
     if not names:
         raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
-    rng, names = np.random.Generator(np.random.PCG64(history.window.days)), names[-50:]
+    least = (
+        FEW if max(seen[name] for name in names) >= MANY else 0
+    )  # what is hardly used is no stage
+    names = [name for name in names if seen[name] >= least or name == names[-1]]
+    rng, warm_up = np.random.Generator(np.random.PCG64(history.window.days)), 7.0
     stages: List[Passages] = []
-    upstream = None
+    before = None
     for name in names:
         here = releases_to(history, name)
-        stages.append(passages_to(history, name, here, upstream))
-        upstream = here
-    team, knobs, shares = fit_team(history, names, stages, base.team, rng)
-    defaults, days = {one.name: one for one in base.environments}, 7.0
-    environments = []
+        stages.append(passages_to(history, name, here, before))
+        before = here
+    team, rate, shares = fit_team(history, names, stages, base.team, rng)
+    defaults = {one.name: one for one in base.environments}
+    environments, knobs = [], [rate]
     for name, stage, share in zip(names, stages, shares):
         default = defaults.get(name, Environment(name))
         environment, fitted = fit_environment(history, stage, default, share, rng)
         environments.append(environment)
         knobs += fitted
-        waits = stage.ways[1] - stage.ways[0]
-        days += float(np.quantile(waits, 0.95)) / DAY if len(waits) else 0
+        waits = np.subtract(*reversed(stage.ways))
+        warm_up += float(np.quantile(waits, 0.95)) / DAY if len(waits) else 0
     rollback, fitted = fit_recovery(history, base.rollback, rng)
     knobs += fitted
     scenario = Scenario(team, tuple(environments), rollback, base.failure_reasons)
-    assumed, warm_up, alone = assumed_metrics(scenario, knobs), int(min(days, LONGEST)), False
+    alone = any(one.starts == "commit" for one in environments[1:])
     if history.changes is not None:  # then a version that was skipped is no change of production
         shipped = history.changes_to(names[-1])[["application", "deployed"]].dropna()
-        alone = len(shipped) <= 1.1 * len(shipped.drop_duplicates())
-    return Calibration(scenario, tuple(knobs), assumed, warm_up, scope_of(history), alone)
+        alone |= len(shipped) <= 1.1 * len(shipped.drop_duplicates())
+    assumed = assumed_metrics(scenario, knobs)
+    days = int(min(warm_up, LONGEST))
+    return Calibration(scenario, tuple(knobs), assumed, days, scope_of(history), alone)
 
 
 def recent_part(history: History) -> History:
@@ -6748,13 +6751,14 @@ def month_factors(
     """Return `DRAWS` factors by which a knob may differ in the coming month.
 
     `levels` are logarithms of what the knob was in each past month, `chance` the variance that each
-    would have if it did not change, `error` that of their mean. What the levels vary beyond chance
-    is the drift: it takes three months to tell. The factors are
-    exp(noise * sqrt(drift (1 + 1 / months) + error)), and at most seven times more or less.
+    would have if it did not change, `error` that of their mean. The drift is what the levels vary
+    beyond half of chance: with less than that, the bands hold too rarely on real teams. It takes
+    three months to tell. The factors are exp(noise * sqrt(drift (1 + 1 / months) + error)), and at
+    most seven times more or less.
     """
     months, drift = len(levels), 0.0
     if months >= 3:
-        drift = max(float(levels.var(ddof=1) - chance.mean()), 0.0)
+        drift = max(float(levels.var(ddof=1) - chance.mean() / 2), 0.0)
     return np.exp(np.clip(noise * math.sqrt(drift * (1 + 1 / max(months, 1)) + error), -2, 2))
 
 
@@ -6783,8 +6787,7 @@ def possible_ranges(
     if len(logs) >= MANY:  # a few outliers do not move the median: as of a normal curve
         spread = (float(np.subtract(*np.quantile(logs, [0.75, 0.25]))) / 1.349) ** 2
     spread *= math.pi / 2
-    whole = months.index < max((end - time.min()) // PERIOD, 1)  # what began late is no level
-    levels = months[whole & (months["size"] >= FEW)]
+    levels = months[months["size"] >= FEW]
     noise = draw_noise(rng or np.random.Generator(np.random.PCG64(1)), len(levels) * (rng is None))
     chance, error = spread / levels["size"].to_numpy(), spread / len(logs)
     factors = month_factors(levels["median"].to_numpy(), chance, error, noise)
@@ -6797,72 +6800,22 @@ def observed_range(values: np.ndarray) -> Range:
     return tuple(np.quantile(values, points).tolist())
 
 
+# How releases came to an environment, and the knobs that this tells.
+
+
 class Passages(NamedTuple):
     """How releases came to an environment.
 
-    What may come is a release that was healthy in the stage before (`stage`), a commit (`commits`),
-    or a release of the environment alone, as with a folder for each (`own`).
+    What may come is a release of the stage before (`stage`), a commit (`commits`), or a release of
+    the environment alone, as with a folder for each (`own`).
     """
 
     source: str
     policy: str  # of promotion
     arrival: np.ndarray  # the second from which each could come
-    counts: Mapping[str, int]  # how many there were of each application
+    counts: pd.Series  # how many there were of each application
     ways: Tuple[np.ndarray, np.ndarray]  # from and to when each went that came
     waiting: Tuple[np.ndarray, np.ndarray]  # from and until when each waited that did not come
-
-
-def passages_to(
-    history: History, environment: str, here: pd.DataFrame, upstream: Optional[pd.DataFrame]
-) -> Passages:
-    """Return the passages to an environment of its releases (see `releases_to`).
-
-    `upstream` are the releases to the environment before, None for the first. The source is
-
-    1. `stage` if three quarters of the releases in the second half of the window were upstream,
-    2. `commits` in the first environment of a history with plain commits,
-    3. `own` otherwise. Then each release came. In production each change is a way.
-    4. In the first environment of a config repository a lead time begins, so nothing waits there.
-
-    A newer release wins, if at most one in fifty came after a newer one, and one did not come. Then
-    a release waited until a newer one came, else until the end.
-    """
-    end, late = history.window.seconds[1], here["start"] >= sum(history.window.seconds) / 2
-    source, entries = (
-        "own",
-        here.assign(arrival=here["rank"].where(here["rank"] >= 0, here["start"])),
-    )
-    if upstream is not None:
-        if here.index[late].isin(upstream.index).sum() >= 0.75 * max(late.sum(), 1):
-            entries, source = upstream.assign(arrival=upstream["end"])[upstream["good"]], "stage"
-    elif history.changes is None and len(history.git_commits):
-        commits, source = history.git_commits, "commits"
-        names = commits["application"].astype(object)
-        entries = pd.DataFrame({"rank": seconds_of(commits["timestamp"])}, [names, commits["sha"]])
-        entries = entries.assign(arrival=entries["rank"])
-    if source != "own":
-        entries = entries[~entries.index.duplicated()]
-        entries["start"] = here["start"][~here.index.duplicated()].reindex(entries.index)
-    names = entries.index.get_level_values(0)
-    order = np.lexsort((entries["arrival"], entries["rank"], names.astype(str)))
-    counts, known = names.value_counts().to_dict(), (entries["rank"] >= 0).to_numpy()[order]
-    start = entries["start"].fillna(NEVER).to_numpy(np.int64)[order]
-    arrival = np.minimum(entries["arrival"].to_numpy(np.int64)[order], start)
-    if source == "own":
-        ways, nothing = (arrival[known], start[known]), (arrival[:0], arrival[:0])
-        if environment == history.production and history.changes is not None:
-            changes = history.changes_to(environment).dropna(subset=["deployed"])
-            ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
-            ways = np.minimum(*ways), ways[1]
-        elif upstream is None and history.source == "git":
-            arrival, ways = start, (start, start)
-        return Passages(source, "each", arrival, counts, ways, nothing)
-    newer = earliest_of_newer(start, number_runs(pd.factorize(names[order])[0]))
-    came, policy, until = start < NEVER, "each", np.full(len(start), end)
-    if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
-        policy, until = "newest", np.minimum(newer, end)
-    waiting = arrival[~came], np.maximum(arrival, until)[~came]
-    return Passages(source, policy, arrival, counts, (arrival[came], start[came]), waiting)
 
 
 def releases_to(history: History, environment: str) -> pd.DataFrame:
@@ -6873,37 +6826,88 @@ def releases_to(history: History, environment: str) -> pd.DataFrame:
     `start` and `end` in seconds; `good`.
     """
     rows = history.deployments[history.deployments["environment"] == environment]
+    start, commits = seconds_of(rows["timestamp"]), history.git_commits
     found = pd.DataFrame(
         {
             "application": rows["application"].astype(object).to_numpy(),
             "release": rows["commit_sha"].astype(object).to_numpy(),
-            "start": seconds_of(rows["timestamp"]),
-            "end": seconds_of(rows["timestamp"]) + rows["duration_sec"].to_numpy(),
+            "start": start,
+            "end": start + rows["duration_sec"].to_numpy(),
             "good": (rows["health"] != DEGRADED).to_numpy(),
         }
     )
-    changes, keys = history.changes, ["application", "end"]
-    if changes is None:
-        commits = history.git_commits
-        rank = found["release"].map(pd.Series(seconds_of(commits["timestamp"]), commits["sha"]))
+    if history.changes is None:
+        times = pd.Series(seconds_of(commits["timestamp"]), commits["sha"])
+        rank = found["release"].map(times)
     else:
-        changes = history.changes_to(environment).dropna(subset=["deployed"])
-        newest = (
-            pd.DataFrame(
-                {
-                    "application": changes["application"].astype(object),
-                    "change": changes["commit_sha"],
-                    "rank": seconds_of(changes["committed"]),
-                    "end": seconds_of(changes["deployed"]),
-                }
-            )
-            .sort_values("rank")
-            .drop_duplicates(keys, keep="last")
-        )
+        keys, changes = ["application", "end"], history.changes_to(environment)
+        changes = changes.dropna(subset=["deployed"]).astype({"application": object})
+        changes = changes.assign(end=seconds_of(changes["deployed"]))
+        changes = changes.assign(rank=seconds_of(changes["committed"])).sort_values("rank")
+        newest = changes.drop_duplicates(keys, keep="last")[[*keys, "commit_sha", "rank"]]
         found = found.merge(newest, how="left", on=keys)
-        rank, found["release"] = found.pop("rank"), found.pop("change").fillna(found["release"])
+        rank, found["release"] = found["rank"], found["commit_sha"].fillna(found["release"])
     found = found.assign(rank=rank.fillna(-1).astype(np.int64))
     return found.set_index(["application", "release"])
+
+
+def passages_to(
+    history: History, environment: str, here: pd.DataFrame, before: Optional[pd.DataFrame]
+) -> Passages:
+    """Return the passages to an environment of its releases (see `releases_to`).
+
+    `before` are the releases to the stage before, None for the first. The source is
+
+    1. `stage` if three quarters of the releases in the second half of the window were there: then
+       what was healthy there may come, and what came all the same,
+    2. `commits` in the first environment of a history with plain commits,
+    3. `own` otherwise. Then each release came. In production each change is a way.
+    4. In the first environment of a config repository a lead time begins, so nothing waits there.
+
+    What brought no known change tells of no wait. A newer release wins, if at most one in fifty
+    came after a newer one, and one did not come. Then a release waited until a newer one came, else
+    until the end.
+    """
+    end, late = history.window.seconds[1], here["start"] >= sum(history.window.seconds) / 2
+    first, source = here[~here.index.duplicated()], "own"
+    known = here["rank"] >= 0
+    entries = here.assign(arrival=here["rank"].where(known, here["start"]), known=known)
+    if before is not None:
+        if here.index[late].isin(before.index).sum() >= 0.75 * max(late.sum(), 1):
+            entries, source = before[before["good"] | before.index.isin(first.index)], "stage"
+            entries = entries.assign(arrival=entries["end"])
+    elif history.changes is None and len(history.git_commits):
+        commits, source = history.git_commits, "commits"
+        time, names = seconds_of(commits["timestamp"]), commits["application"].astype(object)
+        entries = {"rank": time, "arrival": time, "good": True}
+        entries = pd.DataFrame(entries, [names, commits["sha"]])
+    if source != "own":
+        entries = entries[~entries.index.duplicated()]
+        entries = entries.assign(start=first["start"], known=first["rank"] >= 0)
+    entries = entries.fillna({"start": NEVER}).sort_values(["rank", "arrival"], kind="stable")
+    names = entries.index.get_level_values(0)
+    codes = pd.factorize(names)[0]
+    entries = entries.iloc[np.argsort(codes, kind="stable")]
+    start = entries["start"].to_numpy(np.int64)
+    arrival = np.minimum(entries["arrival"].to_numpy(np.int64), start)
+    newer = earliest_of_newer(start, np.sort(codes))
+    came, policy, until = start < NEVER, "each", np.full(len(start), end)
+    if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
+        policy, until = "newest", np.minimum(newer, end)
+    went = np.flatnonzero(came & (entries["known"] == 1))
+    # As many did not come as makes the flow right: of the good ones, for each of a known change.
+    lost = max(entries["good"].sum() - len(here), 0) * len(went) // max(came.sum(), 1)
+    hung = np.flatnonzero(~came)
+    hung = hung[np.linspace(0, len(hung), min(lost, len(hung)), endpoint=False).astype(int)]
+    ways, waiting = (arrival[went], start[went]), (arrival[hung], np.maximum(arrival, until)[hung])
+    if source == "own" and history.changes is not None:
+        if environment == history.production:
+            changes = history.changes_to(environment).dropna(subset=["deployed"])
+            ways = seconds_of(changes["committed"]), seconds_of(changes["deployed"])
+            ways = np.minimum(*ways), ways[1]
+        elif before is None and history.source == "git":
+            arrival, ways = start, (start, start)
+    return Passages(source, policy, arrival, names.value_counts(), ways, waiting)
 
 
 def fit_team(
@@ -6912,43 +6916,31 @@ def fit_team(
     stages: Sequence[Passages],
     base: Team,
     rng: np.random.Generator,
-) -> Tuple[Team, List[Fitted], List[np.ndarray]]:
+) -> Tuple[Team, Fitted, List[float]]:
     """Return the team, what its rate was fitted to, and the share of it that each stage takes.
 
-    Of a share the first value is the best one, the others are those of possible teams. A stage that
-    is fed by the one before takes all that comes. The levels of the others go up and down together.
+    A stage that is fed by the one before takes all that comes. An application counts from when it
+    is covered.
     """
     (first, end), days = history.window.seconds, history.window.days
-    shares = [np.ones(1 + DRAWS) for _ in stages]
-    applications: Dict[str, float] = collections.defaultdict(float)
-    times, own, seed = [], [], int(rng.integers(2**32))
-    for name, stage, share in zip(names, stages, shares):
-        if stage.source == "stage":
-            continue
-        began = dict.fromkeys(stage.counts, first)
+    own = [(name, stage) for name, stage in zip(names, stages) if stage.source != "stage"]
+    rates, begins = {}, []
+    for name, stage in own:
+        begin = pd.Series(first, stage.counts.index)
         if history.coverage is not None:
             spans = history.covered(name)
-            began.update(zip(spans["application"].astype(object), seconds_of(spans["from"])))
-        rates = {one: n * DAY / max(end - began[one], DAY) for one, n in stage.counts.items()}
-        time = stage.arrival[stage.arrival >= first]
-        months = max(int(end - np.median(list(began.values()))) // PERIOD, 1)  # most are covered
-        counts = np.bincount((end - 1 - time) // PERIOD, minlength=months)[:months] + 0.5
-        scatter = weekday_rates(np.bincount((time - first) // DAY, minlength=days), first)[1]
-        noise = draw_noise(np.random.Generator(np.random.PCG64(seed)), months)
-        error = scatter / (len(time) + 0.5)
-        share *= sum(rates.values()) * np.append(
-            1, month_factors(np.log(counts), scatter / counts, error, noise)
-        )
-        own.append(share)
-        times.append(time)
-        for one, per_day in rates.items():
-            applications[one] += per_day
-    level, time = np.sum(own, axis=0), np.concatenate(times)
-    for share in own:
-        share /= level
-    made = np.bincount((time - first) // DAY, minlength=days)
-    weekdays, scatter = weekday_rates(made, first)
-    busiest, *possible = (level * weekdays.max() / max(made.mean(), 1e-300)).tolist()
+            begin.update(pd.Series(seconds_of(spans["from"]), spans["application"].astype(object)))
+        begins.append(begin)
+        rates[name] = DAY * stage.counts / np.maximum(end - begin, DAY)
+    applications = pd.concat(rates).groupby(level=1).sum()
+    level, time = applications.sum(), np.concatenate([stage.arrival for _, stage in own])
+    time = time[time >= first]
+    weekdays, scatter = weekday_rates(np.bincount((time - first) // DAY, minlength=days), first)
+    months = max(int(end - pd.concat(begins).median()) // PERIOD, 1)  # most are covered
+    counts = np.bincount((end - 1 - time) // PERIOD, minlength=months)[:months] + 0.5
+    error, noise = scatter / (len(time) + 0.5), draw_noise(rng, months)
+    factors = month_factors(np.log(counts), scatter / counts, error, noise)
+    busiest = level * weekdays.max() / max(weekdays.mean(), 1e-300)
     team = dataclasses.replace(
         base,
         commits_per_day=busiest,
@@ -6957,10 +6949,13 @@ def fit_team(
         sprint_ramp=0.0,
         work_hours=observed_range(time % DAY / 3600),
         time_zone="UTC",
-        applications=dict(applications),
+        applications=applications.to_dict(),
     )
     what = "commits" if history.changes is None else "releases"
-    return team, [Fitted("team", "commits_per_day", busiest, possible, len(time), what)], shares
+    possible = (busiest * factors).tolist()
+    fitted = Fitted("team", "commits_per_day", busiest, possible, len(time), what)
+    shares = [min(rates[name].sum() / level, 1.0) if name in rates else 1.0 for name in names]
+    return team, fitted, shares
 
 
 def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
@@ -6980,11 +6975,7 @@ def weekday_rates(counts: np.ndarray, first: int) -> Tuple[np.ndarray, float]:
 
 
 def fit_environment(
-    history: History,
-    stage: Passages,
-    default: Environment,
-    share: np.ndarray,
-    rng: np.random.Generator,
+    history: History, stage: Passages, default: Environment, share: float, rng: np.random.Generator
 ) -> Tuple[Environment, List[Fitted]]:
     """Return an environment that takes a share of the team's commits, and what it was fitted to.
 
@@ -6992,23 +6983,19 @@ def fit_environment(
     """
     rows = history.deployments[history.deployments["environment"] == default.name]
     unseen, bad = (rows["health"] == word for word in (UNKNOWN, DEGRADED))
-    end, n, went = history.window.seconds[1], len(rows), len(stage.ways[1])
-    month = (end - 1 - seconds_of(rows["timestamp"])) // PERIOD
-    total, failed = np.bincount(month), np.bincount(month, bad)
-    total, failed = total[total >= FEW], failed[total >= FEW]
+    n, went, nothing = len(rows), len(stage.ways[1]), np.zeros(0)
     rate = (bad.sum() + 0.5) / (n + 1)
-    chance, error = (1 - rate) / (rate * total + 0.5), (1 - rate) / (bad.sum() + 0.5)
-    levels = np.log((failed + 0.5) / (total + 1))
-    rates = np.minimum(rate * month_factors(levels, chance, error, draw_noise(rng)), 1)
+    error = (1 - rate) / (bad.sum() + 0.5)
+    rates = np.minimum(rate * month_factors(nothing, nothing, error, draw_noise(rng)), 1)
     hours, runs, waits, wait = fit_gate(stage)
+    end = history.window.seconds[1]
     waiting = possible_ranges(wait, waits, stage.ways[1], end, None) if wait[-1] else ()
     wait = default.wait_hours if not went and stage.source == "stage" else wait
-    unsure = share[1:].tolist() if (share < 1).any() else ()
     seconds = observed_range(rows["duration_sec"].to_numpy(float))
     what, seen = "changes" if stage.source == "own" else "releases", 0 if unseen.all() else n
     fitted = [
         ("success_rate", 1 - rate, (1 - rates).tolist(), seen, "deployments"),
-        ("approval_rate", float(share[0]), unsure, n, "releases" if unsure else ""),
+        ("approval_rate", share, (), n, "releases" if share < 1 else ""),
         ("open_hours", hours, (), went, what if hours != "always" else ""),
         ("wait_hours", wait, waiting, went, what),
         ("duration_sec", seconds, (), n, "syncs"),
@@ -7023,15 +7010,16 @@ def fit_environment(
 def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
     """Return opening hours, whether waits run while closed, the waits in seconds, their range.
 
-    1. A person's wait stands still while nobody works: it is of open hours, each by its weight.
-    2. A test's wait goes on. Who came within two hours of an opening was ready at some time since
+    1. Where most releases wait for less than an hour, or few are known, it is always open.
+    2. A person's wait stands still while nobody works: it is of open hours, each by its weight.
+    3. A test's wait goes on. Who came within two hours of an opening was ready at some time since
        the gate closed. A gate that held fewer than one in ten is none.
 
-    The one holds that makes the waits more alike: less spread over their mean.
+    Of 2 and 3 the one holds that makes the waits more alike: less spread over their mean.
     """
     (arrival, start), (since, until) = stage.ways, stage.waiting
     waits, wait = fit_waits(start - arrival, start - arrival, until - since)
-    if len(start) < MANY or waits.max() < 3600:
+    if len(start) < MANY or np.quantile(waits, 0.75) < 3600:
         return "always", "always", waits, wait
     weights, closed = open_hours(stage.ways, stage.waiting)
     days = Window(*utc_times(np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY))
@@ -7039,10 +7027,10 @@ def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
         Gate.of(Environment("it", open_hours=hours.tolist()), "UTC", days)
         for hours in (weights, 1.0 - closed)
     )
-    edges = [times - 2 * 3600 for times in (start, until)]
-    last = [np.where(hard.before(edge) < edge, hard.before(edge), edge + 7200) for edge in edges]
-    low, late = np.maximum(last[0] - arrival, 0), last[1] - since
     passed, over = soft.clock(start) - soft.clock(arrival), soft.clock(until) - soft.clock(since)
+    edges = [(times - 2 * 3600, hard.before(times - 2 * 3600)) for times in (start, until)]
+    low, late = (np.where(last < edge, last, edge + 7200) for edge, last in edges)
+    low, late = np.maximum(low - arrival, 0), late - since
     ready, elapsed = fit_waits(low, waits, late[late > 0])
     if 1.05 * passed.std() * ready.mean() < ready.std() * passed.mean():
         return tuple(weights.round(4).tolist()), "open", passed, fit_waits(passed, passed, over)[1]
@@ -7072,10 +7060,11 @@ def open_hours(
     usual = (kind @ went + went.sum() / waited.sum()) / (kind @ waited + 1)
     weights = (went + 5 * kind.T @ usual) / (waited + 5)
     weights *= went.sum() / (went * weights).sum()
-    closed = kind.T @ (kind @ weights) / (kind.T @ kind.sum(axis=1))[:, None]
-    closed = closed < np.median(weights[weights > 0.02]) / 7
-    of_day = weights.mean(axis=1)
-    shut = (closed | (of_day < np.median(of_day) / 7)[:, None]).ravel()
+    of_time, of_day = kind.T @ (kind @ weights), weights.mean(axis=1)
+    of_time /= (kind.T @ kind.sum(axis=1))[:, None]
+    shut = of_time < np.median(weights[weights > 0.02]) / 7
+    shut[7 * of_day < np.average(of_day, weights=went.sum(axis=1))] = True
+    shut = shut.ravel()
     begins = np.all([np.roll(shut, -hours) for hours in range(5)], axis=0)  # of five closed ones
     return weights.ravel(), np.any([np.roll(begins, hours) for hours in range(5)], axis=0)
 
@@ -7163,26 +7152,22 @@ def backtest(
             f"a backtest needs at least {LEAST_DAYS + 3 * days} days of history, and this has "
             f"{history.window.days}; give a longer history or fewer --days"
         )
+    many = min(history.window.days // days, count + PLAIN_WINDOWS)
+    ends = [end - pd.Timedelta(days=days * back) for back in reversed(range(many))]
+    windows = [Window.before(one, days) for one in ends]
+    actuals = [forecast_actuals(history.within(window)) for window in windows]
     rows: List[Row] = []
-    actuals: List[Dict[str, float]] = []
-    for back in reversed(range(min(history.window.days // days, count + PLAIN_WINDOWS))):
-        window = Window.before(end - pd.Timedelta(days=days * back), days)
-        came = forecast_actuals(history.within(window))
+    for number in range(many - count, many):
+        window, before = windows[number], actuals[max(number - PLAIN_WINDOWS, 0) : number]
         with contextlib.suppress(GitOpsError):  # nothing to fit yet
-            if back < count:
-                calibration = calibrate(history.within(Window(start, window.start)), base)
-                known = {"": calibration.scenario}
-                months = forecast_months(known, calibration, window, runs, seed)[""]
-                for key in scored_metrics(calibration.scope):
-                    past = [one[key] for one in actuals[-PLAIN_WINDOWS:]]
-                    told = (
-                        *month_spread(months[key]),
-                        (past or [math.nan])[-1],
-                        *plain_forecast(past),
-                    )
-                    rows.append((window.start, key, came[key], *told))
-                progress(f"{count - back} of {count} past windows forecast")
-        actuals.append(came)
+            calibration = calibrate(history.within(Window(start, window.start)), base)
+            known = {"": calibration.scenario}
+            months = forecast_months(known, calibration, window, runs, seed)[""]
+            for key in scored_metrics(calibration.scope):
+                past = [math.nan, *(one[key] for one in before)]
+                told = (*month_spread(months[key]), past[-1], *plain_forecast(past))
+                rows.append((window.start, key, actuals[number][key], *told))
+        progress(f"{number + 1 - many + count} of {count} past windows forecast")
     columns = ["from", "metric", "came", "median", "low", "high", "last"]
     return pd.DataFrame(rows, columns=[*columns, "plain", "plain_low", "plain_high"])
 
