@@ -6746,7 +6746,7 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
 
 
 def month_factors(
-    levels: np.ndarray, chance: np.ndarray, error: float, noise: np.ndarray
+    levels: np.ndarray, chance: np.ndarray, error: float, rng: np.random.Generator
 ) -> np.ndarray:
     """Return `DRAWS` factors by which a knob may differ in the coming month.
 
@@ -6754,32 +6754,23 @@ def month_factors(
     would have if it did not change, `error` that of their mean. The drift is what the levels vary
     beyond half of chance: with less than that, the bands hold too rarely on real teams. It takes
     three months to tell. The factors are exp(noise * sqrt(drift (1 + 1 / months) + error)), and at
-    most seven times more or less.
+    most seven times more or less. The noise is Student's t, or normal where no drift is told.
     """
     months, drift = len(levels), 0.0
+    many = rng.standard_normal(50 * DRAWS)
     if months >= 3:
+        many = rng.standard_t(months - 1, 50 * DRAWS)
         drift = max(float(levels.var(ddof=1) - chance.mean() / 2), 0.0)
+    noise = rng.permutation(np.median(np.sort(many).reshape(DRAWS, 50), axis=1))  # even quantiles
     return np.exp(np.clip(noise * math.sqrt(drift * (1 + 1 / max(months, 1)) + error), -2, 2))
 
 
-def draw_noise(rng: np.random.Generator, months: int = 0) -> np.ndarray:
-    """Return `DRAWS` numbers spread as Student's t with months - 1 degrees of freedom.
-
-    They are spread as the normal distribution where no months, or fewer than three, are given.
-    """
-    order = rng.permutation(DRAWS)
-    t = months >= 3
-    many = rng.standard_t(months - 1, 50 * DRAWS) if t else rng.standard_normal(50 * DRAWS)
-    return np.median(np.sort(many).reshape(DRAWS, 50), axis=1)[order]
-
-
 def possible_ranges(
-    best: Range, values: np.ndarray, time: np.ndarray, end: int, rng: Optional[np.random.Generator]
+    best: Range, values: np.ndarray, time: np.ndarray, end: int, rng: np.random.Generator
 ) -> List[Range]:
     """Return `DRAWS` ranges of waits or durations, by how the medians of their months vary.
 
-    On a logarithmic scale a median varies by pi / 2 as much as a mean. Without a generator the
-    noise is Student's t, and all environments go up and down together.
+    On a logarithmic scale a median varies by pi / 2 as much as a mean.
     """
     logs = np.log(np.maximum(values, 1))
     months = pd.Series(logs).groupby((end - 1 - time) // PERIOD).agg(["median", "size"])
@@ -6788,9 +6779,8 @@ def possible_ranges(
         spread = (float(np.subtract(*np.quantile(logs, [0.75, 0.25]))) / 1.349) ** 2
     spread *= math.pi / 2
     levels = months[months["size"] >= FEW]
-    noise = draw_noise(rng or np.random.Generator(np.random.PCG64(1)), len(levels) * (rng is None))
     chance, error = spread / levels["size"].to_numpy(), spread / len(logs)
-    factors = month_factors(levels["median"].to_numpy(), chance, error, noise)
+    factors = month_factors(levels["median"].to_numpy(), chance, error, rng)
     return list(map(tuple, np.outer(factors, best).tolist()))
 
 
@@ -6938,8 +6928,8 @@ def fit_team(
     weekdays, scatter = weekday_rates(np.bincount((time - first) // DAY, minlength=days), first)
     months = max(int(end - pd.concat(begins).median()) // PERIOD, 1)  # most are covered
     counts = np.bincount((end - 1 - time) // PERIOD, minlength=months)[:months] + 0.5
-    error, noise = scatter / (len(time) + 0.5), draw_noise(rng, months)
-    factors = month_factors(np.log(counts), scatter / counts, error, noise)
+    error = scatter / (len(time) + 0.5)
+    factors = month_factors(np.log(counts), scatter / counts, error, rng)
     busiest = level * weekdays.max() / max(weekdays.mean(), 1e-300)
     team = dataclasses.replace(
         base,
@@ -6986,10 +6976,11 @@ def fit_environment(
     n, went, nothing = len(rows), len(stage.ways[1]), np.zeros(0)
     rate = (bad.sum() + 0.5) / (n + 1)
     error = (1 - rate) / (bad.sum() + 0.5)
-    rates = np.minimum(rate * month_factors(nothing, nothing, error, draw_noise(rng)), 1)
+    rates = np.minimum(rate * month_factors(nothing, nothing, error, rng), 1)
     hours, runs, waits, wait = fit_gate(stage)
-    end = history.window.seconds[1]
-    waiting = possible_ranges(wait, waits, stage.ways[1], end, None) if wait[-1] else ()
+    end, same = history.window.seconds[1], np.random.Generator(np.random.PCG64(1))
+    # All waits go up and down together.
+    waiting = possible_ranges(wait, waits, stage.ways[1], end, same) if wait[-1] else ()
     wait = default.wait_hours if not went and stage.source == "stage" else wait
     seconds = observed_range(rows["duration_sec"].to_numpy(float))
     what, seen = "changes" if stage.source == "own" else "releases", 0 if unseen.all() else n
