@@ -1381,9 +1381,10 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
 
     A failure with no earlier good release there has no rollback. `commits` is how many there are.
     """
-    target = good_release(deployments, "ffill")
-    failed = np.flatnonzero(deployments.bad & (target >= 0))
+    failed = np.flatnonzero(deployments.bad)
     failed = failed[time_order(deployments.end[failed])]
+    target = good_release(deployments, failed, later=False)
+    failed, target = failed[target >= 0], target[target >= 0]
     group, detected = deployments.group[failed], deployments.end[failed]
     environment = deployments.environment[failed]
     length, outcome = np.empty((2, len(failed)))
@@ -1397,18 +1398,20 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
         own = (group >= first) & (group < last)
         end[own] += draw_seconds(scenario.rollback.duration_min, length[own], 60)
         worked[own] = outcome[own] < scenario.rollback.success_rate
-    application, target = deployments.application[failed], target[failed]
+    application = deployments.application[failed]
     return Rollbacks(group, detected, end, application, environment, failed, target, worked)
 
 
-def good_release(deployments: Deployments, fill: str) -> np.ndarray:
-    """Return for each deployment the row of the nearest good one of its place, itself included.
+def good_release(deployments: Deployments, rows: np.ndarray, later: bool) -> np.ndarray:
+    """Return for each of some rows that of the next good deployment of its place, or of the last.
 
-    It is the last one up to then (`ffill`) or the next one (`bfill`). -1: there is none.
+    -1: there is none. Place and row are packed into one integer, which numpy sorts fast.
     """
-    rows = pd.Series(np.where(deployments.bad, np.nan, np.arange(len(deployments.bad))))
-    nearest = getattr(rows.groupby(deployments.place), fill)()
-    return nearest.fillna(-1).to_numpy(np.int64)
+    place, bits = deployments.place, len(deployments.bad).bit_length()
+    keys = place << bits | np.arange(len(place))
+    good = np.append(np.sort(keys[~deployments.bad]), -1)
+    found = good[np.searchsorted(good[:-1], keys[rows]) - (not later)]
+    return np.where(found >> bits == place[rows], found & ((1 << bits) - 1), -1)
 
 
 def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray:
@@ -1417,8 +1420,9 @@ def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray
     That is when its rollback succeeded. Without one, it is the end of the next good deployment of
     its place.
     """
-    following = good_release(deployments, "bfill")
-    over = np.where(deployments.bad & (following >= 0), deployments.end[following], NEVER)
+    failed, over = np.flatnonzero(deployments.bad), np.full(len(deployments.bad), NEVER)
+    following = good_release(deployments, failed, later=True)
+    over[failed] = np.where(following >= 0, deployments.end[following], NEVER)
     worked = rollbacks.success & (rollbacks.deployment >= 0)
     over[rollbacks.deployment[worked]] = rollbacks.end[worked]
     return over
@@ -4005,7 +4009,7 @@ class Events(NamedTuple):
 
     def grouped(self, deployment: np.ndarray, rollback: np.ndarray, groups: int) -> Events:
         """Return the events in other groups; what has the group -1 is left out."""
-        kept, back = deployment >= 0, rollback >= 0
+        kept, back = np.flatnonzero(deployment >= 0), np.flatnonzero(rollback >= 0)
         deployments = self.deployments._replace(group=deployment)
         rollbacks = self.rollbacks._replace(group=rollback)
         columns = {name: getattr(self, name) for name in ("recovered", "fixed", "unseen", "dated")}
@@ -4199,11 +4203,10 @@ def production_of(
     """
     made = events.in_production()
     deployments, over = made.deployments, made.recovered
-    following = good_release(deployments, "bfill")
-    failed = np.flatnonzero(deployments.bad & (following >= 0))
+    failed = np.flatnonzero(deployments.bad)
     fixed, dated = np.zeros((2, len(over)), bool)
-    fix = following[failed]
-    fixed[fix[deployments.end[fix] <= over[failed]]] = True
+    fix = good_release(deployments, failed, later=True)
+    fixed[fix[(fix >= 0) & (deployments.end[fix] <= over[failed])]] = True
     if history.incidents is not None and len(history.incidents):
         table = history.incidents[history.incidents["environment"] == history.production]
         table = table.sort_values("started")
@@ -4277,10 +4280,14 @@ def times_by_group(
     group, seconds = group[group >= 0], seconds[group >= 0]
     known = seconds < NEVER
     n, waiting = (np.bincount(group[some], minlength=groups) for some in (known, ~known))
-    by = pd.Series(seconds[known] / unit).groupby(group[known])
-    middle, most = (by.quantile(share).reindex(range(groups)).to_numpy() for share in (0.5, 0.9))
+    values = np.append(np.sort(group[known] * NEVER + seconds[known]) % NEVER, math.nan) / unit
+    ends = []
+    for share in (0.5, 0.9):  # between the two values that are nearest
+        at = np.cumsum(n) - n + share * np.maximum(n - 1, 0)
+        low, high = (np.where(n > 0, edge(at).astype(int), -1) for edge in (np.floor, np.ceil))
+        ends.append(values[low] + (at - low) * (values[high] - values[low]))
     total = np.bincount(group[known], seconds[known], minlength=groups) / unit
-    return {"value": middle, "n": n, "mean": safe_ratio(total, n), "p90": most, "open": waiting}
+    return {"value": ends[0], "n": n, "mean": safe_ratio(total, n), "p90": ends[1], "open": waiting}
 
 
 def rates_with_interval(
@@ -6178,9 +6185,7 @@ def forecast_months(
                 teams = [scenario.team for scenario, _ in draws]
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
-            starts = draws[0][0].environments[-1].starts
-            alone = calibration.alone or (starts == "commit" and len(calibration.knobs) > 0)
-            blocks[name].append(month_metrics(events, window, calibration, alone))
+            blocks[name].append(month_metrics(events, window, calibration))
         progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
         name: {key: np.concatenate([block[key] for block in months]) for key in FORECAST_METRICS}
@@ -6202,16 +6207,16 @@ def apply_change(change: Change, baseline: Scenario, draw: Scenario) -> Scenario
     return change
 
 
-def month_metrics(events: Events, window: Window, calibration: Calibration, alone: bool) -> Months:
+def month_metrics(events: Events, window: Window, calibration: Calibration) -> Months:
     """Calculate the forecast metrics of each group of events, of what happened in the window.
 
     What happened before the window only fills the pipeline. Of a fitted team whose changes each
-    have a deployment of their own (`alone`), commits without one are no changes of production.
+    have a deployment of their own, commits without one are no changes of production.
     """
     first, end = window.seconds
     production = events.in_production()
     changes = shipped_changes(production)
-    if alone:
+    if calibration.alone:
         own = production.deployments
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
     waits = np.minimum(changes.shipped, end) - np.maximum(changes.committed, first)

@@ -253,18 +253,17 @@ def test_the_curve_of_waits_is_that_of_a_loop(entries):
 
 
 def test_a_factor_spreads_by_drift_and_error():
-    """By hand: levels of 0, 1 and 2 have variance 1, of which 0.25 is chance; four months of it."""
-    noise = gitops.draw_noise(np.random.default_rng(1))
-    assert np.std(noise) == pytest.approx(1, abs=0.03)
-    levels, chance = np.array([0.0, 1.0, 2.0]), np.full(3, 0.25)
-    found = np.log(gitops.month_factors(levels, chance, 0.1, noise))
-    inside = np.abs(noise) < 1.5
-    expected = noise * math.sqrt(0.75 * (1 + 1 / 3) + 0.1)
-    assert found[inside] == pytest.approx(expected[inside])
-    two = np.log(gitops.month_factors(levels[:2], chance[:2], 0.1, noise))
-    assert two == pytest.approx(noise * math.sqrt(0.1))
-    heavy = gitops.draw_noise(np.random.default_rng(1), 6)
-    assert np.quantile(heavy, 0.95) == pytest.approx(2.015, abs=0.15)  # t with five degrees
+    """By hand: levels of 0, 1 and 2 have variance 1, and chance 0.5; four months of it."""
+    levels, chance = np.array([0.0, 1.0, 2.0]), np.full(3, 0.5)
+
+    def spread(levels, error=0.1):
+        factors = gitops.month_factors(levels, chance, error, np.random.default_rng(1))
+        return np.subtract(*np.quantile(np.log(factors), [0.75, 0.25])) / 2
+
+    t, normal = 0.8165, 0.6745  # the third quartiles of Student's t with two degrees, and of normal
+    assert spread(levels / 2) == pytest.approx(t * math.sqrt(0.1), rel=0.1)  # no more than chance
+    assert spread(levels) == pytest.approx(t * math.sqrt(0.75 * (1 + 1 / 3) + 0.1), rel=0.1)
+    assert spread(levels[:2]) == pytest.approx(normal * math.sqrt(0.1), rel=0.1)
 
 
 def test_what_was_never_seen_to_fail_may_fail_and_takes_no_flow():
