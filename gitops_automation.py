@@ -5191,9 +5191,9 @@ class Report(NamedTuple):
                 gap, _, cause = (gap + ")" * bool(doubt)).partition("; ")
                 pairs.append((gap, remedy or cause.partition(": ")[2]))
             else:
-                pairs[-1] = pairs[-1][0], line.strip().partition(": ")[0]
-                if not pairs[-1][1].startswith("No"):
-                    return pairs[-1]
+                change = line.strip().partition(": ")[0]
+                if not change.startswith("No "):
+                    return pairs[-1][0], change
         return pairs[0]
 
     def coverage_lines(self) -> List[str]:
@@ -6338,7 +6338,8 @@ class Lever(NamedTuple):
     def apply(self, ratio: float, scenario: Scenario) -> Scenario:
         """Return the scenario with the knob improved: times, risks and failures times the ratio.
 
-        Values have two digits, as people say them. A gate is opened, whatever the ratio.
+        Values have two digits, as people say them. A gate is opened, whatever the ratio. What
+        never comes does not come sooner.
         """
         name = self.declared.name
         value: Any = getattr(scenario.groups[self.group], name)
@@ -6347,7 +6348,10 @@ class Lever(NamedTuple):
         elif name.endswith("_rate"):
             value = 1 - float(f"{(1 - value) * ratio:.2g}")
         else:
-            value = [float(f"{ratio * edge:.2g}") for edge in np.atleast_1d(value)]
+            value = np.array([float(f"{ratio * edge:.2g}") for edge in np.atleast_1d(value)])
+            value = (
+                np.where(value < ratio * NO_END, value, NO_END) if name == "wait_hours" else value
+            )
         return scenario.with_knobs(self.group, **{name: value})
 
     def in_words(self, ratio: float, scenario: Scenario) -> str:
@@ -6375,6 +6379,8 @@ def in_words(knob: str, value: Any) -> str:
     edges, words = own * np.unique(value), ""
     if edges[-1] == 0:
         return "none"
+    if np.median(value) >= NO_END:
+        return "without end for more than half"
     if np.size(value) > 2:
         words, edges = "a median of ", own * np.median(value, keepdims=True)
     least = edges[edges > 0].min(initial=4 * DAY)
@@ -6543,7 +6549,7 @@ def advice_line(
 
 def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     """Return by how much a target is missed and why, and where: the worst groups first."""
-    value, target, whole = values[key], TARGETS[key], values["mean_lead_time"]
+    value, target = values[key], TARGETS[key]
     total, good = values["deployments_by_environment"], values["healthy_by_environment"]
     judged = list(total)[-1 if values["scope"] == PRODUCTION_ALONE else 0 :]
     failed = {name: total[name] - good[name] for name in judged}
@@ -6565,6 +6571,7 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
         share = f"{failed[worst]} of {sum(failed.values())} failures"
         cause = f"{worst} has {share} ({rate} of its deployments), most often: {reason}"
     else:
+        whole = np.nansum(list(lost.values()))
         hours, share = in_human_units(lost[worst], "h"), f"{100 * lost[worst] / whole:.0f} %"
         part = f"of the mean ({hours})"
         if key == "median_lead_time":
@@ -6573,14 +6580,17 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     shown = f"{METRICS[key].label} {in_human_units(value, target.unit)}"
     side, limit = "above" if target.better == "<" else "below", f"{target.limit:g}"
     percent = 100 * abs(value / target.limit - 1)
-    missed_by = f"{percent:.{0 if percent >= 1 else 2}f} % {side} the target"
-    return f"{shown} is {missed_by} of {with_unit(limit, target.unit)}; {cause}", places
+    missed_by = f"{percent:.{0 if percent >= 1 else 2}f} % {side}"
+    if percent >= 1000:
+        missed_by = f"{value / target.limit:,.0f} times"
+    return f"{shown} is {missed_by} the target of {with_unit(limit, target.unit)}; {cause}", places
 
 
 TO_OBSERVE = {
     "deployment_frequency": "measure more days",
     "mean_lead_time": "measure more days",
     "median_lead_time": "give the commits (--repo takes a clone, --history a changes.csv)",
+    "git": "only a deployment of a new version has one in a config repository",
     "mttr_minutes": "tell with --incidents when each failure began and was over",
     "change_failure_rate": "tell with --incidents which deployments failed",
 }
@@ -6599,6 +6609,8 @@ def recommend(metrics: Metrics, trial: Optional[Trial] = None) -> List[str]:
             row, values = metrics.rows[key], metrics.values
             dated = 2 * values["dated_deployments"] >= values["total_deployments"]
             is_thin = 0 < row.n < ENOUGH and (key != "median_lead_time" or dated)
+            if key == "median_lead_time" and metrics.history.source == "git":
+                key = "git"
             remedy = TO_OBSERVE["deployment_frequency" if is_thin else key]
             lines.append(f"{row.metric.label} cannot be judged ({row.why}): {remedy}")
         elif not met:

@@ -45,6 +45,7 @@ def production(**knobs):
 
 SMALL = Scenario().with_team(commits_per_day=3)
 GATED = production(open_hours="Mon-Fri 9-17", wait_hours=(1, 6))
+WINDOWS = production(open_hours="Tue 9-11 Thu 9-11", wait_hours=(1, 4))
 WORKING = production(open_hours="Mon-Fri 9-17", wait_hours=(2, 10), wait_runs="open")
 
 
@@ -148,6 +149,7 @@ EFFECTS = {
     "office": production(open_hours="Mon-Fri 9-17"),
     "office, short waits": GATED,
     "working hours": WORKING,
+    "two windows a week": WINDOWS,
     "a clock that changes": production(open_hours="Mon-Fri 9-17", wait_hours=(2, 30)).with_team(
         time_zone="Europe/Berlin"
     ),
@@ -424,6 +426,41 @@ def test_the_first_environment_of_a_config_repository_waits_for_nothing():
         middle, low, high = month_spread(found[key])
         assert low <= came[key] <= high, key
         assert middle == pytest.approx(came[key], rel=0.35), key
+
+
+def test_what_brings_no_change_tells_of_no_wait_and_counts_as_a_deployment():
+    """Edits of what all environments share come at once, and are no change of a version."""
+    history = config_repository()
+    times = np.linspace(*history.window.seconds, 150, endpoint=False)[1:].astype(int)
+    shared = [
+        (at(second), "shop", name, f"{n + 10_000:040x}", "Synced", "Unknown", 0, None, pd.NaT)
+        for n, second in enumerate(times)
+        for name in ("dev", "production")
+    ]
+    both = pd.concat([history.deployments.astype(object), table("deployments", *shared)])
+    both = gitops.as_table("deployments", both.sort_values("timestamp", kind="stable"))
+    mixed = history._replace(deployments=both)
+    plain, found = (months_of(calibrate(one), 60) for one in (history, mixed))
+    came = forecast_actuals(mixed)
+    assert np.median(found["deployment_frequency"]) == pytest.approx(
+        came["deployment_frequency"], rel=0.15
+    )
+    assert np.median(found["median_lead_time"]) == pytest.approx(
+        np.median(plain["median_lead_time"]), rel=0.25
+    )
+
+
+def test_an_environment_that_is_hardly_used_is_no_stage():
+    history = config_repository()
+    rows = [
+        (at(history.window.seconds[0] + day * DAY), "shop", "test", f"{day:040x}", "Synced",
+         "Unknown", 0, None, pd.NaT)
+        for day in (20, 50)
+    ]  # fmt: skip
+    both = pd.concat([history.deployments.astype(object), table("deployments", *rows)])
+    both = gitops.as_table("deployments", both.sort_values("timestamp", kind="stable"))
+    more = history._replace(deployments=both, environments=("dev", "test", "production"))
+    assert calibrate(more).scenario == calibrate(history).scenario
 
 
 def test_environments_with_commits_of_their_own_are_fitted_to_their_own_changes():

@@ -272,6 +272,13 @@ def test_a_cause_names_the_place_and_the_report_prints_what_was_tried(capsys):
     [
         (Scenario(), "median_lead_time", "Cut the production wait"),
         (
+            Scenario().with_environment(
+                "production", open_hours="Tue 9-11 Thu 9-11", wait_hours=(1, 4)
+            ),
+            "median_lead_time",
+            "Open production around the clock",
+        ),
+        (
             Scenario().with_environment("production", success_rate=0.7),
             "change_failure_rate",
             "Raise the production success rate",
