@@ -6232,19 +6232,22 @@ def month_metrics(events: Events, window: Window, calibration: Calibration) -> M
     until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift
     lost = np.maximum(over - np.maximum(begin, until), 0) / 3600
     failed = production.of_group(deployments, bad, lost)
-    known, scoped = headline_metrics(events), scoped_metrics(measured)
-    known.update(
-        all_deployment_frequency=known["deployment_frequency"],
-        production_deployment_frequency=scoped["deployment_frequency"],
-        production_median_lead_time=scoped["median_lead_time"],
-        production_change_fail_rate=scoped["change_failure_rate"],
-        failed_hours=failed,
-        waiting_hours=waiting,
-        cost=0 * failed,
-    )
-    known.update(scoped if calibration.scope == PRODUCTION_ALONE else {})
+    known = in_both_scopes(headline_metrics(events), scoped_metrics(measured), calibration.scope)
+    known.update(failed_hours=failed, waiting_hours=waiting, cost=0 * failed)
     known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
     return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
+
+
+def in_both_scopes(whole: Months, production: Months, scope: str) -> Months:
+    """Return the forecast metrics that all environments and production have under their names."""
+    known = {
+        **whole,
+        "all_deployment_frequency": whole["deployment_frequency"],
+        "production_deployment_frequency": production["deployment_frequency"],
+        "production_median_lead_time": production["median_lead_time"],
+        "production_change_fail_rate": production["change_failure_rate"],
+    }
+    return {**known, **production} if scope == PRODUCTION_ALONE else known
 
 
 def level_counts(months: Months, calibration: Calibration) -> Dict[str, int]:
@@ -6733,11 +6736,9 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
 
 
 def recent_part(history: History) -> History:
-    """Return the last 24 weeks of a history, or all of it if these have fewer than six rows."""
-    if history.window.days <= RECENT:
-        return history
-    recent = history.within(Window.before(history.window.end, RECENT))
-    return recent if len(recent.deployments) >= FEW else history
+    """Return the last 24 weeks of a history."""
+    days = min(history.window.days, RECENT)
+    return history.within(Window.before(history.window.end, days))
 
 
 def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, str]:
@@ -7201,15 +7202,8 @@ def forecast_actuals(history: History) -> Dict[str, float]:
     events = events_of(history, names)
     made, changes = production_of(history, events, names)
     changes = changes._replace(group=np.minimum(changes.group, 0))  # one group, or left out
-    scoped = scoped_metrics(measure_production(made, changes))
-    known = headline_metrics(events)
-    known.update(
-        all_deployment_frequency=known["deployment_frequency"],
-        production_deployment_frequency=scoped["deployment_frequency"],
-        production_median_lead_time=scoped["median_lead_time"],
-        production_change_fail_rate=scoped["change_failure_rate"],
-    )
-    known.update(scoped if scope_of(history) == PRODUCTION_ALONE else {})
+    production = scoped_metrics(measure_production(made, changes))
+    known = in_both_scopes(headline_metrics(events), production, scope_of(history))
     return {key: float(known.get(key, [math.nan])[0]) for key in FORECAST_METRICS}
 
 
