@@ -4149,9 +4149,13 @@ def lead_time_parts(history: History, events: Events) -> Dict[str, float]:
         item, place = of_change.ngroup().to_numpy(), codes_of(table["environment"], names)
         time, chosen = seconds_of(table["deployed"]), place == live
         begun = seconds_of(table["committed"])[chosen]
-    first = pd.Series(time).groupby([item, place]).min().unstack()
-    came = first.reindex(index=item[chosen], columns=range(live)).to_numpy()
-    came = np.column_stack([came, time[chosen]])  # what was Synced at last, after a failed sync
+    order = time_order(time)[::-1]  # so that the earliest is written last
+    order = order[item[order] >= 0]
+    first = np.full((1 + int(item.max(initial=0)), len(names)), np.nan)
+    first[item[order], place[order]] = time[order]
+    came = np.column_stack(
+        [first[item[chosen], :live], time[chosen]]
+    )  # what was Synced at last, after a failed sync
     seen = ~np.isnan(came)
     latest = np.maximum(came[:, -1:], begun[:, None])
     way = np.column_stack([begun, np.where(seen, np.minimum(came, latest), 0)])
