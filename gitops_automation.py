@@ -1376,14 +1376,21 @@ class Rollbacks(NamedTuple):
     success: np.ndarray
 
 
-def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int) -> Rollbacks:
+def roll_back(
+    deployments: Deployments, draws: Draws, noise: Noise, commits: int
+) -> Tuple[Rollbacks, np.ndarray]:
     """Take each failed deployment back to the newest earlier good one of its place.
 
     A failure with no earlier good release there has no rollback. `commits` is how many there are.
+    Returns the rollbacks, and when each failed deployment was good again: when its rollback
+    succeeded, else at the end of the next good one of its place. NEVER: it was not, or did not
+    fail.
     """
     failed = np.flatnonzero(deployments.bad)
     failed = failed[time_order(deployments.end[failed])]
-    target = good_release(deployments, failed, later=False)
+    target, following = good_releases(deployments, failed)
+    recovered = np.full(len(deployments.bad), NEVER)
+    recovered[failed] = np.where(following >= 0, deployments.end[following], NEVER)
     failed, target = failed[target >= 0], target[target >= 0]
     group, detected = deployments.group[failed], deployments.end[failed]
     environment = deployments.environment[failed]
@@ -1398,34 +1405,26 @@ def roll_back(deployments: Deployments, draws: Draws, noise: Noise, commits: int
         own = (group >= first) & (group < last)
         end[own] += draw_seconds(scenario.rollback.duration_min, length[own], 60)
         worked[own] = outcome[own] < scenario.rollback.success_rate
+    recovered[failed[worked]] = end[worked]
     application = deployments.application[failed]
-    return Rollbacks(group, detected, end, application, environment, failed, target, worked)
+    made = Rollbacks(group, detected, end, application, environment, failed, target, worked)
+    return made, recovered
 
 
-def good_release(deployments: Deployments, rows: np.ndarray, later: bool) -> np.ndarray:
-    """Return for each of some rows that of the next good deployment of its place, or of the last.
+def good_releases(deployments: Deployments, rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """Return for failed deployments the rows of the last and of the next good one of their place.
 
     -1: there is none. Place and row are packed into one integer, which numpy sorts fast.
     """
     place, bits = deployments.place, len(deployments.bad).bit_length()
     keys = place << bits | np.arange(len(place))
     good = np.append(np.sort(keys[~deployments.bad]), -1)
-    found = good[np.searchsorted(good[:-1], keys[rows]) - (not later)]
-    return np.where(found >> bits == place[rows], found & ((1 << bits) - 1), -1)
-
-
-def recovery_times(deployments: Deployments, rollbacks: Rollbacks) -> np.ndarray:
-    """Return when each failed deployment was good again; NEVER if it was not, or did not fail.
-
-    That is when its rollback succeeded. Without one, it is the end of the next good deployment of
-    its place.
-    """
-    failed, over = np.flatnonzero(deployments.bad), np.full(len(deployments.bad), NEVER)
-    following = good_release(deployments, failed, later=True)
-    over[failed] = np.where(following >= 0, deployments.end[following], NEVER)
-    worked = rollbacks.success & (rollbacks.deployment >= 0)
-    over[rollbacks.deployment[worked]] = rollbacks.end[worked]
-    return over
+    after = np.searchsorted(good[:-1], keys[rows])
+    last, following = (
+        np.where(found >> bits == place[rows], found & ((1 << bits) - 1), -1)
+        for found in (good[after - 1], good[after])
+    )
+    return last, following
 
 
 def simulate_rollbacks(
@@ -1439,8 +1438,9 @@ def simulate_rollbacks(
     keys = ("application", "environment", "commit_sha")
     words = [deployments[key].cat.categories for key in keys]
     events = deployments_from(deployments, *words)
-    done = roll_back(events, [(Scenario(rollback=policy), 1)], Noise(seed), len(words[2]))
-    over, failed = recovery_times(events, done), done.deployment
+    draws: Draws = [(Scenario(rollback=policy), 1)]
+    done, over = roll_back(events, draws, Noise(seed), len(words[2]))
+    failed = done.deployment
     sha, reason = deployments["commit_sha"].array, deployments["failure_reason"].array
     rollbacks = as_table(
         "rollbacks",
@@ -4009,31 +4009,30 @@ class Events(NamedTuple):
 
     def grouped(self, deployment: np.ndarray, rollback: np.ndarray, groups: int) -> Events:
         """Return the events in other groups; what has the group -1 is left out."""
-        kept, back = np.flatnonzero(deployment >= 0), np.flatnonzero(rollback >= 0)
         deployments = self.deployments._replace(group=deployment)
         rollbacks = self.rollbacks._replace(group=rollback)
+        moved = self._replace(deployments=deployments, rollbacks=rollbacks, groups=groups)
+        return moved.only(np.flatnonzero(deployment >= 0), np.flatnonzero(rollback >= 0))
+
+    def only(self, made: Any, back: Any) -> Events:
+        """Return the events with some of the deployments and rollbacks: positions, or slices."""
         columns = {name: getattr(self, name) for name in ("recovered", "fixed", "unseen", "dated")}
         return self._replace(
-            deployments=Deployments(*(column[kept] for column in deployments)),
-            rollbacks=Rollbacks(*(column[back] for column in rollbacks)),
-            groups=groups,
-            **{name: column[kept] for name, column in columns.items() if column is not None},
+            deployments=Deployments(*(column[made] for column in self.deployments)),
+            rollbacks=Rollbacks(*(column[back] for column in self.rollbacks)),
+            **{name: column[made] for name, column in columns.items() if column is not None},
         )
-
-    def where(self, test: Callable[[Any], np.ndarray]) -> Events:
-        """Return the events with those deployments and rollbacks that pass a test."""
-        made, back = (
-            np.where(test(table), table.group, -1) for table in (self.deployments, self.rollbacks)
-        )
-        return self.grouped(made, back, self.groups)
 
     def in_production(self) -> Events:
         """Return the events of the last environment alone."""
-        return self.where(lambda table: table.environment == self.environments - 1)
+        places = self.deployments.environment, self.rollbacks.environment
+        return self.only(*(np.flatnonzero(place == self.environments - 1) for place in places))
 
     def since(self, window: Window) -> Events:
         """Return the events from the start of a shorter window on, and all commits."""
-        return self.where(lambda table: table.time >= window.seconds[0])._replace(window=window)
+        times = self.deployments.time, self.rollbacks.time  # both are sorted
+        first = (slice(np.searchsorted(time, window.seconds[0]), None) for time in times)
+        return self.only(*first)._replace(window=window)
 
 
 def events_of(history: History, applications: Sequence[str]) -> Events:
@@ -4209,7 +4208,7 @@ def production_of(
     deployments, over = made.deployments, made.recovered
     failed = np.flatnonzero(deployments.bad)
     fixed, dated = np.zeros((2, len(over)), bool)
-    fix = good_release(deployments, failed, later=True)
+    fix = good_releases(deployments, failed)[1]
     fixed[fix[(fix >= 0) & (deployments.end[fix] <= over[failed])]] = True
     if history.incidents is not None and len(history.incidents):
         table = history.incidents[history.incidents["environment"] == history.production]
@@ -6155,8 +6154,7 @@ class Forecast(NamedTuple):
 def simulate_events(draws: Draws, window: Window, noise: Noise, commits: Commits) -> Events:
     """Simulate what becomes of commits in the months of the draws: a group of events each."""
     deployments = run_pipeline(commits, draws, window, noise)[0]
-    rollbacks = roll_back(deployments, draws, noise, len(commits.time))
-    recovered = recovery_times(deployments, rollbacks)
+    rollbacks, recovered = roll_back(deployments, draws, noise, len(commits.time))
     runs, environments = sum(months for _, months in draws), len(draws[0][0].environments)
     return Events(commits, deployments, rollbacks, recovered, window, runs, environments)
 
