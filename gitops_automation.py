@@ -6905,7 +6905,7 @@ def passages_to(
     if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
         policy, until = "newest", np.minimum(newer, end)
     went = np.flatnonzero(came & (entries["known"] == 1))
-    # As many did not come as makes the flow right: of the good ones, for each of a known change.
+    # Of what did not come, as much counts beside known changes as good releases are more than came.
     lost = max(entries["good"].sum() - len(here), 0) * len(went) // max(came.sum(), 1)
     hung = np.flatnonzero(~came)
     hung = hung[np.linspace(0, len(hung), min(lost, len(hung)), endpoint=False).astype(int)]
