@@ -6771,16 +6771,16 @@ def month_factors(
     """Return `DRAWS` factors by which a knob may differ in the coming month.
 
     `levels` are logarithms of what the knob was in each past month, `chance` the variance that each
-    would have if it did not change, `error` that of their mean. The drift is what the levels vary
-    beyond half of chance: with less than that, the bands hold too rarely on real teams. It takes
-    three months to tell. The factors are exp(noise * sqrt(drift (1 + 1 / months) + error)), and at
-    most seven times more or less. The noise is Student's t, or normal where no drift is told.
+    would have if it did not change, `error` that of their mean. What the levels vary beyond chance
+    is the drift: it takes three months to tell. The factors are
+    exp(noise * sqrt(drift (1 + 1 / months) + error)), and at most seven times more or less. The
+    noise is Student's t, or normal where no drift is told.
     """
     months, drift = len(levels), 0.0
     many = rng.standard_normal(50 * DRAWS)
     if months >= 3:
         many = rng.standard_t(months - 1, 50 * DRAWS)
-        drift = max(float(levels.var(ddof=1) - chance.mean() / 2), 0.0)
+        drift = max(float(levels.var(ddof=1) - chance.mean()), 0.0)
     noise = rng.permutation(np.median(np.sort(many).reshape(DRAWS, 50), axis=1))  # even quantiles
     return np.exp(np.clip(noise * math.sqrt(drift * (1 + 1 / max(months, 1)) + error), -2, 2))
 
@@ -7120,7 +7120,8 @@ def fit_recovery(
     ends, possible, length = events.deployments.end[over], [], base.duration_min
     if len(over):
         seconds = np.maximum(events.recovered[over] - ends, 1)
-        length = observed_range(seconds / 60)
+        points = np.linspace(0, 1, 101)  # between two, durations spread by their logarithms
+        length = tuple(np.exp(np.quantile(np.log(seconds / 60), points)).tolist())
         possible = possible_ranges(length, seconds, ends, history.window.seconds[1], rng)
     fitted = Fitted("rollback", "duration_min", length, possible, len(over), "recoveries")
     return RollbackPolicy(length, 1.0), [fitted]
@@ -7144,7 +7145,7 @@ def scored_metrics(scope: str) -> Tuple[str, ...]:
 def backtest(
     history: History,
     base: Scenario = Scenario(),
-    days: int = 30,
+    days: int = 28,
     runs: int = 100,
     seed: int = 0,
     progress: Progress = lambda message: None,
@@ -7273,7 +7274,9 @@ def format_forecast(forecast: Forecast) -> str:
             missed = " ! the fit misses it" * (value < low or value > high)
             lines.append(f"  {'(measured)':<20} {metric.text(value):<28}{missed}".rstrip())
         for name, own in forecast.months.items():
-            text, *ends = (f"{one:,.{metric.digits}f}" for one in month_spread(own[key]))
+            text, *ends = (
+                f"{one:,.{metric.digits if one < 1000 else 0}f}" for one in month_spread(own[key])
+            )
             text = with_unit(text, metric.short_unit) if metric.unit else text
             text = "n/a" if "nan" in ends else f"{text} ({' to '.join(ends)})"
             difference = difference_text(key, name, forecast)
@@ -7684,7 +7687,7 @@ class GitOpsAutomation:
         self,
         scenarios: Union[str, Sequence[str], Mapping[str, Change]],
         runs: int = 200,
-        days: int = 30,
+        days: int = 28,
         prices: Tuple[float, float] = (0, 0),
         calibration: Optional[Calibration] = None,
     ) -> Forecast:
@@ -7693,7 +7696,7 @@ class GitOpsAutomation:
         `scenarios` is what the command line takes, such as `"production.wait_hours=4:12"`, or
         several of these, or {name: a `Scenario`, or a function that makes one from the baseline}.
         The first of the forecast is `baseline`: the `calibration`, by default that of `calibrate`.
-        `days` is the length of a month. `prices` are those of an hour of failed production, and of
+        `days` is the length of a month: in four weeks each has the same weekdays. `prices` are those of an hour of failed production, and of
         an hour that a change waits. GitOpsError for arguments that cannot be used.
         """
         check_whole("runs", runs, 2, MOST_RUNS)
@@ -7719,7 +7722,7 @@ class GitOpsAutomation:
         measured = None if self._real is None else forecast_actuals(recent_part(self._real))
         return Forecast(months, known, calibration, window, self.seed, measured, None, prices)
 
-    def levers(self, metric: str = "", runs: int = 200, days: int = 30) -> pd.DataFrame:
+    def levers(self, metric: str = "", runs: int = 200, days: int = 28) -> pd.DataFrame:
         """Improve every knob by a quarter: what matters most (see `lever_table`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         if metric:
@@ -7728,7 +7731,7 @@ class GitOpsAutomation:
         with terminal_progress() as progress:
             return lever_table(Trial(self.calibrate(), window, runs, self.seed, progress), metric)
 
-    def backtest(self, days: int = 30, runs: int = 100) -> pd.DataFrame:
+    def backtest(self, days: int = 28, runs: int = 100) -> pd.DataFrame:
         """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         check_whole("days", days, 1, MOST_DAYS)
@@ -7765,7 +7768,7 @@ class GitOpsAutomation:
             calibration = self.calibrate()
         except GitOpsError:  # nothing to fit: what follows from the metrics is all that can be said
             return recommend(self.measured)
-        window = Window.before(self.window.end, min(self.window.days, 30))
+        window = Window.before(self.window.end, min(self.window.days, 28))
         syncs = window.days * calibration.scenario.team.commits_per_day * len(self.environments)
         enough = int(np.clip(1_500_000 / max(syncs, 1), 10, 100))  # a large month hardly varies
         runs = self.advice_runs or enough
@@ -7887,7 +7890,7 @@ exit status:
 # fmt: off
 OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
     "what is simulated": [
-        ("--days", dict(metavar="N", type=int), "whole UTC days (default: 30; of a history all)"),
+        ("--days", dict(metavar="N", type=int), "UTC days (default: 30; forecast 28; history all)"),
         ("--end", dict(metavar="DATE"), "the day after the last one (default: today)"),
         ("--seed", dict(metavar="N", type=int), "repeat the run that had this seed"),
         ("--config", dict(metavar="FILE"), "a JSON file, or traditional, elite or gitops"),
@@ -8109,7 +8112,7 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
 
 def forecast_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dict[str, Any]:
     """Print a what-if, the levers or a backtest; return the document of `--json`."""
-    days, picture = options.days or 30, None
+    days, picture = options.days or 28, None
     document = {"schema_version": SCHEMA_VERSION, "version": __version__}
     read_history(gitops, options, whole=True)
     if options.what_if:

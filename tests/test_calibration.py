@@ -36,6 +36,7 @@ from gitops_automation import (
 )
 
 DAY = 86_400
+FOUR_WEEKS = Window.before(END, 28)  # the weekdays of a history of whole weeks
 KEYS = gitops.scored_metrics(PRODUCTION_ALONE)
 
 
@@ -213,7 +214,7 @@ def test_a_clock_that_changes_breaks_no_gate():
     whole = simulated(office, 2, Window.before(pd.Timestamp("2026-08-01", tz="UTC"), 400))[0]
     for end in pd.to_datetime(["2025-12-01", "2026-05-01", "2026-07-01"], utc=True):
         known = whole.within(Window.before(end, 168))._replace(source="files")
-        found = months_of(calibrate(known), 40)["deployment_frequency"]
+        found = months_of(calibrate(known), 40, window=FOUR_WEEKS)["deployment_frequency"]
         assert np.median(found) == pytest.approx(
             measure(known).values["deployment_frequency"], rel=0.12
         )
@@ -255,8 +256,8 @@ def test_the_curve_of_waits_is_that_of_a_loop(entries):
 
 
 def test_a_factor_spreads_by_drift_and_error():
-    """By hand: levels of 0, 1 and 2 have variance 1, and chance 0.5; four months of it."""
-    levels, chance = np.array([0.0, 1.0, 2.0]), np.full(3, 0.5)
+    """By hand: levels of 0, 1 and 2 have variance 1, of which 0.25 is chance; four months of it."""
+    levels, chance = np.array([0.0, 1.0, 2.0]), np.full(3, 0.25)
 
     def spread(levels, error=0.1):
         factors = gitops.month_factors(levels, chance, error, np.random.default_rng(1))
@@ -496,7 +497,7 @@ def test_an_application_counts_from_when_it_is_covered():
 
 def test_a_backtest_compares_each_window_with_what_was_known_before_it():
     history = lived(SMALL, 1, 180)
-    found = gitops.backtest(history, runs=40, seed=3)
+    found = gitops.backtest(history, days=30, runs=40, seed=3)
     starts = list(dict.fromkeys(found["from"].dt.strftime("%Y-%m-%d")))
     assert starts == ["2025-10-03", "2025-11-02", "2025-12-02", "2026-01-01"]
     last = found[found["from"] == MONTH.start].set_index("metric")
@@ -531,7 +532,7 @@ def test_what_comes_later_changes_no_earlier_forecast():
     rows = history.deployments.assign(health=history.deployments["health"].astype(object))
     rows.loc[later, "health"] = "Degraded"
     other = history._replace(deployments=gitops.as_table("deployments", rows))
-    told = [gitops.backtest(one, runs=10) for one in (history, other)]
+    told = [gitops.backtest(one, days=30, runs=10) for one in (history, other)]
     for column in ("median", "low", "high", "plain"):
         assert told[0][column].equals(told[1][column])
     assert not told[0]["came"].equals(told[1]["came"])
@@ -563,8 +564,8 @@ def test_the_scores_count_what_held_and_how_far_off_each_was():
 
 
 def test_a_history_that_is_too_short_has_no_backtest():
-    with pytest.raises(GitOpsError, match="needs at least 150 days of history, and this has 149"):
-        gitops.backtest(lived(SMALL, 1, 149))
+    with pytest.raises(GitOpsError, match="needs at least 144 days of history, and this has 143"):
+        gitops.backtest(lived(SMALL, 1, 143))
 
 
 @pytest.mark.slow
@@ -613,7 +614,7 @@ def test_the_program_says_how_its_forecasts_held(tmp_path, capsys):
     flags += ["--environments", "dev,staging,production"]
     status, out, err = called(capsys, *flags, "--backtest", "--export")
     assert (status, err) == (0, "")
-    assert "BACKTEST: past windows of 30 days" in out
+    assert "BACKTEST: past windows of 28 days" in out
     assert re.search(r"Deployment Frequency +3 +\d+% +\d", out)
     assert len(pd.read_csv("output/backtest.csv")) == 3 * len(KEYS)
     status, out, err = called(capsys, *flags, "--what-if", "elite", "--json")

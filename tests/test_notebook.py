@@ -205,7 +205,7 @@ def test_a_what_if_is_a_table_of_both_scenarios(outputs):
 
 def test_a_what_if_shows_its_summary_and_a_part_of_it_its_rows(outputs):
     (whole,), (part,) = outputs["a what if as a whole"], outputs["a part of a what if"]
-    assert "WHAT IF: 10 simulated months of 30 days" in whole["data"]["text/html"]
+    assert "WHAT IF: 10 simulated months of 28 days" in whole["data"]["text/html"]
     assert "WHAT IF" not in part["data"]["text/html"]
     assert "deployment_frequency" in part["data"]["text/html"]
 

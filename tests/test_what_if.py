@@ -390,7 +390,7 @@ def test_the_command_draws_the_comparison_that_it_prints(capsys, tmp_path):
     changes = ["--what-if", "fast: production.wait_hours=4:12", "--what-if", "traditional"]
     status, out, err = called(capsys, *FAST, *changes)
     assert (status, err) == (0, "")
-    assert "30 simulated months of 30 days" in out
+    assert "30 simulated months of 28 days" in out
     shown = gitops.scored_metrics(ALL_ENVIRONMENTS)
     for name in ("baseline", "traditional", "fast"):
         assert len(re.findall(rf"^  {name} ", out, re.M)) == len(shown) + 1
@@ -447,7 +447,7 @@ def test_a_change_of_how_much_is_committed_says_what_the_model_lacks(capsys):
 def test_the_json_has_all_that_is_compared(capsys):
     main([*FAST, "--what-if", "elite", "--json", "--no-dashboard"])
     document = json.loads(capsys.readouterr().out)
-    assert (document["seed"], document["runs"], document["days"]) == (7, 30, 30)
+    assert (document["seed"], document["runs"], document["days"]) == (7, 30, 28)
     table = run_of().what_if("elite", 30).table
     values = table[(table["scenario"] == "elite") & (table["metric"] == "mean_lead_time")]["value"]
     base = table[(table["scenario"] == "baseline") & (table["metric"] == "mean_lead_time")]["value"]
