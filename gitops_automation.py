@@ -7696,8 +7696,9 @@ class GitOpsAutomation:
         `scenarios` is what the command line takes, such as `"production.wait_hours=4:12"`, or
         several of these, or {name: a `Scenario`, or a function that makes one from the baseline}.
         The first of the forecast is `baseline`: the `calibration`, by default that of `calibrate`.
-        `days` is the length of a month: in four weeks each has the same weekdays. `prices` are those of an hour of failed production, and of
-        an hour that a change waits. GitOpsError for arguments that cannot be used.
+        `days` is the length of a month: in four weeks each has the same weekdays. `prices` are
+        those of an hour of failed production, and of an hour that a change waits. GitOpsError for
+        arguments that cannot be used.
         """
         check_whole("runs", runs, 2, MOST_RUNS)
         calibration, window = calibration or self.calibrate(), self._month(days)
