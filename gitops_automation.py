@@ -6632,7 +6632,7 @@ RECENT = 6 * 28  # days that a scenario is fitted to: what is older tells of ano
 LONGEST = 60  # days: a longer wait counts as this, and no month is preceded by more
 NO_END = 1e5  # hours: the wait of what never comes, in no month that is simulated
 FEW = 6  # with fewer observations a month's level is not told, and a knob is no lever
-MANY = 20  # passages from which on the hours of the week are told
+MANY = 20  # moments of passages from which on the hours of the week are told
 DRAWS = 100
 
 
@@ -7030,7 +7030,7 @@ def fit_gate(stage: Passages) -> Tuple[Hours, str, np.ndarray, Range]:
     """
     (arrival, start), (since, until) = stage.ways, stage.waiting
     waits, wait = fit_waits(start - arrival, start - arrival, until - since)
-    if len(start) < MANY or np.quantile(waits, 0.75) < 3600:
+    if len(np.unique(start)) < MANY or np.quantile(waits, 0.75) < 3600:
         return "always", "always", waits, wait
     weights, closed = open_hours(stage.ways, stage.waiting)
     days = Window(*utc_times(np.array([arrival.min() // DAY, start.max() // DAY + 1]) * DAY))
@@ -7200,13 +7200,18 @@ def plain_forecast(past: Sequence[float]) -> Tuple[float, float, float]:
 
 
 def forecast_actuals(history: History) -> Dict[str, float]:
-    """Return the forecast metrics of a measured history, NaN for what it does not have."""
+    """Return the forecast metrics of a measured history, NaN for what it does not have.
+
+    Where entries are lost, nobody can count how often something was deployed.
+    """
     names = application_names(history)
     events = events_of(history, names)
     made, changes = production_of(history, events, names)
     changes = changes._replace(group=np.minimum(changes.group, 0))  # one group, or left out
     production = scoped_metrics(measure_production(made, changes))
     known = in_both_scopes(headline_metrics(events), production, scope_of(history))
+    if history.coverage is not None and history.coverage["lost"].any():
+        known = {key: values for key, values in known.items() if "frequency" not in key}
     return {key: float(known.get(key, [math.nan])[0]) for key in FORECAST_METRICS}
 
 
@@ -7272,6 +7277,7 @@ def format_forecast(forecast: Forecast) -> str:
         if forecast.measured is not None and metric.unit:  # a sum is of other days
             value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
             missed = " ! the fit misses it" * (value < low or value > high)
+            missed += " older entries are lost" * (math.isnan(value) and metric.unit == "/day")
             lines.append(f"  {'(measured)':<20} {metric.text(value):<28}{missed}".rstrip())
         for name, own in forecast.months.items():
             text, *ends = (
