@@ -6905,7 +6905,8 @@ def passages_to(
     if (start > newer)[came].sum() <= 0.02 * came.sum() and (newer < end)[~came].any():
         policy, until = "newest", np.minimum(newer, end)
     went = np.flatnonzero(came & (entries["known"] == 1))
-    # Of what did not come, as much counts beside known changes as good releases are more than came.
+    # So that the flow is right: as many did not come as good releases are more than those that
+    # came, in the proportion in which the changes that came are known.
     lost = max(entries["good"].sum() - len(here), 0) * len(went) // max(came.sum(), 1)
     hung = np.flatnonzero(~came)
     hung = hung[np.linspace(0, len(hung), min(lost, len(hung)), endpoint=False).astype(int)]
