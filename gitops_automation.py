@@ -6874,9 +6874,9 @@ def passages_to(
     3. `own` otherwise. Then each release came. In production each change is a way.
     4. In the first environment of a config repository a lead time begins, so nothing waits there.
 
-    What brought no known change tells of no wait. A newer release wins, if at most one in fifty
-    came after a newer one, and one did not come. Then a release waited until a newer one came, else
-    until the end.
+    What brought no known change tells of no wait, unless the history knows no changes at all. A
+    newer release wins, if at most one in fifty came after a newer one, and one did not come. Then a
+    release waited until a newer one came, else until the end.
     """
     end, late = history.window.seconds[1], here["start"] >= sum(history.window.seconds) / 2
     first, source = here[~here.index.duplicated()], "own"
@@ -6893,7 +6893,8 @@ def passages_to(
         entries = pd.DataFrame(entries, [names, commits["sha"]])
     if source != "own":
         entries = entries[~entries.index.duplicated()]
-        entries = entries.assign(start=first["start"], known=first["rank"] >= 0)
+        bare = history.changes is None and not len(history.git_commits)  # no change is known
+        entries = entries.assign(start=first["start"], known=(first["rank"] >= 0) | bare)
     entries = entries.fillna({"start": NEVER}).sort_values(["rank", "arrival"], kind="stable")
     names = entries.index.get_level_values(0)
     codes = pd.factorize(names)[0]

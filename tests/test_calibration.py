@@ -313,6 +313,9 @@ def test_what_was_not_seen_is_assumed_and_nothing_else_is_blocked():
     without = calibrate(history._replace(git_commits=history.git_commits.iloc[:0]))
     assert "median_lead_time" in without.assumed
     assert "change_failure_rate" not in without.assumed
+    waits = without.scenario.environments[-1].wait_hours  # from staging on they are known
+    assert np.median(waits) == pytest.approx(48, rel=0.2)
+    assert ("production", "wait_hours") in {(one.group, one.knob) for one in without.knobs if one.n}
 
 
 def test_a_forward_fix_is_a_recovery_and_no_failed_rollback():
