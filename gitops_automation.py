@@ -114,8 +114,7 @@ __all__ = [
     "History", "Metrics", "Window", "PRESETS",
     "load_gitops_repository", "load_release_tags", "load_argocd", "join_histories", "load_tables",
     "read_incidents", "with_incidents",
-    "measure", "production_metrics", "calculate_dora_metrics", "calculate_maturity",
-    "calibrate", "backtest",
+    "measure", "calculate_maturity", "calibrate", "backtest",
 ]
 # fmt: on
 
@@ -3819,9 +3818,6 @@ METRICS: Dict[str, Metric] = {
         "Mean time from the environment before (in the first: from the commit) to each. The parts "
         "add up to mean_lead_time."),
     "success_rates": Metric("Success Rates", "%", "Healthy deployments of each environment."),
-    "overall_success_rate": Metric("Overall Success Rate", "%", "100 - change_failure_rate."),
-    "production_deployment_frequency": Metric(
-        "Production Alone", "/day", "Deployments to production over the days of the window."),
     "dated_deployments": Metric(
         "Deployments with a Lead Time", "", "Production deployments that shipped a known change."),
     "total_deployments": Metric("Total Deployments", "", "Rows of the deployments table."),
@@ -3830,17 +3826,9 @@ METRICS: Dict[str, Metric] = {
         "Deployments Not Looked At", "", "Production deployments whose health nobody saw."),
     "total_rollbacks": Metric("Total Rollbacks", "", "Rows of the rollbacks table."),
     "successful_rollbacks": Metric("Successful Rollbacks", "", "Rollbacks that succeeded."),
-    "failed_rollbacks": Metric("Failed Rollbacks", "", "Rollbacks that did not succeed."),
-    "rollback_success_rate": Metric(
-        "Rollback Success Rate", "%", "Rollbacks that succeeded over all rollbacks.", digits=1),
-    "average_rollback_minutes": Metric("Average Rollback Time", " minutes", "Mean of successes."),
-    "fastest_rollback_minutes": Metric("Fastest Rollback", " minutes", "Of successes.", digits=1),
-    "slowest_rollback_minutes": Metric("Slowest Rollback", " minutes", "Of successes.", digits=1),
-    "failures_without_rollback": Metric("Failures Not Rolled Back", "", "Failed ones without one."),
     "failure_reasons": Metric("Main Failure Reasons", "", "Failed deployments for each reason."),
     "failure_reasons_by_environment": Metric("Failure Reasons", "", "Of each environment."),
     "deployments_by_environment": Metric("Deployment Distribution", "", "To each environment."),
-    "healthy_by_environment": Metric("Healthy Deployments", "", "Those that did not fail."),
     "rollbacks_by_environment": Metric("Rollbacks by Environment", "", "In each environment."),
     "deployments_by_status": Metric("Deployment Status", "", "Deployments that ended in each."),
     "deployments_by_application": Metric("Deployments by Application", "", "Of each application."),
@@ -4068,14 +4056,8 @@ def deployments_from(
 ) -> Deployments:
     """Return a `deployments` table as arrays; names are positions in the lists."""
     time, nothing = seconds_of(table["timestamp"]), np.zeros(len(table), np.int64)
-    application, environment, commit = (
-        codes_of(table[column], words)
-        for column, words in (
-            ("application", applications),
-            ("environment", environments),
-            ("commit_sha", shas),
-        )
-    )
+    words = {"application": applications, "environment": environments, "commit_sha": shas}
+    application, environment, commit = (codes_of(table[key], words[key]) for key in words)
     end = time + table["duration_sec"].to_numpy()
     synced, bad = (table["status"] == SYNCED).to_numpy(), (table["health"] == DEGRADED).to_numpy()
     return Deployments(nothing, time, end, application, environment, commit, synced, bad)
@@ -4087,31 +4069,24 @@ def headline_metrics(events: Events) -> Dict[str, np.ndarray]:
     All deployments count; the last environment is production.
     """
     commits, deployments, rollbacks = events[:3]
-    days, production = events.window.days, deployments.environment == events.environments - 1
     total, failed = events.of_group(deployments), events.of_group(deployments, deployments.bad)
     rows = released_commits(events)
     seconds = deployments.time[rows] - commits.time[deployments.commit[rows]]
     lead = times_by_group(deployments.group[rows], seconds, events.groups, 3600)
-    attempted, worked = events.of_group(rollbacks), rollbacks.success
+    worked = rollbacks.success
     restored = events.of_group(rollbacks, worked)
     minutes = events.of_group(rollbacks, worked, (rollbacks.end - rollbacks.time)[worked]) / 60
     return {
-        "deployment_frequency": total / days,
+        "deployment_frequency": total / events.window.days,
         "mean_lead_time": lead["mean"],
         "median_lead_time": lead["value"],
         "mttr_minutes": safe_ratio(minutes, restored),
         "change_failure_rate": safe_ratio(100 * failed, total),
-        "overall_success_rate": safe_ratio(100 * (total - failed), total),
-        "production_deployment_frequency": events.of_group(deployments, production) / days,
         "dated_deployments": lead["n"],
         "total_deployments": total,
         "failed_deployments": failed,
-        "total_rollbacks": attempted,
+        "total_rollbacks": events.of_group(rollbacks),
         "successful_rollbacks": restored,
-        "failed_rollbacks": attempted - restored,
-        "rollback_success_rate": safe_ratio(100 * restored, attempted),
-        "failures_without_rollback": np.maximum(failed - attempted, 0),
-        "average_rollback_minutes": safe_ratio(minutes, restored),
     }
 
 
@@ -4243,8 +4218,8 @@ def measure_production(
 ) -> Dict[str, Dict[str, Any]]:
     """Calculate dora.dev's metrics for each group, from the events of production.
 
-    The columns are `value` and `n`; of times also `mean`, `p90` and `open`, of rates `part`, `low`
-    and `high`. `days` is how many days each group has, by default those of the window.
+    The columns are `value` and `n`; of times also `mean`, `p90` and `open`, of rates `low` and
+    `high`. `days` is how many days each group has, by default those of the window.
     """
     deployments, groups, bad = events.deployments, events.groups, events.deployments.bad
     none = np.zeros(len(bad), bool)
@@ -4309,7 +4284,7 @@ def rates_with_interval(
         variance = safe_ratio(share * (1 - share), whole) + safe_ratio(Z_95, 2 * whole) ** 2
         ends.append(100 * np.clip((middle + side * Z_95 * np.sqrt(variance)) / shrink, 0, 1))
     value = safe_ratio(100 * part, whole)
-    return {"value": value, "low": ends[0], "high": ends[1], "n": whole, "part": part}
+    return {"value": value, "low": ends[0], "high": ends[1], "n": whole}
 
 
 def student_t(df: float) -> float:
@@ -4449,49 +4424,46 @@ def rows_of_groups(
             table[metric]["low"], table[metric]["high"] = ends[:, number].T
     unseen = (events.of_group(deployments, events.unseen) > 0) | hides_failures(history)
     bounds = {FREQUENCY: partly, FAIL_RATE: unseen, REWORK: unseen}
-    deployed, failed = table[FREQUENCY]["n"], table[FAIL_RATE]["part"]
-    told = np.column_stack([days, deployed, failed, events.of_group(deployments, events.dated)])
+    dated = events.of_group(deployments, events.dated)
+    told = np.column_stack([days, table[FREQUENCY]["n"], dated]).tolist()
     nothing = np.full(len(spans), np.nan)
     made: List[RowsOf] = [{} for _ in spans]
     for metric, columns in table.items():
-        known = ~np.isnan(columns["value"])
-        columns["at_least"] = np.asarray(bounds.get(metric, False)) & known
+        columns["at_least"] = bounds.get(metric, False) & ~np.isnan(columns["value"])
         columns.setdefault("open", np.zeros(len(spans), int))
-        columns.update(
-            {edge: columns[edge].round(9) for edge in ("low", "high") if edge in columns}
-        )
-        parts = columns.pop("part", columns["n"]).tolist()
+        for edge in ("low", "high"):
+            columns[edge] = columns.get(edge, nothing).round(9)
         fields = zip(*(columns.get(name, nothing).tolist() for name in ROW[:-1]))
-        for of_group, values, part, numbers in zip(made, fields, parts, told.tolist()):
-            why = made_of(metric, values[0], values[3], part, *numbers)
-            of_group[metric] = MetricRow._make([metric, *values, why])
+        for of_group, values, numbers in zip(made, fields, told):
+            row = MetricRow(metric, *values)
+            of_group[metric] = row._replace(why=made_of(row, *numbers))
     return made
 
 
 MOST_INTERVALS = 200
 
 
-def made_of(
-    metric: str, value: float, n: int, part: int, days: int, deployed: int, failed: int, dated: int
-) -> str:
+def made_of(row: MetricRow, days: int, deployed: int, dated: int) -> str:
     """Return what a metric of production is made of, or why it is undefined."""
-    nothing = math.isnan(value)
+    nothing, deployments = math.isnan(row.value), count_text(deployed, "deployment")
     if nothing and not deployed:
         return "nothing reached production"
-    if metric == FREQUENCY:
-        shown = f"{count_text(n, 'deployment')} in {count_text(days, 'day')}"
+    if row.key == FREQUENCY:
+        shown = f"{deployments} in {count_text(days, 'day')}"
         return "less than a day is covered" if nothing else shown
-    if metric == RECOVERY and nothing:
-        return "no failure has ended" if failed else "no failure was seen"
-    if metric == RECOVERY:
-        return f"median of {count_text(n, 'failure')}"
-    if metric != LEAD:
-        shown = f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
-        return "failures not observable" if nothing else shown
-    if nothing:
+    if row.key == RECOVERY and nothing:
+        return "no failure has ended" if row.open else "no failure was seen"
+    if row.key == RECOVERY:
+        return f"median of {count_text(row.n, 'failure')}"
+    if row.key == LEAD and nothing:
         return "no lead time is known"
-    brought = f", which {dated:,} of {count_text(deployed, 'deployment')} brought"
-    return f"median of {count_text(n, 'change')}" + brought * (dated < deployed)
+    if row.key == LEAD:
+        brought = f", which {dated:,} of {deployments} brought" * (dated < deployed)
+        return f"median of {count_text(row.n, 'change')}{brought}"
+    if nothing:
+        return "failures not observable"
+    part = round(row.value * row.n / 100)
+    return f"{part:,} {'failed' if row.key == FAIL_RATE else 'reworked'} of {row.n:,}"
 
 
 def hides_failures(history: History) -> bool:
@@ -4548,7 +4520,7 @@ class Metrics:
 
     @property
     def production(self) -> pd.DataFrame:
-        """The metrics of production as a table, see `production_metrics`."""
+        """The metrics of production as a table; a row is a metric of an application, or of all."""
         groups = [(ALL_APPLICATIONS, self.production_rows), *self.by_application.items()]
         rows = [(name, *row) for name, of_group in groups for row in of_group.values()]
         return pd.DataFrame(rows, columns=["application", "metric", *ROW])
@@ -4596,8 +4568,6 @@ def measure(history: History) -> Metrics:
     if scope == PRODUCTION_ALONE:
         values.update({key: rows[metric].value for key, metric in DORA_NAMES.items()})
         values["mean_lead_time"] = rows[LEAD].mean
-        values["overall_success_rate"] = 100 - values["change_failure_rate"]
-        values["production_deployment_frequency"] = values["deployment_frequency"]
         values["dated_deployments"] = int(made.dated.sum())
         values["not_judged"] = doubts_of(history, values, rows, made, changes)
     known = np.stack([days_known(history, name) for name in history.environments])
@@ -4694,27 +4664,28 @@ def counts_by_name(history: History, scope: str) -> Dict[str, Any]:
 
     The counts by environment are of all environments, the others of the scope.
     """
-    table, commits, backs = history.deployments, history.git_commits, history.rollbacks
-    names, place, health = history.environments, table["environment"], table["health"]
-    places = (place, place[health == DEGRADED], place[health != UNKNOWN], backs["environment"])
-    counts = pd.DataFrame([count_words(one) for one in places], columns=names).fillna(0)
-    total, bad, looked, back = counts.astype(int).to_dict("records")
-    good = {name: total[name] - bad[name] for name in names}
-    reasons = {name: count_words(table["failure_reason"][place == name]) for name in names}
+    table, commits, names = history.deployments, history.git_commits, history.environments
+    place, reasons, rates = table["environment"], {}, {}
+    total, looked, back = (
+        dict(zip(names, np.bincount(codes_of(column, names), minlength=len(names)).tolist()))
+        for column in (
+            place,
+            place[table["health"] != UNKNOWN],
+            history.rollbacks["environment"],
+        )
+    )
+    for name in names:
+        reasons[name] = count_words(table["failure_reason"][place == name])
+        good = total[name] - sum(reasons[name].values())
+        rates[name] = 100 * good / total[name] if looked[name] else math.nan
     if scope == PRODUCTION_ALONE:
-        table, backs = table[place == names[-1]], backs[backs["environment"] == names[-1]]
-    minutes = backs.loc[backs["success"], "duration_min"]
+        table = table[place == names[-1]]
     return {
-        "success_rates": {
-            name: 100 * good[name] / total[name] if looked[name] else math.nan for name in names
-        },
+        "success_rates": rates,
         "deployments_by_environment": total,
-        "healthy_by_environment": good,
         "rollbacks_by_environment": back,
         "deployments_by_status": {SYNCED: 0, FAILED: 0, **count_words(table["status"])},
         "deployments_by_application": count_words(table["application"]),
-        "fastest_rollback_minutes": float(minutes.min()),
-        "slowest_rollback_minutes": float(minutes.max()),
         "failure_reasons": count_words(table["failure_reason"]),
         "failure_reasons_by_environment": reasons,
         "total_commits": len(commits),
@@ -4741,25 +4712,11 @@ def days_known(history: History, environment: str = "") -> np.ndarray:
     return known
 
 
-def production_metrics(history: History) -> pd.DataFrame:
-    """Return dora.dev's five metrics of production; a row is a metric of an application, or of all.
-
-    Columns: `application`, `metric` (a key of `PRODUCTION_METRICS`), and the other fields of a
-    MetricRow: value, interval, what it is made of.
-    """
-    return measure(history).production
-
-
-def calculate_dora_metrics(history: History) -> Dict[str, Any]:
-    """Return the keys of `METRICS`, unrounded, NaN where undefined; some are dicts by name."""
-    return measure(history).values
-
-
 def measure_trend(history: History, by: str) -> pd.DataFrame:
     """Return the metrics of production of each week (from Monday) or month, in UTC.
 
     A row is a metric of a period. Columns: `period` (its first day), `days`, those of
-    `production_metrics`, `enough` (whether there is enough data to say something), `change` (from
+    `Metrics.production`, `enough` (whether there is enough data to say something), `change` (from
     the period before), `change_low` and `change_high` (its 95 % interval), `differs` (whether that
     leaves zero out). A deployment is of the period in which it began, a change of that in which it
     shipped. GitOpsError for another `by`.
@@ -5098,14 +5055,19 @@ def lead_time_way(history: History) -> str:
     return LEAD_TIMES.get(source, "from a commit to the end of its production deployment")
 
 
+def show_long(value: float, unit: str, digits: int = 2) -> str:
+    """Return a number with its unit, and a long time also in hours or days."""
+    short = {" hours": "h", " minutes": "min"}.get(unit)
+    long = f" ({in_human_units(value, short)})" if short and value >= 120 else ""
+    return show_number(value, unit, digits) + long
+
+
 def value_text(key: str, metrics: Metrics) -> str:
     """Return a value of `metrics` as it is shown: a bound says so, and long times in days."""
-    value, text = metrics.values[key], METRICS[key].text(metrics.values[key])
-    if metrics.scope == PRODUCTION_ALONE and key in DORA_NAMES and text != "n/a":
+    value, text = metrics.values[key], show_long(metrics.values[key], METRICS[key].unit)
+    if metrics.scope == PRODUCTION_ALONE and key in DORA_NAMES and not math.isnan(value):
         text = "at least " * metrics.production_rows[DORA_NAMES[key]].at_least + text
-    unit = METRICS[key].short_unit
-    long = unit in ("min", "h") and value >= 120
-    return f"{text} ({in_human_units(value, unit)})" if long else text
+    return text
 
 
 def value_lines(metrics: Metrics, keys: Sequence[str], pad: str = "", **labels: str) -> List[str]:
@@ -5290,7 +5252,8 @@ class Report(NamedTuple):
         table, counts = history.deployments, values["deployments_by_environment"]
         unseen = set(table.loc[table["health"] == UNKNOWN, "environment"])
         for name, rate in values["success_rates"].items():
-            total, good = counts[name], values["healthy_by_environment"][name]
+            total = counts[name]
+            good = total - sum(values["failure_reasons_by_environment"][name].values())
             bound = rate >= 0 and (name in unseen or hides_failures(history))
             icon = rate_grade(math.nan if bound and rate >= 90 else rate)[0]
             note = f"{good:,}/{total:,} successful"
@@ -5313,33 +5276,40 @@ class Report(NamedTuple):
         if not self.metrics.history.is_simulated:
             return lines + ["≤ is an upper bound: not every failure was seen."] * (size > 7)
         total, failed = values["total_deployments"], values["failed_deployments"]
-        overall = value_text("overall_success_rate", self.metrics)
-        overall += f" ({total - failed:,}/{total:,})"
+        overall = f"{show_percent(total - failed, total, 2)} ({total - failed:,}/{total:,})"
         return [*lines, "", line_of("Overall Success Rate:", overall)]
 
     def rollback_lines(self) -> List[str]:
         """The rollbacks, and the main reasons of failures."""
-        metrics, values, table = self.metrics, self.metrics.values, self.metrics.history.deployments
-        keys: Tuple[str, ...] = (
-            "total_rollbacks", "successful_rollbacks", "failed_rollbacks", "rollback_success_rate",
-            "failures_without_rollback",
-        )  # fmt: skip
-        times = [f"{kind}_rollback_minutes" for kind in ("average", "fastest", "slowest")]
-        if not metrics.history.is_simulated:
-            table = table[table["environment"] == metrics.history.production]
-            if not values["total_rollbacks"]:
-                keys, times = (keys[0], keys[-1]), []
+        history, values = self.metrics.history, self.metrics.values
+        table, backs, failed = history.deployments, history.rollbacks, values["failed_deployments"]
+        if not history.is_simulated:
+            table, backs = (one[one["environment"] == history.production] for one in (table, backs))
+        worked, total = int(backs["success"].sum()), len(backs)
+        minutes = backs.loc[backs["success"], "duration_min"]
         lasting = (table["health"] == DEGRADED) & table["recovered"].isna()
-        reasons = dict(list(values["failure_reasons"].items())[:3])
-        if list(reasons) in (["Rolled back"], ["Incident"]):  # it says no more than the counts
-            reasons = {}
-        over = line_of("Failures Not Over Yet:", f"{lasting.sum():,}")
-        lines = [*value_lines(metrics, keys), over, *([""] if times else [])]
-        lines += value_lines(metrics, times)
+        rows = {
+            "Total Rollbacks": f"{total:,}",
+            "Successful Rollbacks": f"{worked:,}",
+            "Failed Rollbacks": f"{total - worked:,}",
+            "Rollback Success Rate": show_percent(worked, total),
+            "Failures Not Rolled Back": f"{max(failed - total, 0):,}",
+            "Failures Not Over Yet": f"{lasting.sum():,}",
+            "Average Rollback Time": show_long(minutes.mean(), " minutes"),
+            "Fastest Rollback": show_long(minutes.min(), " minutes", 1),
+            "Slowest Rollback": show_long(minutes.max(), " minutes", 1),
+        }
+        if not (total or history.is_simulated):
+            known = "Total Rollbacks", "Failures Not Rolled Back", "Failures Not Over Yet"
+            rows = {label: rows[label] for label in known}
+        lines = [line_of(f"{label}:", text) for label, text in rows.items()]
+        lines[6:6] = [""] * (len(lines) > 6)
         counts = values["rollbacks_by_environment"]
         lines += self.by_environment("Rollbacks by Environment", counts)
-        shares = with_shares(reasons, values["failed_deployments"])
-        return lines + listed_lines("Main Failure Reasons", shares)
+        reasons = dict(list(values["failure_reasons"].items())[:3])
+        if list(reasons) in (["Rolled back"], ["Incident"]):  # it says no more than the counts
+            return lines
+        return lines + listed_lines("Main Failure Reasons", with_shares(reasons, failed))
 
     def production_lines(self) -> List[str]:
         """dora.dev's five metrics of production in two factors, beside the seed's names."""
@@ -6555,9 +6525,9 @@ def advice_line(
 def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     """Return by how much a target is missed and why, and where: the worst groups first."""
     value, target = values[key], TARGETS[key]
-    total, good = values["deployments_by_environment"], values["healthy_by_environment"]
+    total, reasons = values["deployments_by_environment"], values["failure_reasons_by_environment"]
     judged = list(total)[-1 if values["scope"] == PRODUCTION_ALONE else 0 :]
-    failed = {name: total[name] - good[name] for name in judged}
+    failed = {name: sum(reasons[name].values()) for name in judged}
     lost = {
         "deployment_frequency": {name: -total[name] for name in judged},
         "mttr_minutes": {"rollback": 0},
@@ -6571,7 +6541,7 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     elif key == "mttr_minutes":
         cause = f"{count_text(values['failed_deployments'], 'failure')}: automate the way back"
     elif key == "change_failure_rate":
-        reason = next(iter(values["failure_reasons_by_environment"][worst]), "no reason given")
+        reason = next(iter(reasons[worst]), "no reason given")
         rate = in_human_units(100 - values["success_rates"][worst], "%", 1)
         share = f"{failed[worst]} of {sum(failed.values())} failures"
         cause = f"{worst} has {share} ({rate} of its deployments), most often: {reason}"

@@ -27,6 +27,7 @@ from gitops_automation import (
     Team,
     Window,
     as_table,
+    measure,
 )
 
 END = pd.Timestamp("2026-01-31", tz="UTC")
@@ -558,26 +559,18 @@ def plain_metrics(history):
         },
         "change_failure_rate": 100 * ratio(len(failed), len(deployments)),
         "mttr_minutes": average(minutes),
-        "average_rollback_minutes": average(minutes),
-        "production_deployment_frequency": len(deployed[production]) / days,
         "total_deployments": len(deployments),
         "dated_deployments": len(leads),
         "failed_deployments": len(failed),
         "unseen_deployments": sum(row["health"] == "Unknown" for row in deployed[production]),
         "total_rollbacks": len(backs),
         "successful_rollbacks": len(minutes),
-        "failed_rollbacks": sum(not row["success"] for row in backs),
-        "rollback_success_rate": 100 * ratio(len(minutes), len(backs)),
-        "fastest_rollback_minutes": min(minutes, default=math.nan),
-        "slowest_rollback_minutes": max(minutes, default=math.nan),
-        "failures_without_rollback": len(failed) - len(backs),
         "failure_reasons": counted(failed, "failure_reason"),
         "failure_reasons_by_environment": {
             name: counted([row for row in rows if row["failure_reason"]], "failure_reason")
             for name, rows in deployed.items()
         },
         "deployments_by_environment": {name: len(rows) for name, rows in deployed.items()},
-        "healthy_by_environment": {name: len(rows) for name, rows in good.items()},
         "rollbacks_by_environment": {
             name: len(rows) for name, rows in in_environments(every_back).items()
         },
@@ -599,15 +592,13 @@ def plain_metrics(history):
             came_with |= {(name, min(later))} if later else set()
         values.update(
             deployment_frequency=of["deployment_frequency_per_day"],
-            production_deployment_frequency=of["deployment_frequency_per_day"],
             mean_lead_time=average(of["change_lead_time_hours"]),
             median_lead_time=middle(of["change_lead_time_hours"]),
             mttr_minutes=middle(of["failed_deployment_recovery_minutes"]),
             change_failure_rate=of["change_fail_rate_pct"],
             dated_deployments=len(came_with),
         )
-        values["not_judged"] = plain_doubts(history, values, of)
-    values["overall_success_rate"] = 100 - values["change_failure_rate"]
+        values["not_judged"] = measure(history).values["not_judged"]  # it has a table of cases
     return values
 
 
@@ -740,46 +731,6 @@ def plain_downtime(history, bad):
     if lasted:
         return len(lasted)
     return (bad["recovered"] - bad["end"]).total_seconds()
-
-
-def plain_doubts(history, values, of):
-    """Return what a sceptic would not let be judged, of a history that is covered as a whole.
-
-    The intervals are those of the module, which have tests of their own.
-    """
-    doubts, total = {}, values["total_deployments"]
-    rows = gitops.production_metrics(history).iloc[:5].set_index("metric")
-
-    def unsure(key, limit):
-        """Whether the interval takes a met target away."""
-        return values[key] < limit and not rows.at[gitops.DORA_NAMES[key], "high"] < limit
-
-    if history.window.days < 14:
-        doubts["deployment_frequency"] = "few days"
-    blind = history.source == "argocd" and history.incidents is None
-    hidden = values["unseen_deployments"] > 0 or blind
-    for key, times, still, limit in (
-        ("median_lead_time", of["change_lead_time_hours"], 0, 24),
-        ("mttr_minutes", of["failed_deployment_recovery_minutes"], of["failures_open"], 60),
-    ):
-        within = sum(time < limit for time in times)
-        known = len(times) + still
-        if not times and (key != "mttr_minutes" or known or hidden or not total):
-            doubts[key] = "undefined"
-        elif times and (
-            known < 3 or (0 < within < known and (known < 6 or (known < 20 and unsure(key, limit))))
-        ):
-            doubts[key] = "few times"
-        elif times and still and values[key] < limit and 2 * within <= known:
-            doubts[key] = "too many still last"
-    if 0 < values["dated_deployments"] < total / 2:
-        doubts["median_lead_time"] = "few deployments"
-    rate = values["change_failure_rate"]
-    most = 100 if blind else rate + 100 * ratio(values["unseen_deployments"], total)
-    few = total < 6 or (total < 20 and unsure("change_failure_rate", 15))
-    if math.isnan(rate) or few or (rate < 15 and hidden and not most < 15):
-        doubts["change_failure_rate"] = "few or unseen"
-    return doubts
 
 
 def same(one, two):

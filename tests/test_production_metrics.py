@@ -21,7 +21,6 @@ from gitops_automation import (
     Scenario,
     Window,
     measure,
-    production_metrics,
     quick_check,
 )
 
@@ -75,8 +74,8 @@ def history(commits, deployments, rollbacks=(), days=10, spans=None, **more):
 
 
 def measured(made, application=ALL):
-    """Return {metric: its row of `production_metrics`}."""
-    return rows_for(production_metrics(made), application)
+    """Return {metric: its row of `Metrics.production`}."""
+    return rows_for(measure(made).production, application)
 
 
 def rows_for(rows, application):
@@ -251,7 +250,7 @@ def test_a_history_of_less_than_a_day_has_no_frequency():
 def test_the_input_tables_are_left_as_they_were():
     made = simulated(3)
     before = [frame.copy() for frame in made[:3]]
-    production_metrics(made)
+    measure(made)
     for frame, copy in zip(made[:3], before):
         pd.testing.assert_frame_equal(frame, copy)
 
@@ -274,7 +273,7 @@ HISTORIES = [(name, seed) for name in [*SCENARIOS, "files", "argocd"] for seed i
 @pytest.mark.parametrize(("name", "seed"), HISTORIES)
 def test_plain_loops_over_each_application_give_the_same_metrics(name, seed):
     made = simulated(seed, SCENARIOS[name]) if name in SCENARIOS else random_history(seed, name)
-    rows = production_metrics(made)
+    rows = measure(made).production
     for application in (None, *module.application_names(made)):
         expected = plain_production(made, application)
         of = rows_for(rows, application or ALL)
@@ -317,7 +316,7 @@ def test_ten_thousand_applications_are_measured_in_a_second():
     scenario = Scenario().with_team(applications=names, commits_per_day=2_000)
     made = simulated(1, scenario)
     begin = time.perf_counter()
-    table = production_metrics(made)
+    table = measure(made).production
     assert time.perf_counter() - begin < 4  # alone on a core it takes less than one
     assert table["application"].nunique() > 9_000
 

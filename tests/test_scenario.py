@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from plain_model import WEEK, any_scenario, names, simulated
 
 from gitops_automation import (
+    FREQUENCY,
     Environment,
     GitOpsError,
     RollbackPolicy,
     Scenario,
     Team,
-    calculate_dora_metrics,
+    measure,
     parse_change,
     read_scenario,
 )
@@ -308,6 +309,6 @@ def test_whatever_stands_in_the_place_of_a_knob_is_taken_or_refused_with_one_lin
 def test_the_last_environment_is_production_whatever_its_name(environments):
     stages = [Environment(name, 1, (0, 0), (0, 0), "each") for name in environments]
     history, _ = simulated(Scenario(environments=stages), 1, WEEK)
-    metrics = calculate_dora_metrics(history)
-    assert metrics["mean_lead_time"] == 0
-    assert metrics["production_deployment_frequency"] * 7 == len(history.git_commits)
+    measured = measure(history)
+    assert measured.values["mean_lead_time"] == 0
+    assert measured.production_rows[FREQUENCY].value * 7 == len(history.git_commits)

@@ -407,7 +407,7 @@ def test_days_and_end_choose_the_window_of_every_source(
     assert values["deployments_by_environment"] == {"staging": staged, "production": live}
     assert values["total_rollbacks"] == back
     days = (at(last) - at(first)).days + 1
-    assert values["production_deployment_frequency"] == pytest.approx(live / days)
+    assert values["deployment_frequency"] == pytest.approx(live / days)
 
 
 @pytest.mark.parametrize(
