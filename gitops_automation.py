@@ -4826,60 +4826,62 @@ def trace_release(
     """
     changes, table = traced_tables(history)
     application, commit = find_release(history, changes, table, release)
-    changes, table = (one[one["application"] == application] for one in (changes, table))
+    backs, changes, table = (
+        one[one["application"] == application] for one in (history.rollbacks, changes, table)
+    )
     own, by_itself = changes[changes["commit_sha"] == commit], table["commit_sha"] == commit
     if not len(own):  # a commit that brought changes of other commits, such as a merge
         brought = changes["deployed"].isin(table.loc[by_itself, "end"])
         own = changes[changes["commit_sha"].isin(changes.loc[brought, "commit_sha"])]
-    steps: List[Tuple[Any, ...]] = []
+    steps: List[Row] = []
     made = history.git_commits.drop_duplicates("sha").set_index("sha")
-    for row in own.drop_duplicates("commit_sha").to_dict("records"):
-        words = [row["commit_sha"][:7], row["version"]]
-        if row["commit_sha"] in made.index:
-            words.append("by {author}: {message}".format(**made.loc[row["commit_sha"]]))
-        steps.append((row["committed"], "", "commit", " ".join(filter(None, words))))
+    for row in own.drop_duplicates("commit_sha").itertuples():
+        named = f"{row.commit_sha[:7]} {row.version}".rstrip()
+        if row.commit_sha in made.index:
+            named += " by {author}: {message}".format(**made.loc[row.commit_sha])
+        steps.append((row.committed, "", "commit", named))
     ready, since = (own["committed"].min(), "the commit") if len(own) else (None, "")
-    backs = history.rollbacks[history.rollbacks["application"] == application]
     for number, name in enumerate(history.environments):
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
         came = own[own["environment"] == name]
         arrived = table["end"].isin(came["deployed"].dropna())
-        here = table[(table["environment"] == name) & (by_itself | arrived)]
-        for row in here.to_dict("records"):
-            begin, end = row["timestamp"], row["end"]
+        for row in table[(table["environment"] == name) & (by_itself | arrived)].itertuples():
             wait = "the first step that is known"
             if ready is not None:
-                hours = max((begin - ready).total_seconds(), 0) / 3600
-                wait = f"{in_human_units(hours, 'h') if hours else 'at once'} after {since}{gate}"
-            other = f", in release {row['commit_sha'][:7]}" * (row["commit_sha"] != commit)
-            steps.append((begin, name, "sync", wait + other))
+                waited = wait_text(ready, row.timestamp) if row.timestamp > ready else "at once"
+                wait = f"{waited} after {since}{gate}"
+            wait += f", in release {row.commit_sha[:7]}" * (row.commit_sha != commit)
             told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
-            health = told.get(row["health"]) or f"degraded: {row['failure_reason']}"
-            outcome = f"{row['status']} after {row['duration_sec']} s, {health}"
-            lead = came.loc[came["deployed"] == end, "committed"]
-            hours = (end - lead).dt.total_seconds() / 3600
-            spread = dict.fromkeys(in_human_units(hour, "h") for hour in (hours.min(), hours.max()))
-            after = f"; {' to '.join(spread)} after the commit" * (len(lead) > 0)
-            steps.append((end, name, "end", outcome + after))
-            if row["health"] != DEGRADED:
-                ready, since = end, f"{name} had it"
-            over = row["recovered"]
-            back = backs[(backs["environment"] == name) & (backs["timestamp"] == end)]
-            for one in back.to_dict("records"):
-                result = "succeeded" if one["success"] else "failed"
-                minutes = in_human_units(one["duration_min"], "min")
-                text = f"to {one['to_commit'][:7]} {result} after {minutes}"
-                finished = end + pd.Timedelta(minutes=one["duration_min"])
-                steps.append((finished, name, "rollback", text))
-            if not pd.isna(over) and not back["success"].any():
-                minutes = in_human_units((over - end).total_seconds() / 60, "min")
-                steps.append((over, name, "recovery", f"good again after {minutes}"))
+            health = told.get(row.health) or f"degraded: {row.failure_reason}"
+            outcome = f"{row.status} after {row.duration_sec} s, {health}"
+            begun = came.loc[came["deployed"] == row.end, "committed"]
+            if len(begun):
+                ends = dict.fromkeys(wait_text(one, row.end) for one in (begun.max(), begun.min()))
+                outcome += f"; {' to '.join(ends)} after the commit"
+            steps += [(row.timestamp, name, "sync", wait), (row.end, name, "end", outcome)]
+            if row.health != DEGRADED:
+                ready, since = row.end, f"{name} had it"
+            back = backs[(backs["environment"] == name) & (backs["timestamp"] == row.end)]
+            for one in back.itertuples():
+                over = row.end + pd.Timedelta(minutes=one.duration_min)
+                result = "succeeded" if one.success else "failed"
+                minutes = in_human_units(one.duration_min, "min")
+                text = f"to {one.to_commit[:7]} {result} after {minutes}"
+                steps.append((over, name, "rollback", text))
+            if not pd.isna(row.recovered) and not back["success"].any():
+                text = f"good again after {wait_text(row.end, row.recovered)}"
+                steps.append((row.recovered, name, "recovery", text))
         if name == history.production and came["deployed"].isna().any():
             steps.append((history.window.end, name, "waits", "not there when the window ends"))
-    found = TraceTable(steps, columns=["timestamp", "environment", "step", "what"])
-    found = TraceTable(found.sort_values("timestamp", kind="mergesort").reset_index(drop=True))
+    found = pd.DataFrame(steps, columns=["timestamp", "environment", "step", "what"])
+    found = TraceTable(found.sort_values("timestamp", kind="mergesort", ignore_index=True))
     found.attrs.update(application=application, commit=commit)
     return found
+
+
+def wait_text(begin: pd.Timestamp, end: pd.Timestamp) -> str:
+    """Return the time from one moment to another as people say it."""
+    return in_human_units((end - begin).total_seconds() / 3600, "h")
 
 
 def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
@@ -4892,15 +4894,13 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
     table = table.assign(end=end).astype({"application": object, "commit_sha": object})
     if changes is None:
         names = {"sha": "commit_sha", "timestamp": "committed"}
-        commits = history.git_commits.rename(columns=names)
+        commits = history.git_commits.rename(columns=names).assign(version="")
         events, frames = events_of(history, application_names(history)), []
-        rows = [table.environment for table in (events.deployments, events.rollbacks)]
-        for number in range(len(history.environments)):
-            made, back = (np.where(row == number, 0, -1) for row in rows)
-            shipped = shipped_changes(events.grouped(made, back, 1)).shipped
+        for number, name in enumerate(history.environments):
+            here = np.flatnonzero(events.deployments.environment == number)
+            shipped = shipped_changes(events.only(here, slice(0))).shipped
             deployed = as_times(np.where(shipped < NEVER, shipped, MISSING))
-            environment = word_column(np.full(len(commits), number), history.environments)
-            frames.append(commits.assign(deployed=deployed, environment=environment, version=""))
+            frames.append(commits.assign(deployed=deployed, environment=name))
         changes = pd.concat(frames)
     return changes.astype({"application": object}), table
 
@@ -4909,31 +4909,31 @@ def find_release(
     history: History, changes: pd.DataFrame, table: pd.DataFrame, release: str
 ) -> Tuple[str, str]:
     """Return application and commit of a release; GitOpsError if there is none, or several."""
-    live = table[table["environment"] == history.production]
+    columns = ["application", "commit_sha"]
     if release in TRACED:
-        found = live if release == "latest" else live[live["health"] == DEGRADED]
-        if release == "slowest":
-            shipped = changes[changes["environment"] == history.production]
-            lead = shipped["deployed"] - shipped["committed"]
-            found = shipped[np.asarray(lead == lead.max())]
+        found = table[table["environment"] == history.production]
+        if release == "failed":
+            found = found[found["health"] == DEGRADED]
+        elif release == "slowest":
+            found = changes[changes["environment"] == history.production]
+            lead = found["deployed"] - found["committed"]
+            found = found[np.asarray(lead == lead.max())]
         if not len(found):
             raise GitOpsError(f"no release to trace: this window has no {release} one")
-        return found["application"].iloc[-1], found["commit_sha"].iloc[-1]
-    made = history.git_commits.rename(columns={"sha": "commit_sha"})
-    columns = ["application", "commit_sha"]
-    pairs = pd.concat([frame[columns].astype(str) for frame in (table, changes, made)])
-    pairs = pairs.assign(name=pairs["commit_sha"])
-    versions = changes.assign(name=changes["version"])[[*columns, "name"]].astype(str)
+        return tuple(found[columns].iloc[-1])
     wanted, colon, name = release.rpartition(":")
-    exact = versions[(versions["name"] == name) & (len(name) > 0)]
-    begins = pairs[pairs["commit_sha"].str.startswith(name) & (len(name) > 0)]
-    found = (exact if len(exact) else begins).drop_duplicates(columns)
-    found = found[found["application"] == wanted] if colon else found
+    made = history.git_commits.rename(columns={"sha": "commit_sha"})
+    pairs = pd.concat([frame[columns].astype(str) for frame in (table, changes, made)])
+    exact = changes.loc[changes["version"] == name, columns].astype(str)
+    begins = pairs[pairs["commit_sha"].str.startswith(name)]
+    found = (exact if len(exact) else begins).drop_duplicates()
+    found = found[(found["application"] == wanted) | (not colon)] if name else found[:0]
     if len(found) == 1:
-        return found["application"].iloc[0], found["commit_sha"].iloc[0]
-    several = [f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()]
-    if several:
-        choice = ", ".join(several)
+        return tuple(found.iloc[0])
+    if len(found):
+        choice = ", ".join(
+            f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()
+        )
         raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {choice}")
     remedy = f"take a version, a commit or its beginning, or {', '.join(TRACED)}"
     raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
