@@ -4328,7 +4328,8 @@ def frequency_interval(counts: np.ndarray, covered: np.ndarray) -> Tuple[float, 
        (P. McCullagh and J. Nelder, Generalized Linear Models, 1989, 6.2). No weekly pattern moves
        these sums, and they hold what neighbouring days share. t has 1.5 degrees of freedom for each
        week but one, as the sums overlap (M. Meketon and B. Schmeiser, WSC 1984).
-    3. Fewer than 30 events weigh at least one: nobody sees from so few that they are regular.
+    3. In less it is variance / mean of the days. There, and of fewer than 30 events, each weighs at
+       least one: nobody sees from so few that they are regular.
     4. The first six days do not count for the weight until the first event: a pipeline fills there.
     5. The busiest day may lie just outside of the window, so the standard deviation is at least
        half its count.
@@ -4345,6 +4346,8 @@ def frequency_interval(counts: np.ndarray, covered: np.ndarray) -> Tuple[float, 
         spread = max(spread, counts.max() ** 2 / 4 / n)
         if n >= 30 or spread > 1:
             weight, t = spread, student_t(1.5 * (weeks - 1))
+    elif n > 1 and covered.sum() > 1:
+        weight = max(counts[covered].var(ddof=1) / counts[covered].mean(), 1)
     some, more = max(n, 1) / weight, n / weight + 1
     low = n * max(1 - 1 / (9 * some) - t / (3 * math.sqrt(some)), 0) ** 3
     high = (n + weight) * (1 - 1 / (9 * more) + t / (3 * math.sqrt(more))) ** 3
@@ -4495,28 +4498,28 @@ class Metrics:
     @functools.cached_property
     def rows(self) -> RowsOf:
         """The four that are judged: value and what it is made of, or why it is not judged."""
-        values, whys = self.values, dict(self.values["not_judged"])
+        values, doubts = self.values, self.values["not_judged"]
         if self.scope == PRODUCTION_ALONE:
             rows = {key: self.production_rows[metric] for key, metric in DORA_NAMES.items()}
             return {
-                key: row._replace(key=key, why=whys.get(key, row.why)) for key, row in rows.items()
+                key: row._replace(key=key, why=doubts.get(key, row.why))
+                for key, row in rows.items()
             }
         total, dated = values["total_deployments"], values["dated_deployments"]
         failed, restored = values["failed_deployments"], values["successful_rollbacks"]
         deployments, days = count_text(total, "deployment"), self.history.window.days
-        whys = {
-            "deployment_frequency": f"{deployments} in {count_text(days, 'day')}",
-            "mean_lead_time": f"mean of {count_text(dated, 'production deployment')}",
-            "mttr_minutes": f"mean of {count_text(restored, 'rollback')}",
-            "change_failure_rate": f"{failed:,} failed of {deployments}",
+        lead = f"mean of {count_text(dated, 'production deployment')}"
+        back = "no rollback succeeded" if failed else "no deployment failed"
+        made = (
+            f"{deployments} in {count_text(days, 'day')}",
+            lead if dated else "nothing reached production",
+            f"mean of {count_text(restored, 'rollback')}" if restored else back,
+            f"{failed:,} failed of {deployments}",
+        )
+        made = made if total else ("nothing was deployed",) * 4
+        return {
+            key: MetricRow(key, values[key], why=why) for key, why in zip(SCOPES[self.scope], made)
         }
-        if not total:
-            whys = dict.fromkeys(whys, "nothing was deployed")
-        elif not dated:
-            whys["mean_lead_time"] = "nothing reached production"
-        if total and not restored:
-            whys["mttr_minutes"] = "no rollback succeeded" if failed else "no deployment failed"
-        return {key: MetricRow(key, values[key], why=why) for key, why in whys.items()}
 
     @property
     def production(self) -> pd.DataFrame:
@@ -4594,16 +4597,13 @@ def doubts_of(
     6. Fewer than twenty times on both sides of the target, or deployments, meet it only if the
        interval does.
     """
-    whys = {key: rows[metric].why for key, metric in DORA_NAMES.items()}
-    doubts = {key: why for key, why in whys.items() if math.isnan(values[key])}
-    met = {key: judge(key, values) for key in DORA_NAMES}
+    met = judge_all(values)
+    doubts = {key: rows[DORA_NAMES[key]].why for key in met if math.isnan(met[key])}
     total, unseen, rate = values["total_deployments"], values["unseen_deployments"], rows[FAIL_RATE]
     hidden = f"the health of {unseen:,} of {count_text(total, 'deployment')} is not known"
     hidden = "a failure may hide between two looks" if hides_failures(history) else hidden
-    if met["mttr_minutes"] == 1 and math.isnan(values["mttr_minutes"]):
-        del doubts["mttr_minutes"]
-        if rate.at_least:
-            doubts["mttr_minutes"] = hidden
+    if met["mttr_minutes"] == 1 and math.isnan(values["mttr_minutes"]) and rate.at_least:
+        doubts["mttr_minutes"] = hidden
     days = int(days_known(history).sum())
     if 0 < days < ENOUGH_DAYS:
         doubts["deployment_frequency"] = f"only {count_text(days, 'day')} covered"
@@ -4620,19 +4620,20 @@ def doubts_of(
         if row.n and many < 3:
             doubts[key] = f"only {count_text(many, noun)}"
         elif row.n and 0 < within < many and (many < ENOUGH or unsure):
-            fast = f"took less than {with_unit(f'{target.limit:g}', target.unit)}"
+            fast = f"took less than {target.limit:g} {target.unit}"
             doubts[key] = f"{within} of {count_text(many, noun)} {fast}, too few to tell"
         elif met[key] == 1 and 2 * within <= many and times.max(initial=0) == NEVER:
             doubts[key] = f"{row.open:,} of {count_text(many, noun)} still last at the end"
-    if 0 < 2 * values["dated_deployments"] < total:
-        none = f"{total - values['dated_deployments']:,} of {count_text(total, 'deployment')}"
-        doubts["median_lead_time"] = f"{none} brought no known change"
-    limit = TARGETS["change_failure_rate"].limit
+    undated = total - values["dated_deployments"]
+    if undated < total < 2 * undated:
+        none = f"{undated:,} of {count_text(total, 'deployment')} brought no known change"
+        doubts["median_lead_time"] = none
+    good, limit = met["change_failure_rate"] == 1, TARGETS["change_failure_rate"].limit
     if 0 < rate.n < ENOUGH:
         doubts["change_failure_rate"] = f"only {count_text(total, 'deployment')}"
-    elif met["change_failure_rate"] == 1 and rate.n < MANY and not rate.high < limit:
-        doubts["change_failure_rate"] = f"{whys['change_failure_rate']}, too few to tell"
-    elif met["change_failure_rate"] == 1 and rate.at_least:
+    elif good and rate.n < MANY and not rate.high < limit:
+        doubts["change_failure_rate"] = f"{rate.why}, too few to tell"
+    elif good and rate.at_least:
         if hides_failures(history) or rate.value + 100 * unseen / total >= limit:
             doubts["change_failure_rate"] = hidden
     return doubts
@@ -4825,13 +4826,13 @@ def trace_release(
     `application` and the `commit`. GitOpsError if there is no such release.
     """
     changes, table = traced_tables(history)
-    application, commit = find_release(history, changes, table, release)
+    application, commits = find_release(history, changes, table, release)
     backs, changes, table = (
         one[one["application"] == application] for one in (history.rollbacks, changes, table)
     )
-    own, by_itself = changes[changes["commit_sha"] == commit], table["commit_sha"] == commit
+    own, by_itself = (one[one["commit_sha"].isin(commits)] for one in (changes, table))
     if not len(own):  # a commit that brought changes of other commits, such as a merge
-        brought = changes["deployed"].isin(table.loc[by_itself, "end"])
+        brought = changes["deployed"].isin(by_itself["end"])
         own = changes[changes["commit_sha"].isin(changes.loc[brought, "commit_sha"])]
     steps: List[Row] = []
     made = history.git_commits.drop_duplicates("sha").set_index("sha")
@@ -4844,13 +4845,13 @@ def trace_release(
     for number, name in enumerate(history.environments):
         gate = "" if scenario is None else f" ({stage_text(scenario.environments[number])})"
         came = own[own["environment"] == name]
-        arrived = table["end"].isin(came["deployed"].dropna())
-        for row in table[(table["environment"] == name) & (by_itself | arrived)].itertuples():
+        there = table["end"].isin(came["deployed"].dropna()) | table.index.isin(by_itself.index)
+        for row in table[there & (table["environment"] == name)].itertuples():
             wait = "the first step that is known"
             if ready is not None:
                 waited = wait_text(ready, row.timestamp) if row.timestamp > ready else "at once"
                 wait = f"{waited} after {since}{gate}"
-            wait += f", in release {row.commit_sha[:7]}" * (row.commit_sha != commit)
+            wait += f", in release {row.commit_sha[:7]}" * (row.commit_sha not in commits)
             told = {HEALTHY: "healthy", UNKNOWN: "nobody looked at its health"}
             health = told.get(row.health) or f"degraded: {row.failure_reason}"
             outcome = f"{row.status} after {row.duration_sec} s, {health}"
@@ -4875,7 +4876,7 @@ def trace_release(
             steps.append((history.window.end, name, "waits", "not there when the window ends"))
     found = pd.DataFrame(steps, columns=["timestamp", "environment", "step", "what"])
     found = TraceTable(found.sort_values("timestamp", kind="mergesort", ignore_index=True))
-    found.attrs.update(application=application, commit=commit)
+    found.attrs.update(application=application, commit=commits[-1])
     return found
 
 
@@ -4907,34 +4908,38 @@ def traced_tables(history: History) -> Tuple[pd.DataFrame, pd.DataFrame]:
 
 def find_release(
     history: History, changes: pd.DataFrame, table: pd.DataFrame, release: str
-) -> Tuple[str, str]:
-    """Return application and commit of a release; GitOpsError if there is none, or several."""
-    columns = ["application", "commit_sha"]
+) -> Tuple[str, List[str]]:
+    """Return application and commits of a release; GitOpsError if there is none, or several.
+
+    It is one commit, or those that brought one version to the environments.
+    """
+    columns, live = ["application", "commit_sha"], table[table["environment"] == history.production]
+    wanted, colon, name = release.rpartition(":")
+    exact = changes.loc[(changes["version"] == name) & (name != ""), columns].astype(str)
     if release in TRACED:
-        found = table[table["environment"] == history.production]
-        if release == "failed":
-            found = found[found["health"] == DEGRADED]
-        elif release == "slowest":
-            found = changes[changes["environment"] == history.production]
-            lead = found["deployed"] - found["committed"]
-            found = found[np.asarray(lead == lead.max())]
+        found = live if release == "latest" else live[live["health"] == DEGRADED]
+        if release == "slowest":
+            shipped = changes[changes["environment"] == history.production]
+            shipped = shipped[shipped["deployed"].isin(live["end"])]
+            lead = shipped["deployed"] - shipped["committed"]
+            found = shipped[np.asarray(lead == lead.max())]
+        found = found[columns].iloc[-1:]
         if not len(found):
             raise GitOpsError(f"no release to trace: this window has no {release} one")
-        return tuple(found[columns].iloc[-1])
-    wanted, colon, name = release.rpartition(":")
-    made = history.git_commits.rename(columns={"sha": "commit_sha"})
-    pairs = pd.concat([frame[columns].astype(str) for frame in (table, changes, made)])
-    exact = changes.loc[changes["version"] == name, columns].astype(str)
-    begins = pairs[pairs["commit_sha"].str.startswith(name)]
-    found = (exact if len(exact) else begins).drop_duplicates()
-    found = found[(found["application"] == wanted) | (not colon)] if name else found[:0]
-    if len(found) == 1:
-        return tuple(found.iloc[0])
-    if len(found):
-        choice = ", ".join(
-            f"{one.application}:{one.commit_sha[:12]}" for one in found[:4].itertuples()
-        )
-        raise GitOpsError(f"{len(found)} releases are {in_quotes(release)}; take one of {choice}")
+    elif len(exact):
+        found = exact
+    else:
+        made = history.git_commits.rename(columns={"sha": "commit_sha"})
+        pairs = pd.concat([frame[columns].astype(str) for frame in (table, changes, made)])
+        found = pairs[pairs["commit_sha"].str.startswith(name) & (name != "")]
+    found = found[(found["application"] == wanted) | (colon == "")].drop_duplicates()
+    several = found.drop_duplicates("application") if len(exact) else found
+    if len(several) == 1:
+        return found["application"].iloc[0], found["commit_sha"].tolist()
+    if len(several):
+        several = [f"{one.application}:{one.commit_sha[:12]}" for one in several.itertuples()]
+        told, choice = f"{len(several)} releases are {in_quotes(release)}", ", ".join(several[:4])
+        raise GitOpsError(f"{told}; take one of {choice}")
     remedy = f"take a version, a commit or its beginning, or {', '.join(TRACED)}"
     raise GitOpsError(f"no release is {in_quotes(release)}; {remedy}")
 

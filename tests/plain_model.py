@@ -8,7 +8,6 @@ import collections
 import itertools
 import math
 import random
-import re
 
 import numpy as np
 import pandas as pd
@@ -164,71 +163,46 @@ def random_incidents(rng, deployments):
 
 def check_history(history):
     """Assert every invariant of the tables; AssertionError at the first that does not hold."""
-    for name, columns in COLUMNS.items():
-        checked = getattr(history, name)
-        assert list(checked.columns) == list(columns)
-        assert str(checked["timestamp"].dtype) == "datetime64[ns, UTC]"
-        assert checked["timestamp"].is_monotonic_increasing
-    check_commits(history.git_commits)
-    check_deployments(history.deployments, history)
-    check_rollbacks(history.rollbacks, history)
-    check_details(history)
-
-
-def check_details(history):
-    """Assert the invariants of what is known of real deployments alone."""
-    for name, columns in DETAILS.items():
+    for name, columns in {**COLUMNS, **DETAILS}.items():
         checked = getattr(history, name)
         assert checked is None or list(checked.columns) == list(columns)
-        assert checked is None or not history.is_simulated
-    changes, coverage = history.changes, history.coverage
-    if changes is not None:
-        assert filled(changes, "application", "environment", "commit_sha", "committed")
-        early = changes["deployed"] < changes["committed"]
-        assert not early.any()
-    if coverage is not None:
-        places = ["application", "environment"]
-        assert filled(coverage, *places, "from", "to", "lost")
-        assert not coverage.duplicated(places).any()
-        assert (coverage["from"] <= coverage["to"]).all()
-        assert (coverage["from"] >= history.window.start).all()
-        assert (coverage["to"] <= history.window.end).all()
-
-
-def check_commits(commits):
-    sha = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+        assert checked is None or name in COLUMNS or not history.is_simulated
+    for name in COLUMNS:
+        times = getattr(history, name)["timestamp"]
+        assert str(times.dtype) == "datetime64[ns, UTC]"
+        assert times.is_monotonic_increasing
+    (start, end), places = history.window, ["application", "environment"]
+    commits, deployments, rollbacks = history[:3]
     assert commits["sha"].is_unique
-    assert all(map(sha.fullmatch, commits["sha"]))
+    assert commits["sha"].str.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?").all()
     assert (commits["files_changed"] >= 0).all()
     assert filled(commits, "author", "type", "application", "branch")
-
-
-def check_deployments(deployments, history):
-    failed = deployments["health"] == "Degraded"
-    start, end = history.window
+    failed, over = deployments["health"] == "Degraded", deployments["recovered"]
+    healths = ["Healthy", "Degraded", "Unknown"][: 2 if history.is_simulated else 3]
     assert deployments["environment"].isin(history.environments).all()
     assert deployments["status"].isin(["Synced", "Failed"]).all()
-    healths = (
-        ["Healthy", "Degraded"] if history.is_simulated else ["Healthy", "Degraded", "Unknown"]
-    )
     assert deployments["health"].isin(healths).all()
     assert failed[deployments["status"] == "Failed"].all()
     assert deployments["failure_reason"].notna().equals(failed)
     assert (deployments["duration_sec"] >= 0).all()
-    over = deployments["recovered"]
     assert not (over.notna() & ~failed).any()
     assert not (over < deployments["timestamp"]).any()
     assert filled(deployments, "application", "commit_sha")
-    assert (deployments["timestamp"] >= start).all()
-    assert (deployments["timestamp"] < end).all()
-
-
-def check_rollbacks(rollbacks, history):
-    failures = (history.deployments["health"] == "Degraded").sum()
+    assert deployments["timestamp"].between(start, end, inclusive="left").all()
     assert rollbacks["environment"].isin(history.environments).all()
     assert (rollbacks["duration_min"] >= 0).all()
     assert filled(rollbacks, "application", "from_commit", "to_commit", "reason")
-    assert len(rollbacks) <= failures
+    assert len(rollbacks) <= failed.sum()
+    changes, coverage = history.changes, history.coverage
+    if changes is not None:
+        assert filled(changes, *places, "commit_sha", "committed")
+        assert not (changes["deployed"] < changes["committed"]).any()
+    if coverage is not None:
+        assert filled(coverage, *places, "from", "to", "lost")
+        assert not coverage.duplicated(places).any()
+        assert (coverage["from"] <= coverage["to"]).all()
+        assert (coverage["from"] >= start).all()
+        assert (coverage["to"] <= end).all()
 
 
 def filled(checked, *columns):

@@ -144,34 +144,6 @@ def test_the_five_metrics_of_a_case_worked_by_hand():
     assert (of[FREQUENCY]["low"], of[FREQUENCY]["high"]) == pytest.approx(garwood, abs=3e-3)
 
 
-def test_other_places_do_not_count():
-    commits = [commit(1, "02 08:00"), commit(2, "02 09:00", "cart")]
-    deployments = [
-        deploy(2, "02 10:00", application="cart"),
-        deploy(1, "02 11:00", bad=True, environment="dev"),
-        deploy(1, "02 12:00"),
-    ]
-    made = history(commits, deployments, [rollback(1, 3, "02 11:01", 7, environment="dev")])
-    assert measured(made)[FAIL_RATE]["value"] == measured(made)[REWORK]["value"] == 0
-    assert measured(made, "shop")[LEAD]["value"] == pytest.approx(4 + 1 / 60)
-    assert measured(made, "cart")[LEAD]["value"] == pytest.approx(1 + 1 / 60)
-    assert [measured(made, name)[FREQUENCY]["n"] for name in (ALL, "cart", "shop")] == [2, 1, 1]
-
-
-def test_two_failures_that_one_deployment_ended_are_one_rework():
-    """Three deployments, of them one made to fix: 1/3. Each failure has its own recovery time."""
-    made = history(
-        [commit(1, "02 08:00")],
-        [
-            deploy(1, "02 10:00", bad=True, over="02 12:01"),
-            deploy(1, "02 11:00", bad=True, over="02 12:01"),
-            deploy(1, "02 12:00"),
-        ],
-    )
-    assert measured(made)[REWORK]["value"] == pytest.approx(100 / 3)
-    assert measured(made)[RECOVERY]["value"] == pytest.approx(90)
-
-
 # ---- What was not seen --------------------------------------------------------------------------
 
 
@@ -397,14 +369,3 @@ def test_json_says_what_is_judged_and_why_not():
     assert set(maturity["not_assessable"]) == {
         key for key, met in maturity["elite"].items() if met is None
     }
-
-
-def test_an_application_may_be_called_all():
-    commits = [commit(1, "02 08:00", ALL), commit(2, "02 09:00")]
-    deployments = [deploy(1, "02 10:00", application=ALL), deploy(2, "02 12:00", bad=True)]
-    metrics = measure(history(commits, deployments))
-    assert list(metrics.by_application) == [ALL, "shop"]
-    rates = [rows[FAIL_RATE].value for rows in metrics.by_application.values()]
-    assert [metrics.production_rows[FAIL_RATE].value, *rates] == [50, 0, 100]
-    document = module.summary_document(metrics, None, None)
-    assert document["applications"][ALL][FAIL_RATE]["value"] == 0

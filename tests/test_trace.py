@@ -210,3 +210,18 @@ def test_the_program_prints_the_life_of_a_release(capsys, tmp_path):
     status, out, err = called(capsys, *run, "--trace", "nothing")
     assert status == 2
     assert "no release is 'nothing'" in err
+
+
+def test_a_version_is_traced_through_the_repository_and_the_cluster(capsys, team):
+    """A commit brought v9 to staging, another one to production; then production went back."""
+    run = ["--argocd", team / "apps.json", "--repo", team / "config", "--json", "--trace"]
+
+    def steps_of(name):
+        status, out, err = called(capsys, *run, name)
+        assert (status, err) == (0, "")
+        return [(row["environment"], row["step"], row["what"]) for row in json.loads(out)["steps"]]
+
+    steps = steps_of("v9")
+    assert [step for _, step, _ in steps] == [*["commit", "sync", "end"] * 2, "rollback"]
+    assert steps[4] == ("production", "sync", "5.99 h after staging had it")
+    assert steps_of("slowest") == [("", *steps[3][1:]), *steps_of("slowest")[1:3], steps[-1]]
