@@ -34,18 +34,8 @@ from gitops_automation import (
 )
 
 SEED_KEYS = SCOPES["all environments"]
-ELITE = {
-    "deployment_frequency": 2.0,
-    "mean_lead_time": 1.0,
-    "mttr_minutes": 10.0,
-    "change_failure_rate": 5.0,
-}
-MISSED = {
-    "deployment_frequency": 0.5,
-    "mean_lead_time": 30.0,
-    "mttr_minutes": 90.0,
-    "change_failure_rate": 20.0,
-}
+ELITE = dict(zip(SEED_KEYS, (2.0, 1.0, 10.0, 5.0)))
+MISSED = dict(zip(SEED_KEYS, (0.5, 30.0, 90.0, 20.0)))
 
 
 def dora_metrics(history):

@@ -27,18 +27,9 @@ def commit(hour, sha, application="shop"):
 
 
 def sync(hour, environment, sha, bad=False, application="shop"):
-    status, health = ("Failed", "Degraded") if bad else ("Synced", "Healthy")
-    return (
-        at(hour),
-        application,
-        environment,
-        sha,
-        status,
-        health,
-        60,
-        "OOMKilled" if bad else None,
-        at(hour) + pd.Timedelta(seconds=660) if bad else None,
-    )
+    over = at(hour) + pd.Timedelta(seconds=660)
+    good, failed = ("Synced", "Healthy", 60), ("Failed", "Degraded", 60, "OOMKilled", over)
+    return (at(hour), application, environment, sha, *(failed if bad else good))
 
 
 def small_history():
@@ -133,14 +124,7 @@ def real_history():
 
     def ways(sha, version, hour, dev, live):
         for name, came in (("dev", dev), ("production", live)):
-            yield (
-                "shop",
-                name,
-                sha,
-                version,
-                at(hour),
-                None if came is None else at(came) + minute,
-            )
+            yield ("shop", name, sha, version, at(hour), at(came) + minute)
 
     merge = "f" * 40
     bad = (at(30), "shop", "production", C, "Synced", "Degraded", 60, "x", at(31) + minute)
