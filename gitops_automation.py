@@ -4784,20 +4784,17 @@ def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
     """Return the Quick Check score, 0 to 10, of all metrics, of each factor and of each metric."""
     scores = {}
     for metric, value in values.items():
-        if math.isnan(value):
-            scores[metric] = math.nan
-        elif metric in INSTABILITY:
-            scores[metric] = 10 - value / 10
+        hours = value if metric == LEAD else value / 60
+        if metric in INSTABILITY:
+            score = 10 - value / 10
         elif metric == FREQUENCY:
-            scores[metric] = 2.0 * bisect.bisect_right(FREQUENCY_BANDS, value)
+            score = 2.0 * bisect.bisect_right(FREQUENCY_BANDS, value)
         else:
-            hours = value if metric == LEAD else value / 60
-            scores[metric] = 10 - 2.0 * bisect.bisect_right(DURATION_BANDS, hours)
-    means = {}
+            score = 10 - 2.0 * bisect.bisect_right(DURATION_BANDS, hours)
+        scores[metric] = math.nan if math.isnan(value) else score
     factors = {"overall": tuple(scores), "throughput": THROUGHPUT, "stability": INSTABILITY}
-    for name, keys in factors.items():
-        known = [scores[key] for key in keys if not math.isnan(scores.get(key, math.nan))]
-        means[name] = math.fsum(known) / len(known) if known else math.nan
+    known = pd.Series(scores).reindex([*PRODUCTION_METRICS])
+    means = {name: float(known[list(keys)].mean()) for name, keys in factors.items()}
     return {**means, **scores}
 
 
