@@ -8076,6 +8076,9 @@ def read_history(
         history = cluster if history is None else join_histories(history, cluster)
     if options.incidents is not None and history is not None:
         incidents = read_incidents(options.incidents)
+        ours = options.application or ["*"]
+        names = incidents["application"]
+        incidents = incidents[[any(fnmatch.fnmatch(name, one) for one in ours) for name in names]]
         print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
         days = 7 if options.incident_days is None else options.incident_days
         history = with_incidents(history, incidents, days, bool(options.incidents_complete))
