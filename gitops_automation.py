@@ -4152,17 +4152,15 @@ def lead_time_parts(history: History, events: Events) -> Dict[str, float]:
     order = order[item[order] >= 0]
     first = np.full((1 + int(item.max(initial=0)), len(names)), np.nan)
     first[item[order], place[order]] = time[order]
-    came = np.column_stack(
-        [first[item[chosen], :live], time[chosen]]
-    )  # what was Synced at last, after a failed sync
-    seen = ~np.isnan(came)
-    latest = np.maximum(came[:, -1:], begun[:, None])
-    way = np.column_stack([begun, np.where(seen, np.minimum(came, latest), 0)])
-    hours = np.diff(np.maximum.accumulate(way, axis=1), axis=1) / 3600
-    return {
-        name: float(hours[:, number].mean()) if seen[:, number].any() else math.nan
-        for number, name in enumerate(names)
-    }
+    parts, there, latest = {}, begun, np.maximum(time[chosen], begun)
+    for number, name in enumerate(names):
+        # Into production it is what was Synced at last, after a failed sync.
+        came = first[item[chosen], number] if number < live else time[chosen]
+        seen = ~np.isnan(came)
+        way = np.maximum(there, np.where(seen, np.minimum(came, latest), 0))
+        parts[name] = float(((way - there) / 3600).mean()) if seen.any() else math.nan
+        there = way
+    return parts
 
 
 class Changes(NamedTuple):
