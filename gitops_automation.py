@@ -6695,13 +6695,14 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     """Fit a scenario to the last 24 weeks of a history, and say what is not known of it.
 
     A knob of which the history tells nothing keeps the value of `base`. GitOpsError for a history
-    that has no deployment to a known environment.
+    that has no deployment to a known environment in these.
     """
     history = recent_part(history)
     seen = count_words(history.deployments["environment"])
     names = [name for name in history.environments if name in seen and name != UNCLASSIFIED][-50:]
     if not names:
-        raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
+        when = f"the last {history.window.days} days"
+        raise GitOpsError(f"nothing to fit: {when} have no deployment to a known environment")
     least = (
         FEW if max(seen[name] for name in names) >= MANY else 0
     )  # what is hardly used is no stage
