@@ -6695,18 +6695,16 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     """Fit a scenario to the last 24 weeks of a history, and say what is not known of it.
 
     A knob of which the history tells nothing keeps the value of `base`. GitOpsError for a history
-    that has no deployment to a known environment in these.
+    that has no deployment to production in these.
     """
     history = recent_part(history)
     seen = count_words(history.deployments["environment"])
     names = [name for name in history.environments if name in seen and name != UNCLASSIFIED][-50:]
-    if not names:
+    if history.production not in names:
         when = f"the last {history.window.days} days"
-        raise GitOpsError(f"nothing to fit: {when} have no deployment to a known environment")
-    least = (
-        FEW if max(seen[name] for name in names) >= MANY else 0
-    )  # what is hardly used is no stage
-    names = [name for name in names if seen[name] >= least or name == names[-1]]
+        raise GitOpsError(f"nothing to fit: in {when} no deployment came to a known production")
+    least = FEW * (max(seen[name] for name in names) >= MANY)  # what is hardly used is no stage
+    names = [name for name in names if seen[name] >= least or name == history.production]
     rng, warm_up = np.random.Generator(np.random.PCG64(history.window.days)), 7.0
     stages: List[Passages] = []
     before = None
