@@ -4127,17 +4127,15 @@ def lead_time_parts(history: History, events: Events) -> Dict[str, float]:
     order = order[item[order] >= 0]
     first = np.full((1 + int(item.max(initial=0)), len(names)), np.nan)
     first[item[order], place[order]] = time[order]
-    came = np.column_stack(
-        [first[item[chosen], :live], time[chosen]]
-    )  # what was Synced at last, after a failed sync
-    seen = ~np.isnan(came)
-    latest = np.maximum(came[:, -1:], begun[:, None])
-    way = np.column_stack([begun, np.where(seen, np.minimum(came, latest), 0)])
-    hours = np.diff(np.maximum.accumulate(way, axis=1), axis=1) / 3600
-    return {
-        name: float(hours[:, number].mean()) if seen[:, number].any() else math.nan
-        for number, name in enumerate(names)
-    }
+    parts, there, latest = {}, begun, np.maximum(time[chosen], begun)
+    for number, name in enumerate(names):
+        # Into production it is what was Synced at last, after a failed sync.
+        came = first[item[chosen], number] if number < live else time[chosen]
+        seen = ~np.isnan(came)
+        way = np.maximum(there, np.where(seen, np.minimum(came, latest), 0))
+        parts[name] = float(((way - there) / 3600).mean()) if seen.any() else math.nan
+        there = way
+    return parts
 
 
 class Changes(NamedTuple):
@@ -6669,17 +6667,16 @@ def calibrate(history: History, base: Scenario = Scenario()) -> Calibration:
     """Fit a scenario to the last 24 weeks of a history, and say what is not known of it.
 
     A knob of which the history tells nothing keeps the value of `base`. GitOpsError for a history
-    that has no deployment to a known environment.
+    that has no deployment to production in these.
     """
     history = recent_part(history)
     seen = count_words(history.deployments["environment"])
     names = [name for name in history.environments if name in seen and name != UNCLASSIFIED][-50:]
-    if not names:
-        raise GitOpsError("nothing to fit: the history has no deployment to a known environment")
-    least = (
-        FEW if max(seen[name] for name in names) >= MANY else 0
-    )  # what is hardly used is no stage
-    names = [name for name in names if seen[name] >= least or name == names[-1]]
+    if history.production not in names:
+        when = f"the last {history.window.days} days"
+        raise GitOpsError(f"nothing to fit: in {when} no deployment came to a known production")
+    least = FEW * (max(seen[name] for name in names) >= MANY)  # what is hardly used is no stage
+    names = [name for name in names if seen[name] >= least or name == history.production]
     rng, warm_up = np.random.Generator(np.random.PCG64(history.window.days)), 7.0
     stages: List[Passages] = []
     before = None
@@ -8048,6 +8045,9 @@ def read_history(
         history = cluster if history is None else join_histories(history, cluster)
     if options.incidents is not None and history is not None:
         incidents = read_incidents(options.incidents)
+        ours = options.application or ["*"]
+        names = incidents["application"]
+        incidents = incidents[[any(fnmatch.fnmatch(name, one) for one in ours) for name in names]]
         print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
         days = 7 if options.incident_days is None else options.incident_days
         history = with_incidents(history, incidents, days, bool(options.incidents_complete))

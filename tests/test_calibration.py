@@ -354,10 +354,15 @@ def test_it_is_said_from_how_many_what_was_fitted():
         )
 
 
-def test_a_history_of_nothing_known_cannot_be_fitted():
+def test_a_history_without_production_cannot_be_fitted():
+    """Nor one of which production is older than the last 24 weeks: staging is not production."""
     history = lived(Scenario(), 1, 60)
-    with pytest.raises(GitOpsError, match="nothing to fit"):
-        calibrate(history._replace(deployments=history.deployments.iloc[:0]))
+    rows = history.deployments
+    for left in (rows.iloc[:0], rows[rows["environment"] != "production"]):
+        with pytest.raises(
+            GitOpsError, match="in the last 60 days no deployment came to a known pro"
+        ):
+            calibrate(history._replace(deployments=left))
 
 
 def test_only_the_last_24_weeks_are_fitted():

@@ -125,7 +125,9 @@ def tables(team, folder):
         if back:
             middle = (deployed + back) // 2
             for begin, over in ((deployed, middle + 60), (middle, back)):
-                rows["../incidents"].append(["shop", *map(documents.rfc3339, (begin, over))])
+                for name in ("shop", "the cart of another team"):
+                    row = [name, *map(documents.rfc3339, (begin, over))]
+                    rows["../incidents"].append(row)
     folder.mkdir()
     for name, lines in rows.items():
         with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
@@ -138,6 +140,7 @@ def test_every_mark_and_level_is_what_the_truth_says(capsys, tmp_path, team, sou
     if source == "tables with incidents":
         folder = tables(team, tmp_path / "tables")
         options = ["--history", folder, "--incidents", tmp_path / "incidents.csv"]
+        options += ["--application", "shop"]
     else:
         synced = config_repository(team, tmp_path / "config")
         repository = ["--repo", tmp_path / "config", "--deployments-from", TEMPLATE]
