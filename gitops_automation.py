@@ -4436,35 +4436,37 @@ def rows_of_groups(
             columns[edge] = columns.get(edge, nothing).round(9)
         fields = zip(*(columns.get(name, nothing).tolist() for name in ROW[:-1]))
         for of_group, values, numbers in zip(made, fields, told):
-            row = MetricRow(metric, *values)
-            of_group[metric] = row._replace(why=made_of(row, *numbers))
+            why = made_of(metric, values[0], values[3], values[6], *numbers)
+            of_group[metric] = MetricRow._make((metric, *values, why))
     return made
 
 
 MOST_INTERVALS = 200
 
 
-def made_of(row: MetricRow, days: int, deployed: int, dated: int) -> str:
+def made_of(
+    metric: str, value: float, n: int, waiting: int, days: int, deployed: int, dated: int
+) -> str:
     """Return what a metric of production is made of, or why it is undefined."""
-    nothing, deployments = math.isnan(row.value), count_text(deployed, "deployment")
+    nothing = math.isnan(value)
     if nothing and not deployed:
         return "nothing reached production"
-    if row.key == FREQUENCY:
-        shown = f"{deployments} in {count_text(days, 'day')}"
+    if metric == FREQUENCY:
+        shown = f"{count_text(deployed, 'deployment')} in {count_text(days, 'day')}"
         return "less than a day is covered" if nothing else shown
-    if row.key == RECOVERY and nothing:
-        return "no failure has ended" if row.open else "no failure was seen"
-    if row.key == RECOVERY:
-        return f"median of {count_text(row.n, 'failure')}"
-    if row.key == LEAD and nothing:
+    if metric == RECOVERY and nothing:
+        return "no failure has ended" if waiting else "no failure was seen"
+    if metric == RECOVERY:
+        return f"median of {count_text(n, 'failure')}"
+    if metric == LEAD and nothing:
         return "no lead time is known"
-    if row.key == LEAD:
-        brought = f", which {dated:,} of {deployments} brought" * (dated < deployed)
-        return f"median of {count_text(row.n, 'change')}{brought}"
+    if metric == LEAD:
+        brought = f", which {dated:,} of {count_text(deployed, 'deployment')} brought"
+        return f"median of {count_text(n, 'change')}" + brought * (dated < deployed)
     if nothing:
         return "failures not observable"
-    part = round(row.value * row.n / 100)
-    return f"{part:,} {'failed' if row.key == FAIL_RATE else 'reworked'} of {row.n:,}"
+    part = round(value * n / 100)
+    return f"{part:,} {'failed' if metric == FAIL_RATE else 'reworked'} of {n:,}"
 
 
 def hides_failures(history: History) -> bool:
