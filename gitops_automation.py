@@ -2037,15 +2037,10 @@ VERSION = re.compile(  # in a line: the value of such a key, the tag of an image
 NAMED_VALUE = re.compile(rb"(name:\s*[\"']?[\w.-]*" + VERSION_KEY + rb")\s*\n\s*(?=value:)")
 RAW_ENTRY = re.compile(rb":\d+ \d+ [0-9a-f]+ ([0-9a-f]+) [A-Z]\d*\0([^\0]*)\0")
 REVERTED = re.compile(rb"This reverts commit ([0-9a-f]{40,64})")
-OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")  # of an environment, in a version
 DOCUMENTS = re.compile(
     r"(^|/)(docs?/|(OWNERS|CODEOWNERS|README|LICENSE|CHANGELOG)[^/]*$)|\.(md|adoc|rst|png|svg)$"
 )
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-CHART = ("Chart.yaml", "values.yaml", "templates", "charts", "crds")  # what is in one
-SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
-PlaceName = Tuple[str, str]
-"""An application, and the environment as the path names it."""
 
 
 class GitCommit(NamedTuple):
@@ -2147,11 +2142,10 @@ class Owners(Dict[bytes, List[Tuple[Any, bool]]]):
 class HeadTree:
     """The files of the current commit, and what they say about files that places share."""
 
-    def __init__(self, repo: FilePath, tip: str = "HEAD") -> None:
-        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", tip).split("\0")
+    def __init__(self, repo: FilePath) -> None:
+        listed = ask_git(repo, "ls-tree", "-r", "-z", "--full-tree", "HEAD").split("\0")
         blobs = dict(entry.partition("\t")[::-2] for entry in listed if entry)
         self.files = list(blobs)
-        self.charts = {posixpath.dirname(file) for file in blobs if file.endswith(CHART[0])}
         self.references: Dict[str, List[str]] = {}  # of each kustomization those outside its folder
         kinds = [path for path in blobs if posixpath.basename(path) in KUSTOMIZATIONS]
         texts = read_blobs(repo, [blobs[path].split(" ")[-1].encode() for path in kinds])
@@ -2175,15 +2169,6 @@ class HeadTree:
                         queue.append(f"{one}/")
         return list(found)
 
-    def chart_around(self, path: str) -> List[str]:
-        """Return the files of the chart in which a file or a folder lies, and the values above."""
-        found = []
-        while path:
-            path = posixpath.dirname(path)
-            names = CHART if path in self.charts else CHART[1:2]
-            found += [posixpath.join(path, name) for name in names]
-        return found
-
 
 class Replay:
     """One reading of a clone: what came to its main line, and what that changed at each place.
@@ -2196,10 +2181,10 @@ class Replay:
     repository.
     """
 
-    def __init__(self, repo: FilePath, owners: Optional[Owners] = None, tip: str = "HEAD") -> None:
-        self.repo, self.owners, self.tip = repo, owners, tip
+    def __init__(self, repo: FilePath, owners: Optional[Owners] = None) -> None:
+        self.repo, self.owners = repo, owners
         self.shallow = ask_git(repo, "rev-parse", "--is-shallow-repository") == "true"
-        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", tip).split()
+        self.landings = ask_git(repo, "rev-list", "--first-parent", "--reverse", "HEAD").split()
         self.seconds: List[int] = []
         self.commits: List[GitCommit] = []
         self.landing_of: Dict[str, int] = {}
@@ -2218,7 +2203,7 @@ class Replay:
     def moves(self) -> Iterator[Tuple[Any, Move]]:
         """Read the log once and yield what each landing changed at a place, oldest first."""
         fields = ("%H", "%P", "%ct", "%an", "%s", "%b")
-        groups = read_log(self.repo, fields, "--topo-order", "--reverse", self.tip)
+        groups = read_log(self.repo, fields, "--topo-order", "--reverse")
         for arrived in map(list, map(self._arrivals, filter(None, groups))):
             asked = [{blob: b"" for _, files in steps for blob, _ in files} for _, steps in arrived]
             asked = [] if self.owners is None else asked
@@ -2301,18 +2286,25 @@ class Replay:
 
 # Deployments from the config repository itself: what it asks for, and since when.
 
+CHART = ("Chart.yaml", "values.yaml", "templates", "charts", "crds")  # what is in one
+SHARED = ("base", "common", "default", "defaults", "global", "shared")  # beside environments
+OWN_WORD = re.compile(r"^[A-Za-z]+[-_](?=.*\d)|[-_][A-Za-z]+$")  # of an environment, in a version
+PlaceName = Tuple[str, str]
+"""An application, and the environment as the path names it."""
+
 
 def template_owners(
     repo: FilePath, tree: HeadTree, template: str, stages: Stages, applications: Sequence[str]
 ) -> Tuple[Owners, List[PlaceName]]:
     """Return the owners of paths by a template, and the places at HEAD that are no environments.
 
-    A file that several environments of an application share is a base of each of them: what their
+    What several environments of an application share is a base of each of them: what their
     kustomizations refer to (116 deployments of Konflux), the chart around them (2,595 of Phalanx),
     and a place beside them that is called `base` or so (1,566 of the DataHub of Berkeley).
     """
     pattern, repository = template_pattern(template), repository_name(repo)
-    depth = template.strip("/").count("/") + 1
+    parts = template.strip("/").split("/")
+    inner = 1 + next((at for at, part in enumerate(parts) if "{application}" in part), -1)
 
     def place_of(path: str) -> Any:
         found = pattern.fullmatch(path)
@@ -2321,31 +2313,29 @@ def template_owners(
 
     folders: Dict[Any, Set[str]] = collections.defaultdict(set)
     for file in tree.files:
-        folders[place_of(make_printable(file))].add("/".join(file.split("/")[:depth]))
+        folders[place_of(make_printable(file))].add("/".join(file.split("/")[: len(parts)]))
     folders.pop(None, None)
     usual = any(stages.knows(name) for _, name in folders)
     kept = choose_applications({application for application, _ in folders}, applications)
 
-    def is_measured(place: PlaceName) -> bool:
-        known = stages.knows(place[1]) or not usual
-        chosen = place[0] in kept or not applications
-        return known and chosen and bool(stages.stage_of(place[1], "/".join(place)))
-
-    def matched(path: str) -> Any:
-        place = place_of(path)
-        return place if place and is_measured(place) else None
+    def measured(place: Any) -> Any:
+        """Return a place, None if it is not to be measured."""
+        known = place and (stages.knows(place[1]) or not usual)
+        chosen = known and (place[0] in kept or not applications)
+        return place if chosen and stages.stage_of(place[1], "/".join(place)) else None
 
     bases: Dict[Any, Any] = {}
-    users: Dict[str, Set[str]] = collections.defaultdict(set)  # the applications in a chart
-    for place in filter(is_measured, folders):
-        around = [one for path in folders[place] for one in tree.chart_around(path)]
-        beside = [one for name in SHARED for one in folders.get((place[0], name), ())]
-        bases[place] = around, [*tree.bases(folders[place]), *beside]
-        for path in around:
-            users[path].add(place[0])
-    for place, (around, shared) in bases.items():
-        bases[place] = (), [*shared, *(path for path in around if len(users[path]) == 1)]
-    return Owners(bases, matched), [place for place in folders if place not in bases]
+    files = set(tree.files)
+    for place in filter(measured, folders):
+        shared = tree.bases(folders[place])
+        shared += [path for name in SHARED for path in folders.get((place[0], name), ())]
+        for path in folders[place]:
+            for at in range(inner, len(parts)):
+                around = [posixpath.join(*path.split("/")[:at], name) for name in CHART]
+                shared += around if around[0] in files else around[1:2]
+        bases[place] = (), shared
+    left_out = [place for place in folders if place not in bases]
+    return Owners(bases, lambda path: measured(place_of(path))), left_out
 
 
 @dataclass(eq=False)
@@ -2378,14 +2368,15 @@ class Travels:
        landing takes back those that it replaces (13 and 12).
     6. A version with a word of its environment (`1.4-approved`) is the same as the one without (12
        and 2,994).
+    7. What one landing brings to several clusters of a stage is one release (176 of Radix).
     """
 
-    def __init__(self, replay: Replay, stages: Stages) -> None:
-        self.replay = replay
+    def __init__(self, replay: Replay, stages: Stages, ignored: Pattern[str]) -> None:
+        self.replay, self.ignored, self.production = replay, ignored, stages.order()[-1]
         self.stage: Dict[PlaceName, str] = {}
         self.syncs: Dict[PlaceName, List[Sync]] = collections.defaultdict(list)
         self.commits: Dict[str, Tuple[GitCommit, str]] = {}  # each with its application
-        self.shipped: List[Tuple[Version, str, int]] = []  # to a stage, with a landing
+        self.changes: Dict[Row, Row] = {}  # the rows; the commit of several versions is one
         self.known: Dict[Tuple[str, str], Version] = {}  # of (application, version)
         self.newest: Dict[Tuple[str, int], Version] = {}  # of (stage, line)
         # {(place, line): the versions that ran there, but those that were put back}
@@ -2397,103 +2388,69 @@ class Travels:
             if move.release not in (runs.get(place, 0), 0):  # 0: its files are gone
                 self.follow(place, move)
             runs[place] = move.release
+        for (stage, _), newest in self.newest.items():
+            for one in newest.line[newest.rank + 1 :] if stage == self.production else ():
+                self.ship(one, stage, MISSING)
 
     def follow(self, place: PlaceName, move: Move) -> None:
         """Note what a landing brings to a place."""
-        application, stage, replay = place[0], self.stage[place], self.replay
+        (application, _), stage, replay = place, self.stage[place], self.replay
         commits = [replay.commits[number] for number in move.commits]
         pairs = [pair for pair in move.versions if pair[1]]
         arrived: List[Version] = []
-        takes: Set[str] = set()
+        older: Set[str] = set()
         for old, new, number in pairs:
             replaced = self.known.get((application, old))
-            version = self.version(application, stage, replaced, new, replay.commits[number])
+            bare = application, OWN_WORD.sub("", new)
+            version = self.known.get((application, new))
+            if version is None:
+                version = self.known.get(bare)
+                if version is None or stage in version.came:
+                    line, commit = replaced.line if replaced else [], replay.commits[number]
+                    version = Version(application, new, commit, line, len(line), {})
+                    line.append(version)
+                    self.known.setdefault(bare, version)
+                self.known[application, new] = version
             arrived.append(version)
             ran = self.ran[place, id(version.line)]
             if replaced in ran and version in ran and version.rank < replaced.rank:
-                takes.add(old)
+                older.add(old)
                 while next(reversed(ran)) is not version:
                     one, _ = ran.popitem()
                     one.dropped = one.dropped or list(one.came)[-1:] == [stage]
             ran[version] = None
         for version in arrived:
-            self.ship(version, stage, move.landing)
+            version.dropped = False
+            newest = self.newest.get((stage, id(version.line)))
+            low = version.rank if newest is None else newest.rank + 1
+            if newest is None or newest.rank < version.rank:
+                self.newest[stage, id(version.line)] = version
+            for one in version.line[low : version.rank + 1] or [version]:
+                self.ship(one, stage, move.landing, newest is not None or not one.rank)
+
         written = [version.commit for version in arrived]
-        newest = max(written, key=lambda commit: commit.landing, default=commits[0])
-        self.commits.setdefault(newest.sha, (newest, application))
-        reverts = {sha for commit in commits for sha in commit.reverts}
-        reverts |= takes if len(takes) == len({old for old, _, _ in pairs}) else set()
+        first = max(written, key=lambda commit: commit.landing, default=commits[0])
+        self.commits.setdefault(first.sha, (first, application))
+        undone = {sha for commit in commits for sha in commit.reverts}
+        undone |= older if len(older) == len({old for old, _, _ in pairs}) else set()
         brings = [replay.landings[move.landing], *(new for _, new, _ in move.versions)]
         brings += [commit.sha for commit in commits]
-        seconds, undone = replay.seconds[move.landing], reverts.difference(brings)
-        facts = seconds, seconds, move.release, newest.sha, "", tuple(brings), undone or ()
-        self.syncs[place].append(Sync(*facts))
+        seconds, release = replay.seconds[move.landing], replay.landings[first.landing]
+        facts = seconds, seconds, move.release, first.sha, "", tuple(brings)
+        self.syncs[place].append(Sync(*facts, undone.difference(brings) or (), False, release))
 
-    def version(
-        self, application: str, stage: str, replaced: Optional[Version], new: str, commit: GitCommit
-    ) -> Version:
-        """Return the version that comes to a stage; it may be new, and replace another one."""
-        known = self.known.get((application, new))
-        if known is None:
-            bare = application, OWN_WORD.sub("", new)
-            known = self.known.get(bare)
-            if known is None or stage in known.came:
-                line = replaced.line if replaced else []
-                known = Version(application, new, commit, line, len(line), {})
-                line.append(known)
-                self.known.setdefault(bare, known)
-            self.known[application, new] = known
-        return known
-
-    def ship(self, version: Version, stage: str, landing: int) -> None:
-        """Note the changes that come to a stage with a version."""
-        version.dropped = False
-        key, carried = (stage, id(version.line)), [version]
-        newest = self.newest.get(key)
-        if newest is None or newest.rank < version.rank:
-            self.newest[key] = version
-            if newest is not None:
-                carried = version.line[newest.rank + 1 : version.rank + 1]
-        for one in carried:
-            if stage not in one.came and not one.dropped:
-                one.came[stage] = landing
-                if newest is not None or not one.rank:
-                    self.shipped.append((one, stage, landing))
-
-    def changes(self, production: str, ignored: Pattern[str]) -> Iterable[Row]:
-        """Return the rows of `changes`, with the newer versions that production waits for.
-
-        The commit of several versions is one change.
-        """
-        for (stage, _), newest in self.newest.items():
-            for one in newest.line[newest.rank + 1 :] if stage == production else ():
-                if stage not in one.came and not one.dropped:
-                    self.shipped.append((one, stage, MISSING))
-        found: Dict[Row, Row] = {}
-        times = [*self.replay.seconds, MISSING]
-        for one, stage, landing in self.shipped:
-            commit, is_first = one.commit, stage == production and landing == one.commit.landing
-            before_clone = self.replay.shallow and not commit.landing
-            if not (is_first or before_clone or ignored.search(commit.author)):
-                self.commits.setdefault(commit.sha, (commit, one.application))
-                key = one.application, stage, commit.sha
-                row = (*key, one.name, commit.seconds, times[max(landing, -1)])
-                found.setdefault((*key, landing), row)
-        return found.values()
-
-    def places(self) -> Iterator[Place]:
-        """Yield the places, classified.
-
-        In a complete clone nothing was there before the first deployment, so nothing is lost.
-        """
-        seconds = [sync.start for syncs in self.syncs.values() for sync in syncs]
-        start, end = min(seconds) // DAY * DAY, max([*seconds, self.replay.seconds[-1]])
-        for place in sorted(self.syncs):
-            syncs = self.syncs.pop(place)
-            begins = self.replay.shallow and self.replay.landings[0] in syncs[0].brings
-            covered = syncs[0].start if begins else start, end, int(begins)
-            facts = place[0], self.stage[place], "/".join(place), "path"
-            yield Place(*facts, classify_syncs(syncs, begins=begins), *covered)
+    def ship(self, one: Version, stage: str, landing: int, waited: bool = True) -> None:
+        """Note that a version came to a stage with a landing, and the change if it `waited`."""
+        if stage in one.came or one.dropped:
+            return
+        one.came[stage] = landing
+        commit, key = one.commit, (one.application, stage, one.commit.sha)
+        is_first = stage == self.production and landing == commit.landing
+        before_clone = self.replay.shallow and not commit.landing
+        if waited and not (is_first or before_clone or self.ignored.search(commit.author)):
+            self.commits.setdefault(commit.sha, (commit, one.application))
+            time = MISSING if landing == MISSING else self.replay.seconds[landing]
+            self.changes.setdefault((*key, landing), (*key, one.name, commit.seconds, time))
 
 
 def load_gitops_repository(
@@ -2519,26 +2476,37 @@ def load_gitops_repository(
         tree = HeadTree(repo)
         template = find_layout(repo, tree.files, template, stages)
         owners, left_out = template_owners(repo, tree, template, stages, applications)
-        travels = Travels(Replay(repo, owners), stages)
+        replay = Replay(repo, owners)
+        travels = Travels(replay, stages, ignored)
         stages.check((place[1], "/".join(place)) for place in [*travels.stage, *left_out])
         if not travels.syncs:
             raise GitOpsError(f"nothing was deployed at {in_quotes(template)}; {TEMPLATE_HELP}")
-        order = stages.order(dict.fromkeys(travels.stage.values()))
-        notes, remedy = [f"Layout: {template}"], "--environments names them"
-        named = {name for _, name in travels.stage}
-        others = one_line(", ".join(sorted({name for _, name in left_out} - named)), 120)
+
+        # In a complete clone nothing was there before the first deployment, so nothing is lost.
+        seconds = [sync.start for syncs in travels.syncs.values() for sync in syncs]
+        start, end, places = min(seconds) // DAY * DAY, max([*seconds, replay.seconds[-1]]), []
+        for place, syncs in sorted(travels.syncs.items()):
+            begins = replay.shallow and replay.landings[0] in syncs[0].brings
+            covered = syncs[0].start if begins else start, end, int(begins)
+            facts = place[0], travels.stage[place], "/".join(place), "path"
+            places.append(Place(*facts, classify_syncs(syncs, begins=begins), *covered))
+
+        notes, named = [f"Layout: {template}"], {name for _, name in travels.stage}
+        others = {name for _, name in left_out} - named
+        remedy = "; --environments names them"
         if not any(map(stages.knows, named)):
-            names = one_line(", ".join(sorted(named)), 120)
-            notes.append(f"No environment has a usual name: {names}; {remedy}")
+            told = one_line(", ".join(sorted(named)), 120)
+            notes.append(f"No environment has a usual name: {told}{remedy}")
         elif left_out:
-            notes.append(f"Left out, as they are no environments: {others}; {remedy}")
-        if travels.replay.shallow:
+            told = one_line(", ".join(sorted(others)), 120)
+            notes.append(f"Left out, as they are no environments: {told}{remedy}")
+        if replay.shallow:
             notes.append("The clone is shallow: git fetch --unshallow brings the time before it")
-        changes = list(travels.changes(order[-1], ignored))
         rows = [(*commit, application) for commit, application in travels.commits.values()]
-        commits = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
-        commits = commits_from(commits.sort_values("seconds", kind="stable"), branch_of(repo))
-        return history_from("git", travels.places(), commits, changes, notes, order)
+        table = pd.DataFrame(rows, columns=[*GitCommit._fields, "application"])
+        commits = commits_from(table.sort_values("seconds", kind="stable"), branch_of(repo))
+        order = stages.order(travels.stage.values())
+        return history_from("git", places, commits, travels.changes.values(), notes, order)
 
 
 # Layouts: which part of a path is the application, and which is the environment.
@@ -2607,33 +2575,30 @@ def best_layout(files: Sequence[str], stages: Stages) -> Tuple[float, str, int, 
        place of a folder, such as a team's, where templates differ in it.
     3. It is none if these are less than a tenth of the files that match it: most names are others.
     """
-    found: Dict[Tuple[str, ...], Dict[str, List[str]]] = {}
+    found: Dict[Tuple[Tuple[str, ...], str], List[str]] = collections.defaultdict(list)
     for file in files:
         if not (DOCUMENTS.search(file) or re.search(r"(^|/)\.[^/]*/", file)):
             for parts, application, name in readings(file, stages):
-                found.setdefault(parts, {}).setdefault(application, []).append(name)
-    counts: Dict[Tuple[str, ...], Dict[str, int]] = {}
-    production = stages.order()[-1]
-    for parts, applications in found.items():
-        folders = [at for at, part in enumerate(parts) if "{" not in part]
-        for application, names in applications.items():
-            there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
-            for star in [-1, *folders] if len(there) > 1 and production in there else ():
-                key = (*parts[: max(star, 0)], *["*"][: star + 1], *parts[star + 1 :])
-                counted = counts.setdefault(key, {})
-                counted[application] = counted.get(application, 0) + len(names)
-    ranked = [
-        (sum(counted.values()) * len(counted) ** 0.2 * 0.8 ** ("*" in parts), parts)
-        for parts, counted in counts.items()
+                found[parts, application].append(name)
+    counts: Dict[Tuple[str, ...], Any] = collections.defaultdict(collections.Counter)
+    for (parts, application), names in found.items():
+        there = {stages.stage_of(name) or usual_stage(name) for name in set(names)}
+        if len(there) > 1 and stages.order()[-1] in there:
+            folders = [at for at, part in enumerate(parts) if "{" not in part]
+            for one in [parts, *((*parts[:at], "*", *parts[at + 1 :]) for at in folders)]:
+                counts[one][application] += len(names)
+    best: Tuple[str, ...] = ()
+    score = 0.0
+    for parts, counted in counts.items():
+        weight = len(counted) ** 0.2 * 0.8 ** ("*" in parts)
+        score, best = max((score, best), (sum(counted.values()) * weight, parts))
+    count, template = sum(counts[best].values()), "/".join(best)
+    matched = [template and template_pattern(template).fullmatch(file) for file in files]
+    if not template or len([one for one in matched if one]) > 10 * count:
+        return 0.0, "", 0, []
+    rest = [
+        file for file, one in zip(files, matched) if not (one and stages.knows(one["environment"]))
     ]
-    score, best = max(ranked, default=(0.0, ()))
-    template, count = "/".join(best), sum(counts.get(best, {}).values())
-    if not count:
-        return 0.0, "", 0, []
-    matched = [(file, template_pattern(template).fullmatch(file)) for file in files]
-    if sum(1 for _, one in matched if one) > 10 * count:
-        return 0.0, "", 0, []
-    rest = [file for file, one in matched if not (one and stages.knows(one["environment"]))]
     return score, template, count, rest
 
 
@@ -2649,21 +2614,21 @@ def find_layout(
     """
     where = one_line(repo)
     if template:
-        if not any(map(template_pattern(template).fullmatch, files)):
-            depth = len(template.strip("/").split("/"))
-            paths = {"/".join(file.split("/")[:depth]) for file in files}
-            near = one_line(", ".join(difflib.get_close_matches(template, sorted(paths), 3, 0)))
-            problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
-            raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
-        return template
+        if any(map(template_pattern(template).fullmatch, files)):
+            return template
+        depth = len(template.strip("/").split("/"))
+        paths = {"/".join(file.split("/")[:depth]) for file in files}
+        near = one_line(", ".join(difflib.get_close_matches(template, sorted(paths), 3, 0)))
+        problem = f"no file is at {in_quotes(template)}; the nearest are {near}"
+        raise GitOpsError(f"{problem}; {TEMPLATE_HELP}")
     score, best, count, rest = best_layout(files, stages)
     other_score, other, other_count, _ = best_layout(rest, stages)
     if score > 2 * other_score:
         return best
     if best:
-        both = f"{one_line(best)} ({count_text(count, 'file')}) and {one_line(other)}"
-        both += f" ({count_text(other_count, 'file')})"
-        raise GitOpsError(f"two layouts explain {where}: {both}; --deployments-from takes one")
+        both = ((best, count), (other, other_count))
+        told = " and ".join(f"{one_line(one)} ({count_text(n, 'file')})" for one, n in both)
+        raise GitOpsError(f"two layouts explain {where}: {told}; --deployments-from takes one")
     form = "--format=%(refname:lstrip=-1)"
     heads = ask_git(repo, "for-each-ref", form, "refs/heads", "refs/remotes").split()
     branches = sorted({name for name in heads if name.lower() in ENVIRONMENT_WORDS})
@@ -2680,15 +2645,13 @@ def choose_applications(names: Iterable[str], patterns: Sequence[str]) -> Set[st
 
     Raises GitOpsError for a pattern that takes in none, with the nearest names.
     """
-    there, chosen = sorted(names), set()
-    for pattern in patterns or ["*"]:
-        found = fnmatch.filter(there, pattern)
-        if patterns and not found:
-            near = one_line(", ".join(difflib.get_close_matches(pattern, there, 3, 0)))
-            called = f"no application is called {in_quotes(pattern)}"
-            raise GitOpsError(f"{called}; the nearest are {near}")
-        chosen.update(found)
-    return chosen
+    there = sorted(names)
+    found = {pattern: fnmatch.filter(there, pattern) for pattern in patterns or ["*"]}
+    for pattern in [pattern for pattern in patterns if not found[pattern]]:
+        near = one_line(", ".join(difflib.get_close_matches(pattern, there, 3, 0)))
+        called = f"no application is called {in_quotes(pattern)}"
+        raise GitOpsError(f"{called}; the nearest are {near}")
+    return set().union(*found.values())
 
 
 # Release tags: each one on the main line is a deployment to production.
@@ -2722,7 +2685,6 @@ def load_release_tags(
     form = f"--format=%(refname:lstrip=2) {sha} %(creatordate:unix)"
     listed = ask_git(repo, "for-each-ref", form, "refs/tags").split("\n")
     tags = [(line.split(" ") + [""])[:3] for line in listed if line]
-    there = one_line(", ".join(name for name, *_ in tags[-8:]) or "none")
     chosen = [tag for tag in tags if any(fnmatch.fnmatchcase(tag[0], one) for one in patterns)]
     chosen = [tag for tag in chosen if not PRERELEASE.search(tag[0])] or chosen
     replay = Replay(repo)
@@ -2733,44 +2695,47 @@ def load_release_tags(
             landing = replay.landing_of[sha]
             found[sha] = landing, max(time, replay.seconds[landing]), one_line(name, 100)
     if not found:
+        there = one_line(", ".join(name for name, *_ in tags[-8:]) or "none")
         problem = f"the current branch of {one_line(repo)} has no tag like {' or '.join(patterns)}"
         remedy = "--tags takes a pattern of theirs, such as 'release-*'"
         raise GitOpsError(f"{problem}; its last tags are {there}; {remedy}")
     landings, times, names, shas = zip(*sorted((*one, sha) for sha, one in found.items()))
 
     commits = pd.DataFrame(replay.commits, columns=GitCommit._fields)
-    commits = commits.assign(application=application, environment="production")
     which = np.searchsorted(landings, commits["landing"])  # the release that brought each
     subjects = commits["message"].str.replace(MERGED, "", regex=True)
     release_of = {**dict(zip(subjects, which)), **dict(zip(commits["sha"], which))}
     reasons: Dict[int, str] = {}
     told = [*zip(which.tolist(), commits["reverts"], subjects)]
     for number, reverts, text in [*told, *((at, (), name) for at, name in enumerate(names))]:
-        undone = reverts or REVERT.findall(text)
-        undone = [one for one in undone if release_of.get(one, number) < number]
+        named = reverts or REVERT.findall(text)
+        undone = [one for one in named if release_of.get(one, number) < number]
         if number < len(names) and (undone or HOTFIX.search(text)):
             how = "Reverted" if undone else "Hotfixed"
             reasons.setdefault(number - 1, f"{how} by {names[number]}")
-    releases = []
-    for number, (sha, time) in enumerate(zip(shas, times)):
-        over = max(times[number : number + 2]) if number in reasons else MISSING
-        releases.append(
-            Release(Sync(time, time, sha, sha), reasons.get(number, ""), recovered=over)
-        )
-    end, rule = max([*times, *replay.seconds]), ", ".join(patterns)
-    place = Place(application, "production", rule, "tag", releases, min(times), end)
+    syncs = [Sync(time, time, sha, sha) for sha, time in zip(shas, times)]
+    later = [*times[1:], MISSING]
+    releases = [
+        Release(sync, reasons.get(at, ""), recovered=later[at] if at in reasons else MISSING)
+        for at, sync in enumerate(syncs)
+    ]
+    rule = ", ".join(patterns)
+    ends = min(times), max([*times, *replay.seconds])
+    place = Place(application, "production", rule, "tag", releases, *ends)
 
+    landing, author = commits["landing"], commits["author"]
+    is_merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
+    is_later = (which > 0) | (commits["sha"] == shas[0])
+    is_bot = author.map(lambda name: bool(ignored.search(name))).astype(bool)
     deployed, versions = np.append(times, MISSING)[which], np.append(names, "")[which]
-    commits = commits.assign(version=versions, deployed=deployed)
-    landing = commits["landing"]
-    merge = landing.duplicated(keep=False) & ~landing.duplicated(keep="last")
-    bots = commits["author"].map(lambda author: bool(ignored.search(author))).astype(bool)
-    later = (which > 0) | (commits["sha"] == shas[0])
+    known = {"application": application, "environment": "production"}
+    commits = commits.assign(**known, version=versions, deployed=deployed)
     columns = ["application", "environment", "sha", "version", "seconds", "deployed"]
-    changes = commits.loc[later & ~merge & ~bots, columns].itertuples(index=False, name=None)
-    table = commits_from(commits[later].sort_values(["seconds", "sha"]), branch_of(repo))
+    changes = commits.loc[is_later & ~is_merge & ~is_bot, columns]
+    table = commits_from(commits[is_later].sort_values(["seconds", "sha"]), branch_of(repo))
     notes = [f"Releases: the tags {rule}; of failures those are known that a tag put right"]
-    return history_from("tags", [place], table, changes, notes, ["production"])
+    rows = changes.itertuples(index=False, name=None)
+    return history_from("tags", [place], table, rows, notes, ["production"])
 
 
 def author_pattern(text: Optional[str]) -> Pattern[str]:
