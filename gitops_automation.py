@@ -72,7 +72,6 @@ import textwrap
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 from typing import (
     IO,
     TYPE_CHECKING,
@@ -394,12 +393,6 @@ def in_quotes(value: object) -> str:
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = 120
     return one_line(short.repr(value))
-
-
-def clean_names(values: Iterable[str]) -> np.ndarray:
-    """Return untrusted names as a knob accepts them: printable, in one line, and not too long."""
-    names = pd.Series(list(values), dtype=object)
-    return names.map({name: one_line(name, NAME_WIDTH) for name in names.unique()}).to_numpy(object)
 
 
 def count_text(count: int, noun: str) -> str:
@@ -814,7 +807,7 @@ class Scenario(Knobs):
         except ValueError as error:
             why = "it looks like YAML" if looks_like_yaml(text) else error
             problem = f"the configuration is not JSON: {why}"
-            raise GitOpsError(f"{problem}; --print-config shows one that is") from None
+            raise GitOpsError(f"{problem}; --config alone prints one that is") from None
         check_that(isinstance(values, dict), "the configuration", "be a JSON object", values)
         for key in {"team", "rollback"} & set(values):
             values[key] = base.groups[key].replaced(values[key])
@@ -837,7 +830,7 @@ def read_scenario(path: FilePath, base: Optional[Scenario] = None) -> Scenario:
         raise GitOpsError(f"{one_line(path)}: {error}") from None
     except (OSError, ValueError) as error:
         problem = f"cannot read the configuration {one_line(path)}: {one_line(error)}"
-        hint = "--print-config prints one to begin with"
+        hint = "--config alone prints one to begin with"
         raise GitOpsError(f"{problem}; {hint}, and presets are {', '.join(PRESETS)}") from None
 
 
@@ -1129,7 +1122,8 @@ def run_pipeline(
     lineage = commits.lineage
     small = np.min_scalar_type(int(lineage.max(initial=0)))  # numpy sorts small integers by radix
     order = np.argsort(lineage.astype(small), kind="stable")
-    lineage, committed = number_runs(lineage[order]), commits.time[order]
+    lineage, committed = lineage[order], commits.time[order]
+    lineage = np.cumsum(np.diff(lineage, prepend=lineage[:1]) != 0)  # 0, 1, 2, ...
     edges = np.searchsorted(commits.group[order], months_of_draws(draws))
     arrival, syncs, reach = committed, [], []
     for number in range(len(draws[0][0].environments)):
@@ -1308,11 +1302,6 @@ def earliest_of_newer(times: np.ndarray, lineage: np.ndarray) -> np.ndarray:
     earliest = np.full(len(times), np.iinfo(np.int64).max)
     earliest[:-1] = np.minimum.accumulate((np.minimum(times, NEVER) + lift)[:0:-1])[::-1]
     return earliest - lift
-
-
-def number_runs(ordered: np.ndarray) -> np.ndarray:
-    """Return 0, 1, 2, ... for each run of equal values."""
-    return np.cumsum(np.diff(ordered, prepend=ordered[:1]) != 0)
 
 
 def time_order(times: np.ndarray) -> np.ndarray:
@@ -1999,10 +1988,11 @@ def read_git_log(
 def commits_from(commits: pd.DataFrame, branch: str) -> pd.DataFrame:
     """Return the `git_commits` table of sha, seconds, author, message, application and files."""
     parts = commits["message"].astype(object).str.extract(CONVENTIONAL, expand=True)
-    kind = parts["type"].astype(object).str.lower()
+    kind, authors = parts["type"].astype(object).str.lower(), commits["author"]
+    known = {name: one_line(name, NAME_WIDTH) for name in authors.unique()}  # as a knob takes it
     columns = {
         "timestamp": utc_times(commits["seconds"].to_numpy(np.int64)),
-        "author": clean_names(commits["author"]),
+        "author": authors.map(known),
         "type": kind.where(kind.isin(list(COMMIT_TYPES)), "other"),
         "branch": branch,
         "files_changed": commits["files"],
@@ -3105,9 +3095,7 @@ def clean_path(path: str) -> str:
 # The environment of an application, and its name without it.
 
 
-def name_application(
-    one: ArgoApplication, pattern: Optional[Pattern[str]], label: Optional[str]
-) -> Tuple[str, ...]:
+def name_application(one: ArgoApplication, pattern: Optional[Pattern[str]]) -> Tuple[str, ...]:
     """Find what told the environment of an application, and its name without the environment.
 
     Returns the environment's own name ("" if nothing tells one) and others that patterns of
@@ -3137,7 +3125,7 @@ def name_application(
             return (found["environment"], *others)
     environment = ""
     hints = ("name", name), ("source path", "\n".join(paths)), ("destination name", cluster)
-    for key in [label] if label else ("environment", "env", KARGO):
+    for key in ("environment", "env", KARGO):
         if key in marks and not environment:
             value = marks[key].rpartition(":")[2] if key == KARGO else marks[key]
             environment, one.rule = one_line(value, 40).lower(), f"label {one_line(key, 60)}"
@@ -3173,20 +3161,14 @@ def dash_words(text: str) -> str:
 
 
 def name_applications(
-    found: Sequence[ArgoApplication], template: Optional[str], label: Optional[str], stages: Stages
+    found: Sequence[ArgoApplication], template: Optional[str], stages: Stages
 ) -> None:
     """Name the environment of each application, and the application itself.
 
-    Two teams' applications of the same name are told apart by their namespaces. GitOpsError for a
-    label that no application has.
+    Two teams' applications of the same name are told apart by their namespaces.
     """
-    there = {key for one in found for key in one.marks} if label else set()
-    if label is not None and label not in there:
-        keys = ", ".join(sorted(there, key=lambda key: ("/" in key, key))) or "none"
-        problem = f"no application has the label or annotation {one_line(label, 60)}"
-        raise GitOpsError(f"{problem}; --environment-label takes one of these: {one_line(keys)}")
     pattern = template_pattern(template) if template else None
-    named = [name_application(one, pattern, label) for one in found]
+    named = [name_application(one, pattern) for one in found]
     stages.check(named)
     teams: Dict[Row, Set[str]] = collections.defaultdict(set)
     for one, names in zip(found, named):
@@ -3318,17 +3300,16 @@ def load_argocd(
     repo: Optional[FilePath] = None,
     *,
     environments: Union[None, str, Sequence[str]] = None,
-    label: Optional[str] = None,
     template: Optional[str] = None,
     applications: Sequence[str] = (),
 ) -> History:
     """Return a history as Argo CD and, with `repo`, a clone of the config repository know it.
 
     A deployment is a change of what runs. A rollback is in the rollbacks table and not among the
-    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. The key
-    of a label or annotation, `label`, and the `template` of the repository's paths tell the
-    environments; `environments` names them (see `Stages`). `applications` are the names to measure,
-    perhaps with a `*`. Raises GitOpsError for files that hold no deployment.
+    deployments. A release that was applied and turned out bad is `Synced` and `Degraded`. The
+    `template` of the repository's paths tells the environments; `environments` names them (see
+    `Stages`). `applications` are the names to measure, perhaps with a `*`. Raises GitOpsError for
+    files that hold no deployment.
     """
     files = [files] if isinstance(files, (str, os.PathLike)) else list(files)
     by_reason: Dict[str, List[ArgoApplication]] = collections.defaultdict(list)
@@ -3341,13 +3322,13 @@ def load_argocd(
         problem = ". ".join([f"no deployment in {', '.join(map(one_line, files))}", *notes])
         raise GitOpsError(f"{problem}; --argocd takes applications that were synced")
     stages = Stages.of(environments)
-    name_applications(found, template, label, stages)
+    name_applications(found, template, stages)
     chosen = choose_applications({one.title for one in found}, applications)
     found = [one for one in found if one.title in chosen]
     unknown = [one.full_name for one in found if one.environment == UNCLASSIFIED]
     if unknown:
         named = f"{count_text(len(unknown), 'application')} ({one_line(', '.join(unknown))})"
-        remedy = "--environments 'production=*-x' or --environment-label KEY says it"
+        remedy = "--environments 'production=*-x' says it"
         notes.append(f"Nothing tells the environment of {named}: {remedy}")
     clone = None if repo is None else read_clone(repo, found)
     for one in found:
@@ -3653,13 +3634,11 @@ def read_incidents(file: FilePath) -> pd.DataFrame:
     return read_table(file, "incidents", ("environment",)).drop(columns="deployed")
 
 
-def with_incidents(
-    history: History, incidents: pd.DataFrame, days: int = 7, complete: bool = False
-) -> History:
+def with_incidents(history: History, incidents: pd.DataFrame, complete: bool = False) -> History:
     """Return a history in which incidents say which deployments failed, and until when.
 
     1. An incident belongs to the newest deployment of its application, in its environment or
-       production, that ended before it, within so many days. The notes list the others.
+       production, that ended within seven days before it. The notes list the others.
     2. That deployment failed. It recovered when the last of its incidents was resolved.
     3. A deployment of unknown health without one was healthy, where the incidents would tell: in
        their environments and production, of the applications that they name, from their first day
@@ -3668,8 +3647,7 @@ def with_incidents(
 
     Raises GitOpsError for an application that the history does not have.
     """
-    days, rows = check_whole("days", days, 1, MOST_DAYS), history.deployments
-    names = application_names(history)
+    rows, names = history.deployments, application_names(history)
     for row, name in incidents["application"].items():
         if name not in names:
             near = ", ".join(difflib.get_close_matches(name, names, 1, 0))
@@ -3684,13 +3662,13 @@ def with_incidents(
     incidents = pd.merge_asof(
         incidents.astype(dict.fromkeys(places, object)),
         deployed.sort_values("deployed", kind="stable"),
-        left_on="started", right_on="deployed", by=places, tolerance=days * DAY,
+        left_on="started", right_on="deployed", by=places, tolerance=7 * DAY,
     )  # fmt: skip
     lost, found = incidents[incidents["at"].isna()], incidents.dropna(subset=["at"])
     if len(lost):
         started = utc_times(lost["started"].to_numpy()).strftime("%Y-%m-%d %H:%M")
         listed = ", ".join(lost["application"] + " " + started)
-        before = f"the {days} days before {count_text(len(lost), 'incident')}"
+        before = f"the seven days before {count_text(len(lost), 'incident')}"
         note = one_line(f"No deployment in {before}: {listed}")
         history = history._replace(notes=(*history.notes, note))
     if not len(found):
@@ -3746,11 +3724,10 @@ class Metric(NamedTuple):
     unit: str
     definition: str
     elite: Optional[Target] = None
-    digits: int = 2
 
     def text(self, value: float) -> str:
         """Return a value of the metric with its unit; `n/a` if it is undefined."""
-        return show_number(value, self.unit, self.digits)
+        return show_number(value, self.unit)
 
     @property
     def short_unit(self) -> str:
@@ -4508,12 +4485,6 @@ class Metrics:
         """The maturity level; None where a target cannot be judged."""
         return None if self.unjudged else level_of(self.score)
 
-    @property
-    def quick_check(self) -> Dict[str, float]:
-        """The Quick Check scores of production; a lower bound has none."""
-        rows = self.production_rows
-        return quick_check({k: math.nan if row.at_least else row.value for k, row in rows.items()})
-
 
 def measure(history: History) -> Metrics:
     """Calculate everything that is shown of a history."""
@@ -4684,8 +4655,9 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
     A row is a metric of a period. Columns: `period` (its first day), `days`, those of
     `Metrics.production`, `enough` (whether there is enough data to say something), `change` (from
     the period before), `change_low` and `change_high` (its 95 % interval), `differs` (whether that
-    leaves zero out). A deployment is of the period in which it began, a change of that in which it
-    shipped. GitOpsError for another `by`.
+    leaves zero out; G. Y. Zou and A. Donner, Statistics in Medicine 27, 2008). A deployment is of
+    the period in which it began, a change of that in which it shipped. GitOpsError for another
+    `by`.
     """
     check_that(by in ("week", "month"), "by", "be week or month", by)
     names, window = application_names(history), history.window
@@ -4716,51 +4688,17 @@ def measure_trend(history: History, by: str) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["period", "days", "metric", *ROW, "enough"])
     frame["enough"] &= frame["value"].notna()
     before = frame.groupby("metric", sort=False)[["value", "low", "high", "enough"]].shift(1)
-    change = difference_of(before, frame).where(frame["enough"] & before["enough"].eq(True))
-    differs = (change["change_low"] > 0) | (change["change_high"] < 0)
-    return frame.assign(**change.round(9), differs=differs)
-
-
-def difference_of(before: Any, after: Any) -> pd.DataFrame:
-    """Return the difference of two independent estimates, with its 95 % interval.
-
-    It is made from the distances of each estimate to the ends of its own interval (G. Y. Zou and
-    A. Donner, Statistics in Medicine 27, 2008): of rates with Wilson's intervals, Newcombe's.
-    """
-    change = after["value"] - before["value"]
-    down = np.hypot(after["value"] - after["low"], before["high"] - before["value"])
-    up = np.hypot(after["high"] - after["value"], before["value"] - before["low"])
+    # The difference of two independent estimates is made from the distances of each to the ends of
+    # its own interval: of rates with Wilson's intervals, Newcombe's.
+    value, low, high = (frame[name] for name in ("value", "low", "high"))
+    change = value - before["value"]
+    down = np.hypot(value - low, before["high"] - before["value"])
+    up = np.hypot(high - value, before["value"] - before["low"])
     columns = {"change": change, "change_low": change - down, "change_high": change + up}
-    return pd.DataFrame(columns)
-
-
-QUICK_CHECK_MEANS_2025 = {
-    "overall": 6.7, "throughput": 6.0, "stability": 7.9,
-    LEAD: 5.5, FREQUENCY: 4.8, RECOVERY: 7.4, FAIL_RATE: 8.1, REWORK: 7.8,
-}  # fmt: skip
-"""dora.dev's Quick Check: the mean score of all industries in 2025."""
-
-MONTH = 30.4375  # days
-DURATION_BANDS = (1, 24, 7 * 24, MONTH * 24, 6 * MONTH * 24)  # hours: a step of two points each
-FREQUENCY_BANDS = (1 / (6 * MONTH), 1 / MONTH, 1 / 7, 1, np.nextafter(24, 25))  # a day: likewise
-
-
-def quick_check(values: Mapping[str, float]) -> Dict[str, float]:
-    """Return the Quick Check score, 0 to 10, of all metrics, of each factor and of each metric."""
-    scores = {}
-    for metric, value in values.items():
-        hours = value if metric == LEAD else value / 60
-        if metric in INSTABILITY:
-            score = 10 - value / 10
-        elif metric == FREQUENCY:
-            score = 2.0 * bisect.bisect_right(FREQUENCY_BANDS, value)
-        else:
-            score = 10 - 2.0 * bisect.bisect_right(DURATION_BANDS, hours)
-        scores[metric] = math.nan if math.isnan(value) else score
-    factors = {"overall": tuple(scores), "throughput": THROUGHPUT, "stability": INSTABILITY}
-    known = pd.Series(scores).reindex([*PRODUCTION_METRICS])
-    means = {name: float(known[list(keys)].mean()) for name, keys in factors.items()}
-    return {**means, **scores}
+    both = frame["enough"] & before["enough"].eq(True)
+    columns = {name: column.where(both).round(9) for name, column in columns.items()}
+    differs = (columns["change_low"] > 0) | (columns["change_high"] < 0)
+    return frame.assign(**columns, differs=differs)
 
 
 # ---- Trace: history -> the life of one release --------------------------------------------------
@@ -5095,7 +5033,7 @@ class Report(NamedTuple):
         if UNCLASSIFIED not in self.metrics.history.environments:
             return lines
         why = "Some applications cannot be judged (nothing tells their environment)"
-        told = f"{why}: --environments 'production=NAME-*' or --environment-label KEY says it"
+        told = f"{why}: --environments 'production=NAME-*' says it"
         return [*lines, told] if self.metrics.values["total_deployments"] else [told, *lines]
 
     @property
@@ -5312,18 +5250,6 @@ class Report(NamedTuple):
             lines.append(f"  and {len(ranked) - most:,} more (--json has them all)")
         return lines
 
-    def quick_check_lines(self) -> List[str]:
-        """The Quick Check scores beside those of the industry."""
-        if not self.details:
-            return []
-        scores, row = self.metrics.quick_check, "  • {:<33} {:>4}   industry {}".format
-        labels = {name: metric.label for name, metric in PRODUCTION_METRICS.items()}
-        lines = ["From 0 to 10, of production alone; industry: the mean of all industries in 2025"]
-        for name, industry in QUICK_CHECK_MEANS_2025.items():
-            label = labels.get(name, name.capitalize())
-            lines.append(row(f"{label}:", show_number(scores[name], "", 1), industry))
-        return lines
-
     def trend_lines(self) -> List[str]:
         """The metrics of production by week or month."""
         lines: List[str] = []
@@ -5396,7 +5322,6 @@ def format_report(report: Report) -> str:
         "🔄 ROLLBACK SUMMARY, {scope}": report.rollback_lines(),
         "🎯 PRODUCTION, AS DORA DEFINES IT": report.production_lines(),
         "📦 PRODUCTION BY APPLICATION": report.application_lines(),
-        "🎓 DORA QUICK CHECK": report.quick_check_lines(),
         "📈 TREND OF PRODUCTION": report.trend_lines(),
         "🏆 DORA MATURITY ASSESSMENT": report.verdict_lines(),
     }
@@ -5412,15 +5337,6 @@ def level_and_score(metrics: Metrics) -> Tuple[str, str]:
     score = f"{metrics.score}/{len(metrics.met)} metrics meeting elite criteria"
     name = "⚪ not assessable" if level is None else f"{level.icon} {level.name}"
     return name, score + f", {unjudged} not judged" * (unjudged > 0)
-
-
-def metric_step_lines(metrics: Metrics) -> List[str]:
-    """Return what the step that calculates the metrics prints."""
-    frequency, lead, recovery, rate = SCOPES[metrics.scope]
-    return [
-        f"  ✓ {LABELS.get(key, METRICS[key].label)}: {value_text(key, metrics)}"
-        for key in (frequency, lead, rate, recovery)
-    ]
 
 
 def format_summary(report: Report) -> str:
@@ -5489,17 +5405,6 @@ def format_markdown(report: Report) -> str:
     return "\n".join([*lines, ""])
 
 
-def format_html(report: Report) -> str:
-    """Return the verdict as HTML for a notebook."""
-    title = html.escape(": ".join(level_and_score(report.metrics)))
-    source = html.escape(", ".join([*report.origin, report.metrics.scope]))
-    with pd.option_context("display.max_colwidth", None):
-        table = verdict_table(report).to_html(index=False, border=0)
-    told = zip(("Why", "Next"), report.why_and_next)
-    advice = "".join(f"<p>{label}: {html.escape(text)}</p>" for label, text in told if text)
-    return f"<h4>{title}</h4><p>{source}</p>{table}{advice}"
-
-
 def to_jsonable(value: Any) -> Any:
     """Return plain JSON values: NaN becomes null, numpy's numbers Python's, times ISO 8601."""
     if isinstance(value, Mapping):
@@ -5539,7 +5444,6 @@ def summary_document(
         "metrics": metrics.values,
         "production": row_documents(metrics.production_rows),
         "applications": {name: row_documents(rows) for name, rows in by_application.items()},
-        "quick_check": metrics.quick_check,
         "maturity": {
             "scope": metrics.scope,
             "level": None if level is None else level.name,
@@ -6037,14 +5941,10 @@ FORECAST_METRICS: Dict[str, Metric] = {
         "Production Median Lead Time", " hours", "The median of change_lead_time_hours."),
     "production_change_fail_rate": Metric("Production Fail Rate", "%", "That of production."),
     "all_deployment_frequency": Metric("Frequency, All Environments", "/day", "To all of them."),
-    "failed_hours": Metric("Failed State", " hours", "Hours of failed production applications."),
-    "waiting_hours": Metric("Waiting", " hours", "From each commit to its deployment's end."),
-    "cost": Metric("Cost", "", "Failed and waiting hours at their prices.", digits=0),
 }
 # fmt: on
 """What is known of each simulated month. The four that are judged are those of the scope."""
 
-Progress = Callable[[str], Any]
 Change = Union[Scenario, Callable[[Scenario], Scenario]]
 """Another scenario, or what makes one from the baseline."""
 Months = Dict[str, np.ndarray]
@@ -6065,7 +5965,6 @@ class Forecast(NamedTuple):
     seed: int
     measured: Optional[Mapping[str, float]] = None
     scores: Optional[pd.DataFrame] = None
-    prices: Tuple[float, float] = (0, 0)  # of an hour of failed state, and of waiting
 
     @property
     def baseline(self) -> Months:
@@ -6075,7 +5974,7 @@ class Forecast(NamedTuple):
     @property
     def runs(self) -> int:
         """How many months each scenario has."""
-        return len(self.baseline["cost"])
+        return len(self.baseline["deployment_frequency"])
 
     @property
     def table(self) -> pd.DataFrame:
@@ -6102,7 +6001,6 @@ def forecast_months(
     window: Window,
     runs: int,
     seed: int,
-    progress: Progress = lambda message: None,
 ) -> Dict[str, Months]:
     """Simulate the same `runs` months with each change of the baseline: {name: its months}.
 
@@ -6125,7 +6023,6 @@ def forecast_months(
                 commits = simulate_commits(draws, whole, noise.stream("commits"))
             events = simulate_events(draws, whole, noise, commits)
             blocks[name].append(month_metrics(events, window, calibration))
-        progress(f"{min(first + size, runs)} of {runs} months simulated")
     return {
         name: {key: np.concatenate([block[key] for block in months]) for key in FORECAST_METRICS}
         for name, months in blocks.items()
@@ -6158,21 +6055,10 @@ def month_metrics(events: Events, window: Window, calibration: Calibration) -> M
     if calibration.alone:
         own = production.deployments
         changes = Changes(own.group, events.commits.time[own.commit], own.end)
-    waits = np.minimum(changes.shipped, end) - np.maximum(changes.committed, first)
-    waiting = np.bincount(changes.group, np.maximum(waits, 0) / 3600, minlength=events.groups)
     inside = (changes.shipped >= first) & (changes.shipped < end)
     events, production = events.since(window), production.since(window)
     measured = measure_production(production, Changes(*(column[inside] for column in changes)))
-    # Hours of failed state: where failures of a place overlap, an hour counts once.
-    deployments, bad = production.deployments, np.flatnonzero(production.deployments.bad)
-    bad = bad[np.lexsort((deployments.end[bad], deployments.place[bad]))]
-    begin, over = deployments.end[bad], np.minimum(production.recovered[bad], end)
-    lift = number_runs(deployments.place[bad]) * NEVER  # sets the places apart
-    until = np.append(0, np.maximum.accumulate(over + lift))[:-1] - lift
-    lost = np.maximum(over - np.maximum(begin, until), 0) / 3600
-    failed = production.of_group(deployments, bad, lost)
     known = in_both_scopes(headline_metrics(events), scoped_metrics(measured), calibration.scope)
-    known.update(failed_hours=failed, waiting_hours=waiting, cost=0 * failed)
     known.update({key: np.full(events.groups, np.nan) for key in calibration.assumed})
     return {metric: known[metric].astype(float) for metric in FORECAST_METRICS}
 
@@ -6360,12 +6246,11 @@ class Trial:
     window: Window
     runs: int
     seed: int
-    progress: Progress
 
     def months(self, changes: Mapping[Any, Change], many: int, fresh: bool) -> Dict[Any, Months]:
         """Return some months of each change, all with the same noise; fresh ones have other."""
         seed = self.seed + fresh
-        return forecast_months(changes, self.calibration, self.window, many, seed, self.progress)
+        return forecast_months(changes, self.calibration, self.window, many, seed)
 
     @functools.cached_property
     def baseline(self) -> Months:
@@ -6687,9 +6572,8 @@ def assumed_metrics(scenario: Scenario, knobs: Sequence[Fitted]) -> Dict[str, st
     for name in scenario.names[max(own, default=0) :]:  # from the commit to production
         if f"{name}.wait_hours" in unknown:
             keys = ("mean_lead_time", "median_lead_time", "production_median_lead_time")
-            why = f"no lead time into {name} is known"
-            found.update(dict.fromkeys((*keys, "waiting_hours", "cost"), why))
-    lost, why = ["mttr_minutes", "failed_hours", "cost"], ""
+            found.update(dict.fromkeys(keys, f"no lead time into {name} is known"))
+    lost, why = ["mttr_minutes"], ""
     if "rollback.duration_min" in unknown:
         why = "no recovery from a failed production deployment is known"
     if f"{scenario.names[-1]}.success_rate" in unknown:
@@ -7086,7 +6970,6 @@ def backtest(
     days: int = 28,
     runs: int = 100,
     seed: int = 0,
-    progress: Progress = lambda message: None,
 ) -> pd.DataFrame:
     """Return a table that compares past windows with forecasts from what was known before them.
 
@@ -7117,7 +7000,6 @@ def backtest(
                 past = [math.nan, *(one[key] for one in before)]
                 told = (*month_spread(months[key]), past[-1], *plain_forecast(past))
                 rows.append((window.start, key, actuals[number][key], *told))
-        progress(f"{number + 1 - many + count} of {count} past windows forecast")
     columns = ["from", "metric", "came", "median", "low", "high", "last"]
     return pd.DataFrame(rows, columns=[*columns, "plain", "plain_low", "plain_high"])
 
@@ -7209,19 +7091,17 @@ def format_forecast(forecast: Forecast) -> str:
     head += " The four are those of production." * (calibration.scope == PRODUCTION_ALONE)
     title = f"🔮 WHAT IF: {months} of {forecast.window.days} days, the same for each scenario "
     lines = [DOUBLE_LINE, f"{title}(seed {forecast.seed})", DOUBLE_LINE, "", head]
-    for key in [*scored_metrics(calibration.scope), *["cost"] * any(forecast.prices)]:
+    for key in scored_metrics(calibration.scope):
         metric, target = FORECAST_METRICS[key], TARGETS.get(key)
         lines += ["", metric.label + (f" (elite {target})" if target else "")]
-        if forecast.measured is not None and metric.unit:  # a sum is of other days
+        if forecast.measured is not None:
             value, (_, low, high) = forecast.measured[key], month_spread(forecast.baseline[key])
             missed = " ! the fit misses it" * (value < low or value > high)
             missed += " older entries are lost" * (math.isnan(value) and metric.unit == "/day")
             lines.append(f"  {'(measured)':<20} {metric.text(value):<28}{missed}".rstrip())
         for name, own in forecast.months.items():
-            text, *ends = (
-                f"{one:,.{metric.digits if one < 1000 else 0}f}" for one in month_spread(own[key])
-            )
-            text = with_unit(text, metric.short_unit) if metric.unit else text
+            text, *ends = (f"{one:,.{2 if one < 1000 else 0}f}" for one in month_spread(own[key]))
+            text = with_unit(text, metric.short_unit)
             text = "n/a" if "nan" in ends else f"{text} ({' to '.join(ends)})"
             difference = difference_text(key, name, forecast)
             lines.append(f"  {shorten_text(name, 20):<20} {text:<28} {difference}".rstrip())
@@ -7251,16 +7131,16 @@ def difference_text(key: str, name: str, forecast: Forecast) -> str:
     )
     is_mix = one == other and not any(risk for _, risk in one)
     is_mix &= key == "change_failure_rate" and forecast.calibration.scope == ALL_ENVIRONMENTS
-    text = signed(*spread, FORECAST_METRICS[key].digits)
+    text = signed(*spread)
     return text + " *" * (is_mix and text != "no change")
 
 
-def signed(mean: float, low: float, high: float, digits: int = 2) -> str:
+def signed(mean: float, low: float, high: float) -> str:
     """Return a difference with its interval; `n/a` if there is none, `no change` if it is zero."""
-    rounded = [round(one, digits) + 0.0 for one in (mean, low, high)]
+    rounded = [round(one, 2) + 0.0 for one in (mean, low, high)]
     if not any(rounded):
         return "no change"
-    texts = [f"{one:+,.{digits}f}" for one in rounded]
+    texts = [f"{one:+,.2f}" for one in rounded]
     return "n/a" if math.isnan(mean) else f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
@@ -7308,7 +7188,6 @@ def forecast_document(forecast: Forecast) -> Dict[str, Any]:
         "runs": forecast.runs,
         "days": forecast.window.days,
         "scope": calibration.scope,
-        "prices": dict(zip(("failed_hour", "waiting_hour"), forecast.prices)),
         "measured": forecast.measured,
         "assumed": calibration.assumed,
         "fitted": {f"{one.group}.{one.knob}": one.n for one in calibration.knobs},
@@ -7567,15 +7446,18 @@ class GitOpsAutomation:
         print_text("\n📊 Calculating DORA metrics...")
         self.measured = measure(history)
         self._store(metrics=self.measured.values)
-        print_text("\n".join(metric_step_lines(self.measured)))
+        frequency, lead, recovery, rate = SCOPES[self.measured.scope]
+        for key in (frequency, lead, rate, recovery):
+            label = LABELS.get(key, METRICS[key].label)
+            print_text(f"  ✓ {label}: {value_text(key, self.measured)}")
         return self.metrics
 
-    def generate_report(self, details: bool = False, by: Optional[str] = None) -> None:
-        """Print the report; its details are the applications, DORA's Quick Check and the trend.
+    def generate_report(self, details: bool = False) -> None:
+        """Print the report; its details are every application, each place and the trend.
 
-        The trend is `by` week or month. What it has, `document` and `export` have too.
+        The trend is by week up to two months, else by month. `document` and `export` have it too.
         """
-        print_text("\n" + format_report(self._report(details, by)))
+        print_text("\n" + format_report(self._report(details)))
 
     def markdown(self) -> str:
         """Return the verdict, its tables and the advice as Markdown, for a CI job or a request."""
@@ -7595,18 +7477,23 @@ class GitOpsAutomation:
         if self.metrics is None:
             step = next(name for name in self.STEPS if getattr(self, name) is None)
             return f"<p>GitOpsAutomation: call {self.STEPS[step]} next</p>"
-        return format_html(self._report())
+        report = self._report()
+        title = html.escape(": ".join(level_and_score(self.measured)))
+        source = html.escape(", ".join([*report.origin, self.measured.scope]))
+        with pd.option_context("display.max_colwidth", None):
+            table = verdict_table(report).to_html(index=False, border=0)
+        told = zip(("Why", "Next"), report.why_and_next)
+        advice = "".join(f"<p>{label}: {html.escape(text)}</p>" for label, text in told if text)
+        return f"<h4>{title}</h4><p>{source}</p>{table}{advice}"
 
-    def _report(self, details: bool = False, by: Optional[str] = None) -> Report:
+    def _report(self, details: bool = False) -> Report:
         """Return what the report is made from."""
         self._need("metrics")
-        if details and by is None:
-            by = "week" if self.window.days <= 62 else "month"
-        if by is not None:
-            self._kept["trend"] = self.trend(by)
+        if details:
+            self._kept["trend"] = self.trend("week" if self.window.days <= 62 else "month")
         if "advice" not in self._kept:
             self._kept["advice"] = self._advice()
-        trend = None if by is None else self._kept["trend"]
+        trend = self._kept["trend"] if details else None
         scenario, advice = self.scenario if self._real is None else None, self._kept["advice"]
         return Report(
             self.measured, self.flow, self.seed, scenario, advice, trend,
@@ -7632,7 +7519,6 @@ class GitOpsAutomation:
         scenarios: Union[str, Sequence[str], Mapping[str, Change]],
         runs: int = 200,
         days: int = 28,
-        prices: Tuple[float, float] = (0, 0),
         calibration: Optional[Calibration] = None,
     ) -> Forecast:
         """Simulate the baseline and other scenarios over the same months.
@@ -7640,8 +7526,7 @@ class GitOpsAutomation:
         `scenarios` is what the command line takes, such as `"production.wait_hours=4:12"`, or
         several of these, or {name: a `Scenario`, or a function that makes one from the baseline}.
         The first of the forecast is `baseline`: the `calibration`, by default that of `calibrate`.
-        `days` is the length of a month: in four weeks each has the same weekdays. `prices` are
-        those of an hour of failed production, and of an hour that a change waits. GitOpsError for
+        `days` is the length of a month: in four weeks each has the same weekdays. GitOpsError for
         arguments that cannot be used.
         """
         check_whole("runs", runs, 2, MOST_RUNS)
@@ -7658,30 +7543,24 @@ class GitOpsAutomation:
             check_that(callable(change) or isinstance(change, Scenario), "scenarios", rule, change)
             check_that(name not in compared, "each scenario", "have a name of its own", name)
             compared[name] = change
-        prices = tuple(as_knob("float", "a price", price, 0, 1e9) for price in prices)
-        with terminal_progress() as progress:
-            months = forecast_months(compared, calibration, window, runs, self.seed, progress)
-        for own in months.values():
-            own["cost"] = prices[0] * own["failed_hours"] + prices[1] * own["waiting_hours"]
+        months = forecast_months(compared, calibration, window, runs, self.seed)
         known = {name: apply_change(change, best, best) for name, change in compared.items()}
         measured = None if self._real is None else forecast_actuals(recent_part(self._real))
-        return Forecast(months, known, calibration, window, self.seed, measured, None, prices)
+        return Forecast(months, known, calibration, window, self.seed, measured)
 
     def levers(self, metric: str = "", runs: int = 200, days: int = 28) -> pd.DataFrame:
         """Improve every knob by a quarter: what matters most (see `lever_table`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         if metric:
             check_one_of("metric", metric, FORECAST_METRICS)
-        window = self._month(days)
-        with terminal_progress() as progress:
-            return lever_table(Trial(self.calibrate(), window, runs, self.seed, progress), metric)
+        trial = Trial(self.calibrate(), self._month(days), runs, self.seed)
+        return lever_table(trial, metric)
 
     def backtest(self, days: int = 28, runs: int = 100) -> pd.DataFrame:
         """Forecast the past of the real history that was loaded, and compare (see `backtest`)."""
         check_whole("runs", runs, 2, MOST_RUNS)
         check_whole("days", days, 1, MOST_DAYS)
-        with terminal_progress() as progress:
-            return backtest(self.history, self.scenario, days, runs, self.seed, progress)
+        return backtest(self.history, self.scenario, days, runs, self.seed)
 
     def _month(self, days: int) -> Window:
         """Return the window of a forecast."""
@@ -7717,10 +7596,8 @@ class GitOpsAutomation:
         syncs = window.days * calibration.scenario.team.commits_per_day * len(self.environments)
         enough = int(np.clip(1_500_000 / max(syncs, 1), 10, 100))  # a large month hardly varies
         runs = self.advice_runs or enough
-        with terminal_progress() as progress:
-            seed = self.seed if self._real is None else 0  # one history, one advice
-            trial = Trial(calibration, window, runs, seed, progress)
-            return recommend(self.measured, trial)
+        seed = self.seed if self._real is None else 0  # one history, one advice
+        return recommend(self.measured, Trial(calibration, window, runs, seed))
 
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
@@ -7739,20 +7616,11 @@ class GitOpsAutomation:
         return document
 
 
-@contextlib.contextmanager
-def terminal_progress(delay: float = 2) -> Iterator[Progress]:
-    """Tell a terminal how far long work is, after so many seconds; clean up at the end."""
-    quiet_until = monotonic() + delay
-
-    def tell(message: str) -> None:
-        if sys.stderr is not None and sys.stderr.isatty() and monotonic() >= quiet_until:
-            sys.stderr.write(f"\r\x1b[K{message}\r")
-            sys.stderr.flush()
-
-    try:
-        yield tell
-    finally:
-        tell("")
+def tell_terminal(message: str) -> None:
+    """Show a line on a terminal until the next one; an empty one leaves nothing."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{message}\r")
+        sys.stderr.flush()
 
 
 def notebook_kernel() -> Any:
@@ -7818,7 +7686,7 @@ COMMAND = "gitops-automation"  # what an installation makes of this file
 EXAMPLES = """\
 examples:
   PROGRAM --days 90 --seed 7       a longer run that can be repeated
-  PROGRAM --print-config > team.json
+  PROGRAM --config > team.json
   PROGRAM --config team.json       your own rates, waits and team
   PROGRAM --repo ../config --deployments-from
   PROGRAM --repo ../config --deployments-from 'apps/{environment}/{application}'
@@ -7838,8 +7706,8 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
         ("--days", dict(metavar="N", type=int), "UTC days (default: 30; forecast 28; history all)"),
         ("--end", dict(metavar="DATE"), "the day after the last one (default: today)"),
         ("--seed", dict(metavar="N", type=int), "repeat the run that had this seed"),
-        ("--config", dict(metavar="FILE"), "a JSON file, or traditional, elite or gitops"),
-        ("--print-config", dict(action="store_true"), "print that scenario as JSON and stop"),
+        ("--config", dict(metavar="FILE", nargs="?", const=""),
+         "a file, traditional or elite; alone: print one"),
         ("--repo", dict(metavar="DIR"), "take the commits from this git repository"),
     ],
     "what is measured": [
@@ -7851,11 +7719,8 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
         ("--application", dict(metavar="NAME", action="append"),
          "this application alone, as shop-*; repeatable"),
         ("--environments", dict(metavar="LIST"), "in order, as dev,staging,production=prod-*"),
-        ("--environment-label", dict(metavar="KEY"), "the label of Argo CD that names them"),
         ("--ignore-authors", dict(metavar="REGEX"), "what they commit is no change, as 'bot$'"),
         ("--incidents", dict(metavar="FILE"), "CSV or JSON: application, started, resolved"),
-        ("--incident-days", dict(metavar="N", type=int),
-         "days from a deployment to one (default: 7)"),
         ("--incidents-complete", dict(action="store_true", default=None),
          "that file has all days and applications"),
     ],
@@ -7865,14 +7730,9 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
         ("--levers", dict(metavar="METRIC", nargs="?", const=""), "improve each knob by a quarter"),
         ("--backtest", dict(action="store_true", default=None), "how often past forecasts held"),
         ("--runs", dict(metavar="N", type=int), "months of each scenario (default: 200)"),
-        ("--cost-per-failed-hour", dict(metavar="N", type=float),
-         "the price of an hour of failed production"),
-        ("--cost-per-waiting-hour", dict(metavar="N", type=float),
-         "the price of an hour that a change waits"),
     ],
     "what comes out": [
-        ("--details", dict(action="store_true", default=None), "report Quick Check and trend too"),
-        ("--by", dict(choices=("week", "month")), "report the trend by week or by month"),
+        ("--details", dict(action="store_true", default=None), "report trend and places too"),
         ("--trace", dict(metavar="RELEASE"), "follow a commit, or latest, slowest or failed"),
         ("--markdown", dict(metavar="FILE"), "write the verdict for the summary of a CI job"),
         ("--output", dict(metavar="DIR", default="output"),
@@ -7881,8 +7741,6 @@ OPTIONS: Dict[str, List[Tuple[str, Dict[str, Any], str]]] = {
         ("--export", dict(action="store_true"), "write the tables as CSV, the metrics as JSON"),
         ("--json", dict(action="store_true"), "print one JSON object in place of the report"),
         ("--alert-webhook", dict(metavar="URL"), "send each simulated rollback there"),
-        ("--version", dict(action="version", version=f"%(prog)s {__version__}"),
-         "print the version and stop"),
         ("-h, --help", dict(action="help"), "print this help and stop"),
     ],
 }
@@ -7892,11 +7750,9 @@ FORECASTS = "what_if levers backtest"
 NEEDS = {  # some options: what at least one of them has to stand beside
     "deployments_from tags": "repo",
     "environments application": "argocd deployments_from history",
-    "environment_label": "argocd",
     "ignore_authors": "deployments_from tags",
     "incidents backtest": REAL,
-    "incident_days incidents_complete": "incidents",
-    "cost_per_failed_hour cost_per_waiting_hour": "what_if",
+    "incidents_complete": "incidents",
 }
 EXCLUDES = {  # some options: what none of them can stand beside
     "argocd deployments_from": "tags",
@@ -7905,8 +7761,8 @@ EXCLUDES = {  # some options: what none of them can stand beside
     "alert_webhook": f"{REAL} {FORECASTS}",
     "levers backtest": "what_if",
     "backtest": "levers",
-    "details trace markdown by": FORECASTS,
-    "details markdown by": "trace",
+    "details trace markdown": FORECASTS,
+    "details markdown": "trace",
 }
 # fmt: on
 
@@ -7921,7 +7777,6 @@ class OptionParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         message = message.replace("invalid int value:", "it must be a whole number, not")
-        message = message.replace("invalid float value:", "it must be a number, not")
         hint = ";"
         if "expected one argument" in message:
             hint = "; a value that begins with - needs =, as --option=-value;"
@@ -8006,9 +7861,8 @@ def read_history(
     if options.argocd:
         print_text("\n📡 Reading Argo CD history...")
         cluster = load_argocd(
-            options.argocd, repo, environments=environments, label=options.environment_label,
-            template=template, **chosen,
-        )  # fmt: skip
+            options.argocd, repo, environments=environments, template=template, **chosen
+        )
         history = cluster if history is None else join_histories(history, cluster)
     if options.incidents is not None and history is not None:
         incidents = read_incidents(options.incidents)
@@ -8016,8 +7870,7 @@ def read_history(
         names = incidents["application"]
         incidents = incidents[[any(fnmatch.fnmatch(name, one) for one in ours) for name in names]]
         print_text(f"  ✓ Read {count_text(len(incidents), 'incident')}")
-        days = 7 if options.incident_days is None else options.incident_days
-        history = with_incidents(history, incidents, days, bool(options.incidents_complete))
+        history = with_incidents(history, incidents, complete=bool(options.incidents_complete))
     if history is not None:
         gitops.load_history(history, None if whole else options.days)
     elif repo is not None:
@@ -8045,7 +7898,7 @@ def report_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> Dic
         document = {"schema_version": SCHEMA_VERSION, "version": __version__, **steps.attrs}
         return to_jsonable({**document, "steps": steps.to_dict("records")})
     gitops.calculate_dora_metrics()
-    gitops.generate_report(bool(options.details), options.by)
+    gitops.generate_report(bool(options.details))
     if not options.no_dashboard:
         gitops.visualize_metrics()
     if options.export:
@@ -8068,8 +7921,7 @@ def forecast_history(gitops: GitOpsAutomation, options: argparse.Namespace) -> D
         if calibration.knobs:
             print_text("\n🔧 Fitting the baseline to this history...")
             print_text(join_folded(f"  • {note}" for note in calibration.notes))
-        prices = options.cost_per_failed_hour or 0, options.cost_per_waiting_hour or 0
-        forecast = gitops.what_if(options.what_if, options.runs or 200, days, prices, calibration)
+        forecast = gitops.what_if(options.what_if, options.runs or 200, days, calibration)
         if gitops.deployments is not None and gitops.window.days >= LEAST_DAYS + 3 * days:
             forecast = forecast._replace(scores=backtest_scores(gitops.backtest(days)))
         name, table, text = "what_if.csv", forecast.table, format_forecast(forecast)
@@ -8103,11 +7955,11 @@ def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
     comes, in order with the pictures.
     """
     scenario = Scenario()
-    if options.config is not None:
-        scenario = PRESETS.get(options.config) or read_scenario(options.config)
-    if options.print_config:
+    if options.config == "":
         print_text(scenario.to_json())
         return None
+    if options.config is not None:
+        scenario = PRESETS.get(options.config) or read_scenario(options.config)
     alerts = None if options.alert_webhook is None else WebhookAlerts(options.alert_webhook)
     gitops = GitOpsAutomation(
         scenario, seed=options.seed, end=options.end, output_dir=options.output, on_rollback=alerts
@@ -8116,12 +7968,15 @@ def run_options(options: argparse.Namespace) -> Optional[GitOpsAutomation]:
     is_forecast = options.what_if or options.levers is not None or options.backtest
     held = io.StringIO()
     console: Any = sys.stdout if notebook_kernel() is not None and not options.json else held
-    with terminal_progress(0) as progress, contextlib.redirect_stdout(console):
-        progress("Reading, simulating and measuring...")
-        print_text(f"🔄 GitOps Workflow Automation with ArgoCD\n{DOUBLE_LINE}")
-        document = (forecast_history if is_forecast else report_history)(gitops, options)
-        if alerts is not None:
-            print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
+    tell_terminal("Reading, simulating and measuring...")
+    try:
+        with contextlib.redirect_stdout(console):
+            print_text(f"🔄 GitOps Workflow Automation with ArgoCD\n{DOUBLE_LINE}")
+            document = (forecast_history if is_forecast else report_history)(gitops, options)
+            if alerts is not None:
+                print_text(f"✓ Sent {count_text(alerts.sent, 'alert')} to {alerts.host}")
+    finally:
+        tell_terminal("")
     if options.json:
         print_text(json.dumps(document, indent=2))
     elif console is held:

@@ -162,7 +162,7 @@ def what_if_rows():
     fitted.possible  # noqa: B018 (they are drawn once)
     more = paired(lambda: months(fitted), lambda: months(known), times=3)[2]
     row("  with the draws of a fit, over without", f"{more:.2f}", "aim: 2")
-    trial = gitops.Trial(known, window, 200, SEED, lambda message: None)
+    trial = gitops.Trial(known, window, 200, SEED)
     taken = seconds(lambda: gitops.lever_table(trial))
     row("  levers of the default scenario, 200 months each", f"{taken:.2f} s", "aim: 1 s")
     few = 20
@@ -195,7 +195,7 @@ def calibration_rows():
     scenario = gitops.Scenario(environments=stages)
     month = gitops.Window.before(window.end, 30)
     metrics = gitops.measure(history_of(month, scenario))
-    trial = gitops.Trial(gitops.Calibration(scenario), month, 30, SEED, lambda message: None)
+    trial = gitops.Trial(gitops.Calibration(scenario), month, 30, SEED)
     taken = seconds(lambda: gitops.recommend(metrics, trial))
     row("advice for fifty environments", f"{taken:.1f} s", "aim: 5 s")
 

@@ -384,44 +384,6 @@ def plain_recoveries(deployments, rollbacks):
     return recovered
 
 
-def plain_hours_lost(commits, deployments, rollbacks, production, end):
-    """Return {run: (hours that changes waited, hours that production was failed)}.
-
-    What several failures of one application have in common is lost once.
-    """
-    waited, failed = collections.Counter(), collections.Counter()
-    shipped = collections.defaultdict(list)  # of each lineage, what was deployed to production
-    for each in deployments:
-        if each["place"][-1] == production:
-            shipped[each["place"][:2]].append(each)
-    for row, (run, application, second) in enumerate(commits):
-        ends = [
-            each["end"]
-            for each in shipped[run, application]
-            if each["good"] and each["commit"] >= row
-        ]
-        waited[run] += (min([*ends, end]) - second) / 3600
-    for (run, _), own in shipped.items():
-        spans = []
-        for number, failure in enumerate(own):
-            if not failure["good"]:
-                ends = [
-                    rollback["end"]
-                    for rollback in rollbacks
-                    if rollback["from"] == failure["commit"]
-                    and rollback["place"] == failure["place"]
-                    and rollback["success"]
-                ]
-                ends += [each["end"] for each in own[number + 1 :] if each["good"] and not ends]
-                spans.append((failure["end"], min([*ends[:1], end])))
-        until = 0
-        for begin, over in sorted(spans):
-            failed[run] += max(over - max(begin, until), 0) / 3600
-            until = max(until, over)
-    runs = {commit[0] for commit in commits}
-    return {run: (waited[run], failed[run]) for run in runs}
-
-
 def plain_tables(git_commits, scenario, window, seed):
     """Return (rows of deployments, flow, rows of rollbacks) of a table of commits."""
     names, stages = list(git_commits["application"].cat.categories), names_of(scenario)

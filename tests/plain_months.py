@@ -8,7 +8,7 @@ import math
 import random
 import statistics
 
-from plain_model import MONTH, plain_hours_lost, plain_pipeline, plain_rollbacks
+from plain_model import MONTH, plain_pipeline, plain_rollbacks
 
 import gitops_automation as gitops
 
@@ -18,9 +18,9 @@ def known(scenarios):
     return gitops.Calibration(next(iter(scenarios.values())), warm_up=0)
 
 
-def forecast_months(scenarios, window, runs, seed, **more):
+def forecast_months(scenarios, window, runs, seed):
     """Return {name: its months} of scenarios that are exactly known; the first is the baseline."""
-    return gitops.forecast_months(scenarios, known(scenarios), window, runs, seed, **more)
+    return gitops.forecast_months(scenarios, known(scenarios), window, runs, seed)
 
 
 def forecast(scenarios, window, runs, seed):
@@ -71,8 +71,6 @@ def plain_numbers(commits, deployments, rollbacks, window, production):
     failed = sum(not row["good"] for row in deployments)
     failures = sum(not row["good"] for row in shipped)
     changes = change_hours(commits, shipped)
-    end, run = window.seconds[1], commits[0][0]
-    waited, lost = plain_hours_lost(commits, deployments, rollbacks, production, end)[run]
     return {
         "deployment_frequency": len(deployments) / window.days,
         "all_deployment_frequency": len(deployments) / window.days,
@@ -83,9 +81,6 @@ def plain_numbers(commits, deployments, rollbacks, window, production):
         "change_failure_rate": 100 * failed / len(deployments) if deployments else math.nan,
         "production_median_lead_time": statistics.median(changes) if changes else math.nan,
         "production_change_fail_rate": 100 * failures / len(shipped) if shipped else math.nan,
-        "waiting_hours": waited,
-        "failed_hours": lost,
-        "cost": 0,
     }
 
 

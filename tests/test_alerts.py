@@ -61,14 +61,6 @@ def test_each_rollback_is_told_once_in_plain_values_and_said_to_be_simulated():
     assert told[len(told) // 2 :] == told[: len(told) // 2]
 
 
-def test_nobody_is_told_of_no_rollback_and_a_callable_changes_no_table():
-    told = []
-    until_rollbacks(told.append, Scenario().with_team(commits_per_day=0))
-    assert told == []
-    spoiled, silent = until_rollbacks(dict.clear), until_rollbacks()
-    assert spoiled.rollbacks.equals(silent.rollbacks)
-
-
 # ---- A webhook ----------------------------------------------------------------------------------
 
 
@@ -160,24 +152,6 @@ def test_the_console_says_how_many_alerts_reached_which_host(server, capsys):
     _, out, err = called(capsys, *RUN, server.url, "--json")
     assert err == ""
     assert json.loads(out)["metrics"]["total_rollbacks"] == len(server.requests) - before > 20
-
-
-def test_the_warning_counts_what_did_not_arrive(server, capsys):
-    server.answer = lambda handler: reply(200 if len(server.requests) <= 3 else 500)(handler)
-    out, (warning,) = run(capsys, server.url)
-    lost = len(until_rollbacks().rollbacks) - 3
-    assert f" {lost} rollback alerts did not reach 127.0.0.1: HTTP 500" in warning
-    assert "\n✓ Sent 3 alerts to 127.0.0.1\n" in out
-    assert len(server.requests) == 4
-
-
-@pytest.mark.parametrize("status", [200, 204, 301, 302, 307, 308, 400, 404, 429, 500])
-def test_a_status_of_success_is_one_and_a_redirect_is_none(server, status):
-    elsewhere = server.url.replace("services", "elsewhere")
-    server.answer = reply(status, "\x1b[31m" + SECRET, Location=elsewhere)
-    problem = problem_with(server.url)
-    assert problem == ("" if status < 300 else f"HTTP {status}")
-    assert {path for path, _, _ in server.requests} == {SECRET}
 
 
 @pytest.mark.parametrize("said", [b"", b"\x00\xff garbage\r\n\r\n", b"HTTP/1.1 \r\n\r\n"])

@@ -307,15 +307,6 @@ def test_a_line_stays_between_two_counts_and_stops_where_one_is_unknown(counts, 
             assert (np.diff(piece) == 0).all() or low != high
 
 
-def test_the_line_has_no_corner():
-    """Its slope before a count is its slope after it; a steady rise is straight."""
-    counts, steps = np.array([0, 3, 4, 4, 9, 2, 0, 0, 1, 5.0]), 1000
-    slopes = np.diff(gitops.monotone_line(counts, steps)) * steps
-    for day in range(1, len(counts) - 1):
-        assert slopes[day * steps - 1] == pytest.approx(slopes[day * steps], abs=0.1)
-    assert gitops.monotone_line(np.arange(5.0), 10) == pytest.approx(np.linspace(0, 4, 41))
-
-
 def test_days_and_weeks_of_which_something_is_not_known_are_not_drawn():
     for name, days, unknown, missing in (("default", 30, [3, 20], [3, 20]), ("90 days", 90, 20, 2)):
         known = np.ones((3, days), bool)
@@ -483,32 +474,6 @@ def test_the_slices_are_the_shares_of_the_commit_types_beyond_eight_of_the_other
     assert named == {word: pytest.approx(shares[word] / len(types), abs=1e-4) for word in named}
     assert others == pytest.approx(1 - sum(named.values()), abs=1e-4)
     assert len(named) == (8 if len(shares) > 9 else len(shares))
-
-
-@pytest.mark.parametrize(
-    "counts",
-    [
-        dict.fromkeys(TWELVE_TYPES, 10),
-        {f"type{number}": round(1000 * 0.8**number) for number in range(16)},
-        dict(feat=88, refactor=4, perf=4, revert=4),
-        dict(feat=20),
-    ],
-)
-def test_the_slices_of_a_pie_have_different_colours_and_labels_clear_of_each_other(counts):
-    shown = types_page(**counts)
-    colours = [colour for _, colour in slices(shown).values()]
-    assert len(set(colours)) == len(colours) == min(len(counts), 9)
-    assert not clashes(shown)
-
-
-def test_slices_too_thin_to_see_are_one_and_a_type_has_its_colour_in_every_picture():
-    one = slices(types_page(feat=40, fix=30, chore=30))
-    other = slices(types_page(other=960, docs=7, ci=2, perf=1, feat=20, fix=10))
-    shares = {"no type": 0.96, "feat": 0.02, "fix": 0.01, "docs": 0.007, "others": 0.003}
-    assert {name: share for name, (share, _) in other.items()} == pytest.approx(shares, abs=1e-4)
-    assert all(other[name][1] == one[name][1] for name in ("feat", "fix"))
-    saturation = {name: rgb_to_hsv(to_rgb(colour))[1] for name, (_, colour) in other.items()}
-    assert saturation["no type"] < 0.15 < min(saturation["feat"], saturation["fix"])
 
 
 @in_pages("default", "365 days")

@@ -18,7 +18,6 @@ from plain_model import (
     plain_pipeline,
     plain_rollbacks,
     plain_tables,
-    rates,
     rows_of,
     seeds,
     simulated,
@@ -82,11 +81,6 @@ def test_the_tables_are_those_of_a_loop_over_every_commit(number):
 def test_the_tables_of_any_scenario_are_those_of_the_loop(scenario, seed, risk, starts):
     last = scenario.names[-1]
     assert_is_of_the_loop(scenario.with_environment(last, batch_risk=risk, starts=starts), seed)
-
-
-@pytest.mark.parametrize("name", ["gitops", "traditional"])
-def test_a_preset_month_is_that_of_the_loop(name):
-    assert_is_of_the_loop(gitops.PRESETS[name], 1, MONTH)
 
 
 def assert_events_are_of_the_loop(events, scenario, noise):
@@ -231,28 +225,6 @@ def test_every_release_is_deployed_once_superseded_held_or_in_flight_after_the_s
             if health == "Healthy":
                 ends[sha] = start + took
         healthy = ends
-
-
-def good_deployments(scenario, seed, environment=None):
-    """Return {(environment, sha): when} of the good deployments."""
-    rows = simulated(scenario, seed, WEEK)[0].deployments
-    rows = rows[rows["health"] == "Healthy"]
-    rows = rows if environment is None else rows[rows["environment"] == environment]
-    return dict(zip(zip(rows["environment"], rows["commit_sha"]), rows["timestamp"]))
-
-
-@settings(max_examples=15)
-@given(small_scenarios(promotions=["each"]), seeds, st.integers(0, 4), rates, st.floats(0, 1))
-def test_a_better_stage_under_each_never_loses_or_delays_a_good_deployment(
-    scenario, seed, place, rate, factor
-):
-    stage = scenario.environments[place % len(scenario.environments)]
-    wait = [hours * factor for hours in stage.wait_hours]
-    knobs = dict(success_rate=max(rate, stage.success_rate), wait_hours=wait)
-    better = scenario.with_environment(stage.name, **knobs)
-    before, after = (good_deployments(one, seed) for one in (scenario, better))
-    assert set(before) <= set(after)
-    assert all(after[release] <= time for release, time in before.items())
 
 
 @settings(max_examples=8)

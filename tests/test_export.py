@@ -3,9 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -174,53 +171,3 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path, name):
     with pytest.raises(GitOpsError, match="cannot write"):
         simulated(tmp_path / name).export()
     assert contents(tmp_path) == {"file": b"mine"}
-
-
-def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(gitops, folder, tmp_path):
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    for name in [*FILES, "metrics.json"]:
-        (folder / name).unlink()
-        (folder / name).symlink_to(kept / name)
-    (kept / "commits.csv").write_bytes(b"old")
-    gitops.export()
-    assert all((folder / name).is_symlink() for name in FILES)
-    assert len(pd.read_csv(kept / "commits.csv")) == len(gitops.git_commits)
-
-
-WRITER = """
-import sys
-import gitops_automation as module
-for turn in range(int(sys.argv[3])):
-    content = sys.argv[2].encode() * (300_000 + turn)
-    module.write_files(sys.argv[1], {"a.csv": content, "b.csv": content})
-    print(turn, flush=True)
-"""
-
-
-def writer(folder, letter, turns):
-    """A process that writes two files of one letter again and again, each time a little longer."""
-    command = [sys.executable, "-c", WRITER, str(folder), letter, str(turns)]
-    return subprocess.Popen(command, cwd=str(Path(module.__file__).parent), stdout=subprocess.PIPE)
-
-
-def is_whole(content):
-    """Whether a content is one that `writer` writes."""
-    return len(content) >= 300_000 and len(set(content)) == 1
-
-
-@pytest.mark.slow
-def test_two_processes_in_one_folder_do_not_disturb_each_other(tmp_path):
-    """A reader beside them finds whole files at any time."""
-    seen = set()
-    with writer(tmp_path, "a", 600) as one, writer(tmp_path, "b", 600) as other:
-        assert one.stdout.readline() and other.stdout.readline()
-        while one.poll() is None and other.poll() is None:
-            for name in ("a.csv", "b.csv"):
-                content = (tmp_path / name).read_bytes()
-                assert is_whole(content)
-                seen.add(content[:1])
-        one.stdout.read(), other.stdout.read()
-    assert (one.returncode, other.returncode) == (0, 0)
-    assert seen == {b"a", b"b"}
-    assert sorted(contents(tmp_path)) == ["a.csv", "b.csv"]

@@ -4,7 +4,6 @@ import datetime as dt
 import doctest
 import json
 import random
-import re
 
 import matplotlib
 import numpy as np
@@ -210,12 +209,6 @@ def test_a_simulation_takes_the_place_of_real_deployments_that_were_read_before(
     assert (gitops.window.days, gitops.deployments) == (3, None)
 
 
-def test_steps_taken_twice_give_what_they_gave_the_first_time():
-    run = take(pipeline())
-    same(take(run), take(pipeline()))
-    same(take(run, days=10), take(pipeline(), days=10))
-
-
 def test_a_first_step_that_fails_leaves_what_was_there():
     run, names = take(pipeline()), (*TABLES, "metrics", "window", "flow")
     before = [getattr(run, name) for name in names]
@@ -313,30 +306,6 @@ def test_an_end_that_is_no_day_is_refused_in_one_line(end):
 
 
 # ---- Scenarios ----------------------------------------------------------------------------------
-
-
-def test_without_a_failure_there_is_no_rollback():
-    flawless = Scenario()
-    for name in flawless.names:
-        flawless = flawless.with_environment(name, success_rate=1)
-    run = take(pipeline(scenario=flawless))
-    assert not len(run.rollbacks)
-    assert np.isnan(run.metrics["mttr_minutes"])
-
-
-@pytest.mark.parametrize("count", [1, 7])
-def test_a_pipeline_has_as_many_environments_as_its_scenario(count, capsys):
-    run = take(pipeline(scenario=stages(count)))
-    run.generate_report()
-    printed = capsys.readouterr().out
-    assert run.environments == [f"stage {i}" for i in range(count)]
-    assert run.history.production == f"stage {count - 1}"
-    assert list(run.metrics["success_rates"]) == run.environments
-    assert set(run.deployments["environment"]) <= set(run.environments)
-    assert not re.search(r"\bnan\b", printed)
-    for name in run.environments:
-        assert f"• {name}: " in printed
-    check_history(run.history)
 
 
 def test_applications_that_only_the_commits_have_are_listed_too():

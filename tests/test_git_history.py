@@ -1,7 +1,6 @@
 """The commits of real repositories: read whole, read right, and read without running anything."""
 
 import os
-import re
 import unicodedata
 
 import pandas as pd
@@ -280,12 +279,6 @@ def test_a_repository_without_commits_and_a_machine_without_git_are_refused(
     assert "commits" in refusal(repository())
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "git is not installed" in refusal(tmp_path / "shop")
-
-
-def test_gits_own_reason_is_shown(repository):
-    folder = repository(commit())
-    (folder / ".git" / "refs" / "heads" / "main").write_text("1" * 40 + "\n")
-    assert re.search("fatal: bad object|unknown revision", refusal(folder))
 
 
 # ---- What a repository must not decide -----------------------------------------------------------

@@ -289,11 +289,6 @@ def test_the_end_of_what_deploys_nothing_takes_nothing_back(read, what):
     assert rollbacks(history) == []
 
 
-def test_what_is_deleted_and_comes_again_is_no_deployment(read):
-    gone = commit("10 10:00", {FILE.format("shop", "production"): None})
-    assert deployments(read(*TRAVELS, gone, release("11 10:00", production=2))) == TRAVELLED
-
-
 # ---- Lead times ---------------------------------------------------------------------------------
 
 
@@ -392,23 +387,11 @@ def test_each_image_of_a_file_is_a_part_of_its_own(read):
     assert waiting(history) == ["09 10:00"]
 
 
-def test_a_commit_that_is_dated_after_its_deployment_has_no_lead_time(read):
-    history = read(release("07 10:00", dev=1), release("06 10:00", production=1))
-    assert times(history) == ["06 10:00"]
-    assert lead_times(history) == {}
-
-
 def test_bots_can_be_left_out(read):
     bot = release("06 10:00", dev=2)._replace(author="renovate[bot]")
     history = read(*TRAVELS[:2], bot, release("07 10:00", production=2), ignore_authors=r"\[bot\]$")
     assert times(history) == ["06 10:00", "07 10:00"]
     assert lead_times(history) == {"05 10:00": 24}
-
-
-def test_a_part_is_measured(read):
-    commits = [*TRAVELS, release("10 10:00", "cart", dev=1), release("11 10:00", "card", dev=1)]
-    history = read(*commits, applications=["car*"])
-    assert sorted(history.deployments["application"].unique()) == ["card", "cart"]
 
 
 # ---- Rollbacks ----------------------------------------------------------------------------------
@@ -429,16 +412,6 @@ def test_one_of_two_images_goes_back_while_the_other_one_went_on(read):
     )
     assert times(history) == ["05 10:00", "06 10:00", "07 10:00"]
     assert rollbacks(history) == [("06 10:00", "production", 48 * 60)]
-
-
-def test_an_image_that_catches_up_with_another_one_does_not_go_back(read):
-    path = FILE.format("shop", "production")
-    tags = [(1, 1), (2, 1), (3, 1), (3, 2)]
-    history = read(
-        *(commit(f"{5 + at:02} 10:00", {path: kustomization(*two)}) for at, two in enumerate(tags))
-    )
-    assert len(times(history)) == 4
-    assert rollbacks(history) == []
 
 
 def test_a_revert_takes_back_the_release_that_it_names(config):
@@ -502,20 +475,6 @@ def test_a_merge_brings_a_version_and_the_commit_on_the_branch_wrote_it(read):
     assert set(history.git_commits["author"]) == {"ann"}
 
 
-def test_of_several_commits_on_a_branch_the_oldest_with_the_version_wrote_it(read):
-    more = {FILE.format("shop", "dev"): kustomization(2) + "# a remark\n"}
-    history = read(
-        *TRAVELS[:2],
-        on_branch("bump", release("07 07:00", dev="a typo")),
-        on_branch("bump", release("07 08:00", dev=2)),
-        on_branch("bump", commit("07 09:00", more)),
-        merge("07 10:00", "bump"),
-        release("08 08:00", production=2),
-    )
-    assert len(deployments(history, "dev")) == 2, "the typo never came to the main line"
-    assert lead_times(history) == {"05 10:00": 24, "07 08:00": 24}
-
-
 # ---- Clones, and what several environments share ------------------------------------------------
 
 SHALLOW = [*TRAVELS, release("10 10:00", dev=3), release("11 10:00", production=3)]
@@ -542,12 +501,6 @@ def test_what_a_shallow_clone_begins_with_is_no_deployment_and_it_is_said(cloned
     assert lost == {"dev": 1, "production": 1}
 
 
-def test_a_shallow_clone_of_one_commit_has_no_deployment(cloned):
-    history = cloned(1, *TRAVELS)
-    assert len(history.deployments) == 0
-    assert history.environments == ("dev", "production")
-
-
 def test_a_partial_clone_is_named_with_the_remedy(config, tmp_path):
     folder = config(*TRAVELS)
     git(folder, "config", "uploadpack.allowFilter", "true")
@@ -556,14 +509,6 @@ def test_a_partial_clone_is_named_with_the_remedy(config, tmp_path):
     git(tmp_path / "partial", "config", "remote.origin.url", "file:///gone")
     message = refusal(tmp_path / "partial", TEMPLATE)
     assert "--filter" in message
-
-
-def test_a_bare_repository_and_a_folder_inside_are_read_alike(config, tmp_path):
-    folder = config(*TRAVELS)
-    git(tmp_path, "clone", "-q", "--bare", folder, "bare.git")
-    git(folder, "reset", "-q", "--hard")
-    for place in (tmp_path / "bare.git", f"{folder}/apps/shop"):
-        assert deployments(load_gitops_repository(place, TEMPLATE)) == TRAVELLED
 
 
 BOTH = [("06 10:00", name) for name in ("dev", "production")]
@@ -599,20 +544,6 @@ def test_what_environments_share_comes_to_all_of_them_at_once(read, files, share
     )
     assert [row[:2] for row in deployments(history)][2:] == BOTH
     assert lead_times(history) == {}
-
-
-def test_a_chart_of_several_applications_is_no_base_of_theirs(read):
-    files = {
-        f"all/tags/{name}/{application}": "tag: 1\n"
-        for name in ("dev", "production")
-        for application in ("cart", "shop")
-    }
-    history = read(
-        commit("05 10:00", {**files, "all/Chart.yaml": "version: 1\n"}),
-        commit("06 10:00", {"all/Chart.yaml": "version: 2\n"}),
-        template="all/tags/{environment}/{application}",
-    )
-    assert len(history.deployments) == 4
 
 
 # ---- Text that nobody vouches for ---------------------------------------------------------------
@@ -652,7 +583,7 @@ def test_what_steers_a_terminal_reaches_neither_report_nor_files(run, tmp_path):
         for number, text in enumerate(map(bytes_of, EVIL * 2))
         for stage in [("dev", "production")[number % 2]]
     ]
-    report = run(commits, "--deployments-from", TEMPLATE, "--export", "--by", "week")
+    report = run(commits, "--deployments-from", TEMPLATE, "--export", "--details")
     written = [file.read_text(encoding="utf-8") for file in sorted((tmp_path / "out").iterdir())]
     assert len(written) >= 6
     for printed in (report, *written):

@@ -3,7 +3,6 @@
 import json
 import math
 import statistics
-import time
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,6 @@ from gitops_automation import (
     Scenario,
     Window,
     measure,
-    quick_check,
 )
 
 ALL = module.ALL_APPLICATIONS
@@ -283,60 +281,11 @@ def test_changes_that_ship_together_say_less_about_the_lead_time():
     assert together["high"] - together["low"] > 1.5 * (apart["high"] - apart["low"]) > 0
 
 
-def test_ten_thousand_applications_are_measured_in_a_second():
-    names = {f"app-{number}": 1 for number in range(10_000)}
-    scenario = Scenario().with_team(applications=names, commits_per_day=2_000)
-    made = simulated(1, scenario)
-    begin = time.perf_counter()
-    table = measure(made).production
-    assert time.perf_counter() - begin < 4  # alone on a core it takes less than one
-    assert table["application"].nunique() > 9_000
-
-
 # ---- Quick Check --------------------------------------------------------------------------------
 
 MONTH = 30.4375  # days
 HOURS = [(0, 10), (1, 8), (24, 6), (7 * 24, 4), (MONTH * 24, 2), (6 * MONTH * 24, 0)]
 PER_DAY = [(0, 0), (1 / (6 * MONTH), 2), (1 / MONTH, 4), (1 / 7, 6), (1, 8), (24, 8), (24.1, 10)]
-
-
-@pytest.mark.parametrize(("hours", "score"), HOURS)
-def test_the_duration_bands_begin_at_their_edges(hours, score):
-    for metric, unit in ((LEAD, 1), (RECOVERY, 60)):
-        assert quick_check({metric: hours * unit})[metric] == score
-        if hours:
-            assert quick_check({metric: hours * unit * (1 - 1e-12)})[metric] == score + 2
-
-
-@pytest.mark.parametrize(("per_day", "score"), PER_DAY)
-def test_the_frequency_bands_begin_at_their_edges(per_day, score):
-    assert quick_check({FREQUENCY: per_day})[FREQUENCY] == score
-
-
-def test_the_scores_of_the_factors_are_the_means_of_those_that_exist():
-    values = {LEAD: 30, FREQUENCY: 3, RECOVERY: math.nan, FAIL_RATE: 5, REWORK: 15}
-    scores = quick_check(values)
-    assert scores == pytest.approx(
-        {
-            "overall": (6 + 8 + 9.5 + 8.5) / 4,
-            "throughput": 7,
-            "stability": 9,
-            LEAD: 6,
-            FREQUENCY: 8,
-            RECOVERY: math.nan,
-            FAIL_RATE: 9.5,
-            REWORK: 8.5,
-        },
-        nan_ok=True,
-    )
-
-
-def test_a_lower_bound_has_no_score():
-    """A rate of at least 0 % may be any."""
-    deployments = [deploy(1, "02 10:00"), deploy(1, "02 11:00", health="Unknown")]
-    scores = measure(history([], deployments, source="files")).quick_check
-    assert math.isnan(scores[FAIL_RATE]) and math.isnan(scores[REWORK])
-    assert scores["overall"] == scores[FREQUENCY] == 6
 
 
 # ---- In JSON ------------------------------------------------------------------------------------

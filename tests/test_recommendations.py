@@ -16,11 +16,9 @@ from plain_months import months
 
 import gitops_automation as gitops
 from gitops_automation import (
-    FORECAST_METRICS,
     PRESETS,
     PRODUCTION_ALONE,
     Calibration,
-    Environment,
     GitOpsAutomation,
     GitOpsError,
     Scenario,
@@ -64,7 +62,7 @@ def measured(scenario, seed=7, days=30):
 def trial_of(known, runs=100, seed=1):
     """Return a trial of a scenario, or of a calibration."""
     known = Calibration(known) if isinstance(known, Scenario) else known
-    return Trial(known, MONTH, runs, seed, lambda message: None)
+    return Trial(known, MONTH, runs, seed)
 
 
 def advice_for(scenario, key, runs=100):
@@ -403,14 +401,6 @@ def test_the_command_prints_the_levers(capsys, tmp_path):
 def test_a_metric_of_no_forecast_has_no_levers():
     with pytest.raises(GitOpsError, match="metric must be one of"):
         measured(Scenario()).levers("happiness")
-    assert "waiting_hours" in FORECAST_METRICS
-    assert len(measured(Scenario(), seed=2).levers("waiting_hours", runs=5)) == 10
     unknown = Calibration(Scenario(), assumed={"mttr_minutes": "no recovery is known"})
     with pytest.raises(GitOpsError, match="no recovery is known"):
         levers(unknown, "mttr_minutes")
-
-
-def test_an_environment_of_any_name_is_advised():
-    odd = Scenario(environments=(Environment("a{b}", 0.8, (20, 40)), Environment("live", 0.8)))
-    told = "\n".join(measured(odd, seed=3)._advice())
-    assert "the a{b} wait" in told

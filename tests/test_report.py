@@ -158,23 +158,6 @@ def test_the_report_is_short_and_ends_with_level_why_and_next(console):
 # ---- Single sections -----------------------------------------------------------------------------
 
 
-def test_the_shares_of_a_breakdown_add_up_to_all():
-    report = report_of()
-    for title, heading in (
-        ("GIT ACTIVITY", "Commit Type Breakdown:"),
-        ("DEPLOYMENT METRICS", "Deployment Distribution:"),
-        ("ROLLBACK SUMMARY", "Rollbacks by Environment:"),
-        ("DEPLOYMENT METRICS", "Where the Lead Time Goes:"),
-    ):
-        lines = section(report, title)
-        rows = itertools.takewhile(
-            lambda line: line.startswith("  •"), lines[lines.index(heading) + 1 :]
-        )
-        shares = [float(re.search(r"\(([\d.]+)%\)", line)[1]) for line in rows]
-        assert len(shares) >= 3
-        assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares) + 1e-9)
-
-
 def test_the_counts_of_the_report_are_those_of_the_tables():
     history, flow = simulated(Scenario(), 7)
     report = report_on(history, flow, 7)
@@ -213,12 +196,6 @@ def test_what_only_a_simulation_knows_is_left_out_of_other_reports():
     report = report_on(simulated(Scenario(), 7)[0])
     for word in ("seed", "newest wins", "Superseded", "In flight"):
         assert word not in report
-
-
-def test_releases_held_by_a_gate_are_told_where_there_are_some():
-    gated = Scenario().with_environment("production", approval_rate=0.5)
-    assert re.search(r"Held by an approval gate: +[1-9]", report_of(gated))
-    assert "Held by" not in report_of()
 
 
 @pytest.mark.parametrize(
@@ -262,14 +239,6 @@ def test_no_heading_stands_over_nothing(days):
             assert following.startswith("  "), line
 
 
-def test_a_window_in_which_nothing_reached_production_says_so():
-    report = report_of(window=Window.before(MONTH.end, 1))
-    assert re.search(r"^⚪ production +n/a +\(0/0 successful\)$", report, re.MULTILINE)
-    assert "Where the Lead Time Goes" not in report
-    assert re.search(r"^Lead Time: +⚪ n/a .*\n +nothing reached production", report, re.MULTILINE)
-    assert not re.search(r"\bnan\b", report)
-
-
 # ---- The verdict ---------------------------------------------------------------------------------
 
 
@@ -308,8 +277,7 @@ def test_what_to_do_next_is_the_first_change_that_helps():
     for tried in (ADVICE, [*stuck, *ADVICE]):
         report = Report(metrics_of_something(), tried=tried)
         assert "\n  Why:  Lead Time 44 h is long\n  Next: Open the gate\n" in format_summary(report)
-        html = gitops.format_html(report)
-        assert "<p>Why: Lead Time 44 h is long</p><p>Next: Open the gate</p>" in html
+        assert report.why_and_next == ("Lead Time 44 h is long", "Open the gate")
     report = Report(metrics_of_something(), tried=stuck)
     assert "Next: hire\n" in format_summary(report)
     untried = ["Lead Time 44 h is long; the way into x takes all: shorten it first"]
@@ -404,15 +372,13 @@ def test_a_measured_report_has_a_line_for_each_application_and_environment():
     assert "and 10 more (--json has them all)" in many
 
 
-def test_details_add_applications_quick_check_and_trend():
+def test_details_add_applications_and_trend():
     history = simulated(Scenario(), 7)[0]
     trend = gitops.measure_trend(history, "week")
     brief, whole = report_on(history), report_on(history, trend=trend, details=True)
-    for title in ("PRODUCTION BY APPLICATION", "DORA QUICK CHECK", "TREND OF PRODUCTION"):
+    for title in ("PRODUCTION BY APPLICATION", "TREND OF PRODUCTION"):
         assert title not in brief
         assert title in whole
-    for line in ("Overall: .*industry 6.7", "Throughput: .*6.0", "Stability: .*7.9"):
-        assert re.search(line, "\n".join(section(whole, "QUICK CHECK")))
 
 
 def test_a_lower_bound_says_so_wherever_it_is_shown():
@@ -421,7 +387,6 @@ def test_a_lower_bound_says_so_wherever_it_is_shown():
     told = [
         *format_report(report).splitlines(),
         *format_summary(report).splitlines(),
-        *gitops.metric_step_lines(metrics),
         *gitops.format_markdown(report).splitlines(),
     ]
     rates = [line for line in told if re.search(r"3\.33 ?%", line)]
@@ -483,15 +448,6 @@ def test_two_sources_of_one_team_have_a_name_and_a_lead_time_of_their_own():
     assert "from the first commit of a version to the commit to production" in verdict
 
 
-def test_the_seed_of_a_measured_report_is_that_of_the_trials():
-    verdict = section(report_on(real(), None, 7), "MATURITY")
-    assert "Recommendations (tried in simulated months):" in verdict
-    assert "seed" not in verdict[1]
-    assert "Commits" not in report_on(real()) + format_summary(Report(measure(real())))
-    untried = format_report(Report(measure(real()), seed=7, tried=["None: all targets are met"]))
-    assert "seed" not in untried
-
-
 def test_what_has_no_known_environment_has_its_remedy_in_the_verdict():
     history = real()._replace(environments=(gitops.UNCLASSIFIED, "production"))
     some = Report(measure(history), tried=ADVICE)
@@ -499,7 +455,7 @@ def test_what_has_no_known_environment_has_its_remedy_in_the_verdict():
     assert "Next: Open the gate" in format_summary(some)
     none = measure(history._replace(deployments=history.deployments[:0]))
     nothing = Report(none, tried=ADVICE[2:])
-    assert "Next: --environments 'production=NAME-*' or" in format_summary(nothing)
+    assert "Next: --environments 'production=NAME-*' says it" in format_summary(nothing)
 
 
 @pytest.mark.parametrize(
@@ -552,9 +508,3 @@ def test_a_notebook_shows_the_verdict_or_the_next_step(capsys):
     shown = run._repr_html_()
     for word in ("HIGH PERFORMER", "SIMULATED", "&lt; 24 h", "<p>Why: Lead", "<p>Next: Cut"):
         assert word in shown
-
-
-def test_main_returns_what_it_ran(capsys, tmp_path):
-    run = gitops.main(["--days", "7", "--seed", "7", "--no-dashboard", "--output", str(tmp_path)])
-    assert run.metrics["total_deployments"] == len(run.deployments) > 0
-    assert gitops.main(["--print-config"]) is None

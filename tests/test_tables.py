@@ -139,14 +139,6 @@ def test_several_regions_count_a_release_once_and_recover_no_other(tables):
     assert column(apart, "environment") == ["production", "canary", "production", "canary"]
 
 
-def test_environments_and_applications_can_be_chosen(tables):
-    folder = tables(ROW, ROW.replace("shop", "cart"), ROW.replace("production", "preview-7"))
-    assert len(load_tables(folder, "production").deployments) == 2
-    assert column(load_tables(folder, applications=["ca*"]).deployments, "application") == ["cart"]
-    assert "shop" in refused(load_tables, folder, applications=["shp"])
-    assert "*-eu" in refused(load_tables, folder, environments="eu=*-eu")
-
-
 CHANGES = """\
 application,environment,commit_sha,committed,deployed
 shop,production,aaa,2026-01-05T06:01:00Z,2026-01-05T10:01:00Z
@@ -294,10 +286,8 @@ def test_incidents_say_which_deployment_failed_and_until_when(tables):
     assert column(history.incidents, "started") == [at("2026-01-06 12:00"), at("2026-01-06 12:30")]
     assert set(history.incidents["deployed"]) == {at("2026-01-06 10:01")}
     assert history.notes == (
-        "No deployment in the 7 days before 1 incident: shop 2026-01-27 10:00",
+        "No deployment in the seven days before 1 incident: shop 2026-01-27 10:00",
     )
-    late = judge(tables, SHOP + more, days=21)
-    assert len(late.incidents) == 3 and late.notes == ()
 
 
 def test_a_complete_list_tells_of_every_application_and_day(tables):

@@ -4,7 +4,6 @@ import json
 import math
 import re
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import TEMPLATE, called
@@ -18,7 +17,6 @@ from gitops_automation import (
     RECOVERY,
     REWORK,
     GitOpsAutomation,
-    GitOpsError,
     History,
     Scenario,
     Window,
@@ -107,12 +105,6 @@ def test_a_period_is_a_week_from_monday_or_a_month_as_far_as_the_window_has_it(
     assert sum(row["days"] for row in found) == (at(end) - at(first)).days
 
 
-@pytest.mark.parametrize("by", ["day", "", "Month", None])
-def test_another_period_is_refused(by):
-    with pytest.raises(GitOpsError, match="be week or month"):
-        module.measure_trend(weeks_of(1), by)
-
-
 def test_a_deployment_is_of_the_period_in_which_it_began_and_a_change_of_that_in_which_it_shipped():
     """It begins at 23:59:30 on Sunday and ends on Monday; its commit is of the week before."""
     commit = (f"{1:040x}", at("2026-01-09 08:00"), "ann", "feat", "shop", "main", "m", 1)
@@ -167,14 +159,6 @@ def test_a_week_of_few_deployments_says_nothing_about_their_failures():
     assert [row["enough"] for row in counts] == [True, True]
 
 
-def test_a_part_of_a_month_is_no_month():
-    """It is shown, and not compared."""
-    history = history_of([deployed("2026-01-31 10:00")], "2026-01-31", "2026-03-01")
-    rows = trend_of(history, "month", FREQUENCY)
-    assert [(row["value"], row["enough"]) for row in rows] == [(1, False), (0, True)]
-    assert math.isnan(rows[1]["change"])
-
-
 def test_weeks_of_which_nothing_is_known_are_no_weeks_of_nothing():
     span = ("shop", "production", "shop-prod", "name", at("2026-01-10"), at("2026-01-25 12:00"), 7)
     coverage = table("coverage", span)
@@ -195,55 +179,17 @@ def test_weeks_of_which_nothing_is_known_are_no_weeks_of_nothing():
 # ---- Differences --------------------------------------------------------------------------------
 
 
-def rates(part, whole, hidden=0):
-    numbers = (np.array([number]) for number in (part, whole, hidden))
-    return pd.DataFrame(module.rates_with_interval(*numbers))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "difference", "low", "high"),
-    [
-        ((56, 70), (48, 80), 20, 5.24, 33.39),
-        ((9, 10), (3, 10), 60, 17.05, 80.90),
-        ((6, 7), (2, 7), 57.14, 5.82, 80.62),
-        ((5, 56), (0, 29), 8.93, -3.81, 19.26),
-        ((0, 10), (0, 20), 0, -16.11, 27.75),
-        ((10, 10), (0, 20), 100, 67.91, 100),
-    ],
-)
-def test_the_difference_of_two_rates_has_the_interval_that_newcombe_published(
-    one, other, difference, low, high
-):
-    """R. G. Newcombe, Statistics in Medicine 17 (1998), p. 873, table II, method 10."""
-    found = module.difference_of(rates(*other), rates(*one)).iloc[0]
-    expected = [difference, low, high]
-    assert found.tolist() == pytest.approx(expected, abs=0.006)
-
-
-def test_a_difference_is_one_only_if_its_interval_leaves_zero_out():
-    """Of 40 a week, 2, 4 and 30 fail.
-
-    From 5 to 10 % is within noise; from 10 to 75 % is a difference.
-    """
-    weeks = [weeks_of(40, bad=bad, first=first) for bad, first in BY_WEEK]
-    rows = pd.concat([week.deployments for week in weeks], ignore_index=True)
-    window = Window(weeks[0].window.start, weeks[-1].window.end)
-    history = weeks[0]._replace(deployments=module.as_table("deployments", rows), window=window)
-    found = trend_of(history, "week", FAIL_RATE)
-    assert [row["value"] for row in found] == pytest.approx([5, 10, 75])
-    assert [row["differs"] for row in found] == [False, False, True]
-    assert found[1]["change_low"] < 0 < found[1]["change_high"]
-    assert 40 < found[2]["change_low"] < found[2]["change"] < found[2]["change_high"] < 80
-
-
-BY_WEEK = [(2, "2026-01-05"), (4, "2026-01-12"), (30, "2026-01-19")]
-
-
-def test_what_nobody_looked_at_may_be_all_of_a_difference():
-    """None of 20 seen to fail, of which 15 were not looked at; then 8 of 20: no difference."""
-    seen = module.difference_of(rates(0, 20), rates(8, 20)).iloc[0]
-    hidden = module.difference_of(rates(0, 20, 15), rates(8, 20)).iloc[0]
-    assert seen["change_low"] > 0 > hidden["change_low"]
+def test_the_difference_of_two_rates_has_the_interval_that_newcombe_published():
+    """R. Newcombe, Statistics in Medicine 17, 1998, II: 48 of 80 and 56 of 70, by his method 10."""
+    rows = [
+        deployed(f"{day} 10:{number // 60:02}:{number % 60:02}", number < failed)
+        for day, failed, many in (("2026-01-05", 48, 80), ("2026-01-12", 56, 70))
+        for number in range(many)
+    ]
+    _, row = trend_of(history_of(rows, "2026-01-05", "2026-01-19"), "week", FAIL_RATE)
+    found = [row[name] for name in ("change", "change_low", "change_high")]
+    assert found == pytest.approx([20, 5.24, 33.39], abs=0.005)
+    assert row["differs"]
 
 
 @pytest.mark.slow
@@ -268,7 +214,7 @@ def deployments_csv(folder, history):
 
 def test_the_report_has_a_line_for_each_period(capsys, tmp_path):
     folder = deployments_csv(tmp_path / "made", weeks_of(70, 77, 140))
-    status, out, err = called(capsys, *FAST, "--history", folder, "--by", "week")
+    status, out, err = called(capsys, *FAST, "--history", folder, "--details")
     assert (status, err) == (0, "")
     lines = out[out.index("TREND OF PRODUCTION") :].splitlines()
     begin = lines.index("Deployment frequency (a day)")
@@ -287,7 +233,7 @@ def test_the_report_has_a_line_for_each_period(capsys, tmp_path):
 
 def test_the_report_says_where_there_is_too_little_data(capsys, tmp_path):
     folder = deployments_csv(tmp_path / "made", weeks_of(6, 5, bad=2))
-    out = called(capsys, *FAST, "--history", folder, "--by", "week")[1]
+    out = called(capsys, *FAST, "--history", folder, "--details")[1]
     lines = out[out.index("TREND OF PRODUCTION") :].splitlines()
     begin = lines.index("Change fail rate (%)")
     assert lines[begin + 3].endswith("5  too little data")
@@ -296,18 +242,18 @@ def test_the_report_says_where_there_is_too_little_data(capsys, tmp_path):
 
 
 def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
-    arguments = [*FAST, "--end", "2026-01-31", "--days", "60", "--by", "month"]
+    arguments = [*FAST, "--end", "2026-01-31", "--days", "90", "--details"]
     status, out, err = called(capsys, *arguments, "--json", "--export")
     assert (status, err) == (0, "")
     document = json.loads(out, parse_constant=pytest.fail)
     gitops = GitOpsAutomation(seed=7, end="2026-01-31")
-    gitops.simulate_git_activity(60)
+    gitops.simulate_git_activity(90)
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
     trend = gitops.trend()
-    assert trend["metric"].tolist() == [*module.PRODUCTION_METRICS] * 2
-    assert [list(row) for row in document["trend"]] == [COLUMNS] * 10
-    assert document["trend"][0]["period"] == "2025-12-02T00:00:00Z"
+    assert trend["metric"].tolist() == [*module.PRODUCTION_METRICS] * 3
+    assert [list(row) for row in document["trend"]] == [COLUMNS] * 15
+    assert document["trend"][0]["period"] == "2025-11-02T00:00:00Z"
     read = pd.read_csv(tmp_path / "output" / "trend.csv", parse_dates=["period"])
     for column in ("value", "low", "high", "change", "change_low"):
         expected = pytest.approx(trend[column].tolist(), nan_ok=True)
@@ -315,14 +261,6 @@ def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
         assert found == expected, column
         assert read[column].tolist() == expected, column
     assert read["period"].tolist() == trend["period"].tolist()
-
-
-def test_without_the_option_there_is_no_trend(capsys, tmp_path):
-    status, out, _ = called(capsys, *FAST, "--json", "--export")
-    assert status == 0
-    assert "trend" not in json.loads(out)
-    assert not (tmp_path / "output" / "trend.csv").exists()
-    assert "TREND" not in called(capsys, *FAST)[1]
 
 
 # ---- A part of a history ------------------------------------------------------------------------
