@@ -16,15 +16,19 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import statistics
+import subprocess
 import tempfile
 
+import argocd_documents as argo
 import measuring  # noqa: F401 (first: it puts the module on the path)
 import numpy as np
 import pandas as pd
 import plain_model
 import plain_months
+import repositories
 from measuring import ROOT, paired, peak_of, program, row, seconds
 
 import gitops_automation as gitops
@@ -200,11 +204,46 @@ def calibration_rows():
     row("advice for fifty environments", f"{taken:.1f} s", "aim: 5 s")
 
 
+# ---- Reading ------------------------------------------------------------------------------------
+
+
+def reading_rows(folder, commits=25_000, applications=1_000):
+    """A config repository over the `git log` that it needs; Argo CD's JSON over parsing it."""
+    repo = os.path.join(folder, "config")
+    with tempfile.TemporaryFile() as stream:
+        stream.writelines(repositories.travels(commits))
+        stream.seek(0)
+        repositories.imported(repo, stdin=stream)
+    log = [*gitops.GIT, *gitops.GIT_LOG, "--topo-order", "--reverse", "--format=%H%P%ct%an%s%b"]
+    ours, least, ratio = paired(
+        lambda: gitops.load_gitops_repository(repo, repositories.LAYOUT),
+        lambda: subprocess.run(log, cwd=repo, check=True, stdout=subprocess.DEVNULL),
+        times=3,
+    )
+    row(f"config repository of {commits:,} commits, over the bare git log", f"{ratio:.2f}",
+        f"{ours:.2f} s over {least:.2f} s")  # fmt: skip
+    file = os.path.join(folder, "applications.json")
+    documents = []
+    for number in range(applications):
+        there = argo.source(f"apps/{number // 100}/{number}")
+        shas = [argo.revision(10 * number + entry) for entry in range(10)]
+        entries = argo.releases(*shas, start=1_700_000_000 + number, source=there)
+        name = f"app{number // 3}-{('dev', 'staging', 'prod')[number % 3]}"
+        documents.append(argo.application(name, entries, spec=there))
+    text = json.dumps(documents)
+    with open(file, "w") as opened:
+        opened.write(text)
+    ours, least, ratio = paired(lambda: gitops.load_argocd(file), lambda: json.loads(text), times=5)
+    row(f"Argo CD, {applications:,} applications, over json.loads", f"{ratio:.2f}",
+        f"{ours:.2f} s over {least:.2f} s")  # fmt: skip
+
+
 def main():
     row("what", "ratio", "")
     engine_rows()
     with tempfile.TemporaryDirectory() as folder:
         default_run_rows(folder)
+        reading_rows(folder)
     what_if_rows()
     calibration_rows()
 

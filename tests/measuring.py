@@ -1,11 +1,10 @@
-"""How tests/benchmarks.py and tests/load.py measure: seconds, ratios of pairs, peak memory, a line.
+"""How tests/benchmarks.py measures: seconds, ratios of pairs, peak memory, a line.
 
 The speed of a machine changes from one minute to the next, so two things are compared in turn and
 the median of the ratios is given.
 """
 
 import contextlib
-import os
 import re
 import statistics
 import subprocess
@@ -56,37 +55,12 @@ def gibibytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def child_gibibytes():
-    """Return the most memory that the largest child of this process has had."""
-    import resource
-
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-
-
 def peak_of(code):
     """Return the peak memory in GiB of a new process that runs this code in the tests' folder."""
     code = f"import measuring; {code}; print(measuring.gibibytes())"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=str(TESTS))
     return float(done.stdout.split()[-1])
-
-
-def apart(what, code, memory=None):
-    """Run code of the tests' folder in a process of its own: on two cores, and memory if said."""
-    code = f"import measuring; measuring.confine({memory!r}); {code}"
-    if subprocess.run([sys.executable, "-c", code], cwd=str(TESTS)).returncode:
-        row(what, "failed", "the error is above")
-
-
-def confine(memory=None):
-    """Keep this process to two cores and to so many bytes."""
-    import resource
-
-    if memory is not None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
 def row(what, figure, note=""):

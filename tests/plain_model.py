@@ -15,24 +15,11 @@ import pytest
 from hypothesis import strategies as st
 
 import gitops_automation as gitops
-from gitops_automation import (
-    COLUMNS,
-    DETAILS,
-    Environment,
-    History,
-    Noise,
-    RollbackPolicy,
-    Scenario,
-    Team,
-    Window,
-    as_table,
-    measure,
-)
 
 END = pd.Timestamp("2026-01-31", tz="UTC")
-MONTH = Window.before(END, 30)
-WEEK = Window.before(END, 7)
-EACH = Scenario()  # where no release gives way to a newer one
+MONTH = gitops.Window.before(END, 30)
+WEEK = gitops.Window.before(END, 7)
+EACH = gitops.Scenario()  # where no release gives way to a newer one
 for _environment in EACH.environments:
     EACH = EACH.with_environment(_environment.name, promotion="each")
 
@@ -41,8 +28,8 @@ for _environment in EACH.environments:
 
 def history_of(git_commits, deployments, rollbacks, window, environments):
     """Return the history of three tables of any origin."""
-    tables = map(as_table, COLUMNS, (git_commits, deployments, rollbacks))
-    return History(*tables, window, tuple(environments))
+    tables = map(gitops.as_table, gitops.COLUMNS, (git_commits, deployments, rollbacks))
+    return gitops.History(*tables, window, tuple(environments))
 
 
 def names_of(scenario):
@@ -54,7 +41,7 @@ def simulated(scenario, seed=0, window=MONTH):
     commits = gitops.commits_table(scenario.team, window, seed)
     deployments, flow = gitops.simulate_deployments(commits, scenario, window, seed)
     deployments, rollbacks = gitops.simulate_rollbacks(deployments, scenario.rollback, seed)
-    return History(commits, deployments, rollbacks, window, names_of(scenario)), flow
+    return gitops.History(commits, deployments, rollbacks, window, names_of(scenario)), flow
 
 
 def simulated_months(draws, window, noise):
@@ -65,14 +52,18 @@ def simulated_months(draws, window, noise):
 
 def table(name, *rows):
     """Make a table from tuples in the order of its columns; `recovered` may be left out."""
-    columns = list({**COLUMNS, **DETAILS}[name])
+    columns = list({**gitops.COLUMNS, **gitops.DETAILS}[name])
     rows = [(*row, *[None] * (len(columns) - len(row))) for row in rows]
-    return as_table(name, {column: [row[i] for row in rows] for i, column in enumerate(columns)})
+    return gitops.as_table(
+        name, {column: [row[i] for row in rows] for i, column in enumerate(columns)}
+    )
 
 
 def empty_history(days=30):
-    tables = [table(name) for name in COLUMNS]
-    return History(*tables, Window.before(END, days), ("dev", "staging", "production"))
+    tables = [table(name) for name in gitops.COLUMNS]
+    return gitops.History(
+        *tables, gitops.Window.before(END, days), ("dev", "staging", "production")
+    )
 
 
 def random_history(seed, source="simulated"):
@@ -83,7 +74,7 @@ def random_history(seed, source="simulated"):
     """
     rng = random.Random(seed)
     environments = ("dev", "staging", "production")[: rng.randint(1, 3)]
-    window = Window.before(END, rng.randint(1, 20))
+    window = gitops.Window.before(END, rng.randint(1, 20))
     first, last = window.seconds
 
     def moment():
@@ -111,7 +102,7 @@ def random_history(seed, source="simulated"):
         deployments.append((moment(), *place, sha, status, health, seconds, reason))
     deployments.sort(key=lambda row: row[0])
     deployments = table("deployments", *deployments)
-    policy = RollbackPolicy(success_rate=rng.choice([0, 0.5, 1]))
+    policy = gitops.RollbackPolicy(success_rate=rng.choice([0, 0.5, 1]))
     deployments, rollbacks = gitops.simulate_rollbacks(deployments, policy, seed)
     commits, details = table("git_commits", *commits), {}
     if source != "simulated" and rng.random() < 0.7:
@@ -120,7 +111,7 @@ def random_history(seed, source="simulated"):
         incidents, recovered = random_incidents(rng, deployments)
         details["incidents"] = table("incidents", *incidents)
         deployments = deployments.assign(recovered=gitops.as_times(recovered))
-    return History(commits, deployments, rollbacks, window, environments, source, **details)
+    return gitops.History(commits, deployments, rollbacks, window, environments, source, **details)
 
 
 def random_changes(rng, deployments, environments):
@@ -163,11 +154,11 @@ def random_incidents(rng, deployments):
 
 def check_history(history):
     """Assert every invariant of the tables; AssertionError at the first that does not hold."""
-    for name, columns in {**COLUMNS, **DETAILS}.items():
+    for name, columns in {**gitops.COLUMNS, **gitops.DETAILS}.items():
         checked = getattr(history, name)
         assert checked is None or list(checked.columns) == list(columns)
-        assert checked is None or name in COLUMNS or not history.is_simulated
-    for name in COLUMNS:
+        assert checked is None or name in gitops.COLUMNS or not history.is_simulated
+    for name in gitops.COLUMNS:
         times = getattr(history, name)["timestamp"]
         assert str(times.dtype) == "datetime64[ns, UTC]"
         assert times.is_monotonic_increasing
@@ -387,7 +378,7 @@ def plain_recoveries(deployments, rollbacks):
 def plain_tables(git_commits, scenario, window, seed):
     """Return (rows of deployments, flow, rows of rollbacks) of a table of commits."""
     names, stages = list(git_commits["application"].cat.categories), names_of(scenario)
-    records, noise = git_commits.to_dict("records"), Noise(seed)
+    records, noise = git_commits.to_dict("records"), gitops.Noise(seed)
     commits = [
         (0, names.index(record["application"]), int(record["timestamp"].timestamp()))
         for record in records
@@ -534,7 +525,9 @@ def plain_metrics(history):
             change_failure_rate=of["change_fail_rate_pct"],
             dated_deployments=len(came_with),
         )
-        values["not_judged"] = measure(history).values["not_judged"]  # it has a table of cases
+        values["not_judged"] = gitops.measure(history).values[
+            "not_judged"
+        ]  # it has a table of cases
     return values
 
 
@@ -722,7 +715,7 @@ def shares_to(most):
 
 def environments_of(most_hours, most_seconds, promotions, most_environments):
     environment = st.builds(
-        Environment,
+        gitops.Environment,
         name=names,
         success_rate=rates,
         wait_hours=ranges_to(most_hours),
@@ -740,9 +733,9 @@ def environments_of(most_hours, most_seconds, promotions, most_environments):
 
 
 any_scenario = st.builds(
-    Scenario,
+    gitops.Scenario,
     team=st.builds(
-        Team,
+        gitops.Team,
         authors=shares_to(1e6),
         types=shares_to(1e6),
         applications=shares_to(1e6),
@@ -755,7 +748,7 @@ any_scenario = st.builds(
         work_hours=ranges_to(24),
     ),
     environments=environments_of(1e6, 1e9, gitops.PROMOTIONS, 5),
-    rollback=st.builds(RollbackPolicy, duration_min=ranges_to(1e6), success_rate=rates),
+    rollback=st.builds(gitops.RollbackPolicy, duration_min=ranges_to(1e6), success_rate=rates),
     failure_reasons=shares_to(1e6),
 )
 """Every scenario that the knobs allow."""
@@ -764,15 +757,15 @@ any_scenario = st.builds(
 def small_scenarios(promotions=gitops.PROMOTIONS, most_environments=5):
     """Return scenarios of a week or so: a few commits a day, waits that crowd each other."""
     return st.builds(
-        Scenario,
+        gitops.Scenario,
         team=st.builds(
-            Team,
+            gitops.Team,
             applications=shares_to(3),
             commits_per_day=st.sampled_from([0.5, 3, 8]),
             work_hours=ranges_to(24),
         ),
         environments=environments_of(30, 7200, promotions, most_environments),
-        rollback=st.builds(RollbackPolicy, duration_min=ranges_to(60), success_rate=rates),
+        rollback=st.builds(gitops.RollbackPolicy, duration_min=ranges_to(60), success_rate=rates),
         failure_reasons=shares_to(3),
     )
 
@@ -786,9 +779,9 @@ def assorted_scenarios():
     waits = itertools.cycle([(0, 0), (0, 12), (3, 3), (1, 5, 30), (24, 72)])
     trains = itertools.cycle([0, 0, 24, 0, 6])
     for count, promotion in itertools.product(range(1, 6), gitops.PROMOTIONS):
-        yield Scenario(
+        yield gitops.Scenario(
             environments=[
-                Environment(
+                gitops.Environment(
                     f"stage {number}",
                     success_rate=0.9 - 0.1 * (number % 3),
                     wait_hours=next(waits),

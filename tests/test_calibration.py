@@ -16,35 +16,17 @@ from hypothesis import strategies as st
 from plain_model import EACH, END, MONTH, simulated, table
 
 import gitops_automation as gitops
-from gitops_automation import (
-    DRAWS,
-    FORECAST_METRICS,
-    PRESETS,
-    PRODUCTION_ALONE,
-    Calibration,
-    GitOpsAutomation,
-    GitOpsError,
-    Scenario,
-    Window,
-    backtest_scores,
-    calibrate,
-    forecast_actuals,
-    forecast_months,
-    measure,
-    month_spread,
-    parse_change,
-)
 
 DAY = 86_400
-FOUR_WEEKS = Window.before(END, 28)  # the weekdays of a history of whole weeks
-KEYS = gitops.scored_metrics(PRODUCTION_ALONE)
+FOUR_WEEKS = gitops.Window.before(END, 28)  # the weekdays of a history of whole weeks
+KEYS = gitops.scored_metrics(gitops.PRODUCTION_ALONE)
 
 
 def production(**knobs):
-    return Scenario().with_environment("production", **knobs)
+    return gitops.Scenario().with_environment("production", **knobs)
 
 
-SMALL = Scenario().with_team(commits_per_day=3)
+SMALL = gitops.Scenario().with_team(commits_per_day=3)
 GATED = production(open_hours="Mon-Fri 9-17", wait_hours=(1, 6))
 WINDOWS = production(open_hours="Tue 9-11 Thu 9-11", wait_hours=(1, 4))
 WORKING = production(open_hours="Mon-Fri 9-17", wait_hours=(2, 10), wait_runs="open")
@@ -57,19 +39,19 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 def lived(scenario, seed=1, days=168, warm=40):
     """Return a measured history of so many days that did not begin empty."""
-    history = simulated(scenario, seed, Window.before(END, days + warm))[0]
-    return history.within(Window.before(END, days))._replace(source="files")
+    history = simulated(scenario, seed, gitops.Window.before(END, days + warm))[0]
+    return history.within(gitops.Window.before(END, days))._replace(source="files")
 
 
 def months_of(calibration, runs=100, seed=1, window=MONTH):
     """Return the months of the baseline that was fitted."""
-    return forecast_months({"": calibration.scenario}, calibration, window, runs, seed)[""]
+    return gitops.forecast_months({"": calibration.scenario}, calibration, window, runs, seed)[""]
 
 
 def drifting(scenario, seed, days=460, sizes=(0.3, 0.3, 0.4)):
     """Return a history whose commits, waits and failures have another level in each four weeks."""
     rng, parts = np.random.Generator(np.random.PCG64(seed)), collections.defaultdict(list)
-    window = Window.before(END, days)
+    window = gitops.Window.before(END, days)
     for number in range(days // 28 + 1):
         more, longer, worse = np.exp(rng.normal(0, sizes))
         month = scenario.with_team(commits_per_day=more * scenario.team.commits_per_day)
@@ -83,7 +65,7 @@ def drifting(scenario, seed, days=460, sizes=(0.3, 0.3, 0.4)):
         high = min(low + pd.Timedelta(days=28), window.end)
         if low >= high:
             break
-        around = Window(max(low - pd.Timedelta(days=14), window.start), window.end)
+        around = gitops.Window(max(low - pd.Timedelta(days=14), window.start), window.end)
         around = around._replace(end=min(high + pd.Timedelta(days=20), window.end))
         made = simulated(month, 1000 * seed + number, around)[0]
         commits = made.git_commits[made.git_commits["timestamp"].between(low, high, "left")]
@@ -104,10 +86,10 @@ def drifting(scenario, seed, days=460, sizes=(0.3, 0.3, 0.4)):
 
 
 def test_the_fit_has_the_knobs_of_the_scenario_that_made_the_history():
-    history = lived(Scenario(), 3)
-    fitted = calibrate(history).scenario
+    history = lived(gitops.Scenario(), 3)
+    fitted = gitops.calibrate(history).scenario
     assert fitted.names == ["dev", "staging", "production"]
-    for got, made in zip(fitted.environments, Scenario().environments):
+    for got, made in zip(fitted.environments, gitops.Scenario().environments):
         assert got.success_rate == pytest.approx(made.success_rate, abs=0.04)
         assert (got.promotion, got.approval_rate, got.open_hours) == (made.promotion, 1, "always")
         middle = np.interp(0.5, np.linspace(0, 1, len(got.wait_hours)), got.wait_hours)
@@ -117,13 +99,13 @@ def test_the_fit_has_the_knobs_of_the_scenario_that_made_the_history():
     assert team.commits_per_day == pytest.approx(8, rel=0.15)
     assert team.weekday_factors[5] == pytest.approx(0.2, abs=0.08)
     assert team.work_hours[0] == pytest.approx(9, abs=0.1)
-    assert Scenario.from_json(fitted.to_json()) == fitted
+    assert gitops.Scenario.from_json(fitted.to_json()) == fitted
 
 
 @pytest.mark.parametrize(
     ("scenario", "policy", "runs"),
     [
-        (Scenario(), "newest", "always"),
+        (gitops.Scenario(), "newest", "always"),
         (EACH, "each", "always"),
         (GATED, "newest", "always"),
         (WORKING, "newest", "open"),
@@ -132,7 +114,7 @@ def test_the_fit_has_the_knobs_of_the_scenario_that_made_the_history():
 def test_a_fit_tells_how_production_is_promoted(scenario, policy, runs):
     """And whether the wait runs while the gate is closed: a test's does, a person's does not."""
     history = lived(scenario, 3)
-    found = calibrate(history).scenario.environments[-1]
+    found = gitops.calibrate(history).scenario.environments[-1]
     assert (found.promotion, found.wait_runs) == (policy, runs)
     middle = np.interp(0.5, np.linspace(0, 1, len(found.wait_hours)), found.wait_hours)
     assert middle == pytest.approx(np.mean(scenario.environments[-1].wait_hours), rel=0.15)
@@ -143,10 +125,10 @@ def test_a_fit_tells_how_production_is_promoted(scenario, policy, runs):
 
 
 EFFECTS = {
-    "default": Scenario(),
+    "default": gitops.Scenario(),
     "each": EACH,
-    "elite": PRESETS["elite"],
-    "small": Scenario().with_team(commits_per_day=2, applications={"shop": 1}),
+    "elite": gitops.PRESETS["elite"],
+    "small": gitops.Scenario().with_team(commits_per_day=2, applications={"shop": 1}),
     "office": production(open_hours="Mon-Fri 9-17"),
     "office, short waits": GATED,
     "working hours": WORKING,
@@ -162,8 +144,8 @@ def test_what_ifs_of_a_fit_have_the_effects_that_are_true():
     """Halved waits, half the failures, an opened gate: the median error is at most 12 %."""
     errors = {}
     for number, (name, scenario) in enumerate(EFFECTS.items()):
-        true = Calibration(scenario, scope=PRODUCTION_ALONE)
-        fitted = calibrate(lived(scenario, 20 + number))
+        true = gitops.Calibration(scenario, scope=gitops.PRODUCTION_ALONE)
+        fitted = gitops.calibrate(lived(scenario, 20 + number))
         half = 0.5 + scenario.environments[-1].success_rate / 2
         for change, key in (
             ("production.wait_hours=*0.5", "median_lead_time"),
@@ -174,9 +156,9 @@ def test_what_ifs_of_a_fit_have_the_effects_that_are_true():
             for calibration in (true, fitted):
                 scenarios = {
                     "": calibration.scenario,
-                    "it": lambda one, change=change: parse_change(change, one),
+                    "it": lambda one, change=change: gitops.parse_change(change, one),
                 }
-                pair = forecast_months(scenarios, calibration, MONTH, 100, 5)
+                pair = gitops.forecast_months(scenarios, calibration, MONTH, 100, 5)
                 means.append((np.nanmedian(pair["it"][key]), np.nanmedian(pair[""][key])))
             (after, before), (after_fit, before_fit) = means
             if after != before:
@@ -190,7 +172,7 @@ def test_a_fitted_team_deploys_in_the_hours_in_which_it_did(scenario):
     """Of weekends within a point and a half, of each six hours within ten, frequency within 6 %."""
     history = lived(scenario.with_team(commits_per_day=16), 5)
     rows = history.deployments[history.deployments["environment"] == "production"]
-    best = calibrate(history).scenario
+    best = gitops.calibrate(history).scenario
     made = lived(best, 9)
     again = made.deployments[made.deployments["environment"] == "production"]
 
@@ -211,12 +193,12 @@ def test_a_clock_that_changes_breaks_no_gate():
     office = production(open_hours="Mon-Fri 9-17", wait_hours=(1, 6)).with_team(
         time_zone="Europe/Berlin"
     )
-    whole = simulated(office, 2, Window.before(pd.Timestamp("2026-08-01", tz="UTC"), 400))[0]
+    whole = simulated(office, 2, gitops.Window.before(pd.Timestamp("2026-08-01", tz="UTC"), 400))[0]
     for end in pd.to_datetime(["2025-12-01", "2026-05-01", "2026-07-01"], utc=True):
-        known = whole.within(Window.before(end, 168))._replace(source="files")
-        found = months_of(calibrate(known), 40, window=FOUR_WEEKS)["deployment_frequency"]
+        known = whole.within(gitops.Window.before(end, 168))._replace(source="files")
+        found = months_of(gitops.calibrate(known), 40, window=FOUR_WEEKS)["deployment_frequency"]
         assert np.median(found) == pytest.approx(
-            measure(known).values["deployment_frequency"], rel=0.12
+            gitops.measure(known).values["deployment_frequency"], rel=0.12
         )
 
 
@@ -257,27 +239,27 @@ def test_a_factor_spreads_by_drift_and_error():
 
 
 def test_what_was_never_seen_to_fail_may_fail_and_takes_no_flow():
-    history = lived(Scenario(), 1, 60)
+    history = lived(gitops.Scenario(), 1, 60)
     health = history.deployments["health"].astype(object).replace("Degraded", "Healthy")
     rows = history.deployments.assign(health=health, status="Synced", recovered=pd.NaT)
     rows = rows.assign(failure_reason=None)
     calm = history._replace(
         deployments=gitops.as_table("deployments", rows), rollbacks=history.rollbacks.iloc[:0]
     )
-    for one in calibrate(calm).scenario.environments:
+    for one in gitops.calibrate(calm).scenario.environments:
         n = (rows["environment"] == one.name).sum()
         assert 1 - one.success_rate == pytest.approx(0.5 / (n + 1))
-    found = months_of(calibrate(calm))["change_failure_rate"]
+    found = months_of(gitops.calibrate(calm))["change_failure_rate"]
     assert 0 == np.nanmin(found) < np.nanmean(found) < 2
 
 
 def test_what_was_not_seen_is_assumed_and_nothing_else_is_blocked():
-    history = lived(Scenario(), 1, 60)
+    history = lived(gitops.Scenario(), 1, 60)
     rows = history.deployments.assign(health="Unknown", failure_reason=None, recovered=pd.NaT)
     unseen = history._replace(
         deployments=gitops.as_table("deployments", rows), rollbacks=history.rollbacks.iloc[:0]
     )
-    calibration = calibrate(unseen)
+    calibration = gitops.calibrate(unseen)
     unknown = {"change_failure_rate", "production_change_fail_rate", "mttr_minutes"}
     assert set(calibration.assumed) == unknown
     found = months_of(calibration, 20)
@@ -286,7 +268,7 @@ def test_what_was_not_seen_is_assumed_and_nothing_else_is_blocked():
     assert gitops.level_counts(found, calibration) == {}
     forecast = gitops.Forecast(
         {"baseline": found}, {"baseline": calibration.scenario}, calibration, MONTH, 1,
-        forecast_actuals(unseen),
+        gitops.forecast_actuals(unseen),
     )  # fmt: skip
     text = " ".join(gitops.format_forecast(forecast).split())
     assert "n/a, as nobody looked whether production deployments failed: MTTR, " in text
@@ -295,7 +277,7 @@ def test_what_was_not_seen_is_assumed_and_nothing_else_is_blocked():
     document = gitops.forecast_document(forecast)
     assert document["what_if"]["baseline"]["levels"] is None
     assert document["fitted"]["rollback.duration_min"] == 0
-    without = calibrate(history._replace(git_commits=history.git_commits.iloc[:0]))
+    without = gitops.calibrate(history._replace(git_commits=history.git_commits.iloc[:0]))
     assert "median_lead_time" in without.assumed
     assert "change_failure_rate" not in without.assumed
     waits = without.scenario.environments[-1].wait_hours  # from staging on they are known
@@ -308,30 +290,35 @@ def test_a_forward_fix_is_a_recovery_and_no_failed_rollback():
     history = lived(production(success_rate=0.6).with_rollback(success_rate=0.3), 1)
     bare = history._replace(rollbacks=history.rollbacks.iloc[:0])
     for known in (history, bare):
-        calibration = calibrate(known)
+        calibration = gitops.calibrate(known)
         assert calibration.scenario.rollback.success_rate == 1
         found = months_of(calibration)["mttr_minutes"]
-        _, low, high = month_spread(found)
-        assert low <= measure(known).values["mttr_minutes"] <= high
+        _, low, high = gitops.month_spread(found)
+        assert low <= gitops.measure(known).values["mttr_minutes"] <= high
 
 
 def test_each_group_of_months_lives_in_one_draw_that_all_scenarios_share():
-    calibration = calibrate(lived(Scenario(), 1, 60))
+    calibration = gitops.calibrate(lived(gitops.Scenario(), 1, 60))
     draws = calibration.draws(250)
-    assert [many for _, many in draws].count(2) + [many for _, many in draws].count(3) == DRAWS
+    assert [many for _, many in draws].count(2) + [many for _, many in draws].count(
+        3
+    ) == gitops.DRAWS
     assert sum(many for _, many in calibration.draws(7)) == 7
-    assert len({one.environments[-1].success_rate for one, _ in draws}) == DRAWS
-    same = {"a": calibration.scenario, "b": Scenario.from_json(calibration.scenario.to_json())}
-    found = forecast_months(same, calibration, MONTH, 60, 1)
-    for key in FORECAST_METRICS:
+    assert len({one.environments[-1].success_rate for one, _ in draws}) == gitops.DRAWS
+    same = {
+        "a": calibration.scenario,
+        "b": gitops.Scenario.from_json(calibration.scenario.to_json()),
+    }
+    found = gitops.forecast_months(same, calibration, MONTH, 60, 1)
+    for key in gitops.FORECAST_METRICS:
         assert np.array_equal(found["a"][key], found["b"][key], equal_nan=True), key
-        _, low, high = month_spread(found["a"][key])
+        _, low, high = gitops.month_spread(found["a"][key])
         assert low < high, key  # no band has no width
 
 
 def test_it_is_said_from_how_many_what_was_fitted():
-    history = lived(Scenario(), 7, 60)
-    said = "\n".join(calibrate(history).notes)
+    history = lived(gitops.Scenario(), 7, 60)
+    said = "\n".join(gitops.calibrate(history).notes)
     assert re.search(r"^team: commits_per_day \S+ \(\S+ to \S+; n=\d+ commits\)$", said, re.M)
     for name, count in gitops.count_words(history.deployments["environment"]).items():
         assert re.search(
@@ -341,27 +328,29 @@ def test_it_is_said_from_how_many_what_was_fitted():
 
 def test_a_history_without_production_cannot_be_fitted():
     """Nor one of which production is older than the last 24 weeks: staging is not production."""
-    history = lived(Scenario(), 1, 60)
+    history = lived(gitops.Scenario(), 1, 60)
     rows = history.deployments
     for left in (rows.iloc[:0], rows[rows["environment"] != "production"]):
         with pytest.raises(
-            GitOpsError, match="in the last 60 days no deployment came to a known pro"
+            gitops.GitOpsError, match="in the last 60 days no deployment came to a known pro"
         ):
-            calibrate(history._replace(deployments=left))
+            gitops.calibrate(history._replace(deployments=left))
 
 
 def test_only_the_last_24_weeks_are_fitted():
     old = simulated(
-        Scenario().with_environment("dev", success_rate=0.3), 1, Window.before(END, 400)
+        gitops.Scenario().with_environment("dev", success_rate=0.3),
+        1,
+        gitops.Window.before(END, 400),
     )
-    new = simulated(Scenario(), 1, Window.before(END, 168))[0]
+    new = simulated(gitops.Scenario(), 1, gitops.Window.before(END, 168))[0]
     tables = {}
     for name in ("git_commits", "deployments"):
         early = getattr(old[0], name)
         early = early[early["timestamp"] < new.window.start]
         both = pd.concat([early.astype(object), getattr(new, name).astype(object)])
         tables[name] = gitops.as_table(name, both)
-    assert calibrate(old[0]._replace(**tables)).scenario.environments[0].success_rate > 0.85
+    assert gitops.calibrate(old[0]._replace(**tables)).scenario.environments[0].success_rate > 0.85
 
 
 # ---- Config repositories and other sources -------------------------------------------------------
@@ -373,7 +362,7 @@ def config_repository(days=120, seed=5, first="dev", waits=(6, 12)):
     A stray version waited 300 hours for dev.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
-    window = Window.before(END, days)
+    window = gitops.Window.before(END, days)
     made = np.sort(rng.integers(0, (days - 3) * DAY, 4 * days)) + window.seconds[0]
     changes, deployments = [], []
     for number, second in enumerate(made.tolist()):
@@ -411,13 +400,13 @@ def at(seconds):
 def test_the_first_environment_of_a_config_repository_waits_for_nothing():
     """Its lead time begins there: a few stray versions give it no wait, and block no forecast."""
     history = config_repository()
-    calibration = calibrate(history)
+    calibration = gitops.calibrate(history)
     dev, production = calibration.scenario.environments
     assert max(dev.wait_hours) == 0
     assert (dev.approval_rate, production.promotion) == (1, "newest")
-    found, came = months_of(calibration, 100), forecast_actuals(history)
+    found, came = months_of(calibration, 100), gitops.forecast_actuals(history)
     for key in KEYS:
-        middle, low, high = month_spread(found[key])
+        middle, low, high = gitops.month_spread(found[key])
         assert low <= came[key] <= high, key
         assert middle == pytest.approx(came[key], rel=0.35), key
 
@@ -434,8 +423,8 @@ def test_what_brings_no_change_tells_of_no_wait_and_counts_as_a_deployment():
     both = pd.concat([history.deployments.astype(object), table("deployments", *shared)])
     both = gitops.as_table("deployments", both.sort_values("timestamp", kind="stable"))
     mixed = history._replace(deployments=both)
-    plain, found = (months_of(calibrate(one), 60) for one in (history, mixed))
-    came = forecast_actuals(mixed)
+    plain, found = (months_of(gitops.calibrate(one), 60) for one in (history, mixed))
+    came = gitops.forecast_actuals(mixed)
     assert np.median(found["deployment_frequency"]) == pytest.approx(
         came["deployment_frequency"], rel=0.15
     )
@@ -454,7 +443,7 @@ def test_an_environment_that_is_hardly_used_is_no_stage():
     both = pd.concat([history.deployments.astype(object), table("deployments", *rows)])
     both = gitops.as_table("deployments", both.sort_values("timestamp", kind="stable"))
     more = history._replace(deployments=both, environments=("dev", "test", "production"))
-    assert calibrate(more).scenario == calibrate(history).scenario
+    assert gitops.calibrate(more).scenario == gitops.calibrate(history).scenario
 
 
 def test_environments_with_commits_of_their_own_are_fitted_to_their_own_changes():
@@ -465,12 +454,12 @@ def test_environments_with_commits_of_their_own_are_fitted_to_their_own_changes(
     own = history._replace(
         changes=gitops.as_table("changes", history.changes.assign(commit_sha=sha))
     )
-    calibration = calibrate(own)
+    calibration = gitops.calibrate(own)
     assert [one.starts for one in calibration.scenario.environments] == ["commit", "commit"]
     assert calibration.scenario.environments[-1].approval_rate == pytest.approx(1 / 4, abs=0.03)
-    found, came = months_of(calibration, 100), forecast_actuals(own)
+    found, came = months_of(calibration, 100), gitops.forecast_actuals(own)
     for key in ("deployment_frequency", "all_deployment_frequency", "median_lead_time"):
-        _, low, high = month_spread(found[key])
+        _, low, high = gitops.month_spread(found[key])
         assert low <= came[key] <= high, key
 
 
@@ -481,7 +470,7 @@ def test_an_application_counts_from_when_it_is_covered():
     coverage = history.coverage.assign(**{"from": late, "lost": 9})
     rows = history.deployments[history.deployments["timestamp"] >= late].reset_index(drop=True)
     known = history._replace(deployments=rows, coverage=coverage)
-    whole, part = (calibrate(one).scenario.team for one in (history, known))
+    whole, part = (gitops.calibrate(one).scenario.team for one in (history, known))
     assert part.commits_per_day == pytest.approx(whole.commits_per_day, rel=0.3)
 
 
@@ -494,15 +483,19 @@ def test_a_backtest_compares_each_window_with_what_was_known_before_it():
     starts = list(dict.fromkeys(found["from"].dt.strftime("%Y-%m-%d")))
     assert starts == ["2025-10-03", "2025-11-02", "2025-12-02", "2026-01-01"]
     last = found[found["from"] == MONTH.start].set_index("metric")
-    windows = [Window.before(MONTH.end - pd.Timedelta(days=30 * back), 30) for back in range(6)]
-    came = [forecast_actuals(history.within(window)) for window in windows]
-    before = history.within(Window(history.window.start, MONTH.start))
-    month = months_of(calibrate(before), 40, 3)
+    windows = [
+        gitops.Window.before(MONTH.end - pd.Timedelta(days=30 * back), 30) for back in range(6)
+    ]
+    came = [gitops.forecast_actuals(history.within(window)) for window in windows]
+    before = history.within(gitops.Window(history.window.start, MONTH.start))
+    month = months_of(gitops.calibrate(before), 40, 3)
     for key in KEYS:
         row = last.loc[key]
         assert row["came"] == pytest.approx(came[0][key], nan_ok=True)
         assert row["last"] == pytest.approx(came[1][key], nan_ok=True)
-        assert (row["median"], row["low"], row["high"]) == pytest.approx(month_spread(month[key]))
+        assert (row["median"], row["low"], row["high"]) == pytest.approx(
+            gitops.month_spread(month[key])
+        )
         plain = gitops.plain_forecast([one[key] for one in reversed(came[1:])])
         assert (row["plain"], row["plain_low"], row["plain_high"]) == pytest.approx(plain)
 
@@ -540,7 +533,7 @@ def test_the_scores_count_what_held_and_how_far_off_each_was():
         (END, "deployment_frequency", 10.0, 13.0, 11.0, 15.0, 11.0, 12.0, 8.0, 16.0),
         (END, "mttr_minutes", math.nan, 13.0, 11.0, 15.0, 11.0, *[math.nan] * 3),
     ]
-    scores = backtest_scores(pd.DataFrame(rows, columns=columns))
+    scores = gitops.backtest_scores(pd.DataFrame(rows, columns=columns))
     row = scores.loc["deployment_frequency"]
     assert (row["windows"], row["held"], row["held_plain"]) == (2, 0.5, 1)
     assert (row["error"], row["error_last"], row["error_plain"]) == (2, 3, 2)
@@ -548,9 +541,9 @@ def test_the_scores_count_what_held_and_how_far_off_each_was():
     assert list(scores.index) == ["deployment_frequency"]
     verdict = gitops.backtest_verdict(scores)
     assert "did not hold Deployment Frequency (1 of 2): read these forecasts as a" in verdict
-    months = months_of(Calibration(Scenario()), 5)
+    months = months_of(gitops.Calibration(gitops.Scenario()), 5)
     forecast = gitops.Forecast(
-        {"baseline": months}, {}, Calibration(Scenario()), MONTH, 1, scores=scores
+        {"baseline": months}, {}, gitops.Calibration(gitops.Scenario()), MONTH, 1, scores=scores
     )
     text = " ".join(gitops.format_forecast(forecast).split())
     assert "The mean of the last eight windows had a better band of Deployment Frequency" in text
@@ -569,16 +562,16 @@ def test_the_band_of_a_forecast_holds_the_next_month_in_nine_of_ten_cases(kind, 
     if kind == "a month alone":
         for seed in range(70):
             history = lived(SMALL, seed, 60)
-            known = history.within(Window.before(MONTH.start, 30))
+            known = history.within(gitops.Window.before(MONTH.start, 30))
             found, came = (
-                months_of(calibrate(known), 60, seed),
-                forecast_actuals(history.within(MONTH)),
+                months_of(gitops.calibrate(known), 60, seed),
+                gitops.forecast_actuals(history.within(MONTH)),
             )
-            rows = [(key, came[key], *month_spread(found[key])) for key in KEYS]
+            rows = [(key, came[key], *gitops.month_spread(found[key])) for key in KEYS]
             tables.append(pd.DataFrame(rows, columns=["metric", "came", "median", "low", "high"]))
     else:
         for seed in range(6):
-            scenario = (SMALL, PRESETS["elite"].with_team(commits_per_day=3))[seed % 2]
+            scenario = (SMALL, gitops.PRESETS["elite"].with_team(commits_per_day=3))[seed % 2]
             whole = lived(scenario, seed, 420) if kind == "steady" else drifting(scenario, seed)
             tables.append(gitops.backtest(whole, runs=60))
     every = pd.concat(tables).dropna(subset=["came", "low"])
@@ -590,7 +583,7 @@ def test_the_band_of_a_forecast_holds_the_next_month_in_nine_of_ten_cases(kind, 
 
 @pytest.mark.slow
 def test_the_program_says_how_its_forecasts_held(tmp_path, capsys):
-    run = GitOpsAutomation(SMALL, seed=3, end="2026-01-31", output_dir=tmp_path / "year")
+    run = gitops.GitOpsAutomation(SMALL, seed=3, end="2026-01-31", output_dir=tmp_path / "year")
     with contextlib.redirect_stdout(io.StringIO()):
         run.simulate_git_activity(160)
         run.simulate_deployments()
@@ -608,7 +601,7 @@ def test_the_program_says_how_its_forecasts_held(tmp_path, capsys):
     status, out, err = called(capsys, *flags, "--what-if", "elite", "--json")
     assert (status, err) == (0, "")
     document = json.loads(out)
-    assert document["scope"] == PRODUCTION_ALONE
+    assert document["scope"] == gitops.PRODUCTION_ALONE
     assert any(note.startswith("Backtest: each past window") for note in document["notes"])
     assert document["measured"]["all_deployment_frequency"] > 3
     frequency = document["what_if"]["baseline"]["metrics"]["production_deployment_frequency"]

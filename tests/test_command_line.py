@@ -179,19 +179,6 @@ def test_json_is_one_object_with_all_that_is_measured(capsys):
         assert shown == pytest.approx(document["metrics"][key], abs=0.005)
 
 
-def test_undefined_metrics_are_null_in_json_and_told_in_the_report(capsys):
-    written("none.json", {"team": {"commits_per_day": 0}})
-    document = document_of(capsys, "--config", "none.json")
-    for key in ("mean_lead_time", "median_lead_time", "mttr_minutes", "change_failure_rate"):
-        assert document["metrics"][key] is None
-    assert set(document["metrics"]["success_rates"].values()) == {None}
-    assert document["maturity"]["level"] is None
-    out = called(capsys, *FAST, "--config", "none.json")[1]
-    assert "nan" not in out.lower()
-    assert "✅" not in out.replace("✅ GitOps automation complete!", "")
-    assert "Nothing happened: there is no commit and no deployment." in out
-
-
 def test_what_writes_nothing_needs_no_folder(capsys):
     Path("file").write_text("mine")
     document_of(capsys, "--output", "file/below")
@@ -348,11 +335,6 @@ def test_a_mistyped_option_is_told_what_it_may_mean(capsys, arguments, meant):
     assert f"; did you mean {meant}? -h lists" in refused(capsys, *arguments)
 
 
-@pytest.mark.parametrize("argument", ["--xyz", "", "--", "--\x1b[31m"])
-def test_an_option_like_no_other_gets_no_guess(capsys, argument):
-    assert "did you mean" not in refused(capsys, argument, "zzz")
-
-
 def test_a_bad_scenario_is_one_line_with_its_file_and_its_remedy(capsys):
     """tests/test_scenario.py has what is wrong with a scenario."""
     for document, value, remedy in (
@@ -453,17 +435,6 @@ def test_a_link_stays_and_a_pipe_is_written_to(capsys):
     os.close(reader)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="needs /dev/stdout")
-def test_markdown_on_the_console_is_in_order_with_the_report():
-    with open("both.txt", "wb") as both, start(
-        *FAST, "--markdown", "/dev/stdout", stdout=both, env=environment()
-    ) as process:
-        assert process.communicate(timeout=60)[1] == b""
-    text = Path("both.txt").read_text(encoding="utf-8")
-    assert text.index("\n## ") < text.index("GitOps automation complete")
-
-
 # ---- Pipes and interrupts -----------------------------------------------------------------------
 
 
@@ -503,15 +474,6 @@ def test_a_full_disk_behind_the_console_is_one_line():
 
 
 # A shell that starts the tests in the background has told their children to ignore SIGINT.
-
-
-def test_an_interrupt_while_writing_leaves_no_file(capsys, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "replace", interrupt)
-    assert called(capsys, *FAST, "--export") == (130, "", "")
-    assert files() == {}
 
 
 # ---- Consoles -----------------------------------------------------------------------------------

@@ -223,16 +223,6 @@ def test_each_text_lies_on_one_card_clear_of_others_and_a_legend_clear_of_the_da
             assert len(set(said)) == len(said)
 
 
-def test_names_are_shown_as_they_are_where_the_font_has_their_characters():
-    shown = page("odd names")
-    for number in (TIME, RATES):
-        said = " ".join(shown.words(number))
-        assert "$dev^" in said and "st_a_g_i_n_g$" in said and "?? ?" in said
-    names = {"$x^2_1$", "?" * 7, "? rocket", r"\frac{1}{2}", "100% {pure}"}
-    assert names <= set(shown.words(APPLICATIONS))
-    assert "customer-ide…ess-service" in page("twelve applications").words(APPLICATIONS)
-
-
 def header_of(metrics, *others):
     """The texts of the header of a dashboard."""
     shown = drawn(gitops.draw_dashboard(metrics, 50, *others))

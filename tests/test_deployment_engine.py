@@ -27,17 +27,6 @@ from plain_model import (
 )
 
 import gitops_automation as gitops
-from gitops_automation import (
-    Commits,
-    Environment,
-    Noise,
-    Scenario,
-    Window,
-    commits_table,
-    run_pipeline,
-    simulate_deployments,
-    simulate_events,
-)
 
 HOUR = 3600
 
@@ -107,17 +96,17 @@ def assert_events_are_of_the_loop(events, scenario, noise):
 @pytest.mark.parametrize("number", range(15))
 def test_many_runs_at_once_are_those_of_the_loop(number):
     scenario = list(assorted_scenarios())[number].with_team(commits_per_day=6)
-    events = simulated_months([(scenario, 5)], WEEK, Noise(3, 1))
+    events = simulated_months([(scenario, 5)], WEEK, gitops.Noise(3, 1))
     assert set(events.commits.group) == set(range(5))
-    assert_events_are_of_the_loop(events, scenario, Noise(3, 1))
+    assert_events_are_of_the_loop(events, scenario, gitops.Noise(3, 1))
 
 
 def test_months_of_several_scenarios_are_those_of_each_alone():
-    slow = Scenario().with_environment("staging", wait_hours=(20, 40), approval_rate=0.5)
-    draws = [(Scenario(), 3), (slow, 2)]
-    both = simulated_months(draws, MONTH, Noise(3, 1)).deployments
-    for scenario, months in ((Scenario(), (0, 1, 2)), (slow, (3, 4))):
-        alone = simulated_months([(scenario, 5)], MONTH, Noise(3, 1)).deployments
+    slow = gitops.Scenario().with_environment("staging", wait_hours=(20, 40), approval_rate=0.5)
+    draws = [(gitops.Scenario(), 3), (slow, 2)]
+    both = simulated_months(draws, MONTH, gitops.Noise(3, 1)).deployments
+    for scenario, months in ((gitops.Scenario(), (0, 1, 2)), (slow, (3, 4))):
+        alone = simulated_months([(scenario, 5)], MONTH, gitops.Noise(3, 1)).deployments
         for one, other in zip(both, alone):
             mine = (np.isin(table.group, months) for table in (both, alone))
             assert np.array_equal(*(column[chosen] for column, chosen in zip((one, other), mine)))
@@ -138,8 +127,10 @@ def test_commits_that_tie_in_a_crowd_go_the_way_of_the_loop(scenario, commits, e
     scenario = dataclasses.replace(scenario, environments=crowded)
     moments = (pd.Timestamp(second, unit="s", tz="UTC") for second in (0, end))
     columns = np.array(sorted(commits), np.int64).reshape(-1, 3).T
-    events = simulate_events([(scenario, 2)], Window(*moments), Noise(seed), Commits(*columns))
-    assert_events_are_of_the_loop(events, scenario, Noise(seed))
+    events = gitops.simulate_events(
+        [(scenario, 2)], gitops.Window(*moments), gitops.Noise(seed), gitops.Commits(*columns)
+    )
+    assert_events_are_of_the_loop(events, scenario, gitops.Noise(seed))
 
 
 # ---- The policies, release by release -----------------------------------------------------------
@@ -151,11 +142,11 @@ def fates_of(promotion, arrivals, waits, lineage=None, rate=1.0, approval=None, 
     A wait is 10 h times its noise.
     """
     count, fates = len(arrivals), {number: fate for fate, number in gitops.FLOW.items()}
-    environment = Environment("live", 1, (0, 10), (0, 0), promotion, rate)
+    environment = gitops.Environment("live", 1, (0, 10), (0, 0), promotion, rate)
     noise = np.array([[0.5] * count, waits, [0.5] * count, approval or [0.5] * count])
     moments = [gitops.NEVER if hour is None else round(hour * HOUR) for hour in arrivals]
     lineage = np.array(lineage or [0] * count)
-    window = Window(*(pd.Timestamp(second, unit="s", tz="UTC") for second in (0, end)))
+    window = gitops.Window(*(pd.Timestamp(second, unit="s", tz="UTC") for second in (0, end)))
     gate = gitops.Gate.of(environment, "UTC", window)
     start, _, _, came = gitops.run_stage(environment, np.array(moments), lineage, noise, gate)
     fate = [fates.get(number) for number in came.tolist()]
@@ -230,12 +221,12 @@ def test_every_release_is_deployed_once_superseded_held_or_in_flight_after_the_s
 @settings(max_examples=8)
 @given(small_scenarios(), seeds)
 def test_a_run_depends_on_its_inputs_alone_and_changes_none_of_them(scenario, seed):
-    text, commits = scenario.to_json(), commits_table(scenario.team, WEEK, seed)
+    text, commits = scenario.to_json(), gitops.commits_table(scenario.team, WEEK, seed)
     kept = commits.copy(deep=True)
-    deployments, flow = simulate_deployments(commits, scenario, WEEK, seed)
+    deployments, flow = gitops.simulate_deployments(commits, scenario, WEEK, seed)
     pd.testing.assert_frame_equal(commits, kept)
     assert scenario.to_json() == text
-    again, flow_again = simulate_deployments(commits, scenario, WEEK, seed)
+    again, flow_again = gitops.simulate_deployments(commits, scenario, WEEK, seed)
     pd.testing.assert_frame_equal(deployments, again)
     pd.testing.assert_frame_equal(flow, flow_again)
 
@@ -265,8 +256,8 @@ def test_each_environment_succeeds_takes_its_time_and_fails_for_reasons_as_docum
 def test_a_default_month_has_about_405_deployments_of_185_commits():
     months = []
     for shift in range(14):  # every weekday of a sprint
-        window = Window.before(END + pd.Timedelta(days=shift), 30)
-        events = simulated_months([(Scenario(), 30)], window, Noise(shift))
+        window = gitops.Window.before(END + pd.Timedelta(days=shift), 30)
+        events = simulated_months([(gitops.Scenario(), 30)], window, gitops.Noise(shift))
         environment = np.bincount(events.deployments.environment)
         months.append([len(events.commits.time), environment.sum(), *environment])
     commits, deployments, dev, staging, production = np.mean(months, axis=0) / 30
@@ -278,7 +269,7 @@ def test_a_default_month_has_about_405_deployments_of_185_commits():
 
 # ---- Soak, which has an exact answer ------------------------------------------------------------
 
-CENTURIES = Window(pd.Timestamp(0, unit="s", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC"))
+CENTURIES = gitops.Window(pd.Timestamp(0, unit="s", tz="UTC"), pd.Timestamp("2200-01-01", tz="UTC"))
 
 
 @pytest.mark.parametrize("arrivals_per_soak", [0.25, 1, 2])
@@ -289,11 +280,11 @@ def test_soak_meets_its_closed_form_for_each_application_behind_a_dev_stage(arri
     times = np.cumsum(gaps, axis=1).astype(np.int64)
     order = np.argsort(times.ravel(), kind="stable")
     application = np.repeat(np.arange(3), 60_000)[order]
-    commits = Commits(np.zeros_like(order), times.ravel()[order], application)
-    dev = Environment("dev", 1, (0, 0), (0, 0), "each")
-    live = Environment("live", 1, (2, 2), (0, 0), "soak")
-    draws = [(Scenario(environments=[dev, live]), 1)]
-    deployed = run_pipeline(commits, draws, CENTURIES, Noise(1))[0]
+    commits = gitops.Commits(np.zeros_like(order), times.ravel()[order], application)
+    dev = gitops.Environment("dev", 1, (0, 0), (0, 0), "each")
+    live = gitops.Environment("live", 1, (2, 2), (0, 0), "soak")
+    draws = [(gitops.Scenario(environments=[dev, live]), 1)]
+    deployed = gitops.run_pipeline(commits, draws, CENTURIES, gitops.Noise(1))[0]
     assert not deployed.bad.any()
     assert (deployed.environment == 0).sum() == len(commits.time)
     for number in range(3):

@@ -19,27 +19,15 @@ from plain_model import (
 from plain_model import simulated as simulated_with_flow
 from plain_months import months
 
-from gitops_automation import (
-    METRICS,
-    SCOPES,
-    TARGETS,
-    GitOpsError,
-    History,
-    Scenario,
-    Window,
-    calculate_maturity,
-    judge,
-    judge_all,
-    measure,
-)
+import gitops_automation as gitops
 
-SEED_KEYS = SCOPES["all environments"]
+SEED_KEYS = gitops.SCOPES["all environments"]
 ELITE = dict(zip(SEED_KEYS, (2.0, 1.0, 10.0, 5.0)))
 MISSED = dict(zip(SEED_KEYS, (0.5, 30.0, 90.0, 20.0)))
 
 
 def dora_metrics(history):
-    return measure(history).values
+    return gitops.measure(history).values
 
 
 def simulated(scenario, seed):
@@ -86,8 +74,8 @@ def by_hand():
     rollbacks = table(
         "rollbacks", (at(3, 1), "shop", "dev", "c" * 40, "a" * 40, "OOMKilled", 6.0, True)
     )
-    window = Window.before(pd.Timestamp("2026-01-07", tz="UTC"), 2)
-    return History(commits, deployments, rollbacks, window, ("dev", "production"))
+    window = gitops.Window.before(pd.Timestamp("2026-01-07", tz="UTC"), 2)
+    return gitops.History(commits, deployments, rollbacks, window, ("dev", "production"))
 
 
 def test_the_metrics_of_a_small_history_are_those_worked_out_by_hand():
@@ -143,8 +131,8 @@ def test_metrics_of_simulations_agree_with_a_plain_loop(scenario):
 
 
 def test_the_counts_of_each_day_are_those_of_the_tables():
-    history = simulated(Scenario(), 7)
-    measured = measure(history)
+    history = simulated(gitops.Scenario(), 7)
+    measured = gitops.measure(history)
     by_day = [
         [
             (rows["timestamp"].dt.floor("D") == day).sum()
@@ -158,7 +146,7 @@ def test_the_counts_of_each_day_are_those_of_the_tables():
 
 def test_many_applications_of_many_months_are_kept_apart():
     """90,000 applications in 100 months are more places than fit in front of a time."""
-    few = Scenario().with_environment("production", success_rate=0.3)
+    few = gitops.Scenario().with_environment("production", success_rate=0.3)
     names = {f"a{number}": 1 for number in range(90_000)}
     team = dict(commits_per_day=1, applications=names)
     minutes = months(few.with_team(**team), 100)["mttr_minutes"]
@@ -166,8 +154,8 @@ def test_many_applications_of_many_months_are_kept_apart():
 
 
 def test_every_metric_has_a_definition():
-    assert set(dora_metrics(empty_history())) == set(METRICS)
-    assert all(metric.definition for metric in METRICS.values())
+    assert set(dora_metrics(empty_history())) == set(gitops.METRICS)
+    assert all(metric.definition for metric in gitops.METRICS.values())
 
 
 # ---- What is judged ------------------------------------------------------------------------------
@@ -175,27 +163,27 @@ def test_every_metric_has_a_definition():
 
 def test_an_empty_history_is_never_elite():
     metrics = dora_metrics(empty_history())
-    defined = {key: metrics[key] for key in TARGETS if not math.isnan(metrics[key])}
+    defined = {key: metrics[key] for key in gitops.TARGETS if not math.isnan(metrics[key])}
     assert defined == {"deployment_frequency": 0}
     assert all(map(math.isnan, metrics["success_rates"].values()))
-    assert 1 not in judge_all(metrics).values()
-    assert calculate_maturity(metrics) == "⚪ NOT ASSESSABLE"
+    assert 1 not in gitops.judge_all(metrics).values()
+    assert gitops.calculate_maturity(metrics) == "⚪ NOT ASSESSABLE"
 
 
 def test_without_a_failed_deployment_the_recovery_target_counts_as_met():
     unknown = {**ELITE, "mttr_minutes": math.nan}
-    assert judge("mttr_minutes", {**unknown, "change_failure_rate": 0.0}) == 1
-    assert math.isnan(judge("mttr_minutes", unknown))
+    assert gitops.judge("mttr_minutes", {**unknown, "change_failure_rate": 0.0}) == 1
+    assert math.isnan(gitops.judge("mttr_minutes", unknown))
 
 
 @pytest.mark.parametrize("key", SEED_KEYS)
 def test_a_value_at_its_limit_is_missed_and_an_undefined_one_is_neither(key):
-    assert judge(key, {**ELITE, key: float(TARGETS[key].limit)}) == 0
-    assert math.isnan(judge(key, {**ELITE, key: math.nan}))
-    assert calculate_maturity({**ELITE, key: math.nan}) == "⚪ NOT ASSESSABLE"
-    assert math.isnan(judge(key, {**ELITE, "not_judged": {key: "a reason"}}))
-    with pytest.raises(GitOpsError, match=key):
-        calculate_maturity({name: value for name, value in ELITE.items() if name != key})
+    assert gitops.judge(key, {**ELITE, key: float(gitops.TARGETS[key].limit)}) == 0
+    assert math.isnan(gitops.judge(key, {**ELITE, key: math.nan}))
+    assert gitops.calculate_maturity({**ELITE, key: math.nan}) == "⚪ NOT ASSESSABLE"
+    assert math.isnan(gitops.judge(key, {**ELITE, "not_judged": {key: "a reason"}}))
+    with pytest.raises(gitops.GitOpsError, match=key):
+        gitops.calculate_maturity({name: value for name, value in ELITE.items() if name != key})
 
 
 @pytest.mark.parametrize(
@@ -210,24 +198,29 @@ def test_a_value_at_its_limit_is_missed_and_an_undefined_one_is_neither(key):
 )
 def test_every_level_is_reached_by_its_number_of_criteria(missed, level):
     for keys in itertools.combinations(MISSED, missed):
-        assert calculate_maturity({**ELITE, **{key: MISSED[key] for key in keys}}) == level
+        assert gitops.calculate_maturity({**ELITE, **{key: MISSED[key] for key in keys}}) == level
 
 
 def test_many_months_are_judged_as_each_is():
     """Values on both sides of each limit, at it, or undefined; in every combination."""
     choices = [
-        (ELITE[key], MISSED[key], float(TARGETS[key].limit), math.nan, 0.0) for key in SEED_KEYS
+        (ELITE[key], MISSED[key], float(gitops.TARGETS[key].limit), math.nan, 0.0)
+        for key in SEED_KEYS
     ]
     each = [dict(zip(SEED_KEYS, values)) for values in itertools.product(*choices)]
     together = {key: np.array([month[key] for month in each]) for key in SEED_KEYS}
     for key in SEED_KEYS:
-        np.testing.assert_array_equal(judge(key, together), [judge(key, month) for month in each])
+        np.testing.assert_array_equal(
+            gitops.judge(key, together), [gitops.judge(key, month) for month in each]
+        )
 
 
 def test_a_measured_team_is_judged_by_its_median_lead_time():
     metrics = {**ELITE, "mean_lead_time": 63.0, "median_lead_time": 0.2, "scope": "production"}
-    assert calculate_maturity(metrics) == "🏆 ELITE PERFORMER"
-    assert calculate_maturity({**metrics, "scope": "all environments"}) == "🥈 HIGH PERFORMER"
+    assert gitops.calculate_maturity(metrics) == "🏆 ELITE PERFORMER"
+    assert (
+        gitops.calculate_maturity({**metrics, "scope": "all environments"}) == "🥈 HIGH PERFORMER"
+    )
 
 
 # ---- What a sceptic would take away --------------------------------------------------------------
@@ -266,9 +259,9 @@ def real(
         if dated is None or number < dated:
             begun = end - pd.Timedelta(hours=hours[number % len(hours)])
             changes.append(("x", "production", sha, "", begun, end))
-    window = Window(start, start + pd.Timedelta(days=days))
+    window = gitops.Window(start, start + pd.Timedelta(days=days))
     begins = start + pd.Timedelta(hours=1 if lost else 0)
-    history = History(
+    history = gitops.History(
         table("git_commits"),
         table("deployments", *rows),
         table("rollbacks"),
@@ -283,7 +276,7 @@ def real(
     return history
 
 
-FREQUENCY, LEAD, RECOVERY, FAIL_RATE = SCOPES["production"]
+FREQUENCY, LEAD, RECOVERY, FAIL_RATE = gitops.SCOPES["production"]
 MET, NOT, OPEN = 1, 0, math.nan
 TWO_OF_19 = [1] * 17 + [30, 30]
 SCEPTIC = {
@@ -338,7 +331,7 @@ SCEPTIC = {
 @pytest.mark.parametrize("name", SCEPTIC)
 def test_a_measured_row_is_judged_only_if_a_sceptic_could_not_take_it_away(name):
     history, key, expected = SCEPTIC[name]
-    metrics = measure(history)
+    metrics = gitops.measure(history)
     assert metrics.met[key] == pytest.approx(expected, nan_ok=True)
     assert (key in metrics.unjudged) == math.isnan(expected)
     assert all(metrics.unjudged.values())
@@ -353,7 +346,7 @@ def test_the_downtime_of_a_deployment_is_the_union_of_its_incidents():
         ("x", "production", end + begin * minute, end + over * minute, end) for begin, over in spans
     ]
     history = real(bad={3}, minutes=(510,), incidents=table("incidents", *rows))
-    assert measure(history).values["mttr_minutes"] == pytest.approx(70)
+    assert gitops.measure(history).values["mttr_minutes"] == pytest.approx(70)
 
 
 def test_the_way_of_a_change_adds_up_to_its_lead_time():

@@ -17,10 +17,11 @@ import unicodedata
 import warnings
 from pathlib import Path
 
-import load
 import pytest
+import repositories
 from argocd_documents import application, entry, examples, operation, releases, source
 from conftest import HOOKS, called
+from repositories import git
 
 import gitops_automation as module
 
@@ -277,48 +278,13 @@ def test_an_interrupt_at_any_moment_is_quiet(before):
 
 # ---- Hostile repositories -----------------------------------------------------------------------
 
-CONFIGURATION = """
-[core]
-    fsmonitor = {program}
-    pager = {program}
-    sshCommand = {program}
-    gitProxy = {program}
-    hooksPath = {hooks}
-    alternateRefsCommand = {program}
-    askPass = {program}
-    editor = {program}
-    repositoryFormatVersion = 1
-[extensions]
-    partialClone = origin
-[remote "origin"]
-    url = {other}
-    promisor = true
-    partialCloneFilter = tree:0
-    uploadpack = {program}; git-upload-pack
-[diff]
-    external = {program}
-[diff "evil"]
-    textconv = {program}
-    command = {program}
-[filter "evil"]
-    clean = {program}
-    smudge = {program}
-    process = {program}
-[gpg]
-    program = {program}
-[log]
-    showSignature = true
-[alias]
-    log = !{program}
-    cat-file = !{program}
-    rev-parse = !{program}
-[credential]
-    helper = !{program}
-[protocol]
-    allow = always
-[include]
-    path = {included}
-"""
+PROGRAMS = """
+core.fsmonitor core.pager core.sshCommand core.gitProxy core.alternateRefsCommand core.askPass
+core.editor remote.origin.uploadpack diff.external diff.evil.textconv diff.evil.command
+filter.evil.clean filter.evil.smudge filter.evil.process gpg.program alias.log alias.cat-file
+alias.rev-parse credential.helper
+""".split()
+"""Settings of a repository that name a program."""
 
 
 @pytest.fixture
@@ -330,36 +296,26 @@ def trapped(tmp_path):
     folder, canary, program, hooks = (
         tmp_path / name for name in ("shop", "canary", "evil", "hooks")
     )
-    load.grown(folder, 4, 86400, lambda number: b"apps/file%d" % number)
-    commits = load.git(folder, "rev-list", "--reverse", "main").decode().split()
-    signed = load.git(folder, "cat-file", "commit", "main").replace(
-        b"\n\n",
-        b"\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n iQEzBAABCAAdFiEE\n"
-        b" -----END PGP SIGNATURE-----\n\n",
-        1,
-    )
-    commits.append(
-        load.git(folder, "hash-object", "-t", "commit", "-w", "--stdin", input=signed)
-        .decode()
-        .strip()
-    )
-    load.git(folder, "update-ref", "refs/heads/main", commits[-1])
+    repositories.grown(folder, 4, 86400, lambda number: b"apps/file%d" % number)
+    signature = b"\ngpgsig -----BEGIN PGP SIGNATURE-----\n \n i\n -----END PGP SIGNATURE-----\n\n"
+    signed = git(folder, "cat-file", "commit", "main").replace(b"\n\n", signature, 1)
+    made = git(folder, "hash-object", "-t", "commit", "-w", "--stdin", input=signed)
+    commits = [*git(folder, "rev-list", "--reverse", "main").split(), made.strip()]
+    git(folder, "update-ref", "refs/heads/main", commits[-1])
     hooks.mkdir()
-    for place in [
-        program,
-        *(data / name for data in (hooks, folder / ".git" / "hooks") for name in HOOKS),
-    ]:
-        place.parent.mkdir(exist_ok=True)
+    for place in [program, *(hooks / name for name in HOOKS)]:
         place.write_text(f"#!/bin/sh\ntouch '{canary}'\n")
         place.chmod(0o755)
-    included = tmp_path / "included"
+    settings = {"core.hooksPath": hooks, **dict.fromkeys(PROGRAMS, program)}
+    settings.update({"log.showSignature": "true", "protocol.allow": "always"})
+    settings.update({"remote.origin.url": tmp_path, "remote.origin.promisor": "true"})
+    included, attributes = tmp_path / "included", folder / ".git" / "info" / "attributes"
     included.write_text(f"[gpg]\n\tprogram = {program}\n[core]\n\tfsmonitor = {program}\n")
-    for place in (folder / ".gitattributes", folder / ".git" / "info" / "attributes"):
-        place.parent.mkdir(exist_ok=True)
-        place.write_text("* diff=evil filter=evil\n")
-    values = dict(program=program, hooks=hooks, included=included, other=tmp_path)
-    (folder / ".git" / "config").write_text(CONFIGURATION.format(**values))
-    return folder, commits, canary
+    attributes.parent.mkdir(exist_ok=True)
+    attributes.write_text("* diff=evil filter=evil\n")
+    for name, value in {**settings, "include.path": included}.items():
+        git(folder, "config", name, str(value))
+    return folder, [commit.decode() for commit in commits], canary
 
 
 @pytest.mark.parametrize(
@@ -367,7 +323,7 @@ def trapped(tmp_path):
 )
 def test_the_traps_do_spring_for_an_unwary_git(trapped, command):
     folder, _, canary = trapped
-    load.git(folder, *command, check=False)
+    git(folder, *command, check=False)
     assert canary.exists()
 
 

@@ -5,7 +5,7 @@ import unicodedata
 
 import pandas as pd
 import pytest
-from load import Commit, bytes_of, git, stream_of
+from repositories import Commit, bytes_of, git, stream_of
 
 import gitops_automation as module
 from gitops_automation import COLUMNS, GitOpsError

@@ -12,7 +12,7 @@ import argocd_documents as argo
 import pandas as pd
 import pytest
 from conftest import called
-from load import Commit, bytes_of, git, imported, stream_of
+from repositories import Commit, bytes_of, git, imported, stream_of
 
 from gitops_automation import GitOpsError, load_gitops_repository
 

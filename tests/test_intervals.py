@@ -6,48 +6,39 @@ import numpy as np
 import pytest
 from plain_model import EACH, END, simulated_months
 
-from gitops_automation import (
-    NEVER,
-    PRESETS,
-    Noise,
-    Scenario,
-    Window,
-    frequency_interval,
-    median_interval,
-    rates_with_interval,
-    shipped_changes,
-    student_t,
-)
+import gitops_automation as gitops
 
 EXACT_T = {3: 3.1824, 4: 2.7764, 5: 2.5706, 10: 2.2281, 30: 2.0423, 1e9: 1.95996}
 EXACT_POISSON = {0: (0, 3.689), 1: (0.0253, 5.572), 5: (1.623, 11.668), 9: (4.115, 17.085)}
-SAFE = PRESETS["traditional"]  # without batches that fail: else three trains have no interval
+SAFE = gitops.PRESETS[
+    "traditional"
+]  # without batches that fail: else three trains have no interval
 for _name in SAFE.names:
     SAFE = SAFE.with_environment(_name, batch_risk=0, open_hours="always")
 CASES = {
-    "default": Scenario(),
+    "default": gitops.Scenario(),
     "each": EACH,
     "traditional": SAFE,
-    "weekly train": Scenario().with_environment("production", release_every_hours=168),
-    "one application": Scenario().with_team(applications={"shop": 1}),
-    "one commit a day": Scenario().with_team(commits_per_day=1),
+    "weekly train": gitops.Scenario().with_environment("production", release_every_hours=168),
+    "one application": gitops.Scenario().with_team(applications={"shop": 1}),
+    "one commit a day": gitops.Scenario().with_team(commits_per_day=1),
 }
 
 
 def interval_of(values, cluster):
     """Low and high of a median."""
-    return median_interval(np.asarray(list(values), float), np.asarray(cluster))
+    return gitops.median_interval(np.asarray(list(values), float), np.asarray(cluster))
 
 
 def frequency_of(counts):
     """Low and high of the count itself."""
-    low, high = frequency_interval(np.asarray(counts), np.ones(len(counts), bool))
+    low, high = gitops.frequency_interval(np.asarray(counts), np.ones(len(counts), bool))
     return low * len(counts), high * len(counts)
 
 
 @pytest.mark.parametrize("df", EXACT_T)
 def test_students_t_is_that_of_the_tables_within_a_twentieth(df):
-    assert student_t(df) == pytest.approx(EXACT_T[df], rel=0.04)
+    assert gitops.student_t(df) == pytest.approx(EXACT_T[df], rel=0.04)
 
 
 def test_the_interval_of_a_median_is_that_of_its_clusters():
@@ -154,17 +145,20 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
 
     Trains leave as they should, so that their number is hardly random: its interval is too wide.
     """
-    runs, window, scenario = 2000, Window.before(END, days), CASES[name]
-    events = simulated_months([(scenario, runs)], window, Noise(3, 1)).in_production()
-    changes, day = shipped_changes(events), (events.deployments.time - window.seconds[0]) // 86400
-    known = changes.shipped < NEVER
+    runs, window, scenario = 2000, gitops.Window.before(END, days), CASES[name]
+    events = simulated_months([(scenario, runs)], window, gitops.Noise(3, 1)).in_production()
+    changes, day = (
+        gitops.shipped_changes(events),
+        (events.deployments.time - window.seconds[0]) // 86400,
+    )
+    known = changes.shipped < gitops.NEVER
     lead = (changes.shipped - changes.committed) / 3600
     leads, frequencies, totals = [], [], []
     for run in range(runs):
         own = known & (changes.group == run)
-        leads.append(median_interval(lead[own], changes.shipped[own] // (2 * 86400)))
+        leads.append(gitops.median_interval(lead[own], changes.shipped[own] // (2 * 86400)))
         counts = np.bincount(day[events.deployments.group == run], minlength=days)
-        frequencies.append(frequency_interval(counts, np.ones(days, bool)))
+        frequencies.append(gitops.frequency_interval(counts, np.ones(days, bool)))
         totals.append(counts.sum())
     train = scenario.environments[-1].release_every_hours > 0
     least, most = (92.5, 100) if train else (92.5, 97.5)
@@ -183,7 +177,7 @@ def test_the_95_percent_intervals_contain_the_truth_in_95_of_100_windows(name, d
 )
 def test_rates_have_the_wilson_intervals_that_newcombe_published(part, whole, low, high):
     """R. G. Newcombe, Statistics in Medicine 17, 1998, table I, method 3."""
-    rates = rates_with_interval(*(np.array([number]) for number in (part, whole, 0)))
+    rates = gitops.rates_with_interval(*(np.array([number]) for number in (part, whole, 0)))
     assert (rates["low"][0], rates["high"][0]) == pytest.approx((low, high), abs=0.01)
 
 
@@ -197,7 +191,7 @@ def test_rates_have_the_wilson_intervals_that_newcombe_published(part, whole, lo
     ],
 )
 def test_there_is_a_rate_where_somebody_looked_or_something_showed(part, whole, hidden, value, n):
-    rates = rates_with_interval(*(np.array([number]) for number in (part, whole, hidden)))
+    rates = gitops.rates_with_interval(*(np.array([number]) for number in (part, whole, hidden)))
     assert rates["value"][0] == pytest.approx(value, nan_ok=True)
     assert rates["n"][0] == n
     assert math.isnan(rates["high"][0]) == math.isnan(value)
@@ -206,5 +200,5 @@ def test_there_is_a_rate_where_somebody_looked_or_something_showed(part, whole, 
 @pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
 def test_the_wilson_interval_covers_the_true_rate_95_times_in_100_on_average(share):
     failed = np.random.default_rng(2).binomial(60, share, 20_000)
-    rates = rates_with_interval(failed, np.full(20_000, 60), np.zeros(20_000, int))
+    rates = gitops.rates_with_interval(failed, np.full(20_000, 60), np.zeros(20_000, int))
     assert covered(rates["low"], rates["high"], 100 * share) == pytest.approx(95, abs=3)

@@ -4,7 +4,7 @@ import argocd_documents as argo
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from load import Commit, git, imported, stream_of
+from repositories import Commit, git, imported, stream_of
 
 from gitops_automation import GitOpsError, load_release_tags, measure
 

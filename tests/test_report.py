@@ -14,28 +14,13 @@ import pytest
 from plain_model import MONTH, check_history, empty_history, simulated, table
 
 import gitops_automation as gitops
-from gitops_automation import (
-    METRICS,
-    SCOPES,
-    Environment,
-    GitOpsAutomation,
-    History,
-    Report,
-    Scenario,
-    Window,
-    calculate_maturity,
-    format_report,
-    format_summary,
-    measure,
-    rate_grade,
-)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 MODULE = Path(gitops.__file__).resolve()
 GOLDEN = Path(__file__).resolve().parent / "golden" / "report_seed_7.txt"
 
-FOUR = SCOPES["all environments"]
+FOUR = gitops.SCOPES["all environments"]
 SAMPLE_LABELS = """
 🔄 GitOps Workflow Automation with ArgoCD | ====
 📝 Generating Git commit history... | ✓ Generated
@@ -74,7 +59,7 @@ ADVICE = ["Lead Time 44 h is long; the gate", "  Open the gate: target met", "MT
 @functools.lru_cache(maxsize=None)
 def metrics_of_something():
     """The Metrics of a simulated month."""
-    return measure(simulated(Scenario(), 7)[0])
+    return gitops.measure(simulated(gitops.Scenario(), 7)[0])
 
 
 def metrics_with(values):
@@ -85,15 +70,17 @@ def metrics_with(values):
 
 def report_with(values):
     """The report of metrics that are told."""
-    return format_report(Report(metrics_with(values), tried=ADVICE))
+    return gitops.format_report(gitops.Report(metrics_with(values), tried=ADVICE))
 
 
 def report_on(history, *more, **options):
     """The report of a history."""
-    return format_report(Report(measure(history), *more, tried=ADVICE, **options))
+    return gitops.format_report(
+        gitops.Report(gitops.measure(history), *more, tried=ADVICE, **options)
+    )
 
 
-def report_of(scenario=Scenario(), seed=7, window=MONTH):
+def report_of(scenario=gitops.Scenario(), seed=7, window=MONTH):
     """The report of a simulated history."""
     history, flow = simulated(scenario, seed, window)
     return report_on(history, flow, seed, scenario)
@@ -159,7 +146,7 @@ def test_the_report_is_short_and_ends_with_level_why_and_next(console):
 
 
 def test_the_counts_of_the_report_are_those_of_the_tables():
-    history, flow = simulated(Scenario(), 7)
+    history, flow = simulated(gitops.Scenario(), 7)
     report = report_on(history, flow, 7)
     rows = labelled(report.splitlines())
     assert rows["Total Commits"] == str(len(history.git_commits))
@@ -179,21 +166,23 @@ def test_the_counts_of_the_report_are_those_of_the_tables():
 @pytest.mark.parametrize(
     ("environment", "told"),
     [
-        (Environment("live", promotion="soak"), "only what stays newest"),
+        (gitops.Environment("live", promotion="soak"), "only what stays newest"),
         (
-            Environment("live", 0.9, (1, 2.5), approval_rate=0.5, release_every_hours=168),
+            gitops.Environment("live", 0.9, (1, 2.5), approval_rate=0.5, release_every_hours=168),
             "after 1-2.5 h, every 168 h, 50 % pass, newest wins",
         ),
     ],
 )
 def test_where_the_lead_time_goes_tells_the_gates(environment, told):
-    scenario = Scenario(environments=(Environment("test", 0.9, promotion="each"), environment))
+    scenario = gitops.Scenario(
+        environments=(gitops.Environment("test", 0.9, promotion="each"), environment)
+    )
     report = " ".join(report_of(scenario).split())
     assert re.search(rf"Into live: [\d.]+ hours \([\d.]+%\), {re.escape(told)} ✅", report)
 
 
 def test_what_only_a_simulation_knows_is_left_out_of_other_reports():
-    report = report_on(simulated(Scenario(), 7)[0])
+    report = report_on(simulated(gitops.Scenario(), 7)[0])
     for word in ("seed", "newest wins", "Superseded", "In flight"):
         assert word not in report
 
@@ -203,14 +192,14 @@ def test_what_only_a_simulation_knows_is_left_out_of_other_reports():
     [(95.0, "🟢"), (94.99, "🟡"), (90.0, "🟡"), (89.99, "🔴"), (0.0, "🔴"), (math.nan, "⚪")],
 )
 def test_the_icon_of_a_success_rate_follows_the_thresholds(rate, icon):
-    assert rate_grade(rate)[0] == icon
+    assert gitops.rate_grade(rate)[0] == icon
     rates = {"dev": rate, "staging": 96.0, "production": 93.0}
     lines = section(report_with({**ELITE, "success_rates": rates}), "SUCCESS RATES")
     assert [line[0] for line in lines[:3]] == [icon, "🟢", "🟡"]
 
 
 def test_numbers_have_one_format():
-    scenario = Scenario().with_team(commits_per_day=200)
+    scenario = gitops.Scenario().with_team(commits_per_day=200)
     report = report_of(scenario)
     assert re.search(r"Total Commits: +\d,\d{3}$", report, re.M)
     assert re.search(r"Total Deployments: +\d+,\d{3}$", report, re.M)
@@ -232,7 +221,7 @@ def test_a_window_in_which_nothing_happened_is_one_sentence():
 def test_no_heading_stands_over_nothing(days):
     history, flow = empty_history(), None
     if days:
-        history, flow = simulated(Scenario(), 7, Window.before(MONTH.end, days))
+        history, flow = simulated(gitops.Scenario(), 7, gitops.Window.before(MONTH.end, days))
     lines = report_on(history, flow).splitlines()
     for line, following in zip(lines, lines[1:]):
         if line.endswith(":"):
@@ -246,14 +235,14 @@ def test_no_heading_stands_over_nothing(days):
 def test_the_level_follows_the_score_in_the_report_as_in_the_summary(count):
     for missed in itertools.combinations(FOUR, count):
         values = {**ELITE, **{key: MISSED[key] for key in missed}}
-        report = Report(metrics_with(values), tried=ADVICE)
-        text, level = format_report(report), LEVELS[min(count, 3)]
-        assert calculate_maturity(values) == level
+        report = gitops.Report(metrics_with(values), tried=ADVICE)
+        text, level = gitops.format_report(report), LEVELS[min(count, 3)]
+        assert gitops.calculate_maturity(values) == level
         assert f"Performance Score: {4 - count}/4 metrics meeting elite criteria" in text
         assert f"Maturity Level: {level}\n" in text
         assert text.count("✅ Elite (") == 4 - count
         assert text.count("❌ Needs Improvement (") == count
-        summary = format_summary(report)
+        summary = gitops.format_summary(report)
         assert re.search(rf"^  Overall Maturity: +{level[2:]}$", summary, re.MULTILINE)
         tier = summary.splitlines()[-1]
         assert tier.startswith("🏆 Performance Tier: ")
@@ -261,9 +250,9 @@ def test_the_level_follows_the_score_in_the_report_as_in_the_summary(count):
 
 
 def test_each_row_of_the_verdict_has_the_numbers_that_make_its_value():
-    table = gitops.verdict_table(Report(metrics_of_something(), tried=ADVICE))
+    table = gitops.verdict_table(gitops.Report(metrics_of_something(), tried=ADVICE))
     rows = {row["Metric"]: row for row in table.to_dict("records")}
-    assert [METRICS[key].label for key in FOUR] == list(rows)
+    assert [gitops.METRICS[key].label for key in FOUR] == list(rows)
     row = rows["Deployment Frequency"]
     count, days = re.fullmatch(r"(\d+) deployments in (\d+) days", row["Made of"]).groups()
     assert row["Value"] == f"{int(count) / int(days):.2f}/day"
@@ -275,22 +264,26 @@ def test_each_row_of_the_verdict_has_the_numbers_that_make_its_value():
 def test_what_to_do_next_is_the_first_change_that_helps():
     stuck = ["MTTR is long; people: hire", "  No change that was tried meets the target: none"]
     for tried in (ADVICE, [*stuck, *ADVICE]):
-        report = Report(metrics_of_something(), tried=tried)
-        assert "\n  Why:  Lead Time 44 h is long\n  Next: Open the gate\n" in format_summary(report)
+        report = gitops.Report(metrics_of_something(), tried=tried)
+        assert "\n  Why:  Lead Time 44 h is long\n  Next: Open the gate\n" in gitops.format_summary(
+            report
+        )
         assert report.why_and_next == ("Lead Time 44 h is long", "Open the gate")
-    report = Report(metrics_of_something(), tried=stuck)
-    assert "Next: hire\n" in format_summary(report)
+    report = gitops.Report(metrics_of_something(), tried=stuck)
+    assert "Next: hire\n" in gitops.format_summary(report)
     untried = ["Lead Time 44 h is long; the way into x takes all: shorten it first"]
-    summary = format_summary(Report(metrics_of_something(), tried=untried))
+    summary = gitops.format_summary(gitops.Report(metrics_of_something(), tried=untried))
     assert "Why:  Lead Time 44 h is long\n  Next: shorten it first\n" in summary
     doubted = ["MTTR cannot be judged (only 2): measure more days"]
-    summary = format_summary(Report(metrics_of_something(), tried=doubted))
+    summary = gitops.format_summary(gitops.Report(metrics_of_something(), tried=doubted))
     assert "Why:  MTTR cannot be judged (only 2)\n  Next: measure more days\n" in summary
 
 
 def test_a_report_of_long_names_fits_eighty_columns():
     long = {f"{letter * 60}-service": 1 for letter in "abc"}
-    scenario = Scenario(environments=(Environment("d" * 70), Environment("p" * 70)))
+    scenario = gitops.Scenario(
+        environments=(gitops.Environment("d" * 70), gitops.Environment("p" * 70))
+    )
     history, flow = simulated(scenario.with_team(applications=long), 7)
     for source in ("simulated", "argocd"):
         report = report_on(history._replace(source=source), flow, 7, scenario, details=True)
@@ -316,7 +309,7 @@ def real(source="files", version="", lost=0, applications=("x",), **tables):
     tables = {"changes": table("changes", *changes), **tables}
     tables = {"coverage": table("coverage", *spans), **tables}
     made = table("git_commits"), table("deployments", *rows), table("rollbacks")
-    history = History(*made, MONTH, ("production",), source, **tables)
+    history = gitops.History(*made, MONTH, ("production",), source, **tables)
     check_history(history)
     return history
 
@@ -344,7 +337,7 @@ def test_what_is_simulated_in_part_is_not_said_to_be_measured():
     report = report_on(real(gitops.SIMULATED_TABLES))
     assert "SIMULATED: these tables were written by a simulation" in report
     assert "MEASURED" not in report
-    report = report_on(simulated(Scenario(), 7)[0], commits_are_real=True)
+    report = report_on(simulated(gitops.Scenario(), 7)[0], commits_are_real=True)
     assert "\nSIMULATED deployments of real commits\n" in report
 
 
@@ -373,7 +366,7 @@ def test_a_measured_report_has_a_line_for_each_application_and_environment():
 
 
 def test_details_add_applications_and_trend():
-    history = simulated(Scenario(), 7)[0]
+    history = simulated(gitops.Scenario(), 7)[0]
     trend = gitops.measure_trend(history, "week")
     brief, whole = report_on(history), report_on(history, trend=trend, details=True)
     for title in ("PRODUCTION BY APPLICATION", "TREND OF PRODUCTION"):
@@ -382,44 +375,46 @@ def test_details_add_applications_and_trend():
 
 
 def test_a_lower_bound_says_so_wherever_it_is_shown():
-    metrics = measure(real("argocd"))
-    report = Report(metrics, tried=ADVICE)
+    metrics = gitops.measure(real("argocd"))
+    report = gitops.Report(metrics, tried=ADVICE)
     told = [
-        *format_report(report).splitlines(),
-        *format_summary(report).splitlines(),
+        *gitops.format_report(report).splitlines(),
+        *gitops.format_summary(report).splitlines(),
         *gitops.format_markdown(report).splitlines(),
     ]
     rates = [line for line in told if re.search(r"3\.33 ?%", line)]
     assert len(rates) >= 6
     assert all("at least" in line or "≥" in line for line in rates)
-    verdict = section(format_report(report), "MATURITY")
+    verdict = section(gitops.format_report(report), "MATURITY")
     (at,) = [number for number, line in enumerate(verdict) if "Change Failure Rate:" in line]
     assert "⚪ at least 3.33% (<15% target, not judged)" in verdict[at]
     assert verdict[at + 1].strip() == "a failure may hide between two looks"
 
 
 def test_a_block_of_production_says_where_it_counts_all_environments():
-    history = simulated(Scenario(), 7)[0]._replace(source="git")
-    whole = Report(measure(history), tried=ADVICE)
-    report = format_report(whole)
+    history = simulated(gitops.Scenario(), 7)[0]._replace(source="git")
+    whole = gitops.Report(gitops.measure(history), tried=ADVICE)
+    report = gitops.format_report(whole)
     for heading, rows in (
         ("Deployment Distribution", history.deployments),
         ("Rollbacks by Environment", history.rollbacks),
     ):
         assert f"\n{heading} ({len(rows)} in all environments):\n" in report
     backs = (history.rollbacks["environment"] == "production").sum()
-    for text in (report, format_summary(whole)):
+    for text in (report, gitops.format_summary(whole)):
         assert re.search(rf"Total Rollbacks: +{backs}$", text, re.M)
         assert "Commits That Began a Change:" in text and "Automated" not in text
     assert "ROLLBACK SUMMARY, PRODUCTION" in report
-    assert "SUMMARY OF PRODUCTION" in format_summary(whole)
+    assert "SUMMARY OF PRODUCTION" in gitops.format_summary(whole)
 
 
 def test_a_success_rate_that_may_hide_failures_is_a_grey_bound():
-    metrics = measure(real("argocd"))
+    metrics = gitops.measure(real("argocd"))
     for rate, icon in ((96.67, "⚪"), (92.0, "⚪"), (80.0, "🔴")):
         values = {**metrics.values, "success_rates": {"production": rate}}
-        report = format_report(Report(dataclasses.replace(metrics, values=values), tried=ADVICE))
+        report = gitops.format_report(
+            gitops.Report(dataclasses.replace(metrics, values=values), tried=ADVICE)
+        )
         (line,) = section(report, "SUCCESS RATES")
         assert line == f"{icon} production       ≤ {rate:.2f}%  (1/30 seen to fail)"
         assert "\n≤ is an upper bound" in report
@@ -450,12 +445,12 @@ def test_two_sources_of_one_team_have_a_name_and_a_lead_time_of_their_own():
 
 def test_what_has_no_known_environment_has_its_remedy_in_the_verdict():
     history = real()._replace(environments=(gitops.UNCLASSIFIED, "production"))
-    some = Report(measure(history), tried=ADVICE)
-    assert "  • Some applications cannot be judged" in format_report(some)
-    assert "Next: Open the gate" in format_summary(some)
-    none = measure(history._replace(deployments=history.deployments[:0]))
-    nothing = Report(none, tried=ADVICE[2:])
-    assert "Next: --environments 'production=NAME-*' says it" in format_summary(nothing)
+    some = gitops.Report(gitops.measure(history), tried=ADVICE)
+    assert "  • Some applications cannot be judged" in gitops.format_report(some)
+    assert "Next: Open the gate" in gitops.format_summary(some)
+    none = gitops.measure(history._replace(deployments=history.deployments[:0]))
+    nothing = gitops.Report(none, tried=ADVICE[2:])
+    assert "Next: --environments 'production=NAME-*' says it" in gitops.format_summary(nothing)
 
 
 @pytest.mark.parametrize(
@@ -475,14 +470,14 @@ def test_a_long_time_and_its_interval_are_in_one_human_unit(minutes, shown, inte
 
 
 def markdown_on(history):
-    return gitops.format_markdown(Report(measure(history), tried=ADVICE))
+    return gitops.format_markdown(gitops.Report(gitops.measure(history), tried=ADVICE))
 
 
 def test_markdown_is_one_page_of_verdict_tables_and_advice():
-    text = markdown_on(simulated(Scenario(), 7)[0])
+    text = markdown_on(simulated(gitops.Scenario(), 7)[0])
     title = "## 🥈 HIGH PERFORMER: 3/4 metrics meeting elite criteria"
     assert text.startswith(f"{title}\n\n**SIMULATED")
-    for row in gitops.verdict_table(Report(metrics_of_something())).to_numpy():
+    for row in gitops.verdict_table(gitops.Report(metrics_of_something())).to_numpy():
         assert f"| {' | '.join(map(gitops.as_markdown, row))} |" in text
     titles = re.findall("^### (.*)$", text, re.M)
     assert titles == ["Verdict", "Production", "Environments", "Applications", "Recommendations"]
@@ -491,7 +486,9 @@ def test_markdown_is_one_page_of_verdict_tables_and_advice():
 
 def test_names_cannot_steer_markdown():
     wild = "a|b<script>`*x*`"
-    scenario = Scenario(environments=(Environment(wild), Environment("production")))
+    scenario = gitops.Scenario(
+        environments=(gitops.Environment(wild), gitops.Environment("production"))
+    )
     text = markdown_on(simulated(scenario, 7)[0])
     (row,) = [line for line in text.splitlines() if "script" in line and line.startswith("|")]
     assert len(re.findall(r"(?<!\\)\|", row)) == 4
@@ -499,7 +496,7 @@ def test_names_cannot_steer_markdown():
 
 
 def test_a_notebook_shows_the_verdict_or_the_next_step(capsys):
-    run = GitOpsAutomation(seed=7, end="2026-01-31")
+    run = gitops.GitOpsAutomation(seed=7, end="2026-01-31")
     assert "call simulate_git_activity()" in run._repr_html_()
     run.simulate_git_activity()
     run.simulate_deployments()

@@ -18,22 +18,7 @@ import re
 import pandas as pd
 import pytest
 
-from gitops_automation import (
-    COLUMNS,
-    DEGRADED,
-    HEALTHY,
-    MISSING,
-    SYNCED,
-    UNKNOWN,
-    Look,
-    Place,
-    Sync,
-    classify_syncs,
-    history_from,
-    merge_clusters,
-    seconds_of,
-    table_from,
-)
+import gitops_automation as gitops
 
 HOUR = 3600
 
@@ -48,7 +33,7 @@ def read_syncs(text, automatic=False):
         time = syncs[-1].end + int(pause) if pause else number * HOUR
         failure = "it failed" if failed else ""
         facts = value, f"{value}{number}", failure, [value], takes or "", automatic
-        syncs.append(Sync(time, time, *facts))
+        syncs.append(gitops.Sync(time, time, *facts))
     return syncs
 
 
@@ -57,9 +42,9 @@ def read_looks(text):
     looks = []
     for token in text.split():
         time, state, since = re.fullmatch(r"([\d.]+):(\w+)(?:>([\d.]+))?", token).groups()
-        health = DEGRADED if state == "degraded" else HEALTHY
+        health = gitops.DEGRADED if state == "degraded" else gitops.HEALTHY
         begun = round(float(since or 0) * HOUR)
-        looks.append(Look(round(float(time) * HOUR), health, begun, state == "good"))
+        looks.append(gitops.Look(round(float(time) * HOUR), health, begun, state == "good"))
     return looks
 
 
@@ -67,7 +52,7 @@ def shown(releases):
     """Return releases as in a row: deployments, rollbacks."""
     deployments, rollbacks = [], []
     for one in releases:
-        over = f"@{one.recovered / HOUR:g}" if one.recovered != MISSING else ""
+        over = f"@{one.recovered / HOUR:g}" if one.recovered != gitops.MISSING else ""
         name = f"!{one.sync.commit}{over}" if one.reason else one.sync.commit + "+" * one.healthy
         deployments += [name] if one.counts else []
         if one.counts and one.back:
@@ -84,7 +69,9 @@ def rows(text):
 
 def check(case, automatic=False):
     syncs, looks, *expected = case
-    found = classify_syncs(read_syncs(syncs, automatic), read_looks(looks), syncs.startswith("/"))
+    found = gitops.classify_syncs(
+        read_syncs(syncs, automatic), read_looks(looks), syncs.startswith("/")
+    )
     assert shown(found) == expected
 
 
@@ -244,8 +231,8 @@ def test_a_plain_calculation_comes_to_the_same():
         for number in range(rng.randint(1, 14)):
             time += rng.choice([20, 59, 60, 61, 600, 3600])
             value, failure = rng.choice("ABCD"), "it failed" if rng.random() < 0.25 else ""
-            syncs.append(Sync(time, time, value, str(number), failure))
-        releases = classify_syncs(syncs)
+            syncs.append(gitops.Sync(time, time, value, str(number), failure))
+        releases = gitops.classify_syncs(syncs)
         made = {int(one.sync.commit): "!" * bool(one.reason) for one in releases if one.counts}
         back = {
             int(one.sync.commit): int(one.back.sync.commit)
@@ -255,7 +242,7 @@ def test_a_plain_calculation_comes_to_the_same():
         assert (made, back) == plain_classify(syncs)
         good = [one.sync.end for one in releases if not one.reason]
         for one in releases:
-            assert not one.reason or one.recovered == MISSING or one.recovered in good
+            assert not one.reason or one.recovered == gitops.MISSING or one.recovered in good
 
 
 # ---- Clusters -----------------------------------------------------------------------------------
@@ -263,17 +250,17 @@ def test_a_plain_calculation_comes_to_the_same():
 
 def rows_of(*rows):
     """Rows of `deployments` of the shop in production: (time, cluster, release, bad until)."""
-    columns = [*COLUMNS["deployments"], "cluster", "release"]
+    columns = [*gitops.COLUMNS["deployments"], "cluster", "release"]
     listed = []
     for time, cluster, release, *bad in rows:
-        health, reason = (DEGRADED, f"{cluster} failed") if bad else (UNKNOWN, None)
-        facts = time, "shop", "production", release, SYNCED, health, 0, reason
-        listed.append((*facts, *(bad or [MISSING]), cluster, release))
+        health, reason = (gitops.DEGRADED, f"{cluster} failed") if bad else (gitops.UNKNOWN, None)
+        facts = time, "shop", "production", release, gitops.SYNCED, health, 0, reason
+        listed.append((*facts, *(bad or [gitops.MISSING]), cluster, release))
     return pd.DataFrame(listed, columns=columns)
 
 
 def test_a_release_counts_once_in_a_stage_at_the_first_cluster():
-    merged = merge_clusters(
+    merged = gitops.merge_clusters(
         rows_of((1, "eu", "v1"), (2, "us", "v1"), (4, "us", "v2"), (3, "eu", "v0"), (9, "eu", "v1"))
     )
     assert merged["timestamp"].tolist() == [1, 3, 4, 9]
@@ -284,27 +271,29 @@ def test_a_release_counts_once_in_a_stage_at_the_first_cluster():
     [
         ([(1, "eu", "v"), (2, "us", "v", 8), (3, "asia", "v", 9)], "us failed", 9),
         ([(1, "eu", "v", 4), (2, "us", "v", 8)], "eu failed", 8),
-        ([(1, "eu", "v", 4), (2, "us", "v", MISSING)], "eu failed", MISSING),
+        ([(1, "eu", "v", 4), (2, "us", "v", gitops.MISSING)], "eu failed", gitops.MISSING),
         ([(1, "eu", "v", 4), (2, "us", "v")], "eu failed", 4),
     ],
 )
 def test_a_release_that_fails_at_another_cluster_is_bad_until_the_last_one_recovers(
     rows, reason, recovered
 ):
-    (row,) = merge_clusters(rows_of(*rows)).to_dict("records")
+    (row,) = gitops.merge_clusters(rows_of(*rows)).to_dict("records")
     told = row["health"], row["failure_reason"], row["recovered"]
-    assert told == (DEGRADED, reason, recovered)
+    assert told == (gitops.DEGRADED, reason, recovered)
 
 
 def test_clusters_of_a_history_have_one_row_of_coverage_and_recover_apart():
     """In Europe B goes back to A; in America B stays, which recovers nothing in Europe."""
     places = [
-        Place("shop", "production", name, "path", classify_syncs(read_syncs(text)), *covered)
+        gitops.Place(
+            "shop", "production", name, "path", gitops.classify_syncs(read_syncs(text)), *covered
+        )
         for name, text, covered in [("eu", "A B A", (0, 9, 1)), ("us", "A B", (5, 8, 2))]
     ]
-    none = table_from("git_commits", [])
-    history = history_from("argocd", places, none, [], [], ["production"])
-    seconds = seconds_of(history.deployments["recovered"]).tolist()
+    none = gitops.table_from("git_commits", [])
+    history = gitops.history_from("argocd", places, none, [], [], ["production"])
+    seconds = gitops.seconds_of(history.deployments["recovered"]).tolist()
     assert history.deployments["commit_sha"].tolist() == ["A0", "B1"]
     assert seconds[1] == 2 * HOUR
     (row,) = history.coverage.astype(object).to_dict("records")
@@ -314,16 +303,16 @@ def test_clusters_of_a_history_have_one_row_of_coverage_and_recover_apart():
 
 def test_what_clusters_roll_back_is_a_failure_of_their_stage():
     rng = random.Random(1)
-    none = table_from("git_commits", [])
+    none = gitops.table_from("git_commits", [])
     for _ in range(100):
         places = []
         for name in ("eu", "us", "asia"):
             syncs = read_syncs(" ".join(rng.choices(["A", "B", "C", "!B"], k=7)))
             late = rng.randint(0, HOUR)
             moved = [one._replace(start=one.start + late, end=one.end + late) for one in syncs]
-            releases = classify_syncs([one._replace(release=one.content) for one in moved])
-            places.append(Place("shop", "live", name, "path", releases, 0, 9))
-        history = history_from("git", places, none, [], [], ["live"])
-        bad = history.deployments[history.deployments["health"] == DEGRADED]
+            releases = gitops.classify_syncs([one._replace(release=one.content) for one in moved])
+            places.append(gitops.Place("shop", "live", name, "path", releases, 0, 9))
+        history = gitops.history_from("git", places, none, [], [], ["live"])
+        bad = history.deployments[history.deployments["health"] == gitops.DEGRADED]
         assert len(history.rollbacks) <= len(bad)
         assert set(history.rollbacks["from_commit"]) <= set(bad["commit_sha"])

@@ -10,17 +10,6 @@ from conftest import TEMPLATE, called
 from plain_model import average, check_history, middle, plain_production, simulated, table
 
 import gitops_automation as module
-from gitops_automation import (
-    FAIL_RATE,
-    FREQUENCY,
-    LEAD,
-    RECOVERY,
-    REWORK,
-    GitOpsAutomation,
-    History,
-    Scenario,
-    Window,
-)
 
 FAST = ["--seed", "7", "--runs", "3", "--no-dashboard"]
 COLUMNS = [
@@ -48,9 +37,9 @@ def deployed(time, bad=False, number=0, health="Healthy", environment="productio
 def history_of(deployments, start, end, commits=(), rollbacks=(), **more):
     rows = sorted(deployments, key=lambda row: row[0])
     tables = table("git_commits", *commits), table("deployments", *rows)
-    window = Window(at(start), at(end))
+    window = module.Window(at(start), at(end))
     rollbacks = table("rollbacks", *rollbacks)
-    made = History(*tables, rollbacks, window, ("staging", "production"), **more)
+    made = module.History(*tables, rollbacks, window, ("staging", "production"), **more)
     check_history(made)
     return made
 
@@ -100,7 +89,7 @@ def trend_of(history, by, metric):
 def test_a_period_is_a_week_from_monday_or_a_month_as_far_as_the_window_has_it(
     by, first, end, periods
 ):
-    found = trend_of(history_of([], first, end), by, FREQUENCY)
+    found = trend_of(history_of([], first, end), by, module.FREQUENCY)
     assert [(f"{row['period']:%F}", row["days"]) for row in found] == periods
     assert sum(row["days"] for row in found) == (at(end) - at(first)).days
 
@@ -110,9 +99,9 @@ def test_a_deployment_is_of_the_period_in_which_it_began_and_a_change_of_that_in
     commit = (f"{1:040x}", at("2026-01-09 08:00"), "ann", "feat", "shop", "main", "m", 1)
     deployment = deployed("2026-01-11 23:59:30", number=1)
     made = history_of([deployment], "2026-01-05", "2026-01-19", [commit])
-    assert [row["n"] for row in trend_of(made, "week", FREQUENCY)] == [1, 0]
-    assert [row["n"] for row in trend_of(made, "week", LEAD)] == [0, 1]
-    row = trend_of(made, "week", LEAD)[1]
+    assert [row["n"] for row in trend_of(made, "week", module.FREQUENCY)] == [1, 0]
+    assert [row["n"] for row in trend_of(made, "week", module.LEAD)] == [0, 1]
+    row = trend_of(made, "week", module.LEAD)[1]
     assert row["value"] == row["p90"] == pytest.approx(64 + 30 / 3600)
     assert math.isnan(row["low"])
 
@@ -121,27 +110,27 @@ def test_a_deployment_is_of_the_period_in_which_it_began_and_a_change_of_that_in
 @pytest.mark.parametrize(
     "scenario",
     [
-        Scenario(),
-        Scenario()
+        module.Scenario(),
+        module.Scenario()
         .with_environment("production", success_rate=0.6, wait_hours=(1, 40))
         .with_rollback(success_rate=0.5),
     ],
     ids=["as it comes", "fails often"],
 )
 def test_the_periods_of_a_history_are_those_of_plain_loops(scenario, by):
-    history = simulated(scenario, 3, Window(at("2025-12-10"), at("2026-03-20")))[0]
+    history = simulated(scenario, 3, module.Window(at("2025-12-10"), at("2026-03-20")))[0]
     found = module.measure_trend(history, by)
     starts = found["period"].drop_duplicates().tolist()
     for start, end in zip(starts, [*starts[1:], history.window.end]):
         rows = found[found["period"] == start].set_index("metric")
         expected = plain_production(history, period=(start, end))
-        for metric in (LEAD, RECOVERY):
+        for metric in (module.LEAD, module.RECOVERY):
             assert rows.at[metric, "n"] == len(expected[metric])
             numbers = middle(expected[metric]), average(expected[metric])
             found_numbers = rows.loc[metric, ["value", "mean"]].tolist()
             assert found_numbers == pytest.approx(numbers, nan_ok=True), metric
-        assert rows.at[FREQUENCY, "n"] == expected["deployments"]
-        for metric in (FREQUENCY, FAIL_RATE, REWORK):
+        assert rows.at[module.FREQUENCY, "n"] == expected["deployments"]
+        for metric in (module.FREQUENCY, module.FAIL_RATE, module.REWORK):
             value = expected[metric]
             assert rows.at[metric, "value"] == pytest.approx(value, nan_ok=True), metric
 
@@ -152,7 +141,9 @@ def test_the_periods_of_a_history_are_those_of_plain_loops(scenario, by):
 def test_a_week_of_few_deployments_says_nothing_about_their_failures():
     """Two of six failed, then two of five: too little data. Both weeks have their frequency."""
     history = weeks_of(6, 5, bad=2)
-    rates, counts = (trend_of(history, "week", metric) for metric in (FAIL_RATE, FREQUENCY))
+    rates, counts = (
+        trend_of(history, "week", metric) for metric in (module.FAIL_RATE, module.FREQUENCY)
+    )
     assert [row["enough"] for row in rates] == [True, False]
     assert rates[1]["value"] == 40
     assert math.isnan(rates[1]["change"])
@@ -170,7 +161,7 @@ def test_weeks_of_which_nothing_is_known_are_no_weeks_of_nothing():
         source="argocd",
         coverage=coverage,
     )
-    rows = trend_of(history, "week", FREQUENCY)
+    rows = trend_of(history, "week", module.FREQUENCY)
     assert [row["n"] for row in rows] == [0, 2, 1]
     assert [row["enough"] for row in rows] == [False, True, True]
     assert [row["at_least"] for row in rows] == [True, False, False]
@@ -186,17 +177,17 @@ def test_the_difference_of_two_rates_has_the_interval_that_newcombe_published():
         for day, failed, many in (("2026-01-05", 48, 80), ("2026-01-12", 56, 70))
         for number in range(many)
     ]
-    _, row = trend_of(history_of(rows, "2026-01-05", "2026-01-19"), "week", FAIL_RATE)
+    _, row = trend_of(history_of(rows, "2026-01-05", "2026-01-19"), "week", module.FAIL_RATE)
     found = [row[name] for name in ("change", "change_low", "change_high")]
     assert found == pytest.approx([20, 5.24, 33.39], abs=0.005)
     assert row["differs"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("metric", [LEAD, FREQUENCY, FAIL_RATE])
+@pytest.mark.parametrize("metric", [module.LEAD, module.FREQUENCY, module.FAIL_RATE])
 def test_a_steady_process_differs_in_about_one_month_of_twenty(metric):
     """Twelve years of the same pipeline: 143 pairs of months, with a standard error of 2 %."""
-    history = simulated(Scenario(), 5, Window(at("2010-01-01"), at("2022-01-01")))[0]
+    history = simulated(module.Scenario(), 5, module.Window(at("2010-01-01"), at("2022-01-01")))[0]
     rows = pd.DataFrame(trend_of(history, "month", metric)).iloc[1:]
     assert rows["enough"].all()
     assert rows["differs"].mean() < 0.1
@@ -246,7 +237,7 @@ def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
     status, out, err = called(capsys, *arguments, "--json", "--export")
     assert (status, err) == (0, "")
     document = json.loads(out, parse_constant=pytest.fail)
-    gitops = GitOpsAutomation(seed=7, end="2026-01-31")
+    gitops = module.GitOpsAutomation(seed=7, end="2026-01-31")
     gitops.simulate_git_activity(90)
     gitops.simulate_deployments()
     gitops.simulate_rollbacks()
@@ -265,7 +256,7 @@ def test_json_and_csv_have_the_trend_of_the_class(capsys, tmp_path):
 
 # ---- A part of a history ------------------------------------------------------------------------
 
-JANUARY = Window(at("2026-01-01"), at("2026-02-01"))
+JANUARY = module.Window(at("2026-01-01"), at("2026-02-01"))
 
 
 def test_a_part_has_the_events_that_began_in_it():

@@ -16,38 +16,19 @@ from plain_model import EACH, MONTH, WEEK, plain_pipeline, plain_rollbacks, simu
 from plain_months import forecast, forecast_months, known, months, plain_numbers
 
 import gitops_automation as gitops
-from gitops_automation import (
-    ALL_ENVIRONMENTS,
-    FORECAST_METRICS,
-    LEVELS,
-    PRESETS,
-    PRODUCTION_ALONE,
-    SCOPES,
-    Environment,
-    GitOpsAutomation,
-    GitOpsError,
-    Noise,
-    Scenario,
-    calculate_maturity,
-    level_counts,
-    main,
-    named_change,
-    paired_difference,
-    parse_change,
-)
 
 SOME = {
-    "default": Scenario(),
+    "default": gitops.Scenario(),
     "each": EACH,
     "each by trains": EACH.with_environment("production", release_every_hours=24),
-    "soak": Scenario().with_environment("production", promotion="soak"),
-    "gate": Scenario().with_environment("production", approval_rate=0.6),
-    "train": PRESETS["traditional"],
-    "commits of its own": Scenario().with_environment(
+    "soak": gitops.Scenario().with_environment("production", promotion="soak"),
+    "gate": gitops.Scenario().with_environment("production", approval_rate=0.6),
+    "train": gitops.PRESETS["traditional"],
+    "commits of its own": gitops.Scenario().with_environment(
         "production", starts="commit", approval_rate=0.5
     ),
-    "one stage": Scenario(environments=Scenario().environments[-1:]),
-    "failing rollbacks": Scenario()
+    "one stage": gitops.Scenario(environments=gitops.Scenario().environments[-1:]),
+    "failing rollbacks": gitops.Scenario()
     .with_environment("production", success_rate=0.5)
     .with_rollback(duration_min=(60, 3000), success_rate=0.5),
 }
@@ -64,7 +45,7 @@ def silent(function, *arguments):
 @pytest.mark.parametrize("name", SOME)
 def test_the_months_are_those_of_the_plain_model(name, monkeypatch):
     """The plain model gets the same commits and the same noise: every number must be the same."""
-    scenario, runs, noise = SOME[name], 4, Noise(5, 1)
+    scenario, runs, noise = SOME[name], 4, gitops.Noise(5, 1)
     drawn = gitops.simulate_commits([(scenario, runs)], MONTH, noise.stream("commits"))
     commits = list(zip(drawn.group.tolist(), drawn.application.tolist(), drawn.time.tolist()))
     deployments, _ = plain_pipeline(commits, scenario, MONTH.seconds[1], noise)
@@ -82,7 +63,7 @@ def test_the_months_are_those_of_the_plain_model(name, monkeypatch):
         back = [{**row, "from": row["from"] - first} for row in rollbacks if row["place"][0] == run]
         production = len(scenario.environments) - 1
         expected = plain_numbers(own_commits, own, back, MONTH, production)
-        assert {key: found[key][run] for key in FORECAST_METRICS} == pytest.approx(
+        assert {key: found[key][run] for key in gitops.FORECAST_METRICS} == pytest.approx(
             expected, rel=1e-9, nan_ok=True
         )
 
@@ -91,18 +72,18 @@ def test_the_months_are_those_of_the_plain_model(name, monkeypatch):
 def test_a_forecast_of_one_month_is_the_month_of_a_report(name, monkeypatch):
     """A report and a forecast go through one engine: with the same noise they say the same."""
     measured = gitops.measure(simulated(SOME[name], 3)[0])
-    monkeypatch.setattr(gitops, "Noise", lambda *_, noise=Noise(3): noise)
+    monkeypatch.setattr(gitops, "Noise", lambda *_, noise=gitops.Noise(3): noise)
     found = forecast_months({"": SOME[name]}, MONTH, 1, 3)[""]
-    expected = {key: measured.values[key] for key in SCOPES[ALL_ENVIRONMENTS]}
+    expected = {key: measured.values[key] for key in gitops.SCOPES[gitops.ALL_ENVIRONMENTS]}
     expected["production_median_lead_time"] = measured.production_rows[gitops.LEAD].value
     for key, value in expected.items():
         assert found[key].item() == pytest.approx(value, rel=1e-9, nan_ok=True), key
 
 
 def test_the_table_has_a_row_for_each_month_with_each_metric():
-    table = forecast({"a": Scenario(), "b": EACH}, WEEK, 40, 3).table
+    table = forecast({"a": gitops.Scenario(), "b": EACH}, WEEK, 40, 3).table
     assert list(table.columns) == ["scenario", "run", "metric", "value"]
-    assert set(table["metric"]) == set(FORECAST_METRICS)
+    assert set(table["metric"]) == set(gitops.FORECAST_METRICS)
     counts = table.groupby(["scenario", "metric"])["run"].agg(["count", "nunique", "min", "max"])
     assert (counts == [40, 40, 0, 39]).all(axis=None)
 
@@ -116,7 +97,7 @@ def test_a_busy_team_is_simulated_a_few_months_at_once(monkeypatch):
         return simulate(draws, window, stream)
 
     monkeypatch.setattr(gitops, "simulate_commits", counted)
-    months(Scenario().with_team(commits_per_day=20_000), 30, window=WEEK)
+    months(gitops.Scenario().with_team(commits_per_day=20_000), 30, window=WEEK)
     assert sum(blocks) == 30
     assert max(blocks) * 140_000 < 3e6
 
@@ -125,15 +106,15 @@ NONE = gitops.NOT_ASSESSABLE
 
 
 def test_months_without_a_commit_have_no_level():
-    found = months(Scenario().with_team(commits_per_day=0), 5)
+    found = months(gitops.Scenario().with_team(commits_per_day=0), 5)
     assert np.isnan(found["mean_lead_time"]).all()
-    assert level_counts(found, known({"": Scenario()})) == {
-        **dict.fromkeys((one.name for one in LEVELS), 0),
+    assert gitops.level_counts(found, known({"": gitops.Scenario()})) == {
+        **dict.fromkeys((one.name for one in gitops.LEVELS), 0),
         NONE: 5,
     }
 
 
-@pytest.mark.parametrize("scope", [ALL_ENVIRONMENTS, PRODUCTION_ALONE])
+@pytest.mark.parametrize("scope", [gitops.ALL_ENVIRONMENTS, gitops.PRODUCTION_ALONE])
 def test_each_month_counts_for_the_level_that_it_reaches(scope):
     """By the four of its scope: those of a real team are those of production."""
     calibration = gitops.Calibration(SOME["gate"].with_team(commits_per_day=0.7), scope=scope)
@@ -142,13 +123,13 @@ def test_each_month_counts_for_the_level_that_it_reaches(scope):
         {**{key: float(values[run]) for key, values in found.items()}, "scope": scope}
         for run in range(50)
     ]
-    levels = [calculate_maturity(month) for month in each]
-    expected = {level.name: levels.count(f"{level.icon} {level.name}") for level in LEVELS}
+    levels = [gitops.calculate_maturity(month) for month in each]
+    expected = {level.name: levels.count(f"{level.icon} {level.name}") for level in gitops.LEVELS}
     none = levels.count(f"⚪ {NONE}")
-    assert level_counts(found, calibration) == {**expected, **({NONE: none} if none else {})}
+    assert gitops.level_counts(found, calibration) == {**expected, **({NONE: none} if none else {})}
     assert len(set(levels)) > 1
     rate = found["deployment_frequency"] - found["production_deployment_frequency"]
-    assert (rate == 0).all() == (scope == PRODUCTION_ALONE)
+    assert (rate == 0).all() == (scope == gitops.PRODUCTION_ALONE)
 
 
 def test_a_month_begins_as_full_as_it_ends():
@@ -165,26 +146,26 @@ def test_a_month_begins_as_full_as_it_ends():
 
 @pytest.mark.parametrize("name", SOME)
 def test_identical_scenarios_differ_by_exactly_zero(name):
-    same = Scenario.from_json(SOME[name].to_json())
+    same = gitops.Scenario.from_json(SOME[name].to_json())
     table = forecast({"a": SOME[name], "b": same}, WEEK, 5, 2**63 - 1).table
     a, b = (table[table["scenario"] == which]["value"].to_numpy() for which in "ab")
     assert np.array_equal(a, b, equal_nan=True)
 
 
 def test_a_scenario_has_the_same_months_whatever_it_is_compared_with():
-    alone = forecast({"a": Scenario()}, WEEK, 9, 1).table
-    others = {"x": PRESETS["traditional"], "a": Scenario(), "y": SOME["gate"]}
+    alone = forecast({"a": gitops.Scenario()}, WEEK, 9, 1).table
+    others = {"x": gitops.PRESETS["traditional"], "a": gitops.Scenario(), "y": SOME["gate"]}
     among = forecast(others, WEEK, 9, 1).table
     among = among[among["scenario"] == "a"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among)
 
 
 def test_the_paired_difference_is_sharper_than_that_of_independent_months():
-    other = Scenario().with_environment("production", wait_hours=(20, 60))
+    other = gitops.Scenario().with_environment("production", wait_hours=(20, 60))
     key, runs = "mean_lead_time", 300
-    pair = forecast_months({"a": Scenario(), "b": other}, MONTH, runs, 1)
-    mean, low, high = paired_difference(pair["b"][key], pair["a"][key])
-    apart = months(other, runs, 2)[key] - months(Scenario(), runs, 3)[key]
+    pair = forecast_months({"a": gitops.Scenario(), "b": other}, MONTH, runs, 1)
+    mean, low, high = gitops.paired_difference(pair["b"][key], pair["a"][key])
+    apart = months(other, runs, 2)[key] - months(gitops.Scenario(), runs, 3)[key]
     error = apart.std() / math.sqrt(runs)
     assert abs(mean - apart.mean()) < 4 * error
     assert low < mean < high < 0
@@ -193,8 +174,8 @@ def test_the_paired_difference_is_sharper_than_that_of_independent_months():
 
 def test_the_range_of_months_covers_other_months():
     """9 of 10 new months lie between the 5 % and the 95 % of the printed range."""
-    seen, new = months(Scenario(), 1000, 1), months(Scenario(), 1000, 2)
-    for key in SCOPES[ALL_ENVIRONMENTS]:
+    seen, new = months(gitops.Scenario(), 1000, 1), months(gitops.Scenario(), 1000, 2)
+    for key in gitops.SCOPES[gitops.ALL_ENVIRONMENTS]:
         _, low, high = gitops.month_spread(seen[key])
         assert 0.86 < ((new[key] >= low) & (new[key] <= high)).mean() < 0.94, key
 
@@ -202,9 +183,9 @@ def test_the_range_of_months_covers_other_months():
 def test_a_difference_needs_thirty_months_that_have_it():
     values = np.arange(60.0)
     values[::2] = math.nan
-    assert paired_difference(values + 2, values) == (2, 2, 2)
+    assert gitops.paired_difference(values + 2, values) == (2, 2, 2)
     values[1] = math.nan
-    assert all(map(math.isnan, paired_difference(values + 2, values)))
+    assert all(map(math.isnan, gitops.paired_difference(values + 2, values)))
 
 
 @pytest.mark.parametrize(
@@ -216,8 +197,8 @@ def test_a_difference_needs_thirty_months_that_have_it():
     ],
 )
 def test_a_change_moves_its_metric_the_way_it_must(change, metric, sign):
-    pair = forecast_months({"a": EACH, "b": parse_change(change, EACH)}, MONTH, 60, 1)
-    mean, low, high = paired_difference(pair["b"][metric], pair["a"][metric])
+    pair = forecast_months({"a": EACH, "b": gitops.parse_change(change, EACH)}, MONTH, 60, 1)
+    mean, low, high = gitops.paired_difference(pair["b"][metric], pair["a"][metric])
     assert low * sign > 0 or high * sign > 0
     assert mean * sign > 0
 
@@ -225,7 +206,7 @@ def test_a_change_moves_its_metric_the_way_it_must(change, metric, sign):
 # ---- Names and changes --------------------------------------------------------------------------
 
 
-FAST_GATE = Scenario().with_environment("production", wait_hours=(4, 12))
+FAST_GATE = gitops.Scenario().with_environment("production", wait_hours=(4, 12))
 
 
 @pytest.mark.parametrize(
@@ -239,20 +220,22 @@ FAST_GATE = Scenario().with_environment("production", wait_hours=(4, 12))
             "",
             FAST_GATE.with_environment("production", wait_hours=(3, 3)),
         ),
-        ("team.commits_per_day=*2", "", Scenario().with_team(commits_per_day=16)),
-        ("old way: traditional", "old way", PRESETS["traditional"]),
+        ("team.commits_per_day=*2", "", gitops.Scenario().with_team(commits_per_day=16)),
+        ("old way: traditional", "old way", gitops.PRESETS["traditional"]),
         (
             "rollback.success_rate=1, dev.approval_rate=0.5",
             "",
-            Scenario().with_rollback(success_rate=1).with_environment("dev", approval_rate=0.5),
+            gitops.Scenario()
+            .with_rollback(success_rate=1)
+            .with_environment("dev", approval_rate=0.5),
         ),
     ],
 )
 def test_a_change_is_what_the_knob_would_be_set_to(text, name, expected):
     """It may have a name, also one of a letter."""
-    found, change = named_change(text, Scenario())
+    found, change = gitops.named_change(text, gitops.Scenario())
     assert found == (name or text)
-    assert change(Scenario()) == expected
+    assert change(gitops.Scenario()) == expected
 
 
 @pytest.mark.parametrize(
@@ -271,55 +254,55 @@ def test_a_change_is_what_the_knob_would_be_set_to(text, name, expected):
     ],
 )
 def test_a_change_that_cannot_be_is_one_clear_line(text, told):
-    with pytest.raises(GitOpsError, match=told) as caught:
-        named_change(text, Scenario())
+    with pytest.raises(gitops.GitOpsError, match=told) as caught:
+        gitops.named_change(text, gitops.Scenario())
     assert str(caught.value).isprintable()
 
 
 def test_a_file_changes_the_baseline_where_it_says_something(tmp_path):
-    canary = Environment("canary", 0.9, (1, 2))
-    baseline = Scenario(environments=(*Scenario().environments[:2], canary))
+    canary = gitops.Environment("canary", 0.9, (1, 2))
+    baseline = gitops.Scenario(environments=(*gitops.Scenario().environments[:2], canary))
     baseline = baseline.with_team(commits_per_day=3)
     file = tmp_path / "change.json"
     file.write_text('{"environments": [{"name": "dev"}, {"name": "canary", "success_rate": 0.5}]}')
-    name, found = named_change(f"canary first: {file}", baseline)
+    name, found = gitops.named_change(f"canary first: {file}", baseline)
     assert name == "canary first"
     assert found.team == baseline.team
     assert found.environments[0] == baseline.environments[0]
-    assert found.environments[1] == Environment("canary", 0.5, (1, 2))
+    assert found.environments[1] == gitops.Environment("canary", 0.5, (1, 2))
 
 
 def test_a_change_is_made_in_each_scenario_that_is_possible():
     """A relative one is relative to each; a scenario says the knobs that it has changed."""
-    draw = Scenario().with_environment("production", wait_hours=(10, 20), success_rate=0.8)
-    half = named_change("production.wait_hours=*0.5", Scenario())[1]
-    changed = gitops.apply_change(half, Scenario(), draw).environments[-1]
+    draw = gitops.Scenario().with_environment("production", wait_hours=(10, 20), success_rate=0.8)
+    half = gitops.named_change("production.wait_hours=*0.5", gitops.Scenario())[1]
+    changed = gitops.apply_change(half, gitops.Scenario(), draw).environments[-1]
     assert (changed.wait_hours, changed.success_rate) == ((5, 10), 0.8)
-    fixed = Scenario().with_environment("production", wait_hours=(1, 2))
-    changed = gitops.apply_change(fixed, Scenario(), draw).environments[-1]
+    fixed = gitops.Scenario().with_environment("production", wait_hours=(1, 2))
+    changed = gitops.apply_change(fixed, gitops.Scenario(), draw).environments[-1]
     assert (changed.wait_hours, changed.success_rate) == ((1, 2), 0.8)
-    assert gitops.apply_change(Scenario(), Scenario(), draw) == draw
-    other = Scenario(environments=(Environment("live", 0.5),))
+    assert gitops.apply_change(gitops.Scenario(), gitops.Scenario(), draw) == draw
+    other = gitops.Scenario(environments=(gitops.Environment("live", 0.5),))
     busy = draw.with_team(commits_per_day=99)
-    assert gitops.apply_change(other, Scenario(), busy) == dataclasses.replace(
+    assert gitops.apply_change(other, gitops.Scenario(), busy) == dataclasses.replace(
         other, team=busy.team
     )
 
 
 def test_a_preset_has_only_the_commits_of_the_first_environment():
     """Where environments have commits of their own, a preset would take all of them through all."""
-    shared = Scenario(environments=[
-        Environment("dev", approval_rate=0.25, starts="commit"),
-        Environment("production", approval_rate=0.75, starts="commit"),
+    shared = gitops.Scenario(environments=[
+        gitops.Environment("dev", approval_rate=0.25, starts="commit"),
+        gitops.Environment("production", approval_rate=0.75, starts="commit"),
     ])  # fmt: skip
-    assert named_change("elite", shared)[1](shared).team.commits_per_day == 2
+    assert gitops.named_change("elite", shared)[1](shared).team.commits_per_day == 2
 
 
 def test_the_presets_keep_what_they_promise():
     """Elite reaches its level in nearly every month, traditional is the slowest in everything."""
-    assert PRESETS["gitops"] == Scenario()
-    found = forecast_months(PRESETS, MONTH, 100, 5)
-    assert level_counts(found["elite"], known(PRESETS))["ELITE PERFORMER"] >= 95
+    assert gitops.PRESETS["gitops"] == gitops.Scenario()
+    found = forecast_months(gitops.PRESETS, MONTH, 100, 5)
+    assert gitops.level_counts(found["elite"], known(gitops.PRESETS))["ELITE PERFORMER"] >= 95
     assert np.median(found["traditional"]["mean_lead_time"]) > np.median(
         found["gitops"]["mean_lead_time"]
     )
@@ -338,14 +321,14 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 def run_of(seed=7):
-    return GitOpsAutomation(seed=seed, end="2026-01-31")
+    return gitops.GitOpsAutomation(seed=seed, end="2026-01-31")
 
 
 def test_the_class_takes_what_the_command_line_takes():
     found = run_of().what_if("production.wait_hours=4:12", runs=30)
     assert list(found.months) == ["baseline", "production.wait_hours=4:12"]
     change = {"fast": lambda now: now.with_environment("production", wait_hours=(4, 12))}
-    fixed = {"fast": Scenario().with_environment("production", wait_hours=(4, 12))}
+    fixed = {"fast": gitops.Scenario().with_environment("production", wait_hours=(4, 12))}
     several = run_of().what_if(["fast: production.wait_hours=4:12", "elite"], runs=30)
     tables = [run_of().what_if(one, runs=30).table for one in (change, fixed)]
     tables.append(several.table[several.table["scenario"] != "elite"])
@@ -360,11 +343,11 @@ def test_the_command_draws_the_comparison_that_it_prints(capsys, tmp_path):
     status, out, err = called(capsys, *FAST, *changes)
     assert (status, err) == (0, "")
     assert "30 simulated months of 28 days" in out
-    shown = gitops.scored_metrics(ALL_ENVIRONMENTS)
+    shown = gitops.scored_metrics(gitops.ALL_ENVIRONMENTS)
     for name in ("baseline", "traditional", "fast"):
         assert len(re.findall(rf"^  {name} ", out, re.M)) == len(shown) + 1
     for metric in shown:
-        assert FORECAST_METRICS[metric].label in out
+        assert gitops.FORECAST_METRICS[metric].label in out
     assert re.search(r"Months that are ELITE\n  baseline +\d+ of 30\n", out)
     assert "Cost" not in out
     assert max(map(len, out.splitlines())) <= 81
@@ -373,25 +356,27 @@ def test_the_command_draws_the_comparison_that_it_prints(capsys, tmp_path):
 
 def test_a_failure_rate_that_moves_by_the_mix_alone_is_marked(capsys):
     """A shorter wait brings more deployments to the steadier production; none fails less often."""
-    main([*FAST, "--what-if", "production.wait_hours=*0.2", "--no-dashboard", "--runs", "100"])
+    gitops.main(
+        [*FAST, "--what-if", "production.wait_hours=*0.2", "--no-dashboard", "--runs", "100"]
+    )
     out = capsys.readouterr().out
     rate = out.partition("Change Failure Rate")[2].partition("\n\n")[0]
     assert re.search(r"-0\.\d\d \(-0\.\d\d to -0\.\d\d\) \*$", rate)
     assert "* The mix: no environment fails more or less often" in out
-    main([*FAST, "--what-if", "dev.success_rate=0.97", "--no-dashboard"])
+    gitops.main([*FAST, "--what-if", "dev.success_rate=0.97", "--no-dashboard"])
     out = capsys.readouterr().out
     assert "The mix" not in out
 
 
 def test_a_change_of_how_much_is_committed_says_what_the_model_lacks(capsys):
-    main([*FAST, "--what-if", "team.commits_per_day=*2", "--no-dashboard"])
+    gitops.main([*FAST, "--what-if", "team.commits_per_day=*2", "--no-dashboard"])
     assert "people have no queue here" in capsys.readouterr().out
-    main([*FAST, "--what-if", "elite", "--no-dashboard"])
+    gitops.main([*FAST, "--what-if", "elite", "--no-dashboard"])
     assert "have no queue" not in capsys.readouterr().out
 
 
 def test_the_json_has_all_that_is_compared(capsys):
-    main([*FAST, "--what-if", "elite", "--json", "--no-dashboard"])
+    gitops.main([*FAST, "--what-if", "elite", "--json", "--no-dashboard"])
     document = json.loads(capsys.readouterr().out)
     assert (document["seed"], document["runs"], document["days"]) == (7, 30, 28)
     table = run_of().what_if("elite", 30).table
@@ -418,7 +403,7 @@ def test_the_json_has_all_that_is_compared(capsys):
 )
 def test_a_what_if_that_cannot_be_is_one_line(flags, capsys, tmp_path):
     with pytest.raises(SystemExit) as stopped:
-        main(flags)
+        gitops.main(flags)
     assert stopped.value.code == 2
     out, err = capsys.readouterr()
     assert err.count("\n") == 1
@@ -435,7 +420,7 @@ def test_a_repository_says_how_much_is_committed(tmp_path):
     for number in range(5):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
         git(folder, *identity, "commit", "-q", "--allow-empty", "-m", f"feat: {number}")
-    run = GitOpsAutomation(seed=1)
+    run = gitops.GitOpsAutomation(seed=1)
     with contextlib.redirect_stdout(io.StringIO()):
         run.load_git_history(folder, 7)
     team = run.calibrate().scenario.team
@@ -444,15 +429,15 @@ def test_a_repository_says_how_much_is_committed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "scenarios", [{"x": "agile"}, {"x": None}, ["agile"], [5], {"baseline": Scenario()}]
+    "scenarios", [{"x": "agile"}, {"x": None}, ["agile"], [5], {"baseline": gitops.Scenario()}]
 )
 def test_what_is_no_scenario_is_refused_in_python_too(scenarios):
-    with pytest.raises(GitOpsError):
-        GitOpsAutomation(seed=1).what_if(scenarios, runs=2)
+    with pytest.raises(gitops.GitOpsError):
+        gitops.GitOpsAutomation(seed=1).what_if(scenarios, runs=2)
 
 
 def test_long_names_of_scenarios_stay_apart_in_the_table():
     names = ["baseline", "production.release_every_hours=126", "production.release_every_hours=84"]
-    text = gitops.format_forecast(forecast(dict.fromkeys(names, Scenario()), WEEK, 3, 1))
-    shown = len(gitops.scored_metrics(ALL_ENVIRONMENTS)) + 1
+    text = gitops.format_forecast(forecast(dict.fromkeys(names, gitops.Scenario()), WEEK, 3, 1))
+    shown = len(gitops.scored_metrics(gitops.ALL_ENVIRONMENTS)) + 1
     assert text.count("hours=126") == text.count("_hours=84") == shown
