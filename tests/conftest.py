@@ -30,6 +30,12 @@ def called(capsys, *arguments):
     return status, out, err
 
 
+@pytest.fixture
+def in_a_folder(tmp_path, monkeypatch):
+    """Work in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
 HOOKS = [
     "reference-transaction",
     "post-index-change",

@@ -164,6 +164,12 @@ def test_a_server_that_speaks_something_else_is_a_problem(server, said):
     assert problem_with(server.url)
 
 
+def test_a_redirect_is_not_followed(server):
+    server.answer = reply(302, Location="http://127.0.0.1:1/")
+    assert problem_with(server.url) == "HTTP 302"
+    assert len(server.requests) == 1
+
+
 def test_a_server_that_is_not_there_or_never_answers_is_a_problem(server, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

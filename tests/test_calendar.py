@@ -197,15 +197,6 @@ def test_open_seconds_and_moments_are_each_others_inverse():
     assert (always.after(times, waits) == times + waits).all()
 
 
-def test_an_environment_with_weights_deploys_in_its_hours():
-    knobs = dict(open_hours=tuple(WEIGHTS), wait_runs="open", wait_hours=(2, 4))
-    history, _ = simulated(Scenario().with_environment("production", **knobs), 1)
-    times = of(history, "production")["timestamp"]
-    hours = 24 * times.dt.day_of_week + times.dt.hour
-    assert len(hours) > 20
-    assert set(hours) <= set(np.flatnonzero(WEIGHTS))
-
-
 # ---- Trains -------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from plain_model import EACH, END, MONTH, simulated, table
 
 import gitops_automation as gitops
 
+pytestmark = pytest.mark.usefixtures("in_a_folder")
+
 DAY = 86_400
 FOUR_WEEKS = gitops.Window.before(END, 28)  # the weekdays of a history of whole weeks
 KEYS = gitops.scored_metrics(gitops.PRODUCTION_ALONE)
@@ -30,11 +32,6 @@ SMALL = gitops.Scenario().with_team(commits_per_day=3)
 GATED = production(open_hours="Mon-Fri 9-17", wait_hours=(1, 6))
 WINDOWS = production(open_hours="Tue 9-11 Thu 9-11", wait_hours=(1, 4))
 WORKING = production(open_hours="Mon-Fri 9-17", wait_hours=(2, 10), wait_runs="open")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def lived(scenario, seed=1, days=168, warm=40):
@@ -295,25 +292,6 @@ def test_a_forward_fix_is_a_recovery_and_no_failed_rollback():
         found = months_of(calibration)["mttr_minutes"]
         _, low, high = gitops.month_spread(found)
         assert low <= gitops.measure(known).values["mttr_minutes"] <= high
-
-
-def test_each_group_of_months_lives_in_one_draw_that_all_scenarios_share():
-    calibration = gitops.calibrate(lived(gitops.Scenario(), 1, 60))
-    draws = calibration.draws(250)
-    assert [many for _, many in draws].count(2) + [many for _, many in draws].count(
-        3
-    ) == gitops.DRAWS
-    assert sum(many for _, many in calibration.draws(7)) == 7
-    assert len({one.environments[-1].success_rate for one, _ in draws}) == gitops.DRAWS
-    same = {
-        "a": calibration.scenario,
-        "b": gitops.Scenario.from_json(calibration.scenario.to_json()),
-    }
-    found = gitops.forecast_months(same, calibration, MONTH, 60, 1)
-    for key in gitops.FORECAST_METRICS:
-        assert np.array_equal(found["a"][key], found["b"][key], equal_nan=True), key
-        _, low, high = gitops.month_spread(found["a"][key])
-        assert low < high, key  # no band has no width
 
 
 def test_it_is_said_from_how_many_what_was_fitted():

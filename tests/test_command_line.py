@@ -17,17 +17,14 @@ from conftest import TEMPLATE, called, git
 import gitops_automation as module
 from gitops_automation import Scenario, calculate_maturity
 
+pytestmark = pytest.mark.usefixtures("in_a_folder")
+
 PROGRAM = Path(module.__file__)
 RUN = ["--seed", "7", "--end", "2026-01-31", "--runs", "3"]
 FAST = [*RUN, "--no-dashboard"]
 LIVE = {"name": "live", "success_rate": 0.95, "wait_hours": [0, 0], "duration_sec": [30, 120]}
 """An environment that the default scenario does not have."""
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def environment(**variables):
@@ -460,17 +457,6 @@ def test_what_the_shell_closed_or_cut_is_no_traceback():
     assert (done.returncode, done.stderr, len(files("output"))) == (0, b"", 4)
     done = in_shell('"$0" -W error "$1" --argocd - --no-dashboard <&-')
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_behind_the_console_is_one_line():
-    with open("/dev/full", "wb") as full, start(
-        "--config", stdout=full, env=environment()
-    ) as process:
-        err = process.communicate(timeout=60)[1]
-    assert process.returncode not in (0, None)
-    assert (err.count(b"\n"), b"No space left" in err) == (1, True)
 
 
 # A shell that starts the tests in the background has told their children to ignore SIGINT.

@@ -435,12 +435,6 @@ def test_a_rate_that_is_only_an_upper_bound_is_neither_green_nor_called_met():
     assert shown.words(RATES) == ["Unknown: failures are not observable here"]
 
 
-def types_page(**counts):
-    """The page of so many commits of each type."""
-    counts = dict(sorted(counts.items(), key=lambda pair: -pair[1]))
-    return page_of(changed(commit_types=counts))
-
-
 def slices(shown):
     """{name: (share, colour)} of a pie, as its labels say."""
     ax, found = shown.ax(TYPES), {}

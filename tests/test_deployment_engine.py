@@ -1,7 +1,5 @@
 """Deployment engine: commits -> deployments, through each environment by its promotion policy."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -110,27 +108,6 @@ def test_months_of_several_scenarios_are_those_of_each_alone():
         for one, other in zip(both, alone):
             mine = (np.isin(table.group, months) for table in (both, alone))
             assert np.array_equal(*(column[chosen] for column, chosen in zip((one, other), mine)))
-
-
-@settings(max_examples=20)
-@given(
-    small_scenarios(),
-    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(0, 3)), max_size=25),
-    st.integers(1, 40),
-    seeds,
-)
-def test_commits_that_tie_in_a_crowd_go_the_way_of_the_loop(scenario, commits, end, seed):
-    crowded = tuple(
-        dataclasses.replace(stage, wait_hours=(0, 5 / 3600), duration_sec=(0, 2))
-        for stage in scenario.environments
-    )
-    scenario = dataclasses.replace(scenario, environments=crowded)
-    moments = (pd.Timestamp(second, unit="s", tz="UTC") for second in (0, end))
-    columns = np.array(sorted(commits), np.int64).reshape(-1, 3).T
-    events = gitops.simulate_events(
-        [(scenario, 2)], gitops.Window(*moments), gitops.Noise(seed), gitops.Commits(*columns)
-    )
-    assert_events_are_of_the_loop(events, scenario, gitops.Noise(seed))
 
 
 # ---- The policies, release by release -----------------------------------------------------------

@@ -154,20 +154,3 @@ def test_a_move_that_fails_leaves_whole_files_alone(gitops, folder, monkeypatch,
     if expected is GitOpsError:
         assert str(folder) in str(caught.value)
         assert "\n" not in str(caught.value)
-
-
-def test_a_folder_in_the_place_of_a_file_is_refused(gitops, folder):
-    (folder / "rollbacks.csv").unlink()
-    (folder / "rollbacks.csv").mkdir()
-    with pytest.raises(GitOpsError, match="cannot write"):
-        gitops.export()
-    assert (folder / "rollbacks.csv").is_dir()
-    assert len(list(folder.iterdir())) == 5
-
-
-@pytest.mark.parametrize("name", ["file", "file/below", "a\0b", "x" * 300])
-def test_a_folder_that_cannot_be_is_refused(tmp_path, name):
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(GitOpsError, match="cannot write"):
-        simulated(tmp_path / name).export()
-    assert contents(tmp_path) == {"file": b"mine"}

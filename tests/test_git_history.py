@@ -249,23 +249,6 @@ def test_a_subfolder_a_worktree_and_the_data_stand_for_the_whole_repository(repo
         assert commits["files_changed"].tolist() == [2, 1][:count]
 
 
-@pytest.mark.parametrize(
-    ("name", "called"), [("my.shop.git", "my.shop"), ("-x", "-x"), ("$(id)", "$(id)")]
-)
-def test_a_repository_is_named_after_its_folder(repository, monkeypatch, name, called):
-    folder = repository(commit(), name=name, options=["--bare"] if ".git" in name else [])
-    monkeypatch.chdir(folder.parent)
-    assert load(name)[0]["application"].tolist() == [called]
-
-
-def test_a_repository_of_sha_256_is_read(repository):
-    files = ("apps/shop/dev/image.yaml", "apps/shop/prod/image.yaml")
-    folder = repository(*(commit(one, [one]) for one in files), options=["--object-format=sha256"])
-    assert load(folder)[0]["sha"].str.len().tolist() == [64, 64]
-    history = module.load_gitops_repository(folder, TEMPLATE)
-    assert history.deployments["commit_sha"].astype(str).str.len().tolist() == [64, 64]
-
-
 @pytest.mark.parametrize("name", [".", "file", "missing", "a\0b"])
 def test_what_is_no_repository_is_refused(name, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")

@@ -371,22 +371,6 @@ def test_a_word_that_only_production_adds_to_its_versions_is_followed(read, form
     assert list(lead_times(history).values()) == [6, 6, 6]
 
 
-def test_each_image_of_a_file_is_a_part_of_its_own(read):
-    """A commit of two images ships two changes in one deployment."""
-    dev, production = (FILE.format("shop", name) for name in ("dev", "production"))
-    history = read(
-        commit("05 10:00", {dev: kustomization("a1", "b1")}),
-        commit("05 11:00", {production: kustomization("a1", "b1")}),
-        commit("06 10:00", {dev: kustomization("a2", "b1")}),
-        commit("07 10:00", {dev: kustomization("a2", "b2")}),
-        commit("08 10:00", {production: kustomization("a2", "b2")}),
-        commit("09 10:00", {dev: kustomization("a2", "b3")}),
-    )
-    assert times(history) == ["05 11:00", "08 10:00"]
-    assert lead_times(history) == {"05 10:00": 1, "06 10:00": 48, "07 10:00": 24}
-    assert waiting(history) == ["09 10:00"]
-
-
 def test_bots_can_be_left_out(read):
     bot = release("06 10:00", dev=2)._replace(author="renovate[bot]")
     history = read(*TRAVELS[:2], bot, release("07 10:00", production=2), ignore_authors=r"\[bot\]$")

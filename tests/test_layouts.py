@@ -186,16 +186,6 @@ def test_a_template_that_matches_nothing_is_refused_with_the_nearest_paths(confi
     assert "apps/cart/overlays/dev" in refused(folder, "app/{application}/overlays/{environment}")
 
 
-def test_clusters_of_one_stage_count_a_release_once(config):
-    versions = [dict.fromkeys(("qa", "staging-eu", "staging-us", "prod-eu", "prod-us"), 1)]
-    versions += [{"qa": 2}, {"prod-eu": 2}, {"prod-us": 2}]
-    files = [{f"envs/{name}/a.yml": tag for name, tag in one.items()} for one in versions]
-    history = load_gitops_repository(config(*map(commit, range(5, 9), files)))
-    assert history.environments == ("qa", "staging", "production")
-    counts = module.count_words(history.deployments["environment"])
-    assert counts == {"production": 2, "qa": 2, "staging": 1}
-
-
 def test_applications_are_chosen_by_patterns():
     names = ["shop-api", "shop-web", "cart"]
     assert module.choose_applications(names, []) == set(names)

@@ -62,7 +62,6 @@ CELLS = {
     "main with arguments": 'main(["--seed", "7", "--end", "2026-01-31", "--no-dashboard"])',
     "main with a string": 'main("--seed 7 --end 2026-01-31 --no-dashboard")',
     "the help": 'main("-h")',
-    "the version": 'main("--version")',
     "main with a what if": 'main(["--seed", "7", "--what-if", "elite", "--runs", "10"])',
     "main with bad arguments": 'main(["--days", "0"])',
     "main with an unknown option": 'main(["--no-such-option"])',
@@ -154,9 +153,8 @@ def test_main_takes_arguments_in_a_notebook_too(outputs):
     assert printed(outputs["main with a string"]) == printed(cell)
 
 
-def test_the_help_and_the_version_are_printed_and_nothing_else(outputs):
+def test_the_help_is_printed(outputs):
     assert "usage: gitops_automation.py" in printed(outputs["the help"])
-    assert printed(outputs["the version"]) == f"gitops_automation.py {gitops.__version__}\n"
 
 
 def test_the_pasted_names_can_be_used_afterwards(outputs):
@@ -216,20 +214,6 @@ def test_a_what_if_on_the_command_line_shows_its_picture_once(outputs):
 
 
 # ---- The summary of a what-if -------------------------------------------------------------------
-
-
-def test_the_summary_of_a_what_if_has_the_numbers_of_its_rows():
-    fast = gitops.Scenario().with_environment("production", wait_hours=(0, 1))
-    run = gitops.GitOpsAutomation(seed=7, end="2026-01-31")
-    forecast = run.what_if({"<b>fast</b>": fast}, runs=60)
-    summary, months = forecast._repr_html_(), forecast.table
-    hours = months[months["metric"] == "mean_lead_time"]
-    hours = hours.pivot(index="run", columns="scenario", values="value")
-    spread, moved = hours.median(), (hours["<b>fast</b>"] - hours["baseline"]).mean()
-    own = summary.partition("Lead Time (elite &lt;24h)")[2]
-    line = re.search(r"&lt;b&gt;fast&lt;/b&gt; +([\d.]+) h \(.*\) +([-+][\d.]+) \(", own)
-    assert line.groups() == (f"{spread['<b>fast</b>']:.2f}", f"{moved:+.2f}")
-    assert f"{spread['baseline']:.2f} h (" in summary and "<b>fast" not in summary
 
 
 # ---- Bad input -----------------------------------------------------------------------------------

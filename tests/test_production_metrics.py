@@ -217,14 +217,6 @@ def test_a_history_of_less_than_a_day_has_no_frequency():
     assert math.isnan(measure(made).values["deployment_frequency"])
 
 
-def test_the_input_tables_are_left_as_they_were():
-    made = simulated(3)
-    before = [frame.copy() for frame in made[:3]]
-    measure(made)
-    for frame, copy in zip(made[:3], before):
-        pd.testing.assert_frame_equal(frame, copy)
-
-
 # ---- By plain loops -----------------------------------------------------------------------------
 
 SCENARIOS = {
@@ -284,8 +276,6 @@ def test_changes_that_ship_together_say_less_about_the_lead_time():
 # ---- Quick Check --------------------------------------------------------------------------------
 
 MONTH = 30.4375  # days
-HOURS = [(0, 10), (1, 8), (24, 6), (7 * 24, 4), (MONTH * 24, 2), (6 * MONTH * 24, 0)]
-PER_DAY = [(0, 0), (1 / (6 * MONTH), 2), (1 / MONTH, 4), (1 / 7, 6), (1, 8), (24, 8), (24.1, 10)]
 
 
 # ---- In JSON ------------------------------------------------------------------------------------

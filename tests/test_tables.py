@@ -6,7 +6,6 @@ import re
 import pandas as pd
 import pytest
 from conftest import TEMPLATE, called
-from hypothesis import given
 from hypothesis import strategies as st
 from plain_model import check_history
 
@@ -231,28 +230,6 @@ CELLS = st.text(max_size=8) | st.sampled_from(
     ["", "-1", "1e999", "9" * 40, "nan", "2026-02-30 10:00", "9999-12-31 23:59:59", "\x1b[31m"]
     + ["1969-12-31 23:59:59", "2199-12-31 23:59:59Z", "\0", "x" * 5000, '"', "🚀", "Unknown"]
 )
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), CELLS), max_size=2), st.sets(st.integers(1, 3)))
-def test_a_broken_cell_is_refused_in_one_line_or_measured(tmp_path_factory, breaks, others):
-    """No traceback, whatever a cell of any file holds, and whichever files there are."""
-    folder = tmp_path_factory.mktemp("tables")
-    files = {
-        "deployments.csv": f"{HEAD}\n{ROW}\n{ROW.replace('05T', '06T').replace('aaa', 'bbb')}\n",
-        "changes.csv": CHANGES,
-        "coverage.csv": COVERAGE,
-        "commits.csv": "sha,timestamp,application\naaa,2026-01-03T10:00:00Z,shop\n",
-    }
-    for number, (name, text) in enumerate(files.items()):
-        cells = re.split("([,\n])", text)
-        for place, value in breaks:
-            cells[2 * place % len(cells)] = value
-        if number == 0 or number in others:
-            (folder / name).write_text("".join(cells), encoding="utf-8", errors="replace")
-    try:
-        measure(load_tables(folder))
-    except GitOpsError as error:
-        assert str(error).isprintable()
 
 
 # ---- Incidents ----------------------------------------------------------------------------------

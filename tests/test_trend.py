@@ -11,16 +11,13 @@ from plain_model import average, check_history, middle, plain_production, simula
 
 import gitops_automation as module
 
+pytestmark = pytest.mark.usefixtures("in_a_folder")
+
 FAST = ["--seed", "7", "--runs", "3", "--no-dashboard"]
 COLUMNS = [
     *("period", "days", "metric", "value", "low", "high", "n", "mean", "p90", "open", "at_least"),
     *("why", "enough", "change", "change_low", "change_high", "differs"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def at(text):

@@ -17,6 +17,8 @@ from plain_months import forecast, forecast_months, known, months, plain_numbers
 
 import gitops_automation as gitops
 
+pytestmark = pytest.mark.usefixtures("in_a_folder")
+
 SOME = {
     "default": gitops.Scenario(),
     "each": EACH,
@@ -32,11 +34,6 @@ SOME = {
     .with_environment("production", success_rate=0.5)
     .with_rollback(duration_min=(60, 3000), success_rate=0.5),
 }
-
-
-def silent(function, *arguments):
-    with contextlib.redirect_stdout(io.StringIO()):
-        return function(*arguments)
 
 
 # ---- One engine ---------------------------------------------------------------------------------
@@ -86,20 +83,6 @@ def test_the_table_has_a_row_for_each_month_with_each_metric():
     assert set(table["metric"]) == set(gitops.FORECAST_METRICS)
     counts = table.groupby(["scenario", "metric"])["run"].agg(["count", "nunique", "min", "max"])
     assert (counts == [40, 40, 0, 39]).all(axis=None)
-
-
-def test_a_busy_team_is_simulated_a_few_months_at_once(monkeypatch):
-    """So memory is bounded. 20,000 commits a day are 140,000 in a week of working days."""
-    blocks, simulate = [], gitops.simulate_commits
-
-    def counted(draws, window, stream):
-        blocks.append(sum(months for _, months in draws))
-        return simulate(draws, window, stream)
-
-    monkeypatch.setattr(gitops, "simulate_commits", counted)
-    months(gitops.Scenario().with_team(commits_per_day=20_000), 30, window=WEEK)
-    assert sum(blocks) == 30
-    assert max(blocks) * 140_000 < 3e6
 
 
 NONE = gitops.NOT_ASSESSABLE
@@ -158,26 +141,6 @@ def test_a_scenario_has_the_same_months_whatever_it_is_compared_with():
     among = forecast(others, WEEK, 9, 1).table
     among = among[among["scenario"] == "a"].reset_index(drop=True)
     pd.testing.assert_frame_equal(alone, among)
-
-
-def test_the_paired_difference_is_sharper_than_that_of_independent_months():
-    other = gitops.Scenario().with_environment("production", wait_hours=(20, 60))
-    key, runs = "mean_lead_time", 300
-    pair = forecast_months({"a": gitops.Scenario(), "b": other}, MONTH, runs, 1)
-    mean, low, high = gitops.paired_difference(pair["b"][key], pair["a"][key])
-    apart = months(other, runs, 2)[key] - months(gitops.Scenario(), runs, 3)[key]
-    error = apart.std() / math.sqrt(runs)
-    assert abs(mean - apart.mean()) < 4 * error
-    assert low < mean < high < 0
-    assert (high - low) < 0.7 * 2 * 1.96 * error
-
-
-def test_the_range_of_months_covers_other_months():
-    """9 of 10 new months lie between the 5 % and the 95 % of the printed range."""
-    seen, new = months(gitops.Scenario(), 1000, 1), months(gitops.Scenario(), 1000, 2)
-    for key in gitops.SCOPES[gitops.ALL_ENVIRONMENTS]:
-        _, low, high = gitops.month_spread(seen[key])
-        assert 0.86 < ((new[key] >= low) & (new[key] <= high)).mean() < 0.94, key
 
 
 def test_a_difference_needs_thirty_months_that_have_it():
@@ -313,11 +276,6 @@ def test_the_presets_keep_what_they_promise():
 # ---- The class and the command line -------------------------------------------------------------
 
 FAST = ["--seed", "7", "--end", "2026-01-31", "--runs", "30"]
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 def run_of(seed=7):
