@@ -2802,6 +2802,70 @@ class ArgoApplication:
             return "No history is kept (revisionHistoryLimit: 0; set it to 10 to measure them)"
         return ""
 
+    def follow(self, clone: Optional[Replay]) -> None:
+        """Find the syncs, and what a clone knows of them.
+
+        1. A sync is what the parameters and the paths of its sources hold, or the revision where
+           the clone does not have it.
+        2. It ships the commits to its own paths that no earlier one had. What the first one has
+           was there before; so was what comes after a gap, but for a commit of the hour before.
+        3. It takes back what its commits revert.
+        """
+        policy = at_path(self.document, "spec", "syncPolicy").get("automated")
+        automatic = isinstance(policy, dict) and policy.get("enabled") is not False
+        for start, end, failure, parts, lost in self.rows:
+            release = revision = "+".join([text for _, text in parts if text]) or "(none)"
+            if clone is None:
+                self.syncs.append(Sync(start, end, parts, revision, failure, automatic=automatic))
+                continue
+            content: List[Any] = []
+            moves: List[Move] = []
+            newest = max(self.had.values(), default=None)
+            for source, text in parts:
+                landing = clone.landing_of.get(text)
+                content += [source.definition, text]
+                if landing is None:
+                    continue
+                trail = clone.trails.get((self.full_name, source.paths), [])
+                begin = self.had.get(source.paths, landing if newest is None else newest)
+                now, before = (bisect.bisect_left(trail, (at + 1,)) for at in (landing, begin))
+                content[-1], revision = 0, clone.landings[landing]
+                if now:
+                    last = trail[now - 1]
+                    versions = ", ".join(version for _, version, _ in last.versions)
+                    content[-1], release = last.content, versions or clone.landings[last.landing]
+                if lost:
+                    recent = start - clone.seconds[landing] < 3600
+                    before = now - (recent and now > 0 and trail[now - 1].landing == landing)
+                moves += trail[before:now]
+                self.tried = max(self.tried, landing)
+                if not failure:
+                    self.had[source.paths] = max(landing, begin)
+            commits = [clone.commits[number] for move in moves for number in move.commits]
+            brings = [name for commit in commits for name in (commit.sha, commit.message)]
+            undone = {name for commit in commits for name in commit.reverts}
+            whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
+            takes = {name for commit in whole for name in commit.reverts} - set(brings)
+            facts = failure, brings, takes, automatic, release
+            self.syncs.append(Sync(start, end, tuple(content), revision, *facts))
+            named = {number: version for move in moves for _, version, number in move.versions}
+            for number in [number for move in moves for number in move.own if not failure]:
+                self.shipped.append((clone.commits[number], named.get(number, ""), end))
+
+    def judged(self, start: int) -> Place:
+        """Return what the syncs come to. Each time without a gap is judged alone."""
+        rows, looks = self.rows, [self.looks[time] for time in sorted(self.looks)]
+        cuts = [number for number, row in enumerate(rows) if row[4] or not number]
+        releases: List[Release] = []
+        for low, high in zip(cuts, [*cuts[1:], len(rows)]):
+            until = rows[high][0] if high < len(rows) else NEVER
+            seen = [look for look in looks if rows[low][0] <= look.time < until]
+            begins = rows[low][4] > 0 and not self.syncs[low].brings
+            releases += classify_syncs(self.syncs[low:high], seen, begins)
+        begin = rows[cuts[-1]][1] if rows and rows[cuts[-1]][4] else start
+        names = self.title, self.environment, self.origin, self.rule
+        return Place(*names, releases, begin, max(begin, self.seen), sum(row[4] for row in rows))
+
 
 # Reading the documents.
 
@@ -2890,27 +2954,21 @@ RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(Z|[+-]\d\d:\
 PLAIN_TIMES = re.compile(r"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n)*", re.ASCII)
 
 
-@functools.lru_cache(maxsize=1 << 18)
-def seconds_from(text: str) -> int:
-    """Return an RFC 3339 time in seconds since 1970; ValueError if it is none from 1970 to 2200."""
-    found = RFC_3339.fullmatch(text)
-    if not found:
-        raise ValueError(text)
-    zone = "+00:00" if found.group(1) == "Z" else found.group(1)
-    seconds = int(_dt.datetime.fromisoformat(text[:19] + zone).timestamp())
-    if not 0 <= seconds <= LAST_SECOND:
-        raise ValueError(text)
-    return seconds
-
-
 def time_at(holder: Mapping[str, Any], key: str, where: str, needed: bool = False) -> int:
-    """Return a time in seconds since 1970; 0 where there is none. GitOpsError if it is none."""
-    value = holder.get(key)
-    try:
-        return seconds_from(value) if value or needed else 0
-    except (ValueError, TypeError, OverflowError):
-        rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
-        raise GitOpsError(f"{where}: {rule}") from None
+    """Return an RFC 3339 time in seconds since 1970, 0 where there is none; GitOpsError for others.
+
+    It is from 1970 to 2199.
+    """
+    value: Any = holder.get(key)
+    if not (value or needed):
+        return 0
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        zone = RFC_3339.fullmatch(value)[1].replace("Z", "+00:00")  # type: ignore[index]
+        seconds = int(_dt.datetime.fromisoformat(value[:19] + zone).timestamp())
+        if 0 <= seconds <= LAST_SECOND:
+            return seconds
+    rule = f"{key} is not a time such as 2026-01-31T12:00:00Z: {in_quotes(value)}"
+    raise GitOpsError(f"{where}: {rule}")
 
 
 def times_in(values: Sequence[Any], key: str, places: Sequence[str]) -> np.ndarray:
@@ -3202,72 +3260,6 @@ def read_clone(repo: FilePath, applications: Sequence[ArgoApplication]) -> Repla
     return clone
 
 
-def follow_syncs(one: ArgoApplication, clone: Optional[Replay]) -> None:
-    """Find the syncs of an application, and what a clone knows of them.
-
-    1. A sync is what the parameters and the paths of its sources hold, or the revision where the
-       clone does not have it.
-    2. It ships the commits to its own paths that no earlier one had. What the first one has was
-       there before; so was what comes after a gap, but for a commit of the hour before.
-    3. It takes back what its commits revert.
-    """
-    policy = at_path(one.document, "spec", "syncPolicy").get("automated")
-    automatic = isinstance(policy, dict) and policy.get("enabled") is not False
-    for start, end, failure, parts, lost in one.rows:
-        release = revision = "+".join([text for _, text in parts if text]) or "(none)"
-        if clone is None:
-            one.syncs.append(Sync(start, end, parts, revision, failure, automatic=automatic))
-            continue
-        content: List[Any] = []
-        moves: List[Move] = []
-        newest = max(one.had.values(), default=None)
-        for source, text in parts:
-            landing = clone.landing_of.get(text)
-            content += [source.definition, text]
-            if landing is None:
-                continue
-            trail = clone.trails.get((one.full_name, source.paths), [])
-            begin = one.had.get(source.paths, landing if newest is None else newest)
-            now, before = (bisect.bisect_left(trail, (at + 1,)) for at in (landing, begin))
-            content[-1], revision = 0, clone.landings[landing]
-            if now:
-                last = trail[now - 1]
-                versions = ", ".join(version for _, version, _ in last.versions)
-                content[-1], release = last.content, versions or clone.landings[last.landing]
-            if lost:
-                recent = start - clone.seconds[landing] < 3600
-                before = now - (recent and now > 0 and trail[now - 1].landing == landing)
-            moves += trail[before:now]
-            one.tried = max(one.tried, landing)
-            if not failure:
-                one.had[source.paths] = max(landing, begin)
-        commits = [clone.commits[number] for move in moves for number in move.commits]
-        brings = [name for commit in commits for name in (commit.sha, commit.message)]
-        undone = {name for commit in commits for name in commit.reverts}
-        whole = [commit for commit in commits if not undone & {commit.sha, commit.message}]
-        takes = {name for commit in whole for name in commit.reverts} - set(brings)
-        facts = failure, brings, takes, automatic, release
-        one.syncs.append(Sync(start, end, tuple(content), revision, *facts))
-        named = {number: version for move in moves for _, version, number in move.versions}
-        for number in [number for move in moves for number in move.own if not failure]:
-            one.shipped.append((clone.commits[number], named.get(number, ""), end))
-
-
-def judge_application(one: ArgoApplication, start: int) -> Place:
-    """Return what the syncs of an application come to. Each time without a gap is judged alone."""
-    rows, looks = one.rows, [one.looks[time] for time in sorted(one.looks)]
-    cuts = [number for number, row in enumerate(rows) if row[4] or not number]
-    releases: List[Release] = []
-    for low, high in zip(cuts, [*cuts[1:], len(rows)]):
-        until = rows[high][0] if high < len(rows) else NEVER
-        seen = [look for look in looks if rows[low][0] <= look.time < until]
-        begins = rows[low][4] > 0 and not one.syncs[low].brings
-        releases += classify_syncs(one.syncs[low:high], seen, begins)
-    begin = rows[cuts[-1]][1] if rows and rows[cuts[-1]][4] else start
-    names = one.title, one.environment, one.origin, one.rule
-    return Place(*names, releases, begin, max(begin, one.seen), sum(row[4] for row in rows))
-
-
 def changes_of(
     applications: Sequence[ArgoApplication], clone: Replay, production: str
 ) -> Dict[Row, Row]:
@@ -3332,11 +3324,11 @@ def load_argocd(
         notes.append(f"Nothing tells the environment of {named}: {remedy}")
     clone = None if repo is None else read_clone(repo, found)
     for one in found:
-        follow_syncs(one, clone)
+        one.follow(clone)
     firsts = [(one, *one.rows[0]) for one in found if one.rows]
     times = [end if lost else one.created or start for one, start, end, *_, lost in firsts]
     begin = min(times, default=found[0].seen) // DAY * DAY
-    places = [judge_application(one, begin) for one in found]
+    places = [one.judged(begin) for one in found]
     order, changes = stages.order({one.environment for one in found}), {}
     if clone is None:
         notes.append("Without --repo every new revision counts, even if it changes nothing here")
@@ -5459,20 +5451,6 @@ def summary_document(
         document["notes"] = history.notes
         document["coverage"] = [] if covered is None else covered.to_dict("records")
     return to_jsonable(document)
-
-
-def export_files(
-    metrics: Metrics, document: Mapping[str, Any], trend: Optional[pd.DataFrame] = None
-) -> Dict[str, bytes]:
-    """Return the content of each file of an export: the tables as CSV, the numbers as JSON."""
-    tables = {file: getattr(metrics.history, name) for name, file in TABLE_FILES.items()}
-    files = {}
-    for file, table in {**tables, "trend.csv": trend}.items():
-        if table is not None:
-            text = table.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
-            files[file] = text.replace(os.linesep, "\n").encode("utf-8", "replace")
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    return {**files, "metrics.json": text.encode("utf-8", "replace")}
 
 
 # ---- Reporting engine: metrics -> dashboard ------------------------------------------------------
@@ -7601,8 +7579,14 @@ class GitOpsAutomation:
 
     def export(self) -> List[Path]:
         """Write the tables as CSV and the metrics as JSON into the output folder: their paths."""
-        document, trend = self.document(), self._kept.get("trend")
-        return write_files(self.output_dir, export_files(self.measured, document, trend))
+        text, files = json.dumps(self.document(), indent=2, ensure_ascii=False) + "\n", {}
+        tables = {file: getattr(self.history, name) for name, file in TABLE_FILES.items()}
+        for file, table in {**tables, "trend.csv": self._kept.get("trend")}.items():
+            if table is not None:
+                csv = table.to_csv(index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
+                files[file] = csv.replace(os.linesep, "\n").encode("utf-8", "replace")
+        files["metrics.json"] = text.encode("utf-8", "replace")
+        return write_files(self.output_dir, files)
 
     def document(self) -> Dict[str, Any]:
         """Return the metrics, the maturity, the seed and the window as plain JSON values."""
