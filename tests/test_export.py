@@ -101,7 +101,7 @@ def test_tables_that_pandas_reads_back_make_the_same_history(tmp_path, scenario)
     for name in module.COLUMNS:
         both = (getattr(one, name) for one in (history, gitops))
         pd.testing.assert_frame_equal(*both, check_categorical=False)
-    assert same(measure(history).values, gitops.metrics)
+    assert same(module.measure(history).values, gitops.metrics)
 
 
 # ---- Whole or not at all ------------------------------------------------------------------------
