@@ -4052,19 +4052,18 @@ def lead_time_parts(history: History, events: Events) -> Dict[str, float]:
         item, place, time = deployments.commit, deployments.environment, deployments.time
         begun = events.commits.time[item[chosen]]
     else:
-        table = history.changes.dropna(subset=["deployed"])
+        table = history.changes.dropna(subset=["deployed"]).sort_values("deployed", kind="stable")
         of_change = table.groupby(["application", "commit_sha"], observed=True, sort=False)
         item, place = of_change.ngroup().to_numpy(), codes_of(table["environment"], names)
         time, chosen = seconds_of(table["deployed"]), place == live
         begun = seconds_of(table["committed"])[chosen]
-    order = time_order(time)[::-1]  # so that the earliest is written last
-    order = order[item[order] >= 0]
-    first = np.full((1 + int(item.max(initial=0)), len(names)), np.nan)
-    first[item[order], place[order]] = time[order]
     parts, there, latest = {}, begun, np.maximum(time[chosen], begun)
     for number, name in enumerate(names):
+        first = np.full(1 + int(item.max(initial=0)), np.nan)
+        rows = np.flatnonzero((place == number) & (item >= 0))[::-1]
+        first[item[rows]] = time[rows]  # the earliest is written last
         # Into production it is what was Synced at last, after a failed sync.
-        came = first[item[chosen], number] if number < live else time[chosen]
+        came = first[item[chosen]] if number < live else time[chosen]
         seen = ~np.isnan(came)
         way = np.maximum(there, np.where(seen, np.minimum(came, latest), 0))
         parts[name] = float(((way - there) / 3600).mean()) if seen.any() else math.nan
