@@ -2732,7 +2732,7 @@ def author_pattern(text: Optional[str]) -> Pattern[str]:
     """Return the pattern of the authors to ignore, that of nobody without a text."""
     try:
         return re.compile("$^" if text is None else text)
-    except (re.error, RecursionError, OverflowError) as error:
+    except re.error as error:
         problem = f"--ignore-authors is no regular expression: {one_line(error)}"
         raise GitOpsError(f"{problem}; it takes one such as 'bot$'") from None
 
@@ -2878,19 +2878,15 @@ def read_argocd(files: Sequence[FilePath]) -> List[ArgoApplication]:
     """
     known: Dict[Row, ArgoApplication] = {}
     entries: Dict[str, Row] = {}
-    names = ["standard input" if str(file) == "-" else one_line(file) for file in files]
-    try:
-        for file, name in zip(files, names):
-            documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
-            found = [read_application(one, name, known, entries) for one in documents]
-            seen = max((newest for _, newest in found), default=0)
-            for one, _ in found:
-                one.seen = max(one.seen, seen)
-        if entries:
-            add_rows(list(known.values()), entries.values())
-    except RecursionError:
-        problem = f"{', '.join(names)}: nested too deeply to be of Argo CD; ask for -o json"
-        raise GitOpsError(problem) from None
+    for file in files:
+        name = "standard input" if str(file) == "-" else one_line(file)
+        documents = argo_documents(read_text(file, "--argocd takes JSON files"), name)
+        found = [read_application(one, name, known, entries) for one in documents]
+        seen = max((newest for _, newest in found), default=0)
+        for one, _ in found:
+            one.seen = max(one.seen, seen)
+    if entries:
+        add_rows(list(known.values()), entries.values())
     newest = max((one.seen for one in known.values()), default=0)
     for one in known.values():
         one.seen = one.seen or newest
@@ -2918,7 +2914,7 @@ def argo_documents(text: str, name: str) -> List[Mapping[str, Any]]:
     while position < len(text) or not text:
         try:
             document, position = json.JSONDecoder().raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             hint = "it looks like YAML: ask for JSON with" if looks_like_yaml(text) else "ask for"
             problem = f"{name} is not JSON ({one_line(error, 80)}); {hint} -o json"
             raise GitOpsError(problem) from None
@@ -3441,7 +3437,7 @@ def load_tables(
     if os.path.exists(beside):
         try:
             document = json.loads(read_text(beside, "--export writes it"))
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise GitOpsError(f"{one_line(beside)} is not JSON: {one_line(error, 80)}") from None
 
     # An environment is a stage. `cluster` is the name that it has in the file.
@@ -3579,7 +3575,7 @@ def read_table(file: FilePath, name: str, optional: Sequence[str] = ()) -> pd.Da
                 at = int(np.argmax(bad))
                 row, value = texts.index[at], in_quotes(texts[column].iloc[at])
                 raise ValueError(f"row {row}: {column} must {rule}, not {value}")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise GitOpsError(f"{one_line(file)}: {one_line(error)}") from None
     time = [column for column in ("timestamp", "started") if column in table]
     return table.sort_values(time, kind="stable") if time else table
@@ -7998,6 +7994,8 @@ def main(argv: Union[None, str, Sequence[str]] = None) -> Optional[GitOpsAutomat
                 sys.stdout.flush()
     except GitOpsError as error:
         sys.exit(print_problem("error", str(error)))
+    except RecursionError:
+        sys.exit(print_problem("error", "a value is nested too deeply; give what a tool wrote"))
     except KeyboardInterrupt:
         sys.exit(130)
     except OSError as error:
