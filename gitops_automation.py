@@ -7,11 +7,8 @@
 
 Commits flow through dev, staging and production as Argo CD would sync them, and failed syncs are
 rolled back. A team's real deployments come from its config repository, Argo CD, tags or tables. A
-what-if forecasts the same pipeline with other settings. There are three ways to use this file::
-
-    python gitops_automation.py          # prints a report, draws output/gitops_dashboard.png
-    (paste the whole file into a notebook cell)
-    from gitops_automation import GitOpsAutomation
+what-if forecasts the same pipeline with other settings. Run this file, paste it into a cell of a
+notebook, or import GitOpsAutomation from it.
 
 The data is the architecture: the tables `git_commits`, `deployments` and `rollbacks` (`COLUMNS`).
 A section produces them, simulated or from real history, or reads them. As the data flows:
@@ -671,14 +668,14 @@ class Environment(Knobs):
         helps=SPEED, phrase="Cut the {environment} wait from {before} to {after}",
         practice="automated approval, smaller batches")
     duration_sec: Range = knob(
-        (30, 120), 0, 1e9, help="how long a sync takes",
-        helps=SPEED, phrase="Shorten {environment} syncs from {before} to {after}",
+        (30, 120), 0, 1e9, help="how long a sync takes", helps=SPEED,
+        phrase="Shorten {environment} syncs from {before} to {after}",
         practice="smaller images, faster readiness probes")
     promotion: Name = knob(
         "newest", one_of=PROMOTIONS, help="`each`, `newest` or `soak` (see the model)")
     approval_rate: float = knob(
-        1.0, 0, 1, help="probability that a release passes the gate",
-        helps=SPEED, phrase="Approve {after} of the {environment} releases instead of {before}",
+        1.0, 0, 1, help="probability that a release passes the gate", helps=SPEED,
+        phrase="Approve {after} of the {environment} releases instead of {before}",
         practice="automated checks in the place of a manual gate")
     release_every_hours: float = knob(
         0.0, help="a release train, counted from the week's first opening; 0 is none",
@@ -775,17 +772,9 @@ class Scenario(Knobs):
         team, rollback, *environments = changed.values()
         return self.replaced(dict(team=team, rollback=rollback, environments=environments))
 
-    def with_team(self, **changes: Any) -> Scenario:
-        """Return a copy with other knobs of the `Team`."""
-        return self.with_knobs("team", **changes)
-
-    def with_environment(self, name: str, **changes: Any) -> Scenario:
-        """Return a copy with other knobs of one `Environment`; GitOpsError if there is none."""
-        return self.with_knobs(name, **changes)
-
-    def with_rollback(self, **changes: Any) -> Scenario:
-        """Return a copy with other knobs of the `RollbackPolicy`."""
-        return self.with_knobs("rollback", **changes)
+    with_environment = with_knobs
+    with_team = functools.partialmethod(with_knobs, "team")
+    with_rollback = functools.partialmethod(with_knobs, "rollback")
 
     def to_json(self) -> str:
         """Return the scenario as a JSON document that `from_json` reads back to an equal one.
@@ -824,21 +813,18 @@ class Scenario(Knobs):
 
 def read_scenario(path: FilePath, base: Optional[Scenario] = None) -> Scenario:
     """Read a scenario from a JSON file (see `from_json`); GitOpsError that names the file."""
+    presets = f"presets are {', '.join(PRESETS)}"
+    text = read_text(path, f"--config alone prints one to begin with, and {presets}")
     try:
-        return Scenario.from_json(Path(path).read_text(encoding="utf-8-sig"), base)
+        return Scenario.from_json(text, base)
     except GitOpsError as error:
         raise GitOpsError(f"{one_line(path)}: {error}") from None
-    except (OSError, ValueError) as error:
-        problem = f"cannot read the configuration {one_line(path)}: {one_line(error)}"
-        hint = "--config alone prints one to begin with"
-        raise GitOpsError(f"{problem}; {hint}, and presets are {', '.join(PRESETS)}") from None
 
 
 # fmt: off
 PRESETS: Dict[str, Scenario] = {
     "gitops": Scenario(),
-    # The same team and the same quality of change: each change of a batch brings its own risk, as
-    # larger batches fail more often ("Working in small batches", dora.dev).
+    # Each change of a batch brings its own risk ("Working in small batches", dora.dev).
     "traditional": Scenario(
         environments=(
             # one nightly build for the day's commits, so feedback comes the next morning
@@ -851,7 +837,7 @@ PRESETS: Dict[str, Scenario] = {
             Environment("production", 0.95, (4, 24), (1800, 7200), "newest",
                         release_every_hours=168, open_hours="Mon-Fri 9-17", batch_risk=1),
         ),
-        # someone is called, finds the last good build and redeploys it by hand: one to eight hours
+        # someone is called, and redeploys the last good build by hand
         rollback=RollbackPolicy(duration_min=(60, 480)),
     ),
     # The gates are automated: tests decide in under an hour. Production follows in the same shift.
@@ -7247,12 +7233,6 @@ class GitOpsAutomation:
     Attributes, None until their step has run: `git_commits`, `deployments`, `rollbacks` (tables,
     see `COLUMNS`), `metrics` (a dict, see `METRICS`). Others: `environments`, `applications`,
     `seed`, `window`.
-
-    >>> gitops = GitOpsAutomation(seed=7, end="2026-01-31")
-    >>> commits = gitops.simulate_git_activity(days=30)
-    <BLANKLINE>
-    📝 Generating Git commit history...
-      ✓ Generated 208 commits
     """
 
     STEPS = {
