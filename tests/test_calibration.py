@@ -490,6 +490,7 @@ def test_the_yardstick_is_the_mean_with_students_t():
     assert all(map(math.isnan, gitops.plain_forecast([3.0])))
 
 
+@pytest.mark.slow
 def test_what_comes_later_changes_no_earlier_forecast():
     history = lived(SMALL, 1, 180)
     later = history.deployments["timestamp"] >= MONTH.start

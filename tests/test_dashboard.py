@@ -177,7 +177,7 @@ def clashes(shown):
 
 def in_pages(*names):
     """Run a test on these pages; on most of them it is slow."""
-    fast = ("default", "eight environments", "odd names", "nothing")
+    fast = ("default", "eight environments", "nothing")
     slow = {name: [pytest.mark.slow] * (name not in fast) for name in names}
     return pytest.mark.parametrize(
         "name", [pytest.param(name, marks=marks) for name, marks in slow.items()]
@@ -229,6 +229,7 @@ def header_of(metrics, *others):
     return {plain(text): text for text in shown.texts if shown.box(text).y0 > shown.cards[""].y0}
 
 
+@pytest.mark.slow
 def test_the_header_says_what_is_simulated_and_names_the_source_of_what_is_not():
     dates, title = "2026-01-01 to 2026-01-30 UTC, 30 days", "GitOps delivery dashboard"
     counts = {"462 deployments", "88 of them to production"}

@@ -108,8 +108,8 @@ def test_the_interval_of_a_frequency_is_that_of_its_weeks():
 
 
 @pytest.mark.parametrize(("size", "least"), [(1, 93), (2, 93), (3, 90)])
-@pytest.mark.parametrize("mean", [10, 20, 30])
-@pytest.mark.parametrize("days", [7, 14, 20, 90])
+@pytest.mark.parametrize("mean", [10, 30])
+@pytest.mark.parametrize("days", [7, 20, 90])
 def test_few_events_that_come_together_are_covered(mean, size, least, days):
     """Poisson's interval holds the truth of pairs in 85, of three at once in 75 of 100 windows."""
     rng = np.random.default_rng(1)

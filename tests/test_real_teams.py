@@ -135,7 +135,13 @@ def tables(team, folder):
     return folder
 
 
-@pytest.mark.parametrize(("team", "source"), MARKS)
+QUICK = ("elite", "often bad")
+
+
+@pytest.mark.parametrize(
+    ("team", "source"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * (one[0] not in QUICK)) for one in MARKS],
+)
 def test_every_mark_and_level_is_what_the_truth_says(capsys, tmp_path, team, source):
     if source == "tables with incidents":
         folder = tables(team, tmp_path / "tables")

@@ -175,6 +175,7 @@ def test_of_measured_times_a_share_is_advised():
     assert after == pytest.approx(45.5 * share / 100, rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_measured_history_gets_the_same_advice_under_any_seed():
     rows = simulated(Scenario(), 1)[0]._replace(source="files")
     told = []

@@ -2,7 +2,7 @@
 
 import argocd_documents as argo
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from repositories import Commit, git, imported, stream_of
 
@@ -115,6 +115,7 @@ def test_patterns_without_a_tag_show_those_there_are(tagged):
         load_release_tags(tagged({}, *WEEK))
 
 
+@settings(max_examples=20)
 @given(st.lists(st.booleans(), min_size=1, max_size=12).filter(any))
 def test_every_commit_ships_once_or_waits(tmp_path_factory, is_tagged):
     commits = [commit(day) for day in range(1, len(is_tagged) + 1)]

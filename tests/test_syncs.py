@@ -304,7 +304,7 @@ def test_clusters_of_a_history_have_one_row_of_coverage_and_recover_apart():
 def test_what_clusters_roll_back_is_a_failure_of_their_stage():
     rng = random.Random(1)
     none = gitops.table_from("git_commits", [])
-    for _ in range(100):
+    for _ in range(30):
         places = []
         for name in ("eu", "us", "asia"):
             syncs = read_syncs(" ".join(rng.choices(["A", "B", "C", "!B"], k=7)))

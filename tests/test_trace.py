@@ -164,7 +164,7 @@ def test_the_slowest_is_the_change_that_waited_longest():
 
 def test_every_release_of_a_simulation_says_what_each_step_waited_for():
     scenario = Scenario().with_environment("production", wait_hours=(4, 12))
-    history, _ = simulated(scenario, 3, Window.before(pd.Timestamp("2026-01-31", tz="UTC"), 10))
+    history, _ = simulated(scenario, 3, Window.before(pd.Timestamp("2026-01-31", tz="UTC"), 5))
     steps = pd.concat([trace(history, sha, scenario) for sha in history.git_commits["sha"]])
     metrics = measure(history)
     own = steps[(steps["step"] == "sync") & ~steps["what"].str.contains("in release")]
