@@ -3616,7 +3616,8 @@ def with_incidents(history: History, incidents: pd.DataFrame, complete: bool = F
     2. That deployment failed. It recovered when the last of its incidents was resolved.
     3. A deployment of unknown health without one was healthy, where the incidents would tell: in
        their environments and production, of the applications that they name, from their first day
-       to their last. With `complete` they tell of all applications and days.
+       to their last. With `complete` they tell of all applications and days. Elsewhere a look of
+       Argo CD that saw it healthy is no proof.
     4. Incidents of which none belongs to a deployment tell nothing.
 
     Raises GitOpsError for an application that the history does not have.
@@ -3654,7 +3655,10 @@ def with_incidents(history: History, incidents: pd.DataFrame, complete: bool = F
         last = incidents[["started", "resolved"]].max().max()
         told &= rows["application"].isin(incidents["application"])
         told &= (ends >= first) & (ends // DAY <= last // DAY)
-    health = rows["health"].astype(object).mask(told & (rows["health"] == UNKNOWN), HEALTHY)
+    health = rows["health"].astype(object)
+    if history.source == "argocd":  # between two looks a failure can hide
+        health = health.mask(health == HEALTHY, UNKNOWN)
+    health = health.mask(told & (health == UNKNOWN), HEALTHY)
     over = found["resolved"].replace(MISSING, NEVER).groupby(found["at"]).max()
     at, reason = over.index, rows["failure_reason"].astype(object)
     reason[at] = reason[at].where(health[at] == DEGRADED, "Incident")

@@ -15,7 +15,6 @@ from plain_model import END, check_history
 import gitops_automation as gitops
 from gitops_automation import (
     METRICS,
-    Environment,
     GitOpsAutomation,
     GitOpsError,
     Scenario,
@@ -56,13 +55,6 @@ def whole_run(tmp_path, **knobs):
     run.generate_report()
     run.visualize_metrics(dpi=20)
     return run
-
-
-def stages(count):
-    """A scenario with that many environments."""
-    return Scenario(
-        environments=tuple(Environment(f"stage {i}", 0.9, (1, 2)) for i in range(count))
-    )
 
 
 def same(one, other):

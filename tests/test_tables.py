@@ -6,7 +6,6 @@ import re
 import pandas as pd
 import pytest
 from conftest import TEMPLATE, called
-from hypothesis import strategies as st
 from plain_model import check_history
 
 import gitops_automation as module
@@ -226,12 +225,6 @@ def test_what_is_no_folder_of_tables_is_one_line(tmp_path):
     assert "cannot read" in refused(load_tables, tmp_path)
 
 
-CELLS = st.text(max_size=8) | st.sampled_from(
-    ["", "-1", "1e999", "9" * 40, "nan", "2026-02-30 10:00", "9999-12-31 23:59:59", "\x1b[31m"]
-    + ["1969-12-31 23:59:59", "2199-12-31 23:59:59Z", "\0", "x" * 5000, '"', "🚀", "Unknown"]
-)
-
-
 # ---- Incidents ----------------------------------------------------------------------------------
 
 LOOKED_AT_BY_NOBODY = [
@@ -275,6 +268,14 @@ def test_a_complete_list_tells_of_every_application_and_day(tables):
     )
     health = judge(tables, staging, complete=True).deployments["health"]
     assert list(health) == ["Healthy", "Healthy", "Degraded", "Healthy", "Healthy"]
+
+
+def test_where_incidents_do_not_tell_a_healthy_look_is_no_proof(tables):
+    rows = [row.replace("Unknown", "Healthy") for row in LOOKED_AT_BY_NOBODY]
+    folder = tables(*rows, calls=SHOP)
+    seen = load_tables(folder)._replace(source="argocd")
+    health = with_incidents(seen, read_incidents(folder / "calls.csv")).deployments["health"]
+    assert list(health) == ["Degraded", *["Unknown"] * 4]
 
 
 @pytest.mark.parametrize("text", [SHOP[:29], "[]", SHOP.replace("2026", "2027")])
