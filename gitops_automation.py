@@ -7748,7 +7748,7 @@ class OptionParser(argparse.ArgumentParser):
             word = word.strip("-").replace("_", "-")
             names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
             parts = [name for name in names if len(word) > 2 and word in name]
-            alike = (parts or difflib.get_close_matches(word, names, 1))[:3]
+            alike = (parts or difflib.get_close_matches(word, names, 1, 0.7))[:3]
             hint = f"; did you mean --{' or --'.join(alike)}?" if alike else ";"
         raise GitOpsError(f"{one_line(message, 500)}{hint} -h lists the options")
 
@@ -7774,7 +7774,8 @@ def parse_arguments(argv: Union[None, str, Sequence[str]]) -> argparse.Namespace
         usage="%(prog)s [OPTION]...",
         epilog=EXAMPLES.replace("PROGRAM", COMMAND if installed else "python gitops_automation.py"),
         description="Simulate a GitOps delivery pipeline, or read a real one. Measure it with the "
-        "DORA metrics,\nreport and draw it. Without an option, 30 days are simulated.",
+        "DORA metrics,\nreport and draw it. Without an option, 30 days are simulated. Version "
+        f"{__version__}.",
     )
     for title, listed in OPTIONS.items():
         group = parser.add_argument_group(title)
