@@ -6262,7 +6262,8 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> str:
     2. One knob, of any environment; of equal ones that of the first place, the worst. To open a
        gate counts as much as half of a wait, so it comes first where its hours take more.
     3. All knobs of the worst place together.
-    4. Where none of these does, what meets it in three quarters of the months, or in half.
+    4. Where none of these does, what meets it in three quarters of the months, or in half, if that
+       is a tenth more than as things are.
 
     The ratio is found by bisection on a third of the months. Fresh months confirm it, or one of the
     next two.
@@ -6294,7 +6295,9 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> str:
     few, last = max(runs // 3, min(runs, 10)), len(RATIOS) - 1
     most = tried(dict.fromkeys(range(len(choices)), last), few)
     kinds = range(len(levers)), [len(levers)] * (len(together) > 1)
-    for wanted, numbers in itertools.product((0.9, 0.75, 0.5), kinds):
+    goals = {0.9: "nine of ten", 0.75: "three quarters", 0.5: "half"}
+    goals = {one: goals[one] for one in goals if one >= min(met / known + 0.1, 0.9)}
+    for wanted, numbers in itertools.product(goals, kinds):
         bounds = {n: [-1, last] for n in numbers if target_share(most[n], metric) >= wanted}
         for n in bounds:
             if [lever.declared.name for lever in choices[n]] == ["open_hours"]:
@@ -6310,7 +6313,8 @@ def find_advice(metric: str, places: Sequence[str], trial: Trial) -> str:
                     return advice_line(metric, choices[n], RATIOS[step], months, trial)
     return (
         f"No knob of {places[0]} is enough to meet the {METRICS[metric].label} target: neither all "
-        "of them together nor one of any place does so in half of the simulated months"
+        f"of them together nor one of any place does so in {[*goals.values()][-1]} of the "
+        "simulated months"
     )
 
 
@@ -6371,6 +6375,8 @@ def diagnose(key: str, values: Mapping[str, Any]) -> Tuple[str, List[str]]:
     side, limit = "above" if target.better == "<" else "below", f"{target.limit:g}"
     percent = 100 * abs(value / target.limit - 1)
     missed_by = f"{percent:.{0 if percent >= 1 else 2}f} % {side}"
+    if value == target.limit:
+        missed_by = "no better than"
     if percent >= 1000:
         missed_by = f"{value / target.limit:,.0f} times"
     return f"{shown} is {missed_by} the target of {with_unit(limit, target.unit)}; {cause}", places
